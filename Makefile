@@ -1,0 +1,41 @@
+# Everything runs from .venv, made from requirements.lock; the only thing needed is Python 3.11 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: help demo test check format lock clean
+
+help:  ## Show this help
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; name one with make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: .venv/installed  ## Play a grocer's December live; ARGS=--keep leaves everything running
+	$(BIN)/recsys demo $(ARGS)
+
+test: .venv/installed  ## Run every test; ARGS go to pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/installed  ## Lint, format, types, layers, compose file
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+format: .venv/installed  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:  ## Pin all dependencies anew
+	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
+	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url --upgrade --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+	rm -rf .venv-lock
+
+clean:  ## Remove everything that make made
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

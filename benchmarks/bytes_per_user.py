@@ -1,0 +1,69 @@
+"""Measure what one user costs in Redis: a history of 30 items and a list of 50, through the product's own store.
+
+Run: .venv/bin/python benchmarks/bytes_per_user.py
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from recsys.demo.services import redis_server
+from recsys.events import Event
+from recsys.refresh import RankedList
+from recsys.settings import Settings
+from recsys.store import ModelStamp, PlacedEvent, Store, UserList, open_store
+
+USERS, OWNED, LISTED = 5_000, 30, 50
+_GROUPS = {
+    "history": "history",
+    "applied": "bookkeeping (revision, floors)",
+    "seen": "bookkeeping (ids)",
+    "recs": "list",
+}
+
+
+def main() -> None:
+    """Print bytes per user, by key and in all."""
+    with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder)) as url:
+        settings = Settings.model_validate({"redis": {"url": url}})
+        with open_store(settings) as store:
+            client: Any = store.connection.client
+            store.users.read(["warm-up"])
+            empty = client.info("memory")["used_memory"]
+            _fill(store)
+            total = (client.info("memory")["used_memory"] - empty) / USERS
+            print(f"{USERS:,} users, {OWNED} owned items, lists of {LISTED}; Redis {client.info()['redis_version']}")
+            for key, name in _GROUPS.items():
+                sizes = [client.memory_usage(getattr(store.users._keys, key)(f"{user:08d}")) for user in range(100)]
+                print(f"  {name:<32} {sum(sizes) / len(sizes):7,.0f} bytes")
+            print(f"  {'all, from used_memory':<32} {total:7,.0f} bytes per user")
+
+
+def _fill(store: Store) -> None:
+    rng = random.Random(1)
+    model = ModelStamp("20261122T101500Z-1a2b3c", 1795342500)
+    for user in (f"{number:08d}" for number in range(USERS)):
+        items = [f"{rng.randrange(10**7):07d}" for _ in range(OWNED + LISTED)]
+        purchases = [
+            Event(
+                user_id=user,
+                item_id=item,
+                quantity=rng.randint(1, 5),
+                timestamp=1795342500000 + offset,
+                event_id=f"order-{user}-{offset}",
+            )
+            for offset, item in enumerate(items[:OWNED])
+        ]
+        source = "8Jq4absFQfaeoSIaQnR8vw:3"
+        state = store.users.apply({user: [PlacedEvent(source, n, event) for n, event in enumerate(purchases)]})[user]
+        scores = sorted((rng.random() for _ in range(LISTED)), reverse=True)
+        ranked = RankedList(tuple(items[OWNED:]), tuple(scores))
+        store.users.publish([UserList(user, state.revision, ranked)], model, at=datetime.now(UTC))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The service that turns purchase events into fresh lists."""

@@ -1,0 +1,322 @@
+"""The loop: poll, decode, apply, refresh, publish, commit.
+
+Delivery: at least once from Kafka, exactly once in effect in Redis. The steps for one batch, in this order:
+
+1. poll     up to `consumer.batch_size` records
+2. decode   each into an event; malformed ones are queued for the dead-letter topic
+3. apply    each user's events to the history in Redis (one call per user, idempotent)
+4. refresh  those users' lists: one solve per user, however many events
+5. publish  each list, unless a fresher one is there (compare-and-set)
+6. commit   once the dead letters are acknowledged: store the offsets, commit them every second or so
+
+A crash between any two steps makes Kafka deliver the batch again, and steps 3 and 5 recognize it. While Redis or
+the dead-letter topic is away the batch is kept, its partitions are paused, and the step is tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from consumer.dead_letters import DeadLetters
+from consumer.rebalance import Assignment, commit_now
+from recsys.errors import MalformedEvent, OffsetsLost, StoreError, StreamUnavailable
+from recsys.events import decode
+from recsys.kafka import location, record_timestamp_ms, stream_unavailable
+from recsys.live_model import LiveModel
+from recsys.refresh import refresh
+from recsys.settings import Settings
+from recsys.store import PlacedEvent, PublishOutcome, Store, UserList, UserState
+from recsys.telemetry import ConsumerMetrics
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_IDLE_S = 0.1
+_LONGEST_BACKOFF_S = 2.0
+_LONGEST_MODEL_LOAD_S = 30.0
+_LOST = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
+
+
+class Stopped(Exception):
+    """A stop was asked for while the loop was waiting out an outage; the batch at hand will be read again."""
+
+
+class Loop:
+    """Runs in one thread, which owns the Kafka consumer.
+
+    Parameters
+    ----------
+    stop : threading.Event
+        Set it to make `run` return after the batch at hand.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        assignment: Assignment,
+        store: Store,
+        live: LiveModel,
+        dead_letters: DeadLetters,
+        metrics: ConsumerMetrics,
+        settings: Settings,
+        stop: threading.Event,
+    ) -> None:
+        self._consumer = consumer
+        self._assignment = assignment
+        self._store = store
+        self._live = live
+        self._dead_letters = dead_letters
+        self._metrics = metrics
+        self._settings = settings
+        self._stop = stop
+        self._carried: list[Message] = []
+        self._next_commit = 0.0
+        # Users whose events were applied since the live model was last known to be live. Should another one have
+        # been published meanwhile, its sweep may have missed them, so the swap refreshes them again.
+        self._since_confirmed: dict[str, float] = {}
+        self._served_sequence = live.current.stamp.sequence if live.current else -1
+        metrics.model_sequence.set(self._served_sequence)
+
+    def run(self) -> None:
+        """Loop until stopped; commit and return.
+
+        Raises
+        ------
+        StreamError
+            When the Kafka client cannot go on; a new one, from the committed offsets, can.
+        """
+        self._assignment.subscribe(self._consumer)
+        try:
+            while not self._stop.is_set():
+                if messages := self._poll():
+                    self._process(messages)
+                self._swap_model()
+                self._commit()
+                self._metrics.partitions.set(len(self._assignment.partitions))
+        except Stopped:
+            log.info("stopped while waiting; the records at hand will be read again")
+        commit_now(self._consumer)
+
+    # poll ------------------------------------------------------------------------------------------------------
+
+    def _poll(self) -> list[Message]:
+        """Wait for a first record, then a little for those that come with it."""
+        messages, self._carried = self._carried, []
+        if not messages:
+            messages = self._consume(1, _IDLE_S)
+        if messages:
+            settings = self._settings.consumer
+            messages += self._consume(settings.batch_size - len(messages), settings.linger_ms / 1000)
+        return messages
+
+    def _consume(self, most: int, timeout_s: float) -> list[Message]:
+        if most < 1:
+            return []
+        try:
+            messages = self._consumer.consume(most, timeout_s)
+        except (KafkaException, RuntimeError) as error:
+            # consume() may have dequeued records that are now gone: only a new consumer is safe.
+            raise StreamUnavailable(f"the Kafka consumer failed: {error}") from error
+        self._assignment.raise_failure()
+        records = []
+        for message in messages:
+            problem = message.error()
+            if problem is None:
+                records.append(message)
+            elif problem.code() in _LOST:
+                raise OffsetsLost(
+                    f"{location(message)}: the next offset is no longer in the topic ({problem.str()}); to go on from "
+                    f"the oldest record left: kafka-consumer-groups.sh --reset-offsets --to-earliest "
+                    f"--group {self._settings.kafka.group_id} --topic {self._settings.kafka.topic} --execute"
+                )
+            elif problem.fatal():
+                raise StreamUnavailable(f"the Kafka consumer failed for good: {problem.str()}")
+            else:
+                log.warning("Kafka: %s", problem.str())
+        return records
+
+    # the batch -------------------------------------------------------------------------------------------------
+
+    def _process(self, messages: Sequence[Message]) -> None:
+        self._metrics.records.inc(len(messages))
+        events = self._decode(messages)
+        applied_at = time.monotonic()
+        states = self._outlasting("apply", lambda: self._store.users.apply(events))
+        self._metrics.applied.inc(sum(state.applied for state in states.values()))
+        self._metrics.duplicates.inc(sum(state.duplicates for state in states.values()))
+        self._since_confirmed.update(dict.fromkeys(states, applied_at))
+        self._outlasting("refresh", lambda: self._refresh(states))
+        self._confirm_dead_letters()
+        self._observe_latency(messages)
+        self._store_offsets(messages)
+
+    def _decode(self, messages: Sequence[Message]) -> dict[str, list[PlacedEvent]]:
+        """Group the batch's events by user, in order of arrival; queue malformed records as dead letters."""
+        topic = self._assignment.topic
+        events: dict[str, list[PlacedEvent]] = defaultdict(list)
+        for message in messages:
+            try:
+                event = decode(
+                    message.value(), record_timestamp_ms=record_timestamp_ms(message), location=location(message)
+                )
+            except MalformedEvent as error:
+                self._dead_letters.send(message, error)
+                self._metrics.dead_letters.inc()
+                continue
+            source = topic.source(message.partition() or 0)
+            events[event.user_id].append(PlacedEvent(source, message.offset() or 0, event))
+        return events
+
+    def _refresh(self, states: Mapping[str, UserState]) -> None:
+        """Recompute and publish the lists of these users, until each list is that of its newest history."""
+        pending = dict(states)
+        while pending and (live := self._live.current) is not None:
+            users = [user for user, state in pending.items() if state.listed_sequence != live.stamp.sequence]
+            lists = refresh(
+                [pending[user].history for user in users],
+                live.model,
+                n=self._settings.ranking.n,
+                hidden=self._live.hidden,
+            )
+            self._metrics.solves.inc(len(users))
+            outcomes = self._store.users.publish(
+                [UserList(user, pending[user].revision, items) for user, items in zip(users, lists, strict=True)],
+                live.stamp,
+                at=datetime.now(UTC),
+            )
+            self._metrics.published.inc(outcomes.count(PublishOutcome.PUBLISHED))
+            self._metrics.rejected.inc(len(outcomes) - outcomes.count(PublishOutcome.PUBLISHED))
+            worth_another_try = {PublishOutcome.REVISION_MOVED}
+            if PublishOutcome.MODEL_OLDER in outcomes and self._got_newer_model():
+                worth_another_try.add(PublishOutcome.MODEL_OLDER)
+            again = [user for user, outcome in zip(users, outcomes, strict=True) if outcome in worth_another_try]
+            pending = self._store.users.read(again) if again else {}
+
+    def _got_newer_model(self) -> bool:
+        """Wait for the model that someone else already publishes lists of; without it, the swap will catch up."""
+        self._live.look_now()
+        until = time.monotonic() + _LONGEST_MODEL_LOAD_S
+        while not self._live.take_newest():
+            if time.monotonic() > until:
+                log.error("a newer model is live but cannot be loaded here; some lists wait for it")
+                return False
+            self._keep_alive(0.05)
+        return True
+
+    def _confirm_dead_letters(self) -> None:
+        started = time.monotonic()
+        while not self._dead_letters.delivered(0.0 if self._assignment.paused else 1.0):
+            if not self._assignment.paused:
+                self._metrics.outages.inc()
+                log.warning("the dead-letter topic does not acknowledge; partitions paused, nothing is dropped")
+                self._assignment.pause(self._consumer)
+            self._keep_alive(0.1)
+        if self._assignment.paused:
+            self._assignment.resume(self._consumer)
+            log.info("the dead-letter topic is back after %.1f s", time.monotonic() - started)
+
+    def _observe_latency(self, messages: Sequence[Message]) -> None:
+        now_ms = time.time() * 1000
+        for message in messages:
+            if (timestamp := record_timestamp_ms(message)) is not None:
+                self._metrics.latency.observe(max(0.0, now_ms - timestamp) / 1000)
+
+    # offsets and model -----------------------------------------------------------------------------------------
+
+    def _store_offsets(self, messages: Sequence[Message]) -> None:
+        after: dict[int, int] = {}
+        for message in messages:
+            partition = message.partition() or 0
+            after[partition] = max(after.get(partition, 0), (message.offset() or 0) + 1)
+        for partition, offset in after.items():
+            try:
+                self._consumer.store_offsets(offsets=[TopicPartition(self._assignment.topic.name, partition, offset)])
+            except KafkaException as error:
+                # Revoked meanwhile: its new owner reads the records again, and recognizes them.
+                if error.args[0].code() != KafkaError._STATE:
+                    raise stream_unavailable(self._settings.kafka, error) from error
+
+    def _commit(self) -> None:
+        now = time.monotonic()
+        if now < self._next_commit:
+            return
+        self._next_commit = now + self._settings.consumer.commit_interval_s
+        try:
+            self._consumer.commit(asynchronous=True)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._NO_OFFSET:
+                log.warning("commit: %s", error.args[0].str())
+
+    def _swap_model(self) -> None:
+        """Between two batches: take a newly published model and refresh those whom its sweep may have missed."""
+        self._live.take_newest()
+        live = self._live.current
+        if live is None or live.stamp.sequence == self._served_sequence:
+            confirmed_at = self._live.confirmed_at
+            self._since_confirmed = {user: at for user, at in self._since_confirmed.items() if at > confirmed_at}
+            return
+        stamp = live.stamp
+        self._served_sequence = stamp.sequence
+        self._metrics.model_sequence.set(stamp.sequence)
+        users, self._since_confirmed = list(self._since_confirmed), {}
+        log.info("model %s is live; refreshing %d users served since the last look", stamp.version, len(users))
+        size = self._settings.consumer.batch_size
+        for start in range(0, len(users), size):
+            self._outlasting("refresh", partial(self._read_and_refresh, users[start : start + size]))
+
+    def _read_and_refresh(self, users: Sequence[str]) -> None:
+        self._refresh(self._store.users.read(users))
+
+    # outages ---------------------------------------------------------------------------------------------------
+
+    def _outlasting(self, step: str, action: Callable[[], T]) -> T:
+        """Do an idempotent step, again and again while Redis is away; meanwhile stay in the group, paused."""
+        started = time.monotonic()
+        attempt = 0
+        while True:
+            try:
+                result = action()
+            except StoreError as error:
+                if attempt == 0:
+                    self._metrics.outages.inc()
+                    log.warning("%s: %s; partitions paused, nothing is dropped", step, error)
+                    self._assignment.pause(self._consumer)
+                attempt += 1
+                longest = min(_LONGEST_BACKOFF_S, 0.05 * 2**attempt)
+                self._keep_alive(random.uniform(longest / 2, longest))  # noqa: S311 - jitter
+                continue
+            if attempt:
+                log.info("%s: Redis is back after %.1f s and %d tries", step, time.monotonic() - started, attempt)
+                self._assignment.resume(self._consumer)
+            return result
+
+    def _keep_alive(self, seconds: float) -> None:
+        """Wait while still serving the group's heartbeat and rebalances.
+
+        Raises
+        ------
+        Stopped
+            When a stop was asked for.
+        """
+        until = time.monotonic() + seconds
+        while True:
+            if self._stop.is_set():
+                raise Stopped
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            if self._assignment.paused:
+                # Records that were on their way when the partitions were paused are kept for the next batch.
+                self._carried += self._consume(1000, min(left, 0.1))
+            else:
+                time.sleep(min(left, 0.02))

@@ -1,0 +1,27 @@
+"""The library: what a purchase, a history, a model and a list are, and how they reach Kafka, Redis and disk."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from recsys.events import Event, EventType, decode
+from recsys.history import History
+from recsys.interactions import Interactions, Vocabulary
+from recsys.model import FactorModel
+from recsys.refresh import RankedList, refresh
+from recsys.settings import Settings, load_settings
+
+__all__ = [
+    "Event",
+    "EventType",
+    "FactorModel",
+    "History",
+    "Interactions",
+    "RankedList",
+    "Settings",
+    "Vocabulary",
+    "decode",
+    "load_settings",
+    "refresh",
+]
+__version__ = version("recsys")

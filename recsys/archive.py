@@ -1,0 +1,233 @@
+"""The purchase archive: Parquet segments that are the source of truth; Redis can be rebuilt from them.
+
+``archive/purchases/<round>/<source>+<partition>+<first offset>-<last offset>.parquet``. A source is a topic id or
+an import. A segment covers all offsets from first to last, also those that held nothing valid, so the next offset
+to read follows from the names alone. Rounds sort by time of arrival.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recsys.errors import StorageError
+from recsys.events import UNITS_PER_QUANTITY, Event, EventType
+from recsys.interactions import Interactions, aggregate
+from recsys.storage import Storage
+
+_FOLDER = "archive/purchases"
+SCHEMA = pa.schema(
+    [
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("type", pa.string(), nullable=False),
+        pa.field("user_id", pa.string(), nullable=False),
+        pa.field("item_id", pa.string()),
+        pa.field("quantity", pa.float64(), nullable=False),
+        pa.field("price", pa.float64()),
+        pa.field("timestamp", pa.timestamp("ms", tz="UTC"), nullable=False),
+        pa.field("event_id", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Segment:
+    """One file of the archive; segments sort in order of arrival."""
+
+    round: str
+    source: str
+    partition: int
+    first: int
+    last: int
+
+    def __post_init__(self) -> None:
+        if not self.source or "/" in self.source or "+" in self.source:
+            raise ValueError(f"{self.source!r} cannot be the name of a source: it is empty or holds / or +")
+
+    @property
+    def path(self) -> str:
+        """Path relative to ``data_dir``."""
+        name = f"{self.source}+{self.partition:05d}+{self.first:020d}-{self.last:020d}.parquet"
+        return f"{_FOLDER}/{self.round}/{name}"
+
+    @classmethod
+    def of_path(cls, path: str) -> Segment:
+        """Parse a relative path."""
+        try:
+            round_, name = path.removeprefix(f"{_FOLDER}/").rsplit("/", 1)
+            source, partition, offsets = name.removesuffix(".parquet").rsplit("+", 2)
+            first, last = offsets.split("-")
+            return cls(round_, source, int(partition), int(first), int(last))
+        except ValueError:
+            raise StorageError(f"{path}: not a segment of the archive; move it elsewhere") from None
+
+
+def event_table(rows: Sequence[tuple[int, Event]]) -> pa.Table:
+    """Make a table of (offset, event) rows."""
+    events = [event for _, event in rows]
+    columns: list[Any] = [
+        [offset for offset, _ in rows],
+        [event.type.value for event in events],
+        [event.user_id for event in events],
+        [event.item_id for event in events],
+        [event.quantity for event in events],
+        [event.price for event in events],
+        [event.timestamp for event in events],
+        [event.event_id for event in events],
+    ]
+    return pa.table(
+        [pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
+    )
+
+
+class Archive:
+    """Reads and writes segments. Writing one again leaves what is there: names are deterministic."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def segments(self) -> list[Segment]:
+        """Return all segments in order of arrival."""
+        return sorted(Segment.of_path(path) for path in self._storage.files(_FOLDER, ".parquet"))
+
+    def positions(self) -> dict[str, dict[int, int]]:
+        """Return the next offset to archive by source and partition."""
+        positions: dict[str, dict[int, int]] = defaultdict(dict)
+        for segment in self.segments():
+            known = positions[segment.source].get(segment.partition, 0)
+            positions[segment.source][segment.partition] = max(known, segment.last + 1)
+        return dict(positions)
+
+    def new_round(self, at: datetime) -> str:
+        """Name a round that sorts after all before it, whatever the clock says."""
+        name = at.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        segments = self.segments()
+        if segments and segments[-1].round >= name:
+            name = f"{segments[-1].round}~"
+        return name
+
+    def remove_temporaries(self) -> None:
+        """Remove what crashed writes left; call it only while holding the trainer's lock."""
+        self._storage.remove_temporaries(_FOLDER)
+
+    def write(self, segment: Segment, rows: Sequence[tuple[int, Event]]) -> None:
+        """Write one segment; it is there completely or not at all."""
+        self._storage.write_file(segment.path, _parquet(event_table(rows)))
+
+    def read(self, segment: Segment, columns: list[str] | None = None) -> pa.Table:
+        """Return a segment's rows."""
+        try:
+            return pq.read_table(io.BytesIO(self._storage.read_file(segment.path)), columns=columns)
+        except (pa.ArrowInvalid, FileNotFoundError) as error:
+            raise StorageError(
+                f"{self._storage.uri(segment.path)}: cannot be read: {' '.join(str(error).split())}"
+            ) from error
+
+    def tables(self, columns: list[str]) -> Iterator[pa.Table]:
+        """Yield all segments' rows in order of arrival."""
+        for segment in self.segments():
+            yield self.read(segment, columns)
+
+    def erase_forgotten(self) -> int:
+        """Carry out the `forget` events in the archive and return how many users were erased.
+
+        Rows of the user that came before are removed, in the same partition by offset, elsewhere by round. Only
+        when all of them are gone do the `forget` rows go: a crash on the way leaves the work to the next call.
+        """
+        segments = self.segments()
+        forgets: dict[str, list[tuple[Segment, int]]] = defaultdict(list)
+        for segment in segments:
+            table = self.read(segment, ["type", "user_id", "offset"])
+            asked = table.filter(pc.equal(table["type"], EventType.FORGET.value))
+            for user, offset in zip(asked["user_id"].to_pylist(), asked["offset"].to_pylist(), strict=True):
+                forgets[user].append((segment, offset))
+        if not forgets:
+            return 0
+        for segment in segments:
+            self._rewrite(segment, partial(_not_forgotten, segment=segment, forgets=forgets))
+        for segment in sorted({segment for places in forgets.values() for segment, _ in places}):
+            self._rewrite(segment, _no_forget)
+        return len(forgets)
+
+    def _rewrite(self, segment: Segment, choose: Callable[[pa.Table], NDArray[np.bool_]]) -> None:
+        """Keep only the rows that ``choose`` says, whole or not at all."""
+        table = self.read(segment)
+        keep = choose(table)
+        if not keep.all():
+            self._storage.write_file(segment.path, _parquet(table.filter(pa.array(keep))))
+
+    def interactions(self) -> tuple[Interactions, int]:
+        """Return everyone's net quantities, each event_id of a user counted once, and the number of events."""
+        columns = ["user_id", "item_id", "type", "quantity", "event_id"]
+        tables = [table.filter(pc.is_valid(table["item_id"])) for table in self.tables(columns)]
+        if not tables:
+            return aggregate([], np.array([], int), [], np.array([], int), np.array([], np.int64)), 0
+        table = pa.concat_tables(tables).combine_chunks()
+        users = pc.dictionary_encode(table["user_id"]).combine_chunks()
+        items = pc.dictionary_encode(table["item_id"]).combine_chunks()
+        user_codes, item_codes = users.indices.to_numpy(), items.indices.to_numpy()
+        units = np.maximum(1, np.rint(table["quantity"].to_numpy() * UNITS_PER_QUANTITY)).astype(np.int64)
+        is_return = pc.equal(table["type"], EventType.RETURN.value).to_numpy(zero_copy_only=False)
+        units[is_return] *= -1
+        counts = _first_of_each_id(user_codes, table["event_id"])
+        result = aggregate(
+            users.dictionary.to_pylist(),
+            user_codes[counts],
+            items.dictionary.to_pylist(),
+            item_codes[counts],
+            units[counts],
+        )
+        return result, int(counts.sum())
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _not_forgotten(
+    table: pa.Table, segment: Segment, forgets: dict[str, list[tuple[Segment, int]]]
+) -> NDArray[np.bool_]:
+    """Say for each row whether it stays: all but those of a user who asked to be forgotten afterwards."""
+    concerned = pc.is_in(table["user_id"], value_set=pa.array(list(forgets))).to_numpy(zero_copy_only=False)
+    keep = np.ones(table.num_rows, dtype=bool)
+    offsets, users, types = table["offset"].to_numpy(), table["user_id"], table["type"]
+    for row in np.flatnonzero(concerned).tolist():
+        keep[row] = types[row].as_py() == EventType.FORGET.value or not any(
+            _precedes(segment, int(offsets[row]), forget, at) for forget, at in forgets[users[row].as_py()]
+        )
+    return keep
+
+
+def _no_forget(table: pa.Table) -> NDArray[np.bool_]:
+    rest: NDArray[np.bool_] = pc.not_equal(table["type"], EventType.FORGET.value).to_numpy(zero_copy_only=False)
+    return rest
+
+
+def _precedes(segment: Segment, offset: int, forget: Segment, forget_offset: int) -> bool:
+    if (segment.source, segment.partition) == (forget.source, forget.partition):
+        return offset < forget_offset
+    return segment.round <= forget.round
+
+
+def _first_of_each_id(user_codes: NDArray[Any], event_ids: pa.ChunkedArray) -> NDArray[Any]:
+    counts = np.ones(len(user_codes), dtype=bool)
+    with_id = pc.is_valid(event_ids).to_numpy(zero_copy_only=False)
+    if with_id.any():
+        codes = pc.dictionary_encode(event_ids).combine_chunks().indices.to_numpy(zero_copy_only=False)
+        pairs = pd.DataFrame({"user": user_codes[with_id], "event": codes[with_id].astype(np.int64)})
+        counts[with_id] = ~pairs.duplicated(keep="first").to_numpy()
+    return counts

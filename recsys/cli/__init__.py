@@ -1,0 +1,44 @@
+"""The operator's command: `recsys`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from recsys.cli.data import import_command, publish_command
+from recsys.cli.demo import demo_command
+from recsys.cli.operate import config_command, retrain_command, verify_command
+from recsys.cli.output import errors
+from recsys.cli.show import show_command
+from recsys.errors import RecsysError, SettingsError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="recsys",
+    help="Operate the recommender. Settings come from RECSYS_* variables or the TOML file in RECSYS_CONFIG.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("import")(import_command)
+app.command("publish")(publish_command)
+app.command("show")(show_command)
+app.command("retrain")(retrain_command)
+app.command("verify")(verify_command)
+app.command("config")(config_command)
+app.command("demo")(demo_command)
+
+
+def main() -> None:
+    """Run the command; an expected error is one line on standard error and exit code 1 (2 for a wrong setting)."""
+    try:
+        app()
+    except RecsysError as error:
+        errors.print(f"error: {error}", style="red", soft_wrap=True)
+        sys.exit(2 if isinstance(error, SettingsError) else 1)
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        sys.stderr.close()
+        sys.exit(0)

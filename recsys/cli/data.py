@@ -1,0 +1,139 @@
+"""`recsys import` and `recsys publish`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsys.archive import Archive
+from recsys.cli.output import errors, results, settings_for_command
+from recsys.errors import InputFileError
+from recsys.importer import import_file
+from recsys.input_files import Columns, PurchaseFile
+from recsys.progress import ProgressReporter
+from recsys.publisher import Pace, Publisher, publish_paced, read_in_time_order
+from recsys.storage import Storage
+from recsys.store import open_store
+
+File = Annotated[Path, typer.Argument(help="A .parquet or .csv file of purchases.", metavar="FILE")]
+UserColumn = Annotated[str, typer.Option("--user-id-column", metavar="NAME", help="Column with the user id.")]
+ItemColumn = Annotated[str, typer.Option("--item-id-column", metavar="NAME", help="Column with the item id.")]
+QuantityColumn = Annotated[
+    str, typer.Option("--quantity-column", metavar="NAME", help="Column with the quantity; 1 if absent.")
+]
+TimestampColumn = Annotated[str, typer.Option("--timestamp-column", metavar="NAME", help="Column with the time.")]
+PriceColumn = Annotated[str, typer.Option("--price-column", metavar="NAME", help="Column with the price of one unit.")]
+EventIdColumn = Annotated[
+    str, typer.Option("--event-id-column", metavar="NAME", help="Column that identifies a row for good.")
+]
+TypeColumn = Annotated[
+    str, typer.Option("--type-column", metavar="NAME", help="Column with purchase, return or forget.")
+]
+Timezone = Annotated[
+    str, typer.Option("--timezone", metavar="ZONE", help="Zone of times that carry none, e.g. Europe/London.")
+]
+TimestampFormat = Annotated[
+    str,
+    typer.Option("--timestamp-format", metavar="FORMAT", help="strptime format of times in text; default ISO 8601."),
+]
+NegativeReturns = Annotated[
+    bool, typer.Option("--negative-returns", help="Read a negative quantity as a return; else such rows are rejected.")
+]
+Encoding = Annotated[str, typer.Option("--encoding", metavar="NAME", help="Encoding of a CSV file.")]
+Rejects = Annotated[
+    Path | None,
+    typer.Option("--rejects", metavar="PATH", help="Where rejected rows go; default FILE.rejects.csv in this folder."),
+]
+
+
+def import_command(
+    file: File,
+    user_id_column: UserColumn = "user_id",
+    item_id_column: ItemColumn = "item_id",
+    quantity_column: QuantityColumn = "quantity",
+    timestamp_column: TimestampColumn = "timestamp",
+    price_column: PriceColumn = "price",
+    event_id_column: EventIdColumn = "event_id",
+    type_column: TypeColumn = "type",
+    timezone: Timezone = "UTC",
+    timestamp_format: TimestampFormat = "",
+    negative_returns: NegativeReturns = False,
+    encoding: Encoding = "utf8",
+    rejects: Rejects = None,
+) -> None:
+    """Put a history straight into archive and Redis: a shop's first day.
+
+    Importing the same file with the same options again counts nothing twice, so after an interruption just run it
+    again. Lists follow with the next training.
+    """
+    columns = Columns(
+        user_id_column, item_id_column, quantity_column, timestamp_column, price_column, event_id_column, type_column,
+        timezone, timestamp_format, negative_returns, encoding,
+    )  # fmt: skip
+    settings = settings_for_command()
+    purchases = PurchaseFile(file, columns)
+    rejects_path = rejects or Path(f"{file.stem}.rejects.csv")
+    with open_store(settings) as store:
+        store.connection.check()
+        outcome = import_file(
+            purchases,
+            Archive(Storage(settings.data_dir)),
+            store.users,
+            rejects=rejects_path,
+            progress=ProgressReporter(console=errors),
+            clock=lambda: datetime.now(UTC),
+        )
+    results.print(f"{outcome.accepted:,} rows imported: {outcome.applied:,} new, {outcome.duplicates:,} known before")
+    _print_rejected(outcome.rejected, rejects_path)
+    if outcome.applied:
+        results.print("next: recsys retrain, or python -m trainer --once, makes the lists")
+
+
+def publish_command(
+    file: File,
+    rate: Annotated[
+        float | None,
+        typer.Option("--rate", min=0.001, metavar="N", help="Events per second; default: as fast as it goes."),
+    ] = None,
+    speedup: Annotated[
+        float | None, typer.Option("--speedup", min=0.001, metavar="N", help="N times faster than it happened.")
+    ] = None,
+    user_id_column: UserColumn = "user_id",
+    item_id_column: ItemColumn = "item_id",
+    quantity_column: QuantityColumn = "quantity",
+    timestamp_column: TimestampColumn = "timestamp",
+    price_column: PriceColumn = "price",
+    event_id_column: EventIdColumn = "event_id",
+    type_column: TypeColumn = "type",
+    timezone: Timezone = "UTC",
+    timestamp_format: TimestampFormat = "",
+    negative_returns: NegativeReturns = False,
+    encoding: Encoding = "utf8",
+    rejects: Rejects = None,
+) -> None:
+    """Publish a file's purchases to Kafka, oldest first.
+
+    Rows without an event id are new events each time they are published.
+    """
+    if rate is not None and speedup is not None:
+        raise InputFileError("--rate and --speedup exclude each other; give one of them")
+    columns = Columns(
+        user_id_column, item_id_column, quantity_column, timestamp_column, price_column, event_id_column, type_column,
+        timezone, timestamp_format, negative_returns, encoding,
+    )  # fmt: skip
+    settings = settings_for_command()
+    rejects_path = rejects or Path(f"{file.stem}.rejects.csv")
+    events, rejected = read_in_time_order(PurchaseFile(file, columns), rejects_path)
+    progress = ProgressReporter(console=errors)
+    with Publisher(settings.kafka) as publisher, progress.stage("publish", len(events)) as advance:
+        publish_paced(publisher, events, Pace(rate, speedup), advance)
+    results.print(f"{publisher.delivered:,} events published to {settings.kafka.topic}")
+    _print_rejected(rejected, rejects_path)
+
+
+def _print_rejected(count: int, path: Path) -> None:
+    if count:
+        results.print(f"{count:,} rows rejected; they are in {path}, each with its reason")

@@ -1,0 +1,128 @@
+"""`recsys retrain`, `recsys verify` and `recsys config`."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from recsys.archive import Archive
+from recsys.cli.output import errors, results, settings_for_command
+from recsys.errors import NoTrainer
+from recsys.progress import ProgressReporter
+from recsys.settings import describe_settings
+from recsys.storage import Storage
+from recsys.store import Store, open_store
+from recsys.verification import verify
+
+_LOOK_EVERY_S = 0.5
+_MOST_DIFFERENCES = 50
+
+
+def retrain_command(
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress and the outcome; exit 1 if it failed.")] = False,
+) -> None:
+    """Ask the running trainer for a new model.
+
+    Requests that come before the next round starts share that round.
+    """
+    settings = settings_for_command()
+    with open_store(settings) as store:
+        if not store.trainer.is_alive():
+            raise NoTrainer(
+                "no trainer is running to take the request; start one with python -m trainer, "
+                "or do one round now with python -m trainer --once"
+            )
+        request = store.trainer.request()
+        if not wait:
+            results.print("requested; recsys retrain --wait would show how it goes")
+            return
+        status = _await(store, request)
+    if status.get("state") != "succeeded":
+        errors.print(f"error: the retrain failed: {status.get('error', 'unknown')}", style="red", markup=False)
+        raise typer.Exit(1)
+    results.print(
+        f"model {status['version']} is live: {status['events']:,} events, {status['users']:,} users, "
+        f"{status['items']:,} items; {status['lists']:,} lists refreshed"
+    )
+    table = Table(title="Where the time went", title_justify="left")
+    table.add_column("stage")
+    table.add_column("seconds", justify="right")
+    for stage, seconds in status["durations_s"].items():
+        table.add_row(stage, f"{seconds:.2f}")
+    results.print(table)
+
+
+def _await(store: Store, request: int) -> dict[str, Any]:
+    shown = ""
+    with errors.status("waiting for the trainer") as spinner:
+        while True:
+            _, finished = store.trainer.requests()
+            status = store.trainer.status()
+            if finished >= request:
+                return status
+            if not store.trainer.is_alive():
+                raise NoTrainer("the trainer went away during the round; its next round starts over")
+            if status.get("state") == "running":
+                text = str(status["stage"])
+                if not errors.is_terminal and text != shown:
+                    errors.print(text, markup=False)
+                shown = text
+                if status.get("total"):
+                    text += f" {status['done']:,} of {status['total']:,}"
+                spinner.update(text)
+            time.sleep(_LOOK_EVERY_S)
+
+
+def verify_command(
+    sample: Annotated[
+        int, typer.Option("--sample", min=1, metavar="N", help="Check N users, chosen at random.")
+    ] = 1000,
+    all_users: Annotated[bool, typer.Option("--all", help="Check every user.")] = False,
+    archive_only: Annotated[
+        bool, typer.Option("--archive-only", help="Do not read what Kafka holds beyond the archive.")
+    ] = False,
+) -> None:
+    """Recompute histories and lists by an independent path and compare Redis with them; exit 1 on any difference."""
+    settings = settings_for_command()
+    with open_store(settings) as store:
+        outcome = verify(
+            settings,
+            store,
+            Archive(Storage(settings.data_dir)),
+            ProgressReporter(console=errors),
+            sample=None if all_users else sample,
+            with_stream=not archive_only,
+        )
+    if outcome.differences:
+        table = Table(title="Differences", title_justify="left")
+        for column in ("user", "what", "expected", "found in Redis"):
+            table.add_column(column, overflow="fold")
+        for difference in outcome.differences[:_MOST_DIFFERENCES]:
+            table.add_row(difference.user_id, difference.what, difference.expected, difference.found)
+        results.print(table)
+        if len(outcome.differences) > _MOST_DIFFERENCES:
+            results.print(f"… and {len(outcome.differences) - _MOST_DIFFERENCES:,} more")
+        if outcome.lag:
+            results.print(f"the consumers have {outcome.lag:,} records still to read; verify again once they have")
+    results.print(
+        f"{outcome.users:,} histories and {outcome.lists:,} lists checked against model {outcome.model}: "
+        f"{len(outcome.differences):,} differences"
+    )
+    if outcome.differences:
+        raise typer.Exit(1)
+
+
+def config_command() -> None:
+    """Print all settings, where each value comes from, and what it means; secrets are masked."""
+    settings = settings_for_command()
+    table = Table(title="Settings", title_justify="left")
+    table.add_column("variable", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    table.add_column("source")
+    table.add_column("meaning", overflow="fold")
+    for row in describe_settings(settings):
+        table.add_row(*row)
+    results.print(table)

@@ -1,0 +1,21 @@
+"""Where the command writes: results to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import logging
+
+from rich.console import Console
+
+from recsys.settings import Settings, load_settings
+
+results = Console(highlight=False, markup=False)
+errors = Console(stderr=True, highlight=False, markup=False)
+
+
+def settings_for_command() -> Settings:
+    """Load the settings; a command logs only warnings, in one short line each."""
+    settings = load_settings()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # what matters comes back as an error
+    logging.getLogger("recsys.progress").setLevel(logging.INFO)
+    return settings

@@ -1,0 +1,111 @@
+"""Every error this project raises on purpose.
+
+RecsysError
+├── SettingsError          a setting is wrong, or unknown
+├── MalformedEvent         a record breaks the event contract (goes to the dead-letter topic)
+├── InputFileError         a file given to `recsys import` or `recsys publish` cannot be used
+├── InvalidModel           an artifact is missing, truncated, tampered with, or not finite
+├── StorageError           data_dir (archive and models) cannot be read or written
+├── StreamError            Kafka
+│   ├── StreamUnavailable  no broker answers
+│   ├── TopicMissing       the topic does not exist
+│   └── OffsetsLost        committed or archived offsets are no longer in the topic
+├── StoreError             Redis
+│   ├── StoreUnavailable   no server answers, or it refuses work for now
+│   └── StoreUnsuitable    the server answers but cannot serve (too old, a read-only replica, out of memory)
+├── NoModel                nothing has been published yet
+├── NotEnoughData          there is nothing to train on
+├── LockHeld               another trainer is at work
+├── LockLost               this trainer's lock expired: another may be at work
+└── NoTrainer              nobody is there to take a request
+"""
+
+from __future__ import annotations
+
+
+class RecsysError(Exception):
+    """Base of all errors raised on purpose; its text is one line for a person."""
+
+
+class SettingsError(RecsysError):
+    """A setting is wrong, or unknown."""
+
+
+class MalformedEvent(RecsysError):
+    """A record breaks the event contract.
+
+    Parameters
+    ----------
+    reason : str
+        What is wrong, naming the field.
+    raw : bytes
+        The record's value as it came.
+    location : str
+        ``topic[partition] offset``, or a file and row; empty when unknown.
+    """
+
+    def __init__(self, reason: str, raw: bytes = b"", location: str = "") -> None:
+        super().__init__(f"{location}: {reason}" if location else reason)
+        self.reason = reason
+        self.raw = raw
+        self.location = location
+
+
+class InputFileError(RecsysError):
+    """A file given by the operator cannot be used."""
+
+
+class InvalidModel(RecsysError):
+    """An artifact is missing, truncated, tampered with, or not finite."""
+
+
+class StorageError(RecsysError):
+    """The data_dir, with the archive and the models, cannot be read or written."""
+
+
+class StreamError(RecsysError):
+    """Base of Kafka's errors."""
+
+
+class StreamUnavailable(StreamError):
+    """No broker answers."""
+
+
+class TopicMissing(StreamError):
+    """The topic does not exist."""
+
+
+class OffsetsLost(StreamError):
+    """Offsets that were to be read next are no longer in the topic."""
+
+
+class StoreError(RecsysError):
+    """Base of Redis's errors."""
+
+
+class StoreUnavailable(StoreError):
+    """No Redis server answers, or it refuses work for now; the caller may try again."""
+
+
+class StoreUnsuitable(StoreError):
+    """The Redis server answers but cannot serve: too old, a read-only replica, misconfigured."""
+
+
+class NoModel(RecsysError):
+    """Nothing has been published yet."""
+
+
+class NotEnoughData(RecsysError):
+    """There is nothing to train on."""
+
+
+class LockHeld(RecsysError):
+    """Another trainer is at work."""
+
+
+class LockLost(RecsysError):
+    """The trainer's lock expired, so another one may be at work."""
+
+
+class NoTrainer(RecsysError):
+    """No trainer is running to take the request."""

@@ -1,0 +1,134 @@
+"""The live model, followed in the background and swapped by its user between two pieces of work."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from recsys.errors import InvalidModel, StoreError
+from recsys.model import FactorModel
+from recsys.model_store import load_model
+from recsys.store import ModelPointer, ModelStamp
+from recsys.store.shared import SharedStore
+
+log = logging.getLogger(__name__)
+_RETRY_REFUSED_S = 30.0  # a shared disk may show the files later than Redis shows the pointer
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in memory and its place in the order of publications."""
+
+    stamp: ModelStamp
+    model: FactorModel
+
+
+class LiveModel:
+    """Follows the model pointer and the hidden items.
+
+    A thread looks every ``poll_s``, loads a newly published model beside the live one, and offers it;
+    `take_newest` is where the user of the model swaps. A model that cannot be loaded is refused with a log line,
+    once, and the live one stays.
+
+    Parameters
+    ----------
+    shared : SharedStore
+    poll_s : float
+        Seconds between looks.
+    on_refused : callable
+        Called once for each model that is refused.
+    """
+
+    def __init__(self, shared: SharedStore, *, poll_s: float, on_refused: Callable[[], None] = lambda: None) -> None:
+        self._shared = shared
+        self._poll_s = poll_s
+        self._on_refused = on_refused
+        self._offered: LoadedModel | None = None
+        self._refused: ModelPointer | str | None = None
+        self._refused_at = float("-inf")
+        self._wake = threading.Event()
+        self._stopped = threading.Event()
+        self.current: LoadedModel | None = None
+        self.hidden: frozenset[str] = frozenset()
+        self.confirmed_at = float("-inf")
+        """Start, on the monotonic clock, of the last look that found `current` still live."""
+
+    @contextmanager
+    def followed(self) -> Iterator[LiveModel]:
+        """Look once, then follow until the block ends."""
+        self._look()
+        self.take_newest()
+        thread = threading.Thread(target=self._follow, name="live-model", daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._stopped.set()
+            self._wake.set()
+            thread.join()
+
+    def take_newest(self) -> bool:
+        """Make the newest loaded model the current one; return whether it changed."""
+        offered = self._offered
+        if offered is None or offered is self.current:
+            return False
+        self.current = offered
+        return True
+
+    def look_now(self) -> None:
+        """Ask the thread to look without waiting for its turn."""
+        self._wake.set()
+
+    def _follow(self) -> None:
+        while not self._stopped.is_set():
+            self._wake.wait(self._poll_s)
+            self._wake.clear()
+            if not self._stopped.is_set():
+                self._look()
+
+    def _look(self) -> None:
+        started = time.monotonic()
+        try:
+            hidden = self._shared.hidden()
+            pointer = self._shared.model_pointer()
+        except StoreError as error:
+            log.debug("cannot look at the model pointer: %s", error)
+            return
+        except InvalidModel as error:
+            self._refuse(str(error), error)
+            return
+        self.hidden = hidden
+        newest = self._offered
+        if pointer is None or (newest is not None and pointer.stamp == newest.stamp):
+            if newest is self.current:
+                self.confirmed_at = started
+            return
+        if pointer == self._refused and started - self._refused_at < _RETRY_REFUSED_S:
+            return
+        try:
+            model = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
+            if model.version != pointer.version:
+                raise InvalidModel(f"the model at {pointer.uri} is {model.version}, not {pointer.version}")
+            model.items.rows, model.solver  # noqa: B018 - built here, not in the first batch after the swap
+        except InvalidModel as error:
+            self._refuse(pointer, error)
+            return
+        except Exception as error:  # nothing that a damaged artifact provokes may end the thread
+            log.exception("unexpected error while loading model %s", pointer.version)
+            self._refuse(pointer, InvalidModel(str(error)))
+            return
+        log.info("model %s (sequence %d) loaded: %d items", pointer.version, pointer.sequence, len(model.items))
+        self._offered = LoadedModel(pointer.stamp, model)
+
+    def _refuse(self, what: ModelPointer | str, error: InvalidModel) -> None:
+        self._refused_at = time.monotonic()
+        if what == self._refused:
+            return
+        self._refused = what
+        stays = self.current.stamp.version if self.current else "none"
+        log.error("model refused: %s (live model stays: %s)", error, stays)
+        self._on_refused()

@@ -1,0 +1,76 @@
+"""A fitted model: item factors and what is needed to fold users in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.errors import InvalidModel
+from recsys.fold_in import UserSolver
+from recsys.interactions import Vocabulary
+
+
+def gram(item_factors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return YᵀY, summed in float64: float32, (factors, factors)."""
+    wide = item_factors.astype(np.float64)
+    return (wide.T @ wide).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class FactorModel:
+    """An immutable model; shapes, dtypes and finiteness are checked here, once.
+
+    Attributes
+    ----------
+    version : str; for example ``20261122T101500Z-1a2b3c``
+    items : Vocabulary; item id ↔ row
+    item_factors : float32, (n_items, factors), C order
+    item_gram : float32, (factors, factors); YᵀY
+    alpha : float; see `recsys.confidence.confidence`
+    regularization : float; λ, above zero
+
+    Raises
+    ------
+    InvalidModel
+        When a check fails; the text says which.
+    """
+
+    version: str
+    items: Vocabulary
+    item_factors: NDArray[np.float32]
+    item_gram: NDArray[np.float32]
+    alpha: float
+    regularization: float
+
+    def __post_init__(self) -> None:
+        def check(holds: bool, problem: str) -> None:
+            if not holds:
+                raise InvalidModel(f"model {self.version}: {problem}")
+
+        factors, item_gram = self.item_factors, self.item_gram
+        check(factors.ndim == 2 and factors.shape[1] >= 1, f"item_factors has shape {factors.shape}")
+        check(len(self.items) == len(factors), f"{len(self.items)} item ids, but {len(factors)} rows of item_factors")
+        check(len(factors) >= 1, "it has no items")
+        expected = (factors.shape[1], factors.shape[1])
+        check(item_gram.shape == expected, f"item_gram has shape {item_gram.shape}, not {expected}")
+        check(factors.dtype == np.float32, f"item_factors has dtype {factors.dtype}, not float32")
+        check(item_gram.dtype == np.float32, f"item_gram has dtype {item_gram.dtype}, not float32")
+        check(factors.flags.c_contiguous, "item_factors is not in C order")
+        check(bool(np.isfinite(factors).all()), "item_factors holds NaN or infinity")
+        check(bool(np.isfinite(item_gram).all()), "item_gram holds NaN or infinity")
+        check(np.isfinite(self.alpha) and self.alpha >= 0, f"alpha is {self.alpha}, must be ≥ 0")
+        check(
+            np.isfinite(self.regularization) and self.regularization > 0,
+            f"regularization is {self.regularization}, must be > 0",
+        )
+        ids = self.items.ids
+        check(all(a < b for a, b in pairwise(ids)), "item ids are not strictly increasing")
+
+    @cached_property
+    def solver(self) -> UserSolver:
+        """The fold-in solver of this model."""
+        return UserSolver(self.item_factors, self.item_gram, regularization=self.regularization)

@@ -1,0 +1,143 @@
+"""Publishing purchases to Kafka, as a shop would."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import orjson
+from confluent_kafka import KafkaError, KafkaException, Message
+
+from recsys.errors import StreamUnavailable
+from recsys.events import Event
+from recsys.input_files import PurchaseFile, RejectsFile
+from recsys.kafka import describe_topic, open_producer, stream_unavailable
+from recsys.progress import Advance
+from recsys.settings import KafkaSettings
+
+
+def encode(event: Event) -> bytes:
+    """Return the event as a record's value."""
+    fields: dict[str, object] = {"type": event.type.value, "user_id": event.user_id}
+    if event.item_id is not None:
+        fields |= {"item_id": event.item_id, "quantity": event.quantity}
+    if event.price is not None:
+        fields["price"] = event.price
+    if event.event_id is not None:
+        fields["event_id"] = event.event_id
+    fields["timestamp"] = event.timestamp
+    return orjson.dumps(fields)
+
+
+class Publisher:
+    """Produces events with the user id as key; use it as a context manager, which waits for all deliveries.
+
+    Raises
+    ------
+    StreamUnavailable
+        When an event cannot be delivered.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._failure: KafkaError | None = None
+        self.delivered = 0
+
+    def __enter__(self) -> Publisher:
+        describe_topic(self._settings, self._settings.topic)
+        self._producer = open_producer(self._settings, linger_ms=2, compression_type="zstd")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._producer.purge()
+            self._producer.flush(1.0)
+            return
+        self.flush()
+
+    def publish(self, event: Event) -> None:
+        """Queue one event, waiting while the queue is full."""
+        self.publish_record(event.user_id, encode(event))
+
+    def publish_record(self, user_id: str, value: bytes) -> None:
+        """Queue a record as it is, valid or not."""
+        while True:
+            try:
+                self._producer.produce(self._settings.topic, value, user_id.encode(), on_delivery=self._on_delivery)
+                break
+            except BufferError:
+                self._producer.poll(0.1)
+            except KafkaException as error:
+                raise stream_unavailable(self._settings, error) from error
+        self._producer.poll(0)
+        self._raise_failure()
+
+    def flush(self) -> None:
+        """Wait until everything queued so far is delivered."""
+        while self._producer.flush(0.5):
+            self._raise_failure()
+        self._raise_failure()
+
+    def _on_delivery(self, error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            self._failure = error
+        else:
+            self.delivered += 1
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise StreamUnavailable(
+                f"Kafka at {self._settings.bootstrap_servers}: an event was not delivered to {self._settings.topic}: "
+                f"{self._failure.str()} ({self.delivered:,} events were)"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When each event is due.
+
+    Attributes
+    ----------
+    rate : float or None
+        Events per second.
+    speedup : float or None
+        How many times faster than they happened. At most one of the two; with neither there is no wait.
+    """
+
+    rate: float | None = None
+    speedup: float | None = None
+
+    def due_s(self, place: int, event: Event, first: Event) -> float:
+        """Return when an event is due, in seconds after the first."""
+        if self.rate is not None:
+            return place / self.rate
+        if self.speedup is not None:
+            return (event.timestamp - first.timestamp) / 1000 / self.speedup
+        return 0.0
+
+
+def read_in_time_order(file: PurchaseFile, rejects: Path) -> tuple[list[Event], int]:
+    """Return all valid events of a file, oldest first, and the number of rows that were rejected."""
+    events: list[Event] = []
+    with RejectsFile(rejects) as rejected:
+        for batch in file.batches():
+            rejected.add(batch)
+            events.extend(event for _, event in batch.events)
+    events.sort(key=lambda event: event.timestamp)
+    return events, rejected.count
+
+
+def publish_paced(publisher: Publisher, events: Sequence[Event], pace: Pace, advance: Advance) -> None:
+    """Publish events, each when it is due."""
+    start = time.monotonic()
+    for place, event in enumerate(events):
+        wait = start + pace.due_s(place, event, events[0]) - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        publisher.publish(event)
+        advance(1)

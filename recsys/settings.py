@@ -1,0 +1,324 @@
+"""All settings, their defaults, where each value came from, and errors that name the setting."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from recsys.errors import SettingsError
+
+ENV_PREFIX = "RECSYS_"
+CONFIG_VARIABLE = "RECSYS_CONFIG"
+_TEST_PREFIX = "RECSYS_TEST_"
+
+_RESERVED_LIBRDKAFKA = frozenset(
+    {
+        "bootstrap.servers",
+        "group.id",
+        "group.protocol",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "auto.offset.reset",
+        "allow.auto.create.topics",
+        "partition.assignment.strategy",
+        "isolation.level",
+        "enable.idempotence",
+        "acks",
+    }
+)
+_SECRET_WORDS = ("password", "passphrase", "secret", "key.pem", "jaas", "oauthbearer.config")
+
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class KafkaSettings(_Section):
+    """The stream of events."""
+
+    bootstrap_servers: str = "localhost:9092"
+    """Brokers to start from, `host:port` separated by commas."""
+    topic: str = "purchases"
+    """Topic that the purchases are published to."""
+    dead_letter_topic: str = ""
+    """Topic for malformed records; empty means `<topic>.dlq`."""
+    group_id: str = "recsys"
+    """Consumer group of the consumers."""
+    group_protocol: Literal["classic", "consumer"] = "classic"
+    """Rebalance protocol; `consumer` (KIP-848) needs brokers from 4.0 on."""
+    timeout_s: Seconds = 10.0
+    """How long to wait for a broker's answer before it counts as unavailable."""
+    librdkafka: dict[str, str | int | float | bool] = {}
+    """Any other librdkafka property, passed through as it is (TLS, SASL, tuning); as JSON in the environment."""
+
+    @field_validator("librdkafka")
+    @classmethod
+    def _not_ours(cls, value: dict[str, str | int | float | bool]) -> dict[str, str | int | float | bool]:
+        if taken := sorted(_RESERVED_LIBRDKAFKA & value.keys()):
+            raise ValueError(f"{', '.join(taken)}: the delivery guarantees depend on it, so it cannot be set")
+        return value
+
+    @property
+    def dead_letters(self) -> str:
+        """The dead-letter topic's name."""
+        return self.dead_letter_topic or f"{self.topic}.dlq"
+
+
+class RedisSettings(_Section):
+    """Where histories and lists live."""
+
+    url: SecretStr = SecretStr("redis://localhost:6379/0")
+    """`redis://`, `rediss://` (TLS, certificates verified) or `unix://`, with password and database if any."""
+    prefix: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")] = "recsys"
+    """First part of every key."""
+    timeout_s: Seconds = 5.0
+    """How long to wait for an answer."""
+
+
+class HistorySettings(_Section):
+    """How much is remembered of a user."""
+
+    max_items: Annotated[int, Field(gt=0, le=100_000)] = 2000
+    """Items per history; the ones whose newest event is oldest leave first."""
+    max_event_ids: Annotated[int, Field(gt=0, le=10_000)] = 256
+    """Event ids remembered per user, to recognize an event that was sent twice."""
+
+
+class RankingSettings(_Section):
+    """What a list looks like."""
+
+    n: Annotated[int, Field(gt=0, le=1000)] = 50
+    """Items per list."""
+    similar_n: Annotated[int, Field(gt=0, le=1000)] = 20
+    """Items per similar-items list."""
+    list_ttl_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+    """A list expires after this many days without an event or a sweep."""
+
+
+class ModelSettings(_Section):
+    """Hyper-parameters of the ALS model."""
+
+    factors: Annotated[int, Field(gt=0, le=1024)] = 64
+    """Dimensions of the factors."""
+    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """Weight of a purchase's strength in its confidence, 1 + alpha · log2(1 + quantity)."""
+    regularization: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
+    """λ of the loss."""
+    iterations: Positive = 15
+    """Alternations of one fit."""
+    seed: int = 0
+    """Of the random start of a fit."""
+
+
+class ConsumerSettings(_Section):
+    """The service that keeps histories and lists."""
+
+    batch_size: Annotated[int, Field(gt=0, le=100_000)] = 1000
+    """Most records of one micro-batch."""
+    linger_ms: Annotated[float, Field(ge=0, le=10_000)] = 2.0
+    """How long a batch waits for more records after its first."""
+    commit_interval_s: Seconds = 1.0
+    """Time between commits of the offsets."""
+    model_poll_s: Seconds = 0.5
+    """Time between looks at the model pointer and the hidden items."""
+    stats_interval_s: Seconds = 10.0
+    """Time between log lines with rates and latencies."""
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port of the Prometheus metrics; 0 means none."""
+
+
+class TrainerSettings(_Section):
+    """The service that rebuilds the model."""
+
+    interval_s: Seconds = 3600.0
+    """Time from the start of one scheduled round to the next."""
+    keep_versions: Annotated[int, Field(ge=1)] = 5
+    """Model versions kept in the store, the live one included."""
+    lock_ttl_s: Annotated[float, Field(ge=3, allow_inf_nan=False)] = 60.0
+    """The trainer's lock expires this long after its holder died."""
+    sweep_batch: Positive = 512
+    """Users refreshed at a time."""
+
+
+class LogSettings(_Section):
+    """What is logged."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severe level that is written to standard error."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; `load_settings` is the way to get one."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    data_dir: str = "data"
+    """Archive and models: a local folder, or any fsspec URL such as `s3://bucket/recsys`."""
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    history: HistorySettings = HistorySettings()
+    ranking: RankingSettings = RankingSettings()
+    model: ModelSettings = ModelSettings()
+    consumer: ConsumerSettings = ConsumerSettings()
+    trainer: TrainerSettings = TrainerSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order of precedence: arguments, environment, then the TOML file."""
+        sources = [init_settings, env_settings]
+        if path := os.environ.get(CONFIG_VARIABLE):
+            sources.append(TomlConfigSettingsSource(settings_cls, toml_file=path))
+        return tuple(sources)
+
+
+def load_settings() -> Settings:
+    """Read the environment and the TOML file named by RECSYS_CONFIG.
+
+    Raises
+    ------
+    SettingsError
+        One line per problem, naming the setting as it would be written in the environment.
+    """
+    _check_config_file()
+    _check_variables()
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False)
+        raise SettingsError("; ".join(_explained(problem) for problem in problems)) from None
+
+
+def _explained(problem: Any) -> str:
+    """Return one line that names the setting; a value that may hold a secret is not shown."""
+    path = [str(part) for part in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        return f"{variable_name(path)}: there is no such setting"
+    message = problem["msg"].removeprefix("Value error, ")
+    if path[:2] == ["kafka", "librdkafka"]:
+        return f"{variable_name(path[:2])}: {': '.join([*path[2:3], message])}"
+    value = problem["input"]
+    shown = isinstance(value, str | int | float) and path != ["redis", "url"] and not _is_section(path)
+    return f"{variable_name(path)}: {message}" + (f" (given: {value!r})" if shown else "")
+
+
+def _is_section(path: Sequence[str]) -> bool:
+    return len(path) == 1 and isinstance(Settings.model_fields[path[0]].default, _Section)
+
+
+def variable_name(path: Sequence[str]) -> str:
+    """Return the environment variable of a setting, given the names that lead to it."""
+    return ENV_PREFIX + "__".join(part.upper() for part in path)
+
+
+def _check_config_file() -> None:
+    path = os.environ.get(CONFIG_VARIABLE)
+    if not path:
+        return
+    try:
+        tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{CONFIG_VARIABLE}: cannot read {path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{CONFIG_VARIABLE}: {path} is not TOML: {error}") from None
+
+
+def _check_variables() -> None:
+    """Refuse variables that pydantic-settings would pass over, and name those that it could not read."""
+    for variable in sorted(os.environ):
+        upper = variable.upper()
+        if not upper.startswith(ENV_PREFIX) or upper == CONFIG_VARIABLE or upper.startswith(_TEST_PREFIX):
+            continue
+        path = upper.removeprefix(ENV_PREFIX).lower().split("__")
+        if path[0] not in Settings.model_fields or (len(path) > 1 and not _is_section(path[:1])):
+            raise SettingsError(f"{variable}: there is no such setting (recsys config lists them all)")
+        if _is_section(path) or path == ["kafka", "librdkafka"]:
+            try:
+                readable = isinstance(json.loads(os.environ[variable]), dict)
+            except ValueError:
+                readable = False
+            if not readable:
+                raise SettingsError(f'{variable}: a JSON object is needed, such as {{"name": "value"}}')
+
+
+def _is_secret(name: str) -> bool:
+    return any(word in name.lower() for word in _SECRET_WORDS)
+
+
+def masked_url(url: str) -> str:
+    """Hide the password of a URL, wherever it stands."""
+    scheme, separator, rest = url.rpartition("://")
+    address, question, query = rest.partition("?")
+    credentials, at, host = address.rpartition("@")
+    if at:
+        address = f"{credentials.partition(':')[0]}:***@{host}"
+    query = re.sub(r"((?:password|passphrase|secret)[^=&]*=)[^&]*", r"\1***", query, flags=re.IGNORECASE)
+    return f"{scheme}{separator}{address}{question}{query}"
+
+
+def describe_settings(settings: Settings) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (variable, value with secrets masked, source, meaning) for every setting."""
+    file_values: Mapping[str, Any] = {}
+    if path := os.environ.get(CONFIG_VARIABLE):
+        file_values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    environment = {name.upper(): value for name, value in os.environ.items()}
+    for name, top in Settings.model_fields.items():
+        value = getattr(settings, name)
+        if not isinstance(value, _Section):
+            yield _row((name,), value, top.description, environment, file_values)
+            continue
+        for field_name, field in type(value).model_fields.items():
+            yield _row((name, field_name), getattr(value, field_name), field.description, environment, file_values)
+
+
+def _row(
+    path: tuple[str, ...],
+    value: Any,
+    description: str | None,
+    environment: Mapping[str, str],
+    file_values: Mapping[str, Any],
+) -> tuple[str, str, str, str]:
+    variable = variable_name(path)
+    in_file: Any = file_values
+    for part in path:
+        in_file = in_file.get(part) if isinstance(in_file, Mapping) else None
+    in_section = len(path) > 1 and path[1] in json.loads(environment.get(variable_name(path[:1]), "{}"))
+    if in_section or variable in environment or any(name.startswith(f"{variable}__") for name in environment):
+        source = "environment"
+    elif in_file is not None:
+        source = "file"
+    else:
+        source = "default"
+    return variable, _shown(value), source, " ".join((description or "").split())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return masked_url(value.get_secret_value())
+    if isinstance(value, dict):
+        return str({name: "***" if _is_secret(name) else item for name, item in value.items()})
+    return str(value)

@@ -1,0 +1,147 @@
+"""Files under ``data_dir``, on a local disk or any fsspec file system: written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from recsys.errors import StorageError
+
+_TEMPORARY_SUFFIX = ".tmp"
+
+
+class Storage:
+    """A folder.
+
+    Files and folders appear under their names only when they are complete and on disk: a crash leaves at most a
+    ``*.tmp`` behind, which nothing reads and the next write of the same name replaces.
+
+    Parameters
+    ----------
+    url : str
+        A local folder, or any fsspec URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            self.fs, root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise StorageError(f"{url}: {error}") from None
+        self.root = root.rstrip("/") or "/"
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+
+    def path(self, relative: str) -> str:
+        """Return the file system's own path of a relative one."""
+        return f"{self.root}/{relative}"
+
+    def uri(self, relative: str) -> str:
+        """Return an absolute address that another process can open."""
+        return self.path(relative) if self.is_local else self.fs.unstrip_protocol(self.path(relative))
+
+    @contextmanager
+    def errors_translated(self, relative: str) -> Iterator[None]:
+        """Turn I/O errors into `StorageError`; a missing file stays FileNotFoundError."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StorageError(f"{self.uri(relative)}: {error.strerror or error}") from error
+
+    def write_file(self, relative: str, content: bytes) -> None:
+        """Write a file, whole or not at all, replacing one of the same name."""
+        with self.errors_translated(relative):
+            if not self.is_local:
+                self.fs.pipe_file(self.path(relative), content)  # object stores show an object once it is complete
+                return
+            path = Path(self.path(relative))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(path.name + _TEMPORARY_SUFFIX)
+            try:
+                _write_and_sync(temporary, content)
+                temporary.replace(path)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+            _sync_folder(path.parent)
+
+    def write_folder(self, relative: str, files: Mapping[str, bytes], *, last: str) -> None:
+        """Write a new folder of files, whole or not at all; ``last`` is the file whose presence says it is whole."""
+        with self.errors_translated(relative):
+            if not self.is_local:
+                for name in sorted(files, key=lambda name: (name == last, name)):
+                    self.fs.pipe_file(self.path(f"{relative}/{name}"), files[name])
+                return
+            folder = Path(self.path(relative))
+            temporary = folder.with_name(folder.name + _TEMPORARY_SUFFIX)
+            shutil.rmtree(temporary, ignore_errors=True)
+            try:
+                temporary.mkdir(parents=True)
+                for name, content in files.items():
+                    _write_and_sync(temporary / name, content)
+                _sync_folder(temporary)
+                temporary.rename(folder)
+            except OSError:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+            _sync_folder(folder.parent)
+
+    def read_file(self, relative: str) -> bytes:
+        """Return a file's content."""
+        with self.errors_translated(relative):
+            return bytes(self.fs.cat_file(self.path(relative)))
+
+    def files(self, relative: str, suffix: str) -> list[str]:
+        """Return the relative paths of all files below a folder that end in ``suffix``, sorted."""
+        with self.errors_translated(relative):
+            self.fs.invalidate_cache()
+            found = self.fs.find(self.path(relative))
+        return sorted(path[len(self.root) + 1 :] for path in found if path.endswith(suffix))
+
+    def delete(self, relative: str) -> None:
+        """Remove a file or folder with all that is in it; nothing happens if there is none."""
+        with self.errors_translated(relative):
+            try:
+                self.fs.rm(self.path(relative), recursive=True)
+            except FileNotFoundError:
+                return
+
+    def remove_temporaries(self, relative: str) -> None:
+        """Remove what crashed writes left below a folder; call it only while nobody else writes there."""
+        if not self.is_local:
+            return
+        with self.errors_translated(relative):
+            for path in list(Path(self.path(relative)).rglob(f"*{_TEMPORARY_SUFFIX}")):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+
+    def check_writable(self) -> None:
+        """Raise `StorageError` unless a file can be written."""
+        probe = f"writable-{os.getpid()}"
+        self.write_file(probe, b"")
+        self.delete(probe)
+
+
+def _write_and_sync(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

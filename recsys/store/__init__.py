@@ -1,0 +1,59 @@
+"""Redis: the only package that imports redis-py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from recsys.settings import Settings
+from recsys.store.connection import Connection
+from recsys.store.keys import Keys
+from recsys.store.shared import ModelPointer, SharedStore
+from recsys.store.trainer_control import HeldLock, TrainerControl
+from recsys.store.users import ModelStamp, PlacedEvent, PublishOutcome, UserList, UserState, UserStore
+
+__all__ = [
+    "HeldLock",
+    "ModelPointer",
+    "ModelStamp",
+    "PlacedEvent",
+    "PublishOutcome",
+    "Store",
+    "TrainerControl",
+    "UserList",
+    "UserState",
+    "open_store",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Everything in Redis, by who it concerns."""
+
+    users: UserStore
+    shared: SharedStore
+    trainer: TrainerControl
+    connection: Connection
+
+
+@contextmanager
+def open_store(settings: Settings) -> Iterator[Store]:
+    """Open Redis; no command is sent before the first call.
+
+    Yields
+    ------
+    Store
+        Its methods raise `StoreUnavailable` when Redis is away and may simply be called again.
+    """
+    connection = Connection(settings.redis)
+    keys = Keys(settings.redis.prefix)
+    try:
+        yield Store(
+            users=UserStore(connection, keys, settings.history, settings.ranking),
+            shared=SharedStore(connection, keys),
+            trainer=TrainerControl(connection, keys),
+            connection=connection,
+        )
+    finally:
+        connection.close()

@@ -1,0 +1,222 @@
+-- Applies one user's events, each exactly once in effect, and returns the state they lead to.
+-- The readable twin of what happens to the history is recsys/history.py; why it is exactly once: docs/architecture.md.
+--
+-- KEYS  history (hash), applied (hash), seen (string), recs (string)
+-- ARGV  1 events, msgpack: array of {source, offset, id, item, units, timestamp_s}
+--           source       "<topic id>:<partition>"
+--           id           digest of the event_id or of the position; "" = the position alone, from a source that is
+--                        read once, in order and without gaps (an import)
+--           item         "" = forget the user
+--           units        signed millionths
+--       2 most items in a history    3 most ids remembered    4 "1" = return the history
+--       5 seconds until a forgotten user's bookkeeping expires
+-- returns {events applied, events seen before, revision, sequence of the model behind the current list or -1,
+--          history as msgpack of HGETALL or ""}
+local history_key, applied_key, seen_key, recs_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local events = cmsgpack.unpack(ARGV[1])
+local max_items, max_ids = tonumber(ARGV[2]), tonumber(ARGV[3])
+local MILLION = 1000000
+
+local floors, revision, listed, listed_sequence = {}, 0, -1, -1
+local flat = redis.call('HGETALL', applied_key)
+for i = 1, #flat, 2 do
+  local name, value = flat[i], flat[i + 1]
+  if name == 'revision' then revision = tonumber(value)
+  elseif name == 'listed' then listed = tonumber(value)
+  elseif name == 'sequence' then listed_sequence = tonumber(value)
+  else floors[name] = tonumber(value) end
+end
+
+-- seen: source -> {offset, id, offset, id, ...} by increasing offset
+local seen, known, seen_count = {}, {}, 0
+if #events > 0 then
+  local packed = redis.call('GET', seen_key)
+  if packed then seen = cmsgpack.unpack(packed) end
+  for _, pairs_of_source in pairs(seen) do
+    for i = 2, #pairs_of_source, 2 do
+      known[pairs_of_source[i]] = true
+      seen_count = seen_count + 1
+    end
+  end
+end
+local seen_changed, floors_changed = false, {}
+
+local function raise_floor(source, offset)
+  if offset > (floors[source] or -1) then
+    floors[source] = offset
+    floors_changed[source] = true
+  end
+end
+
+local function remember(source, offset, id)
+  local entries = seen[source]
+  if not entries then entries = {}; seen[source] = entries end
+  local at = #entries + 1
+  while at > 1 and entries[at - 2] > offset do at = at - 2 end
+  table.insert(entries, at, offset)
+  table.insert(entries, at + 1, id)
+  known[id] = true
+  seen_count = seen_count + 1
+  seen_changed = true
+end
+
+-- A copy of a known event at a position not met before: its position must be remembered too, or it would count
+-- once the first copy's id has been evicted.
+local function remember_copy(source, offset, id)
+  local entries = seen[source]
+  if entries then
+    for i = #entries, 2, -2 do
+      if entries[i] == id and entries[i - 1] >= offset then return end
+    end
+  end
+  remember(source, offset, id)
+end
+
+-- item -> {units, timestamp}; false = removed. Only touched items, unless the history is full.
+local entries, touched, complete = {}, {}, false
+local item_count = redis.call('HLEN', history_key)
+
+local function parse(value)
+  local separator = string.find(value, '|', 1, true)
+  local rest = string.sub(value, separator + 1)
+  local last = string.match(rest, '^-?%d+')
+  return {math.floor(tonumber(string.sub(value, 1, separator - 1)) * MILLION + 0.5), tonumber(last)}
+end
+
+local function read(item)
+  local entry = entries[item]
+  if entry == nil and not complete then
+    local value = redis.call('HGET', history_key, item)
+    entry = value and parse(value) or false
+    entries[item] = entry
+  end
+  return entry
+end
+
+local function read_all()
+  if complete then return end
+  local all = redis.call('HGETALL', history_key)
+  for i = 1, #all, 2 do
+    if entries[all[i]] == nil then entries[all[i]] = parse(all[i + 1]) end
+  end
+  complete = true
+end
+
+-- Whether a comes before b byte by byte; the operator < would follow the server's locale.
+local function before(a, b)
+  for i = 1, math.min(#a, #b) do
+    local x, y = string.byte(a, i), string.byte(b, i)
+    if x ~= y then return x < y end
+  end
+  return #a < #b
+end
+
+local function evict_oldest()
+  read_all()
+  local oldest, oldest_time = nil, nil
+  for item, entry in pairs(entries) do
+    if entry and (oldest == nil or entry[2] < oldest_time or (entry[2] == oldest_time and before(item, oldest))) then
+      oldest, oldest_time = item, entry[2]
+    end
+  end
+  entries[oldest] = false
+  touched[oldest] = true
+  item_count = item_count - 1
+end
+
+local applied, duplicates, forgotten = 0, 0, false
+for _, event in ipairs(events) do
+  local source, offset, id, item, units, timestamp = unpack(event)
+  if offset <= (floors[source] or -1) then
+    duplicates = duplicates + 1
+  elseif id ~= '' and known[id] then
+    duplicates = duplicates + 1
+    remember_copy(source, offset, id)
+  else
+    applied = applied + 1
+    if item == '' then
+      for seen_source, positions in pairs(seen) do
+        if #positions > 0 then raise_floor(seen_source, positions[#positions - 1]) end
+      end
+      raise_floor(source, offset)
+      seen, known, seen_count, seen_changed = {}, {}, 0, true
+      redis.call('DEL', history_key, recs_key)
+      entries, touched, complete, item_count = {}, {}, true, 0
+      forgotten = true
+    else
+      forgotten = false
+      if id == '' then raise_floor(source, offset) else remember(source, offset, id) end
+      local entry = read(item)
+      if entry then
+        entry[1] = entry[1] + units
+        if timestamp > entry[2] then entry[2] = timestamp end
+      else
+        entries[item] = {units, timestamp}
+        item_count = item_count + 1
+      end
+      touched[item] = true
+      if item_count > max_items then evict_oldest() end
+    end
+  end
+end
+
+if seen_changed then
+  -- Evict from the source that holds most, its lowest offset first: the floor then rises over nothing unknown.
+  local first = {}
+  while seen_count > max_ids do
+    local largest, size = nil, -1
+    for source, positions in pairs(seen) do
+      local left = #positions - (first[source] or 0)
+      if left > size or (left == size and source < largest) then largest, size = source, left end
+    end
+    local at = first[largest] or 0
+    raise_floor(largest, seen[largest][at + 1])
+    first[largest] = at + 2
+    seen_count = seen_count - 1
+  end
+  for source, skip in pairs(first) do
+    local kept = {}
+    for i = skip + 1, #seen[source] do kept[#kept + 1] = seen[source][i] end
+    seen[source] = #kept > 0 and kept or nil
+  end
+  if seen_count > 0 then redis.call('SET', seen_key, cmsgpack.pack(seen)) else redis.call('DEL', seen_key) end
+end
+
+if applied > 0 then
+  revision = revision + 1
+  redis.call('HSET', applied_key, 'revision', string.format('%.0f', revision))
+  local removed, written = {}, {}
+  for item in pairs(touched) do
+    local entry = entries[item]
+    if entry then
+      local quantity
+      if entry[1] % MILLION == 0 then
+        quantity = string.format('%.0f', entry[1] / MILLION)
+      else
+        quantity = string.gsub(string.format('%.6f', entry[1] / MILLION), '0+$', '')
+      end
+      written[#written + 1] = item
+      written[#written + 1] = quantity .. '|' .. string.format('%.0f', entry[2])
+    else
+      removed[#removed + 1] = item
+    end
+    if #written >= 2000 then redis.call('HSET', history_key, unpack(written)); written = {} end
+    if #removed >= 2000 then redis.call('HDEL', history_key, unpack(removed)); removed = {} end
+  end
+  if #written > 0 then redis.call('HSET', history_key, unpack(written)) end
+  if #removed > 0 then redis.call('HDEL', history_key, unpack(removed)) end
+end
+for source in pairs(floors_changed) do
+  redis.call('HSET', applied_key, source, string.format('%.0f', floors[source]))
+end
+if forgotten then
+  redis.call('EXPIRE', applied_key, ARGV[5])
+elseif applied > 0 then
+  redis.call('PERSIST', applied_key)
+end
+
+local current = -1
+if listed == revision and redis.call('EXISTS', recs_key) == 1 then current = listed_sequence end
+local packed_history = ''
+if ARGV[4] == '1' then packed_history = cmsgpack.pack(redis.call('HGETALL', history_key)) end
+return {applied, duplicates, revision, current, packed_history}

@@ -1,0 +1,83 @@
+"""The names of all Redis keys; nothing else knows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Key names under one prefix. A user's keys share the hash tag ``{user_id}``: one slot of a Redis Cluster."""
+
+    prefix: str
+
+    def recs(self, user_id: str) -> str:
+        """Return the list's key: STRING, JSON; read by apps."""
+        return f"{self.prefix}:{{{user_id}}}:recs"
+
+    def history(self, user_id: str) -> str:
+        """Return the history's key: HASH item_id → ``<net quantity>|<last event, epoch seconds>``."""
+        return f"{self.prefix}:{{{user_id}}}:history"
+
+    def applied(self, user_id: str) -> str:
+        """Return the bookkeeping's key.
+
+        HASH: revision; listed and sequence (what the current list was computed from); a floor per source.
+        """
+        return f"{self.prefix}:{{{user_id}}}:applied"
+
+    def seen(self, user_id: str) -> str:
+        """Return the key of remembered events: STRING, msgpack: positions and ids of the newest events."""
+        return f"{self.prefix}:{{{user_id}}}:seen"
+
+    def similar(self, item_id: str) -> str:
+        """Return the key of an item's similar items: STRING, JSON; read by apps."""
+        return f"{self.prefix}:item:{{{item_id}}}:similar"
+
+    @property
+    def popular(self) -> str:
+        """STRING, JSON; read by apps."""
+        return f"{self.prefix}:popular"
+
+    @property
+    def model(self) -> str:
+        """STRING, JSON: the pointer to the live model."""
+        return f"{self.prefix}:model"
+
+    @property
+    def hidden(self) -> str:
+        """SET of item ids never to be recommended; written by operators."""
+        return f"{self.prefix}:hidden"
+
+    @property
+    def trainer_lock(self) -> str:
+        """STRING: held by the trainer at work."""
+        return f"{self.prefix}:trainer:lock"
+
+    @property
+    def trainer_alive(self) -> str:
+        """STRING with expiry: there while a trainer service runs."""
+        return f"{self.prefix}:trainer:alive"
+
+    @property
+    def trainer_requests(self) -> str:
+        """HASH: how many retrains were requested, started, finished."""
+        return f"{self.prefix}:trainer:requests"
+
+    @property
+    def trainer_status(self) -> str:
+        """STRING, JSON: the round at work or the last one."""
+        return f"{self.prefix}:trainer:status"
+
+    @property
+    def history_pattern(self) -> str:
+        """SCAN pattern of all histories."""
+        return f"{_escape_glob(self.prefix)}:{{*}}:history"
+
+    def user_of_history(self, key: str) -> str:
+        """Return the user id in a history's key."""
+        return key[len(self.prefix) + 2 : -len("}:history")]
+
+
+def _escape_glob(text: str) -> str:
+    return "".join(f"\\{character}" if character in "*?[]^\\" else character for character in text)

@@ -1,0 +1,116 @@
+"""What all users share in Redis: the model pointer, the popular and similar lists, the hidden items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from recsys.errors import InvalidModel
+from recsys.refresh import RankedList
+from recsys.store.connection import Connection
+from recsys.store.keys import Keys
+from recsys.store.users import ModelStamp, json_time, ranked_items
+
+
+class ModelPointer(BaseModel):
+    """Which model is live."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    version: str
+    sequence: int
+    """Grows with every publication, also with a rollback."""
+    uri: str
+    """Folder of the artifact."""
+    manifest_sha256: str
+    published_at: str
+
+    @property
+    def stamp(self) -> ModelStamp:
+        """Version and sequence."""
+        return ModelStamp(self.version, self.sequence)
+
+
+class SharedStore:
+    """State that all users share."""
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        self._connection = connection
+        self._keys = keys
+
+    def model_pointer(self) -> ModelPointer | None:
+        """Return the pointer to the live model, None before the first publication."""
+        value = self._pointer_value()
+        if not value:
+            return None
+        try:
+            return ModelPointer.model_validate_json(value)
+        except ValidationError as error:
+            raise InvalidModel(f"the pointer in {self._keys.model} is damaged: {error.errors()[0]['msg']}") from None
+
+    def move_model_pointer(self, version: str, uri: str, manifest_sha256: str, *, at: datetime) -> ModelPointer | None:
+        """Point at another model and return the new pointer; None if another process moved it meanwhile."""
+        seen = self._pointer_value()
+        previous = orjson.loads(seen).get("sequence", 0) if seen else 0
+        pointer = ModelPointer(
+            version=version,
+            # Seconds since 1970 unless the last one is ahead: a lost pointer must not bring the sequence back,
+            # or lists of the lost sequence could never be overwritten.
+            sequence=max(previous + 1, int(at.timestamp())),
+            uri=uri,
+            manifest_sha256=manifest_sha256,
+            published_at=json_time(at),
+        )
+        value = orjson.dumps(pointer.model_dump())
+        moved = self._connection.run_script("point", [((self._keys.model,), (seen, value))])[0]
+        if moved or self._pointer_value() == value:  # moved by a first try whose reply was lost
+            return pointer
+        return None
+
+    def _pointer_value(self) -> bytes:
+        with self._connection.errors_translated():
+            value: bytes | None = self._connection.client.get(self._keys.model)  # type: ignore[assignment]
+        return value or b""
+
+    def hidden(self) -> frozenset[str]:
+        """Return the items never to be recommended."""
+        with self._connection.errors_translated():
+            members: set[bytes] = self._connection.client.smembers(self._keys.hidden)  # type: ignore[assignment]
+        return frozenset(member.decode(errors="replace") for member in members)
+
+    def write_popular(self, items: RankedList, model: ModelStamp, *, at: datetime) -> None:
+        """Write the list for users without one."""
+        value = {"model": model.version, "generated_at": json_time(at), "items": ranked_items(items)}
+        with self._connection.errors_translated():
+            self._connection.client.set(self._keys.popular, orjson.dumps(value))
+
+    def popular(self) -> dict[str, Any] | None:
+        """Return the popular list as apps see it."""
+        with self._connection.errors_translated():
+            value: bytes | None = self._connection.client.get(self._keys.popular)  # type: ignore[assignment]
+        return orjson.loads(value) if value else None
+
+    def write_similar(self, lists: Mapping[str, RankedList], model: ModelStamp, *, at: datetime, ttl_s: int) -> None:
+        """Write the similar-items lists of some items."""
+        generated_at = json_time(at)
+        with self._connection.errors_translated():
+            pipeline = self._connection.client.pipeline(transaction=False)
+            for item_id, items in lists.items():
+                value = {
+                    "item_id": item_id,
+                    "model": model.version,
+                    "generated_at": generated_at,
+                    "items": ranked_items(items),
+                }
+                pipeline.set(self._keys.similar(item_id), orjson.dumps(value), ex=ttl_s)
+            pipeline.execute()
+
+    def similar(self, item_id: str) -> dict[str, Any] | None:
+        """Return an item's similar items as apps see them."""
+        with self._connection.errors_translated():
+            value: bytes | None = self._connection.client.get(self._keys.similar(item_id))  # type: ignore[assignment]
+        return orjson.loads(value) if value else None

@@ -1,0 +1,126 @@
+"""How operators and trainers meet in Redis: one lock, one counter of requests, one status."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import orjson
+import redis
+from redis.lock import Lock
+
+from recsys.errors import LockHeld, LockLost, StoreUnavailable
+from recsys.store.connection import Connection
+from recsys.store.keys import Keys
+
+
+class HeldLock:
+    """The trainer's lock while it is held; a thread renews it."""
+
+    def __init__(self, lock: Lock, ttl_s: float) -> None:
+        self._lock = lock
+        self._ttl_s = ttl_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="trainer-lock", daemon=True)
+        self._thread.start()
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self._ttl_s / 3):
+            try:
+                self._lock.reacquire()
+            except redis.exceptions.LockNotOwnedError:
+                return  # `ensure_held` will say so
+            except redis.RedisError:
+                continue  # Redis is away; the next turn may still be in time
+
+    def ensure_held(self) -> None:
+        """Raise `LockLost` unless the lock is still this trainer's."""
+        try:
+            held = self._lock.owned()
+        except redis.RedisError as error:
+            raise StoreUnavailable(f"cannot tell whether the trainer's lock is still held: {error}") from error
+        if not held:
+            raise LockLost("the trainer's lock expired during the round; nothing more is published from it")
+
+    def release(self) -> None:
+        """Give the lock back; one that cannot be given back expires."""
+        self._stop.set()
+        self._thread.join()
+        try:
+            self._lock.release()
+        except redis.RedisError:
+            return
+
+
+class TrainerControl:
+    """Lock, requests and status of the trainer."""
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        self._connection = connection
+        self._keys = keys
+
+    @contextmanager
+    def lock(self, *, ttl_s: float) -> Iterator[HeldLock]:
+        """Hold the trainer's lock, renewed until the block ends.
+
+        Raises
+        ------
+        LockHeld
+            When another trainer holds it.
+        """
+        lock = Lock(self._connection.client, self._keys.trainer_lock, timeout=ttl_s, blocking=False, thread_local=False)
+        with self._connection.errors_translated():
+            if not lock.acquire():
+                raise LockHeld("another trainer is at work (its lock expires by itself if it died)")
+        held = HeldLock(lock, ttl_s)
+        try:
+            yield held
+        finally:
+            held.release()
+
+    def say_alive(self, *, ttl_s: float) -> None:
+        """Tell `recsys retrain` that a trainer is here to take requests."""
+        with self._connection.errors_translated():
+            self._connection.client.set(self._keys.trainer_alive, b"1", px=int(ttl_s * 1000))
+
+    def say_gone(self) -> None:
+        """Take `say_alive` back."""
+        with self._connection.errors_translated():
+            self._connection.client.delete(self._keys.trainer_alive)
+
+    def is_alive(self) -> bool:
+        """Whether a trainer service runs."""
+        with self._connection.errors_translated():
+            return bool(self._connection.client.exists(self._keys.trainer_alive))
+
+    def request(self) -> int:
+        """Ask for a retrain and return the request's number; requests before the next round share it."""
+        with self._connection.errors_translated():
+            return int(self._connection.client.hincrby(self._keys.trainer_requests, "requested", 1))
+
+    def requests(self) -> tuple[int, int]:
+        """Return the numbers of the newest request and of the newest finished one."""
+        with self._connection.errors_translated():
+            requested, finished = self._connection.client.hmget(self._keys.trainer_requests, ["requested", "finished"])
+        return int(requested or 0), int(finished or 0)
+
+    def finish(self, request: int, status: Mapping[str, Any]) -> None:
+        """Record the outcome of the round that served all requests up to ``request``."""
+        with self._connection.errors_translated():
+            pipeline = self._connection.client.pipeline(transaction=True)
+            pipeline.set(self._keys.trainer_status, orjson.dumps(status))
+            pipeline.hset(self._keys.trainer_requests, "finished", str(request))
+            pipeline.execute()
+
+    def write_status(self, status: Mapping[str, Any]) -> None:
+        """Tell how far the round is."""
+        with self._connection.errors_translated():
+            self._connection.client.set(self._keys.trainer_status, orjson.dumps(status))
+
+    def status(self) -> dict[str, Any]:
+        """Return how far the round is, or how the last one ended; empty before the first."""
+        with self._connection.errors_translated():
+            value = self._connection.client.get(self._keys.trainer_status)
+        return dict(orjson.loads(value)) if value else {}

@@ -1,0 +1,83 @@
+"""Logging and metrics."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_LATENCY_BUCKETS_S = tuple(round(0.001 * 1.25**step, 6) for step in range(50))  # 1 ms to 56 s, 25 % apart
+
+
+def configure_logging(level: str) -> None:
+    """Write log lines to standard error, UTC, one line each."""
+    handler = logging.StreamHandler(sys.stderr)
+    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("implicit").setLevel(logging.WARNING)
+
+
+class ConsumerMetrics:
+    """What the consumer counts; exposed to Prometheus when `consumer.metrics_port` is set."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, meaning: str) -> Counter:
+            return Counter(f"recsys_consumer_{name}", meaning, registry=self.registry)
+
+        self.records = counter("records", "Records read from Kafka")
+        self.applied = counter("events_applied", "Events that changed a history")
+        self.duplicates = counter("events_duplicate", "Events recognized as applied before")
+        self.dead_letters = counter("dead_letters", "Malformed records sent to the dead-letter topic")
+        self.solves = counter("solves", "Users folded in and ranked")
+        self.published = counter("lists_published", "Lists written")
+        self.rejected = counter("lists_rejected", "Lists not written because a fresher one was, or was due")
+        self.refused_models = counter("models_refused", "Published models that could not be loaded")
+        self.outages = counter("outages", "Times that Redis or the dead-letter topic was away")
+        self.model_sequence = Gauge(
+            "recsys_consumer_model_sequence", "Sequence of the model in use", registry=self.registry
+        )
+        self.partitions = Gauge(
+            "recsys_consumer_partitions", "Partitions assigned to this consumer", registry=self.registry
+        )
+        self.latency = Histogram(
+            "recsys_consumer_event_to_list_seconds",
+            "Time from the record's timestamp to the list in Redis",
+            buckets=_LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+
+
+def quantile(bounds: Sequence[float], counts: Sequence[float], q: float) -> float:
+    """Return a quantile of a histogram, by interpolation inside its bucket.
+
+    Parameters
+    ----------
+    bounds : sequence of float
+        Upper bounds of the buckets, increasing; the last may be infinite.
+    counts : sequence of float
+        Observations in each bucket, not accumulated.
+    q : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    float; 0.0 when nothing was observed.
+    """
+    total = sum(counts)
+    below = 0.0
+    lower = 0.0
+    for bound, count in zip(bounds, counts, strict=True):
+        if count and below + count >= q * total:
+            if bound == float("inf"):
+                return lower
+            return lower + (bound - lower) * (q * total - below) / count
+        below += count
+        lower = bound
+    return 0.0

@@ -1,0 +1,118 @@
+"""Builders and independent twins that several tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from recsys.events import Event, EventType
+from recsys.history import History
+from recsys.interactions import Vocabulary
+from recsys.model import FactorModel
+
+NOON_MS = 1_795_348_800_000
+"""2026-11-22T12:00:00Z."""
+LAST_MS = 253_402_300_799_999
+"""9999-12-31T23:59:59.999Z."""
+
+
+def make_event(
+    user_id: str = "u",
+    item_id: str | None = "a",
+    quantity: float = 1.0,
+    *,
+    type_: EventType = EventType.PURCHASE,
+    timestamp: int = NOON_MS,
+    event_id: str | None = None,
+    price: float | None = None,
+) -> Event:
+    return Event(
+        user_id=user_id,
+        item_id=item_id,
+        quantity=quantity,
+        type=type_,
+        timestamp=timestamp,
+        event_id=event_id,
+        price=price,
+    )
+
+
+def make_return(user_id: str = "u", item_id: str = "a", quantity: float = 1.0, **other: str) -> Event:
+    return make_event(user_id, item_id, quantity, type_=EventType.RETURN, event_id=other.get("event_id"))
+
+
+def make_forget(user_id: str = "u", *, timestamp: int = NOON_MS) -> Event:
+    return make_event(user_id, None, type_=EventType.FORGET, timestamp=timestamp)
+
+
+def make_history(quantities: Mapping[str, float]) -> History:
+    return History(
+        list(quantities),
+        np.array(list(quantities.values()), dtype=np.float64),
+        np.full(len(quantities), NOON_MS // 1000, dtype=np.int64),
+    )
+
+
+def item_ids(n_items: int) -> list[str]:
+    return [f"item-{row:04d}" for row in range(n_items)]
+
+
+def make_model(
+    n_items: int = 40, factors: int = 6, *, seed: int = 0, alpha: float = 2.0, regularization: float = 3.0
+) -> FactorModel:
+    item_factors = np.random.default_rng(seed).normal(0.0, 0.5, (n_items, factors)).astype(np.float32)
+    return FactorModel(
+        version="20261122T101500Z-1a2b3c",
+        items=Vocabulary(item_ids(n_items)),
+        item_factors=item_factors,
+        item_gram=dense_gram(item_factors),
+        alpha=alpha,
+        regularization=regularization,
+    )
+
+
+def dense_gram(item_factors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """YᵀY as a sum of outer products."""
+    wide = item_factors.astype(np.float64)
+    total = sum((np.outer(row, row) for row in wide), np.zeros((wide.shape[1], wide.shape[1])))
+    return np.asarray(total, dtype=np.float32)
+
+
+def dense_user_factors(
+    item_factors: NDArray[np.float32], confidences: Mapping[int, float], regularization: float
+) -> NDArray[np.float64]:
+    """Minimize Σ_i c_i (p_i − x·y_i)² + λ‖x‖² for one user, over all items, with the full diagonal matrix C."""
+    wide = item_factors.astype(np.float64)
+    weights, preferences = np.ones(len(wide)), np.zeros(len(wide))
+    for row, confidence in confidences.items():
+        weights[row], preferences[row] = confidence, 1.0
+    left = wide.T @ np.diag(weights) @ wide + regularization * np.eye(wide.shape[1])
+    return np.asarray(np.linalg.solve(left, wide.T @ np.diag(weights) @ preferences), dtype=np.float64)
+
+
+def best_rows(scores: Sequence[float], excluded: set[int], n: int) -> list[int]:
+    """Sort everything: best first, equal scores by row."""
+    return sorted((row for row in range(len(scores)) if row not in excluded), key=lambda row: (-scores[row], row))[:n]
+
+
+def texts(max_size: int) -> st.SearchStrategy[str]:
+    """Text without control characters and lone surrogates."""
+    return st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=max_size)
+
+
+@st.composite
+def events(draw: st.DrawFn) -> Event:
+    """Any valid event."""
+    type_ = draw(st.sampled_from(EventType))
+    return make_event(
+        draw(texts(256)),
+        None if type_ is EventType.FORGET else draw(texts(256)),
+        1.0 if type_ is EventType.FORGET else draw(st.floats(0.0, 1e6, exclude_min=True)),
+        type_=type_,
+        timestamp=draw(st.integers(0, LAST_MS)),
+        event_id=draw(st.none() | texts(128)),
+        price=draw(st.none() | st.floats(0.0, allow_infinity=False)),
+    )

@@ -1,0 +1,86 @@
+"""Fixtures: real services, and shops that share them without meeting."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from recsys.demo.services import redis_server
+from recsys.settings import Settings, load_settings
+from recsys.store import Store, open_store
+from tests.services import IN_CI, KafkaServer, Shop, kafka_server
+
+PARTITIONS = 4
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis server of this run."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def kafka(pytestconfig: pytest.Config) -> Iterator[KafkaServer]:
+    """A broker of this run; says which kind."""
+    with kafka_server() as server:
+        reporter = pytestconfig.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"\nKafka tests use {server.description}")
+        yield server
+
+
+@pytest.fixture
+def shop(kafka: KafkaServer, redis_url: str, tmp_path: Path) -> Iterator[Shop]:
+    """An installation of its own: topics, group, prefix, folder; its processes end with the test."""
+    with ExitStack() as stack:
+        shop = Shop(kafka, redis_url, tmp_path, uuid.uuid4().hex[:8], stack)
+        admin = AdminClient({"bootstrap.servers": kafka.address})
+        topics = [shop.topic, f"{shop.topic}.dlq"]
+        if kafka.is_real:
+            for created in admin.create_topics([NewTopic(topic, PARTITIONS) for topic in topics]).values():
+                created.result()
+        else:
+            for topic in topics:
+                admin.list_topics(topic, timeout=10)  # asking creates it
+        yield shop
+
+
+@pytest.fixture
+def settings(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The shop's settings, in this process."""
+    for name, value in shop.environment.items():
+        if name.startswith("RECSYS_"):
+            monkeypatch.setenv(name, value)
+    return load_settings()
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[Store]:
+    """A store under a prefix of its own; needs no Kafka."""
+    settings = Settings.model_validate(
+        {
+            "redis": {"url": redis_url, "prefix": f"recsys-{uuid.uuid4().hex[:8]}"},
+            "history": {"max_items": 5, "max_event_ids": 6},
+        }
+    )
+    with open_store(settings) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def kcat() -> str:
+    """The kcat program: a Kafka client that nobody here wrote."""
+    path = shutil.which("kcat") or shutil.which("kafkacat")
+    if path is None:
+        if IN_CI:
+            pytest.fail("kcat is required in CI; apt-get install kcat")
+        pytest.skip("kcat is not installed (apt-get install kcat)")
+    return path

@@ -1,0 +1,90 @@
+"""The consumer when things come and go: members of the group, Redis, and requests it cannot serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recsys.demo.services import find_redis_server, free_port
+from recsys.settings import Settings
+from recsys.store import Store, open_store
+from tests.planted import event_json, item_name, owned_by
+from tests.services import Shop, running, wait_until
+from tests.stream import await_records, publish
+
+pytestmark = pytest.mark.kafka
+
+USERS = [f"user-{n}" for n in range(40)]
+EXPECTED = {item_name(n % 4, n % 20): 2.0 for n in range(20)}
+
+
+def load(first: int, last: int) -> list[tuple[str, bytes]]:
+    return [(user, event_json(user, item_name(n % 4, n % 20))) for n in range(first, last) for user in USERS]
+
+
+def everyone_has_everything(store: Store) -> bool:
+    return all(owned_by(store, user) == EXPECTED for user in USERS)
+
+
+def test_members_that_come_and_go_under_load_lose_and_double_nothing(shop: Shop, settings: Settings) -> None:
+    first = shop.start_consumer(RECSYS_CONSUMER__BATCH_SIZE="25")
+    first.await_assigned()
+    publish(shop, load(0, 10))
+    await_records(first, 25)
+    second = shop.start_consumer(RECSYS_CONSUMER__BATCH_SIZE="25")
+    second.await_assigned()
+    publish(shop, load(10, 20))
+    await_records(second, 1)
+    assert first.stop() == 0
+    publish(shop, load(20, 40))
+    with open_store(settings) as store:
+        wait_until(lambda: everyone_has_everything(store), "every event counted once")
+    assert second.stop() == 0
+
+
+def test_redis_killed_under_load_holds_the_stream_back_and_nothing_is_dropped(shop: Shop, tmp_path: Path) -> None:
+    port = free_port()
+    command = [
+        find_redis_server(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path), "--save", "",
+        "--appendonly", "yes", "--appendfsync", "always",
+    ]  # fmt: skip
+    url = f"redis://127.0.0.1:{port}/0"
+    shop.environment["RECSYS_REDIS__URL"] = url
+    redis_settings = Settings.model_validate(
+        {"redis": {"url": url, "prefix": shop.environment["RECSYS_REDIS__PREFIX"]}}
+    )
+    with open_store(redis_settings) as store:
+        with running(command, tmp_path / "redis.log", shop.environment):
+            consumer = shop.start_consumer(RECSYS_CONSUMER__BATCH_SIZE="25")
+            consumer.await_assigned()
+            publish(shop, load(0, 10))
+            await_records(consumer, 25)
+        publish(shop, load(10, 40))  # Redis is dead
+        wait_until(lambda: "partitions paused, nothing is dropped" in consumer.said(), "the consumer says so")
+        assert consumer.process.poll() is None
+        with running(command, tmp_path / "redis.log", shop.environment):
+            wait_until(lambda: everyone_has_everything(store), "every event counted once")
+            assert "Redis is back" in consumer.said()
+            assert consumer.stop() == 0
+
+
+def test_consumer_stops_at_once_while_redis_is_away(shop: Shop) -> None:
+    consumer = shop.start_consumer(RECSYS_REDIS__URL="redis://127.0.0.1:1/0")
+    wait_until(lambda: "waiting: Redis at redis://127.0.0.1:1/0" in consumer.said(), "the log says what is missing")
+    assert consumer.stop() == 0
+
+
+def test_consumer_waits_for_a_topic_that_is_not_there_yet(shop: Shop) -> None:
+    if not shop.kafka.is_real:
+        pytest.skip("the embedded broker creates every topic that it is asked for")
+    consumer = shop.start_consumer(RECSYS_KAFKA__TOPIC="not-there")
+    wait_until(lambda: "topic not-there does not exist" in consumer.said(), "the log says what is missing")
+    assert consumer.stop() == 0
+
+
+def test_wrong_setting_ends_each_service_with_one_line(shop: Shop) -> None:
+    for module in (["consumer"], ["trainer", "--once"], ["recsys", "config"]):
+        done = shop.run(*module, expect=2, RECSYS_RANKING__N="many")
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert "RECSYS_RANKING__N" in done.stderr

@@ -1,0 +1,153 @@
+"""The operator's command against a real Redis, without Kafka."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from recsys.settings import Settings
+from recsys.store import Store, open_store
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"recsys-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def own_store(redis_url: str, prefix: str) -> Store:
+    settings = Settings.model_validate({"redis": {"url": redis_url, "prefix": prefix}})
+    with open_store(settings) as store:
+        return store
+
+
+@pytest.fixture
+def recsys(redis_url: str, prefix: str, tmp_path: Path) -> Command:
+    """Run the command in an empty folder."""
+
+    def run(*arguments: str, expect: int = 0, **settings: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("RECSYS_")},
+            "RECSYS_REDIS__URL": redis_url,
+            "RECSYS_REDIS__PREFIX": prefix,
+            "RECSYS_DATA_DIR": str(tmp_path / "data"),
+            "RECSYS_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1",
+            "RECSYS_KAFKA__TIMEOUT_S": "1",
+            "COLUMNS": "200",
+            **settings,
+        }
+        command = [sys.executable, "-m", "recsys", *arguments]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert done.returncode == expect, f"exit {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+def quantities(store: Store, user: str) -> dict[str, float]:
+    history = store.users.read([user])[user].history
+    return dict(zip(history.item_ids, history.quantities.tolist(), strict=True))
+
+
+def test_parquet_import_counts_everything_once_however_often_it_is_run(
+    recsys: Command, own_store: Store, tmp_path: Path
+) -> None:
+    frame = pd.DataFrame(
+        {
+            "user_id": [17850, 17850, 12583, 12583, 12583],
+            "item_id": ["85123A", "71053", "85123A", "85123A", "22728"],
+            "quantity": [6, 8, 2, 3, 0],
+            "timestamp": pd.to_datetime(["2010-12-01 08:26"] * 5),
+        }
+    )
+    frame.to_parquet(tmp_path / "purchases.parquet")
+    first = recsys("import", "purchases.parquet").stdout
+    assert "4 rows imported: 4 new, 0 known before" in first
+    assert "1 rows rejected; they are in purchases.rejects.csv" in first
+    assert "quantity" in (tmp_path / "purchases.rejects.csv").read_text()
+    assert "4 rows imported: 0 new, 4 known before" in recsys("import", "purchases.parquet").stdout
+    assert quantities(own_store, "17850") == {"85123A": 6, "71053": 8}
+    assert quantities(own_store, "12583") == {"85123A": 5}
+
+
+def test_interrupted_import_is_completed_by_running_it_again(recsys: Command, own_store: Store, tmp_path: Path) -> None:
+    rows = "".join(f"u{n % 50},item-{n % 7},2026-01-01\n" for n in range(1000))
+    (tmp_path / "rows.csv").write_text("user_id,item_id,timestamp\n" + rows)
+    assert "127.0.0.1:1" in recsys("import", "rows.csv", expect=1, RECSYS_REDIS__URL="redis://127.0.0.1:1/0").stderr
+    assert "1,000 rows imported: 1,000 new" in recsys("import", "rows.csv").stdout
+    assert sum(quantities(own_store, "u7").values()) == 20
+
+
+def test_csv_with_other_columns_and_returns(recsys: Command, own_store: Store, tmp_path: Path) -> None:
+    (tmp_path / "sales.csv").write_text(
+        "customer,StockCode,Units,When\n00042,A,5,01/12/2010 08:26\n00042,A,-2,02/12/2010 10:00\n00042,B,1,yesterday\n"
+    )
+    output = recsys(
+        "import", "sales.csv", "--user-id-column", "customer", "--item-id-column", "StockCode", "--quantity-column",
+        "Units", "--timestamp-column", "When", "--timestamp-format", "%d/%m/%Y %H:%M", "--negative-returns",
+        "--rejects", "bad.csv",
+    ).stdout  # fmt: skip
+    assert "2 rows imported" in output
+    assert quantities(own_store, "00042") == {"A": 3}
+    assert "'yesterday' is not in the form %d/%m/%Y %H:%M" in (tmp_path / "bad.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["import", "missing.csv"], "missing.csv: there is no such file"),
+        (["import", "wrong.csv"], "Name the right one with --user-id-column"),
+        (["import", "note.txt"], "a .parquet or .csv file is needed"),
+        (["import", "broken.parquet"], "broken.parquet: cannot be read"),
+        (["publish", "good.csv"], "127.0.0.1:1"),
+        (["publish", "good.csv", "--rate", "5", "--speedup", "2"], "exclude each other"),
+        (["verify"], "no model is live yet"),
+        (["retrain"], "no trainer is running"),
+    ],
+)
+def test_wrong_input_is_one_clear_error(recsys: Command, tmp_path: Path, arguments: list[str], said: str) -> None:
+    (tmp_path / "wrong.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "note.txt").write_text("hello")
+    (tmp_path / "broken.parquet").write_text("PAR1 not really")
+    (tmp_path / "good.csv").write_text("user_id,item_id,timestamp\n1,2,2026-01-01\n")
+    error = recsys(*arguments, expect=1).stderr
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_show_of_an_unknown_user_says_so(recsys: Command) -> None:
+    output = recsys("show", "no[bo]dy").stdout
+    assert "user no[bo]dy is unknown" in output
+    assert "no model has been published yet" in output
+
+
+def test_show_names_items_by_their_titles(recsys: Command, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item_id,description\nA,[RED] LAMP\n")
+    (tmp_path / "rows.csv").write_text("user_id,item_id,timestamp\n1,A,2026-01-01\n")
+    recsys("import", "rows.csv")
+    assert "[RED] LAMP" in recsys("show", "1", "--items", "items.csv").stdout
+
+
+def test_config_shows_values_and_sources_and_masks_secrets(recsys: Command, tmp_path: Path) -> None:
+    (tmp_path / "recsys.toml").write_text('[ranking]\nn = 20\n[redis]\nurl = "redis://:hunter2@localhost/0"\n')
+    output = recsys(
+        "config",
+        RECSYS_CONFIG=str(tmp_path / "recsys.toml"),
+        RECSYS_KAFKA__LIBRDKAFKA='{"sasl.password": "hunter2", "security.protocol": "SASL_SSL"}',
+    ).stdout
+    rows = {line.split()[0]: line.split() for line in output.replace("│", " ").splitlines() if "RECSYS_" in line}
+    assert rows["RECSYS_RANKING__N"][1:3] == ["20", "file"]
+    assert rows["RECSYS_KAFKA__TOPIC"][1:3] == ["purchases", "default"]
+    assert rows["RECSYS_REDIS__PREFIX"][2] == "environment"
+    assert "SASL_SSL" in output
+    assert "hunter2" not in output

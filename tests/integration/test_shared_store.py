@@ -1,0 +1,103 @@
+"""The model pointer, the shared lists and the trainer's lock in a real Redis."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from recsys.errors import InvalidModel, LockHeld, LockLost, StoreUnsuitable
+from recsys.refresh import RankedList
+from recsys.settings import Settings
+from recsys.store import ModelStamp, Store, open_store
+from tests.services import wait_until
+
+NOW = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)
+
+
+def test_pointer_moves_and_its_sequence_grows_whatever_the_clock_says(store: Store) -> None:
+    assert store.shared.model_pointer() is None
+    first = store.shared.move_model_pointer("v1", "/models/v1", "aa", at=NOW)
+    second = store.shared.move_model_pointer("v2", "/models/v2", "bb", at=datetime(2001, 1, 1, tzinfo=UTC))
+    assert first is not None
+    assert second is not None
+    assert second.sequence > first.sequence
+    assert store.shared.model_pointer() == second
+
+
+def test_lost_pointer_does_not_bring_the_sequence_back(store: Store) -> None:
+    first = store.shared.move_model_pointer("v1", "/models/v1", "aa", at=datetime.now(UTC))
+    store.connection.client.delete(store.shared._keys.model)
+    wait_until(lambda: first is not None and int(time.time()) > first.sequence, "a second has passed")
+    again = store.shared.move_model_pointer("v2", "/models/v2", "bb", at=datetime.now(UTC))
+    assert first is not None
+    assert again is not None
+    assert again.sequence > first.sequence
+
+
+def test_damaged_pointer_is_named(store: Store) -> None:
+    store.connection.client.set(store.shared._keys.model, b'{"version": 3')
+    with pytest.raises(InvalidModel, match="model is damaged"):
+        store.shared.model_pointer()
+
+
+def test_popular_and_similar_lists_have_the_form_of_the_contract(store: Store) -> None:
+    stamp = ModelStamp("v1", 1)
+    items = RankedList(("a", "b"), (3.0, 2.0))
+    store.shared.write_popular(items, stamp, at=NOW)
+    store.shared.write_similar({"x": items}, stamp, at=NOW, ttl_s=60)
+    listed = [{"item_id": "a", "score": 3.0}, {"item_id": "b", "score": 2.0}]
+    at = "2026-11-22T10:15:00.000Z"
+    assert store.shared.popular() == {"model": "v1", "generated_at": at, "items": listed}
+    assert store.shared.similar("x") == {"item_id": "x", "model": "v1", "generated_at": at, "items": listed}
+    assert store.shared.similar("y") is None
+
+
+def test_hidden_items_are_what_operators_wrote(store: Store) -> None:
+    store.connection.client.sadd(store.shared._keys.hidden, "sku-1", "sku-ü")
+    assert store.shared.hidden() == {"sku-1", "sku-ü"}
+
+
+def test_second_trainer_is_turned_away_until_the_first_is_done(store: Store) -> None:
+    with store.trainer.lock(ttl_s=60) as held:
+        held.ensure_held()
+        with pytest.raises(LockHeld), store.trainer.lock(ttl_s=60):
+            pass
+    with store.trainer.lock(ttl_s=60):
+        pass
+
+
+def test_lock_outlives_its_expiry_while_it_is_held(store: Store) -> None:
+    with store.trainer.lock(ttl_s=0.6) as held:
+        until = time.monotonic() + 1.5
+        wait_until(lambda: time.monotonic() > until, "more than twice its expiry has passed")
+        held.ensure_held()
+
+
+def test_lost_lock_is_noticed(store: Store) -> None:
+    with store.trainer.lock(ttl_s=60) as held:
+        store.connection.client.delete(store.trainer._keys.trainer_lock)
+        with pytest.raises(LockLost):
+            held.ensure_held()
+
+
+def test_requests_share_the_round_that_starts_after_them(store: Store) -> None:
+    assert store.trainer.requests() == (0, 0)
+    store.trainer.request()
+    newest = store.trainer.request()
+    store.trainer.finish(newest, {"state": "succeeded"})
+    assert store.trainer.requests() == (newest, newest)
+    assert store.trainer.status() == {"state": "succeeded"}
+
+
+def test_wrong_password_is_said_without_showing_it(redis_url: str) -> None:
+    host = redis_url.removeprefix("redis://")
+    settings = Settings.model_validate({"redis": {"url": f"redis://someone:hunter2@{host}"}})
+    with open_store(settings) as store, pytest.raises(StoreUnsuitable) as caught:
+        store.connection.check()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_usable_server_passes_the_check(store: Store) -> None:
+    store.connection.check()

@@ -1,0 +1,256 @@
+"""docker-compose.yml and Dockerfile: what can be said of them without a Docker engine."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from recsys.settings import ENV_PREFIX, Settings, describe_settings, load_settings
+
+ROOT = Path(__file__).parents[2]
+COMPOSE_FILE = ROOT / "docker-compose.yml"
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_FILE.read_text(encoding="utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OUR_IMAGE = f"recsys:{PYPROJECT['project']['version']}"
+OURS = ("consumer", "trainer")
+LONG_RUNNING = ("consumer", "kafka", "redis", "trainer")
+PATCH_VERSION = re.compile(r"\d+\.\d+\.\d+(-[a-z-]+)?")
+DEFAULT_MAX_MESSAGE_BYTES = 1_048_588  # of Kafka's max.message.bytes
+LONGEST_COMMIT_S = 46
+
+
+def settings_of(service: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for variable in list(os.environ):
+        if variable.upper().startswith(ENV_PREFIX):
+            monkeypatch.delenv(variable)
+    for variable, value in SERVICES[service]["environment"].items():
+        assert isinstance(value, str), f"{variable} is not quoted"
+        monkeypatch.setenv(variable, value)
+    return load_settings()
+
+
+def instructions(name: str) -> list[str]:
+    return re.findall(rf"^{name} +(.*)$", DOCKERFILE, flags=re.MULTILINE)
+
+
+def mounts(service: str) -> dict[str, str]:
+    """Return the folder at which each volume is mounted."""
+    return {volume: folder for volume, folder, *_ in (text.split(":") for text in SERVICES[service].get("volumes", []))}
+
+
+def seconds(duration: str) -> int:
+    match = re.fullmatch(r"(\d+)s", duration)
+    assert match, f"{duration} is not in seconds"
+    return int(match[1])
+
+
+def kafka_listeners(variable: str) -> list[str]:
+    return str(SERVICES["kafka"]["environment"][variable]).split(",")
+
+
+def created_topics() -> dict[str, list[str]]:
+    """Return the arguments of each topic that the one-shot service creates."""
+    entrypoint, (script,) = SERVICES["topics"]["entrypoint"], SERVICES["topics"]["command"]
+    assert entrypoint == ["/bin/bash", "-ec"], "the first topic that cannot be created must end the script"
+    commands = [shlex.split(line) for line in script.replace("\\\n", "").splitlines()]
+    return {command[command.index("--topic") + 1]: command for command in commands}
+
+
+def test_compose_file_follows_the_compose_specification() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE_FILE)]
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+
+
+def test_compose_file_leaves_nothing_to_the_environment_of_whoever_starts_it() -> None:
+    assert "$" not in COMPOSE_FILE.read_text(encoding="utf-8").replace("$$", "")
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_every_variable_of_a_service_is_a_setting(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(service, monkeypatch)
+    from_environment = {row[0] for row in describe_settings(settings) if row[2] == "environment"}
+    assert from_environment == set(SERVICES[service]["environment"])
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_services_find_kafka_and_redis_by_their_names_in_the_network(
+    service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(service, monkeypatch)
+    inside = dict(listener.split("://") for listener in kafka_listeners("KAFKA_ADVERTISED_LISTENERS"))["INSIDE"]
+    assert settings.kafka.bootstrap_servers == inside == "kafka:9092"
+    assert settings.redis.url.get_secret_value() == "redis://redis:6379/0"
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_services_run_their_module_from_our_image(service: str) -> None:
+    assert SERVICES[service]["command"] == ["python", "-m", service]
+    assert SERVICES[service]["image"] == OUR_IMAGE
+
+
+def test_only_one_service_builds_our_image() -> None:
+    assert [name for name, service in SERVICES.items() if "build" in service] == ["trainer"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_image_has_an_exact_version(service: str) -> None:
+    _, separator, tag = SERVICES[service]["image"].rpartition(":")
+    assert separator
+    assert PATCH_VERSION.fullmatch(tag), tag
+
+
+def test_every_stage_starts_from_the_same_exact_python() -> None:
+    images = {image.split()[0] for image in instructions("FROM")}
+    assert len(images) == 1, "a virtual environment works only with the Python that made it"
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm", images.pop())
+
+
+def test_our_image_does_not_run_as_root() -> None:
+    final_stage = DOCKERFILE.rpartition("\nFROM ")[2]
+    user = re.findall(r"^USER +(.*)$", final_stage, flags=re.MULTILINE)[-1]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), "a number lets Kubernetes see that it is not root"
+    uid, gid = user.split(":")
+    assert f"useradd --uid {uid} " in final_stage
+    assert f"groupadd --gid {gid} " in final_stage
+    for service in SERVICES.values():
+        assert service.get("user", "appuser") not in ("root", "0", "0:0")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_service_can_gain_privileges(service: str) -> None:
+    assert SERVICES[service]["cap_drop"] == ["ALL"]
+    assert SERVICES[service]["security_opt"] == ["no-new-privileges:true"]
+    assert "privileged" not in SERVICES[service]
+
+
+def test_only_kafka_may_write_outside_its_volumes() -> None:
+    assert [name for name, service in SERVICES.items() if not service.get("read_only")] == ["kafka"]
+
+
+def test_consumer_can_be_scaled() -> None:
+    assert "container_name" not in SERVICES["consumer"]
+    assert "ports" not in SERVICES["consumer"]
+
+
+def test_metrics_are_exposed_where_the_consumer_serves_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = settings_of("consumer", monkeypatch).consumer.metrics_port
+    assert SERVICES["consumer"]["expose"] == [str(port)]
+    assert f'"127.0.0.1", {port}' in SERVICES["consumer"]["healthcheck"]["test"][-1]
+
+
+def test_nothing_can_be_reached_from_other_machines() -> None:
+    ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert ports == {"kafka": ["127.0.0.1:29092:29092"], "redis": ["127.0.0.1:6379:6379"]}
+
+
+def test_kafka_tells_producers_on_the_host_the_address_that_they_reached_it_at() -> None:
+    assert "HOST://:29092" in kafka_listeners("KAFKA_LISTENERS")
+    assert "HOST://127.0.0.1:29092" in kafka_listeners("KAFKA_ADVERTISED_LISTENERS")
+
+
+def test_trainer_and_consumer_see_the_models_at_the_same_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = {service: mounts(service)["data"] for service in OURS}
+    assert folders["trainer"] == folders["consumer"]
+    for service, folder in folders.items():
+        assert settings_of(service, monkeypatch).data_dir == folder
+
+
+def test_data_folder_of_the_image_belongs_to_its_user() -> None:
+    assert f"install --directory --owner recsys --group recsys {mounts('trainer')['data']}" in DOCKERFILE
+    assert not any(text.endswith(":ro") for text in SERVICES["trainer"]["volumes"])
+
+
+def test_all_state_is_in_named_volumes() -> None:
+    used = {volume for service in SERVICES for volume in mounts(service)}
+    assert used == set(COMPOSE["volumes"]) == {"kafka", "redis", "data"}
+    assert SERVICES["kafka"]["environment"]["KAFKA_LOG_DIRS"] == mounts("kafka")["kafka"]
+    assert mounts("redis") == {"redis": "/data"}
+
+
+def test_redis_keeps_what_it_is_told() -> None:
+    command = SERVICES["redis"]["command"]
+    assert command[0] == "redis-server"
+    options = dict(zip(command[1::2], command[2::2], strict=True))
+    assert options == {"--appendonly": "yes", "--save": "", "--maxmemory-policy": "noeviction"}
+
+
+def test_topics_are_created_as_the_settings_name_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    topics = created_topics()
+    for service in OURS:
+        kafka = settings_of(service, monkeypatch).kafka
+        assert set(topics) == {kafka.topic, kafka.dead_letters}
+    for command in topics.values():
+        assert command[:3] == ["/opt/kafka/bin/kafka-topics.sh", "--bootstrap-server", "kafka:9092"]
+        assert {"--create", "--if-not-exists"} < set(command)
+        assert command[command.index("--partitions") + 1] == "12"
+
+
+def test_dead_letter_topic_takes_64_kib_more_than_the_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka = settings_of("consumer", monkeypatch).kafka
+    topics = created_topics()
+    assert "--config" not in topics[kafka.topic]
+    config = topics[kafka.dead_letters][topics[kafka.dead_letters].index("--config") + 1]
+    assert config == f"max.message.bytes={DEFAULT_MAX_MESSAGE_BYTES + 64 * 1024}"
+
+
+def test_only_the_one_shot_service_creates_topics() -> None:
+    assert SERVICES["kafka"]["environment"]["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+
+
+@pytest.mark.parametrize("service", LONG_RUNNING)
+def test_long_running_services_have_health_checks_and_come_back(service: str) -> None:
+    assert SERVICES[service]["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
+    assert SERVICES[service]["restart"] == "unless-stopped"
+
+
+def test_one_shot_service_is_not_started_again() -> None:
+    assert set(SERVICES) - set(LONG_RUNNING) == {"topics"}
+    assert SERVICES["topics"]["restart"] == "no"
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_services_wait_for_topics_and_for_healthy_servers(service: str) -> None:
+    conditions = {name: dependency["condition"] for name, dependency in SERVICES[service]["depends_on"].items()}
+    assert conditions == {
+        "kafka": "service_healthy",
+        "redis": "service_healthy",
+        "topics": "service_completed_successfully",
+    }
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_health_checks_are_python_that_compiles(service: str) -> None:
+    *interpreter, source = SERVICES[service]["healthcheck"]["test"]
+    assert interpreter == ["CMD", "python", "-c"]
+    compile(source, f"health check of {service}", "exec")
+
+
+def test_consumer_is_given_time_for_its_last_commit() -> None:
+    assert seconds(SERVICES["consumer"]["stop_grace_period"]) > LONGEST_COMMIT_S
+
+
+def test_everything_that_the_wheel_is_built_from_gets_into_the_image() -> None:
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    admitted = {line.removeprefix("!").rstrip("/") for line in lines if line.startswith("!")}
+    packages = set(PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
+    files = {PYPROJECT["project"]["readme"], *PYPROJECT["project"]["license-files"], "pyproject.toml"}
+    assert admitted == packages | files | {"requirements.lock"}
+
+
+def test_everything_in_the_image_is_checked_against_the_hashes_of_the_lock() -> None:
+    installs = re.findall(r"pip (?:--python \S+ )?install ((?:[^\n]*\\\n)*[^\n]*)", DOCKERFILE)
+    assert installs
+    for arguments in installs:
+        assert "--require-hashes" in arguments or {"--no-deps", "--no-index"} < set(arguments.split()), arguments

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from recsys.errors import MalformedEvent
+from recsys.events import MAX_RECORD_BYTES, Event, EventType, decode
+from tests.builders import LAST_MS, make_event, make_forget
+
+
+def decoded(**fields: object) -> Event:
+    return decode(json.dumps({"user_id": "42", "item_id": "sku-9", "timestamp": 1000, **fields}).encode())
+
+
+def refusal(**fields: object) -> str:
+    with pytest.raises(MalformedEvent) as caught:
+        decoded(**fields)
+    return caught.value.reason
+
+
+def test_the_example_of_the_contract_decodes_field_by_field() -> None:
+    event = decode(
+        b'{"event_id": "order-123:sku-9", "type": "purchase", "user_id": "42", "item_id": "sku-9", "quantity": 1, '
+        b'"price": 3.5, "timestamp": "2026-11-22T10:11:12Z"}'
+    )
+    assert event.event_id == "order-123:sku-9"
+    assert event.type is EventType.PURCHASE
+    assert (event.user_id, event.item_id) == ("42", "sku-9")
+    assert (event.quantity, event.price) == (1.0, 3.5)
+    assert event.timestamp == 1_795_342_272_000
+
+
+def test_defaults_are_one_purchase_at_the_time_of_the_record() -> None:
+    event = decode(b'{"user_id": "42", "item_id": "sku-9"}', record_timestamp_ms=1234)
+    assert event == make_event("42", "sku-9", 1.0, timestamp=1234)
+
+
+def test_null_optional_fields_mean_absent() -> None:
+    fields = {"type": None, "quantity": None, "price": None, "event_id": None, "timestamp": None}
+    value = json.dumps({"user_id": "42", "item_id": "sku-9", **fields}).encode()
+    assert decode(value, record_timestamp_ms=1234) == make_event("42", "sku-9", 1.0, timestamp=1234)
+
+
+@pytest.mark.parametrize("field", ["user_id", "item_id"])
+def test_null_required_fields_are_missing(field: str) -> None:
+    assert field in refusal(**{field: None})
+
+
+def test_the_own_timestamp_wins_over_the_record() -> None:
+    assert decode(b'{"user_id": 1, "item_id": 2, "timestamp": 5}', record_timestamp_ms=1234).timestamp == 5
+
+
+def test_an_event_without_any_timestamp_is_malformed() -> None:
+    with pytest.raises(MalformedEvent, match="timestamp"):
+        decode(b'{"user_id": 1, "item_id": 2}')
+
+
+@pytest.mark.parametrize(("field", "limit"), [("user_id", 256), ("item_id", 256), ("event_id", 128)])
+@pytest.mark.parametrize("character", ["x", "é", "😀"])
+def test_ids_may_be_as_long_as_the_limit_and_no_longer(field: str, limit: int, character: str) -> None:
+    assert getattr(decoded(**{field: character * limit}), field) == character * limit
+    assert refusal(**{field: character * (limit + 1)}).startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("field", ["user_id", "item_id", "event_id"])
+@pytest.mark.parametrize("value", ["", True, False, 1.0, 1.5, [], {}, ["a"], 2**64])
+def test_ids_that_are_neither_text_nor_integers_are_malformed(field: str, value: object) -> None:
+    assert refusal(**{field: value}).startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("field", ["user_id", "item_id", "event_id"])
+@pytest.mark.parametrize("character", ["\0", "\n", "\r", "\t", "\x1b", "\x1f", "\x7f", "\x80", "\x85", "\x9f"])
+@pytest.mark.parametrize("form", ["{}b", "a{}", "a{}b", "{}"])
+def test_control_characters_in_ids_are_malformed(field: str, character: str, form: str) -> None:
+    assert refusal(**{field: form.format(character)}).startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("text", [" ", "~", "\xa0", "\u2028", "{42}", "a b", "🛒", "00123", "-0"])
+def test_other_characters_in_ids_stay_as_they_are(text: str) -> None:
+    event = decoded(user_id=text, item_id=text, event_id=text)
+    assert (event.user_id, event.item_id, event.event_id) == (text, text, text)
+
+
+@pytest.mark.parametrize(("value", "text"), [(0, "0"), (42, "42"), (-5, "-5"), (2**64 - 1, "18446744073709551615")])
+def test_integer_ids_become_decimal_strings(value: int, text: str) -> None:
+    event = decoded(user_id=value, item_id=value, event_id=value)
+    assert (event.user_id, event.item_id, event.event_id) == (text, text, text)
+
+
+@pytest.mark.parametrize("quantity", [1e6, 1_000_000, 999_999.999, 1e-6, 1e-300, 5e-324, 0.5])
+def test_quantities_up_to_a_million_are_taken(quantity: float) -> None:
+    assert decoded(quantity=quantity).quantity == quantity
+
+
+@pytest.mark.parametrize("quantity", [0, -1, -0.0, 1_000_000.0001, 1_000_001, 10**18, 1e300, "1", True, [], {}])
+def test_other_quantities_are_malformed(quantity: object) -> None:
+    assert refusal(quantity=quantity).startswith("quantity: ")
+
+
+@pytest.mark.parametrize("price", [0, 0.0, 3.5, 1e308])
+def test_prices_from_zero_on_are_taken(price: float) -> None:
+    assert decoded(price=price).price == price
+
+
+@pytest.mark.parametrize("price", [-0.01, -1, "3.50", True, []])
+def test_other_prices_are_malformed(price: object) -> None:
+    assert refusal(price=price).startswith("price: ")
+
+
+@pytest.mark.parametrize("token", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400", "nan", "inf"])
+@pytest.mark.parametrize("field", ["quantity", "price", "timestamp", "unknown"])
+def test_numbers_that_are_not_finite_are_malformed(token: str, field: str) -> None:
+    with pytest.raises(MalformedEvent):
+        decode(f'{{"user_id": "42", "item_id": "sku-9", "timestamp": 1, "{field}": {token}}}'.encode())
+
+
+@pytest.mark.parametrize("type_", ["Purchase", "refund", "", 1, True, [], {}])
+def test_unknown_types_are_malformed(type_: object) -> None:
+    assert refusal(type=type_).startswith("type: ")
+
+
+@pytest.mark.parametrize("type_", ["purchase", "return"])
+def test_only_forget_may_come_without_an_item(type_: str) -> None:
+    assert "item_id is required" in refusal(type=type_, item_id=None)
+
+
+def test_forget_needs_only_a_user() -> None:
+    assert decode(b'{"type": "forget", "user_id": "42", "timestamp": 7}') == make_forget("42", timestamp=7)
+    assert make_forget().units == 0
+
+
+def test_an_item_named_by_a_forget_is_dropped() -> None:
+    assert decoded(type="forget").item_id is None
+
+
+@pytest.mark.parametrize(
+    ("text", "epoch_ms"),
+    [
+        ("2026-11-22T10:11:12Z", 1_795_342_272_000),
+        ("2026-11-22t10:11:12z", 1_795_342_272_000),
+        ("2026-11-22 10:11:12Z", 1_795_342_272_000),
+        ("2026-11-22T10:11:12+00:00", 1_795_342_272_000),
+        ("2026-11-22T10:11:12-00:00", 1_795_342_272_000),
+        ("2026-11-22T15:41:12+05:30", 1_795_342_272_000),
+        ("2026-11-22T00:11:12-10:00", 1_795_342_272_000),
+        ("2026-11-22T10:11:12.5Z", 1_795_342_272_500),
+        ("2026-11-22T10:11:12.123Z", 1_795_342_272_123),
+        ("2026-11-22T10:11:12.123456789Z", 1_795_342_272_123),
+        ("1970-01-01T00:00:00Z", 0),
+        ("2016-12-31T23:59:60Z", 1_483_228_799_000),
+        ("2016-12-31T23:59:60.25Z", 1_483_228_799_250),
+        ("2017-01-01T05:29:60+05:30", 1_483_228_799_000),
+        ("9999-12-31T23:59:59.999Z", LAST_MS),
+    ],
+)
+def test_rfc_3339_times_are_read(text: str, epoch_ms: int) -> None:
+    assert decoded(timestamp=text).timestamp == epoch_ms
+
+
+@pytest.mark.parametrize("timestamp", [0, 1, 1_795_342_272_000, LAST_MS])
+def test_epoch_milliseconds_are_taken(timestamp: int) -> None:
+    assert decoded(timestamp=timestamp).timestamp == timestamp
+
+
+@pytest.mark.parametrize(
+    "timestamp",
+    [
+        "2026-11-22T10:11:12",
+        "2026-11-22",
+        "2026-11-22T10:11Z",
+        "2026-11-22T10:11:12 Z",
+        "2026-11-22T10:11:12+0530",
+        "2026-11-22T10:11:12+05",
+        "2026-11-22T10:11:12,5Z",
+        "2026-11-22T10:11:12.Z",
+        "20261122T101112Z",
+        "2026-W47-7T10:11:12Z",
+        "2026-02-29T00:00:00Z",
+        "2026-11-31T00:00:00Z",
+        "2026-13-01T00:00:00Z",
+        "2026-11-22T25:00:00Z",
+        "2026-11-22T10:60:00Z",
+        "2026-11-22T10:11:61Z",
+        "2026-11-22T10:11:12+24:00",
+        "0000-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+23:59",
+        "1969-12-31T23:59:59Z",
+        "9999-12-31T23:59:59-00:01",
+        "2026-11-22T10:11:12Z\n",
+        " 2026-11-22T10:11:12Z",
+        "٢٠٢٦-11-22T10:11:12Z",
+        "1795342272000",
+        "",
+        1_795_342_272_000.0,
+        -1,
+        LAST_MS + 1,
+        10**18,
+        True,
+        [],
+        {},
+    ],
+)
+def test_other_timestamps_are_malformed(timestamp: object) -> None:
+    assert refusal(timestamp=timestamp).startswith("timestamp: ")
+
+
+@pytest.mark.parametrize("timestamp", [-1, LAST_MS + 1])
+def test_a_senseless_timestamp_of_the_record_is_malformed(timestamp: int) -> None:
+    with pytest.raises(MalformedEvent, match="timestamp"):
+        decode(b'{"user_id": 1, "item_id": 2}', record_timestamp_ms=timestamp)
+
+
+def test_a_record_may_have_64_kib_and_not_one_byte_more() -> None:
+    start, end = b'{"user_id": 1, "item_id": 2, "timestamp": 3, "note": "', b'"}'
+    padding = b"x" * (64 * 1024 - len(start) - len(end))
+    assert MAX_RECORD_BYTES == 65_536 == len(start + padding + end)
+    assert decode(start + padding + end).user_id == "1"
+    with pytest.raises(MalformedEvent, match="65,537 bytes"):
+        decode(start + padding + b"x" + end)
+
+
+@pytest.mark.parametrize("value", [None, b"", b" ", b"null", b"[]", b'"text"', b"1", b"{", b'{"a": 1}{"b": 2}'])
+def test_a_record_that_is_not_one_json_object_is_malformed(value: bytes | None) -> None:
+    with pytest.raises(MalformedEvent):
+        decode(value, record_timestamp_ms=1)
+
+
+def test_a_malformed_event_carries_its_bytes_and_place_and_names_every_wrong_field() -> None:
+    value = b'{"user_id": "", "item_id": "sku-9", "quantity": -1, "timestamp": 1}'
+    with pytest.raises(MalformedEvent) as caught:
+        decode(value, location="purchases[3] 17")
+    assert caught.value.raw == value
+    assert caught.value.location == "purchases[3] 17"
+    assert str(caught.value) == f"purchases[3] 17: {caught.value.reason}"
+    assert "user_id: " in caught.value.reason
+    assert "quantity: " in caught.value.reason
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_fields_are_ignored() -> None:
+    assert decoded(basket={"id": 1}, note=[1, 2], user="x") == decoded()
+
+
+@pytest.mark.parametrize(
+    ("quantity", "units"), [(1.0, 1_000_000), (0.1, 100_000), (2.5, 2_500_000), (1e6, 10**12), (1e-9, 1), (1e-300, 1)]
+)
+def test_units_are_millionths_and_never_zero(quantity: float, units: int) -> None:
+    assert make_event(quantity=quantity).units == units
+    assert make_event(quantity=quantity, type_=EventType.RETURN).units == -units
+
+
+def test_an_event_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        make_event().user_id = "other"

@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recsys.errors import InvalidModel, StorageError
+from recsys.model import FactorModel
+from recsys.model_store import Manifest, ModelStore, load_model
+from recsys.refresh import RankedList
+from recsys.storage import Storage
+from tests.builders import make_model
+
+AT = datetime(2026, 11, 22, 10, 15, 0, tzinfo=UTC)
+FILES = ("item_factors.npy", "item_gram.npy", "items.parquet", "popular.json")
+ALL_FILES = (*FILES, "manifest.json")
+
+
+@pytest.fixture(params=["local", "memory"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path) if request.param == "local" else f"memory://{uuid.uuid4().hex}")
+
+
+def save(storage: Storage, model: FactorModel, at: datetime = AT) -> tuple[str, str, str]:
+    return ModelStore(storage).save(
+        model.items,
+        model.item_factors,
+        model.item_gram,
+        buyers=np.arange(len(model.items), dtype=np.int64),
+        popular=RankedList(tuple(model.items.ids[:2]), (9.0, 4.0)),
+        parameters={
+            "alpha": model.alpha,
+            "regularization": model.regularization,
+            "factors": model.item_factors.shape[1],
+            "iterations": 15,
+            "seed": 7,
+        },
+        counts={"users": 3, "items": len(model.items), "events": 99, "pairs": 50},
+        archive={"topic-id": {0: 12, 3: 7}},
+        at=at,
+    )
+
+
+def overwrite(storage: Storage, version: str, name: str, content: bytes) -> None:
+    storage.fs.pipe_file(storage.path(f"models/{version}/{name}"), content)
+
+
+def forge(storage: Storage, version: str, name: str, content: bytes) -> str:
+    """Replace a file and pin it in a new manifest, as someone who can write to the shared disk would."""
+    overwrite(storage, version, name, content)
+    manifest = json.loads(storage.read_file(f"models/{version}/manifest.json"))
+    manifest["files"][name] |= {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    return rewrite_manifest(storage, version, manifest)
+
+
+def rewrite_manifest(storage: Storage, version: str, manifest: object) -> str:
+    content = json.dumps(manifest).encode()
+    overwrite(storage, version, "manifest.json", content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def npy(array: Any, *, allow_pickle: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=allow_pickle)
+    return buffer.getvalue()
+
+
+def npz() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, item_factors=np.ones((40, 6), np.float32))
+    return buffer.getvalue()
+
+
+def npy_header(shape: str) -> bytes:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+def items_parquet(ids: Sequence[object], name: str = "item_id") -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({name: ids}), buffer)
+    return buffer.getvalue()
+
+
+class Bomb:
+    """Unpickling it would fail the test in its own way."""
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return pytest.fail, ("a model ran code",)
+
+
+def test_a_saved_model_loads_as_it_was(storage: Storage) -> None:
+    model = make_model()
+    version, uri, digest = save(storage, model)
+    loaded = load_model(uri, manifest_sha256=digest)
+    assert loaded.version == version
+    assert list(loaded.items.ids) == list(model.items.ids)
+    assert (loaded.alpha, loaded.regularization) == (model.alpha, model.regularization)
+    np.testing.assert_array_equal(loaded.item_factors, model.item_factors)
+    np.testing.assert_array_equal(loaded.item_gram, model.item_gram)
+    assert loaded.solver.fold_in is not None
+
+
+def test_a_local_model_is_memory_mapped(tmp_path: Path) -> None:
+    _, uri, digest = save(Storage(str(tmp_path)), make_model())
+    assert isinstance(load_model(uri, manifest_sha256=digest).item_factors, np.memmap)
+
+
+def test_the_version_carries_the_time_and_the_manifest_pins_every_file(storage: Storage) -> None:
+    model = make_model()
+    version, uri, digest = save(storage, model, AT.astimezone().replace(microsecond=999))
+    assert version.startswith("20261122T101500Z-")
+    assert uri.endswith(f"/models/{version}")
+    content = storage.read_file(f"models/{version}/manifest.json")
+    assert hashlib.sha256(content).hexdigest() == digest
+    manifest = json.loads(content)
+    assert manifest["version"] == version
+    assert (manifest["alpha"], manifest["regularization"]) == (model.alpha, model.regularization)
+    assert (manifest["factors"], manifest["iterations"], manifest["seed"]) == (6, 15, 7)
+    assert manifest["counts"] == {"users": 3, "items": 40, "events": 99, "pairs": 50}
+    assert Manifest.model_validate_json(content).archive == {"topic-id": {0: 12, 3: 7}}
+    assert set(manifest["files"]) == set(FILES)
+    for name, record in manifest["files"].items():
+        file = storage.read_file(f"models/{version}/{name}")
+        assert (len(file), hashlib.sha256(file).hexdigest()) == (record["size_bytes"], record["sha256"])
+    assert manifest["files"]["item_factors.npy"]["shape"] == [40, 6]
+    assert manifest["files"]["item_factors.npy"]["dtype"] == "float32"
+
+
+def test_other_programs_can_read_the_artifact(storage: Storage) -> None:
+    model = make_model()
+    version, _, _ = save(storage, model)
+    items = pq.read_table(io.BytesIO(storage.read_file(f"models/{version}/items.parquet")))
+    assert items.to_pydict() == {"item_id": list(model.items.ids), "buyers": list(range(40))}
+    assert json.loads(storage.read_file(f"models/{version}/popular.json")) == {
+        "items": [{"item_id": "item-0000", "score": 9.0}, {"item_id": "item-0001", "score": 4.0}]
+    }
+
+
+@pytest.mark.parametrize("place", [0, 40, -1])
+@pytest.mark.parametrize("name", ALL_FILES)
+def test_a_flipped_bit_in_any_file_is_refused(storage: Storage, name: str, place: int) -> None:
+    version, uri, digest = save(storage, make_model())
+    content = bytearray(storage.read_file(f"models/{version}/{name}"))
+    content[place] ^= 1
+    overwrite(storage, version, name, bytes(content))
+    with pytest.raises(InvalidModel, match=name):
+        load_model(uri, manifest_sha256=digest)
+
+
+@pytest.mark.parametrize("name", ALL_FILES)
+@pytest.mark.parametrize("kept", [0, 10, -1])
+def test_a_truncated_file_is_refused(storage: Storage, name: str, kept: int) -> None:
+    version, uri, digest = save(storage, make_model())
+    overwrite(storage, version, name, storage.read_file(f"models/{version}/{name}")[:kept])
+    with pytest.raises(InvalidModel, match=name):
+        load_model(uri, manifest_sha256=digest)
+
+
+@pytest.mark.parametrize("name", ALL_FILES)
+def test_a_missing_file_is_refused(storage: Storage, name: str) -> None:
+    version, uri, digest = save(storage, make_model())
+    storage.delete(f"models/{version}/{name}")
+    with pytest.raises(InvalidModel):
+        load_model(uri, manifest_sha256=digest)
+
+
+def test_a_missing_folder_is_refused(storage: Storage) -> None:
+    with pytest.raises(InvalidModel):
+        load_model(storage.uri("models/20261122T101500Z-1a2b3c"), manifest_sha256="0" * 64)
+
+
+def test_an_address_that_nothing_can_open_is_refused() -> None:
+    with pytest.raises(InvalidModel):
+        load_model("no-such-protocol://bucket/models/x", manifest_sha256="0" * 64)
+
+
+def test_a_manifest_other_than_the_published_one_is_refused(storage: Storage) -> None:
+    version, uri, digest = save(storage, make_model())
+    manifest = json.loads(storage.read_file(f"models/{version}/manifest.json"))
+    changed = rewrite_manifest(storage, version, manifest | {"alpha": 40.0})
+    with pytest.raises(InvalidModel, match="sha256"):
+        load_model(uri, manifest_sha256=digest)
+    assert load_model(uri, manifest_sha256=changed).alpha == 40.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"format_version": 2}, "format version"),
+        ({"alpha": "much"}, "alpha"),
+        ({"alpha": -1.0}, "alpha"),
+        ({"regularization": 0.0}, "regularization"),
+        ({"regularization": None}, "regularization"),
+        ({"files": None}, "files"),
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_refused(storage: Storage, changes: dict[str, object], problem: str) -> None:
+    version, uri, _ = save(storage, make_model())
+    manifest = json.loads(storage.read_file(f"models/{version}/manifest.json"))
+    digest = rewrite_manifest(storage, version, manifest | changes)
+    with pytest.raises(InvalidModel, match=problem):
+        load_model(uri, manifest_sha256=digest)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b"\xff\xfe", b"{", b"[" * 100_000])
+def test_a_manifest_that_is_not_one_is_refused(storage: Storage, content: bytes) -> None:
+    version, uri, _ = save(storage, make_model())
+    overwrite(storage, version, "manifest.json", content)
+    with pytest.raises(InvalidModel):
+        load_model(uri, manifest_sha256=hashlib.sha256(content).hexdigest())
+
+
+@pytest.mark.parametrize("name", ["item_factors.npy", "item_gram.npy"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(npy(np.array([[Bomb()]], dtype=object), allow_pickle=True), id="objects"),
+        pytest.param(pickle.dumps(Bomb()), id="pickle"),
+        pytest.param(npz(), id="npz"),
+        pytest.param(b"PK\x03\x04 is no zip file", id="broken zip"),
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\x93NUMPY", id="magic alone"),
+        pytest.param(npy_header("(40, 6)"), id="no data"),
+        pytest.param(npy_header("(4000000000000, 6)"), id="enormous"),
+        pytest.param(npy_header("(-40, 6)"), id="negative shape"),
+        pytest.param(npy_header("(40, 6"), id="broken header"),
+        pytest.param(npy(np.float32(1.0)), id="scalar"),
+        pytest.param(npy(np.ones((40, 6), np.float64)), id="float64"),
+        pytest.param(npy(np.ones((39, 5), np.float32)), id="wrong shape"),
+        pytest.param(npy(np.full((40, 6), np.nan, np.float32)), id="NaN"),
+        pytest.param(npy(np.array([[("a", 1.0)]], dtype=[("x", "U1"), ("y", "<f4")])), id="records"),
+    ],
+)
+def test_an_array_that_was_tampered_with_is_refused_and_runs_no_code(
+    storage: Storage, name: str, content: bytes
+) -> None:
+    version, uri, _ = save(storage, make_model())
+    digest = forge(storage, version, name, content)
+    with pytest.raises(InvalidModel):
+        load_model(uri, manifest_sha256=digest)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"PAR1 is no parquet file PAR1", id="broken"),
+        pytest.param(items_parquet([f"{row:02d}" for row in range(40)], "other"), id="no item_id"),
+        pytest.param(items_parquet([f"{row:02d}" for row in range(39)]), id="too few"),
+        pytest.param(items_parquet([f"{row:02d}" for row in reversed(range(40))]), id="not sorted"),
+        pytest.param(items_parquet([None, *(f"{row:02d}" for row in range(39))]), id="null"),
+        pytest.param(items_parquet(range(40)), id="numbers"),
+        pytest.param(items_parquet([[row] for row in range(40)]), id="lists"),
+    ],
+)
+def test_item_ids_that_were_tampered_with_are_refused(storage: Storage, content: bytes) -> None:
+    version, uri, _ = save(storage, make_model())
+    digest = forge(storage, version, "items.parquet", content)
+    with pytest.raises(InvalidModel):
+        load_model(uri, manifest_sha256=digest)
+
+
+@pytest.mark.parametrize("name", ["item_factors.npy", "item_gram.npy", "items.parquet"])
+def test_a_file_that_the_manifest_does_not_pin_is_refused(storage: Storage, name: str) -> None:
+    version, uri, _ = save(storage, make_model())
+    manifest = json.loads(storage.read_file(f"models/{version}/manifest.json"))
+    del manifest["files"][name]
+    digest = rewrite_manifest(storage, version, manifest)
+    with pytest.raises(InvalidModel):
+        load_model(uri, manifest_sha256=digest)
+
+
+def test_every_refusal_is_one_line(storage: Storage) -> None:
+    version, uri, _ = save(storage, make_model())
+    digest = forge(storage, version, "items.parquet", items_parquet([f"{row:02d}" for row in range(40)], "other"))
+    with pytest.raises(InvalidModel) as caught:
+        load_model(uri, manifest_sha256=digest)
+    assert "\n" not in str(caught.value)
+    assert uri in str(caught.value)
+
+
+def saved_versions(storage: Storage, count: int) -> list[str]:
+    return [save(storage, make_model(seed=day), AT + timedelta(days=day))[0] for day in range(count)]
+
+
+def test_versions_are_listed_oldest_first(storage: Storage) -> None:
+    versions = saved_versions(storage, 3)
+    assert ModelStore(storage).versions() == versions
+    assert versions == sorted(versions)
+
+
+def test_an_empty_store_has_no_versions(storage: Storage) -> None:
+    assert ModelStore(storage).versions() == []
+    assert ModelStore(storage).prune(keep=2, live="none") == []
+
+
+@pytest.mark.parametrize(
+    ("keep", "live", "kept"),
+    [(2, 4, [3, 4]), (3, 4, [2, 3, 4]), (5, 4, [0, 1, 2, 3, 4]), (9, 0, [0, 1, 2, 3, 4]), (2, 0, [0, 4]), (1, 4, [4])],
+)
+def test_prune_keeps_the_live_version_and_the_newest(storage: Storage, keep: int, live: int, kept: list[int]) -> None:
+    versions = saved_versions(storage, 5)
+    deleted = ModelStore(storage).prune(keep=keep, live=versions[live])
+    remaining = [versions[place] for place in kept]
+    assert ModelStore(storage).versions() == remaining
+    assert sorted(deleted) == sorted(set(versions) - set(remaining))
+    for version in deleted:
+        assert storage.files(f"models/{version}", "") == []
+
+
+def test_pruning_again_deletes_nothing(storage: Storage) -> None:
+    versions = saved_versions(storage, 4)
+    ModelStore(storage).prune(keep=2, live=versions[1])
+    assert ModelStore(storage).prune(keep=2, live=versions[1]) == []
+
+
+def test_what_a_crashed_save_left_is_no_version_and_is_removed(tmp_path: Path) -> None:
+    store = ModelStore(Storage(str(tmp_path)))
+    (version,) = saved_versions(Storage(str(tmp_path)), 1)
+    leftover = tmp_path / "models" / "20261123T101500Z-abcdef.tmp"
+    leftover.mkdir()
+    (leftover / "manifest.json").write_bytes(b"{}")
+    assert store.versions() == [version]
+    assert store.prune(keep=5, live=version) == []
+    assert not leftover.exists()
+    assert store.versions() == [version]
+
+
+def test_a_save_that_fails_leaves_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(StorageError, match="No space left"):
+        save(Storage(str(tmp_path)), make_model())
+    assert ModelStore(Storage(str(tmp_path))).versions() == []
+    assert list((tmp_path / "models").iterdir()) == []

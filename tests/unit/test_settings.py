@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from recsys.errors import SettingsError
+from recsys.settings import Settings, describe_settings, load_settings, masked_url
+
+WriteToml = Callable[[str], Path]
+
+
+@pytest.fixture(autouse=True)
+def no_settings_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("RECSYS_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteToml:
+    def write(text: str) -> Path:
+        path = tmp_path / "recsys.toml"
+        path.write_text(text, encoding="utf-8")
+        monkeypatch.setenv("RECSYS_CONFIG", str(path))
+        return path
+
+    return write
+
+
+def refusal() -> str:
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def described() -> dict[str, tuple[str, str]]:
+    """Variable → (value shown, source)."""
+    return {variable: (value, source) for variable, value, source, _ in describe_settings(load_settings())}
+
+
+def test_everything_has_a_default() -> None:
+    settings = load_settings()
+    assert settings.data_dir == "data"
+    assert settings.kafka.topic == "purchases"
+    assert settings.kafka.dead_letters == "purchases.dlq"
+    assert settings.redis.url.get_secret_value() == "redis://localhost:6379/0"
+    assert (settings.history.max_items, settings.ranking.n, settings.ranking.list_ttl_days) == (2000, 50, 30.0)
+    assert settings.trainer.keep_versions == 5
+
+
+def test_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_DATA_DIR", "s3://bucket/recsys")
+    monkeypatch.setenv("RECSYS_KAFKA__TOPIC", "orders")
+    monkeypatch.setenv("RECSYS_RANKING__N", "7")
+    monkeypatch.setenv("recsys_model__alpha", "2.5")
+    monkeypatch.setenv("RECSYS_KAFKA__LIBRDKAFKA", '{"security.protocol": "SSL", "socket.keepalive.enable": true}')
+    settings = load_settings()
+    assert settings.data_dir == "s3://bucket/recsys"
+    assert (settings.kafka.topic, settings.kafka.dead_letters) == ("orders", "orders.dlq")
+    assert (settings.ranking.n, settings.model.alpha) == (7, 2.5)
+    assert settings.kafka.librdkafka == {"security.protocol": "SSL", "socket.keepalive.enable": True}
+
+
+def test_a_dead_letter_topic_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_KAFKA__DEAD_LETTER_TOPIC", "broken")
+    assert load_settings().kafka.dead_letters == "broken"
+
+
+def test_values_come_from_a_toml_file(toml: WriteToml) -> None:
+    toml(
+        'data_dir = "/var/lib/recsys"\n[ranking]\nn = 9\n[kafka]\ntopic = "orders"\n'
+        '[kafka.librdkafka]\n"sasl.username" = "shop"\n'
+    )
+    settings = load_settings()
+    assert (settings.data_dir, settings.ranking.n, settings.kafka.topic) == ("/var/lib/recsys", 9, "orders")
+    assert settings.kafka.librdkafka == {"sasl.username": "shop"}
+    assert settings.ranking.similar_n == 20
+
+
+def test_the_environment_goes_before_the_file_setting_by_setting(
+    toml: WriteToml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toml('[kafka]\ntopic = "from-file"\ngroup_id = "from-file"\n')
+    monkeypatch.setenv("RECSYS_KAFKA__TOPIC", "from-environment")
+    kafka = load_settings().kafka
+    assert (kafka.topic, kafka.group_id) == ("from-environment", "from-file")
+
+
+def test_arguments_go_before_everything(toml: WriteToml, monkeypatch: pytest.MonkeyPatch) -> None:
+    toml('data_dir = "from-file"\n')
+    monkeypatch.setenv("RECSYS_DATA_DIR", "from-environment")
+    assert Settings(data_dir="from-argument").data_dir == "from-argument"
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = load_settings()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.data_dir = "other"
+    with pytest.raises(ValueError, match="frozen"):
+        settings.ranking.n = 3
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("RECSYS_RANKING__N", "0"),
+        ("RECSYS_RANKING__N", "1001"),
+        ("RECSYS_RANKING__N", "many"),
+        ("RECSYS_RANKING__N", ""),
+        ("RECSYS_RANKING__N", "1.5"),
+        ("RECSYS_RANKING__LIST_TTL_DAYS", "-1"),
+        ("RECSYS_RANKING__LIST_TTL_DAYS", "nan"),
+        ("RECSYS_HISTORY__MAX_ITEMS", "-5"),
+        ("RECSYS_MODEL__REGULARIZATION", "0"),
+        ("RECSYS_MODEL__ALPHA", "nan"),
+        ("RECSYS_MODEL__ALPHA", "inf"),
+        ("RECSYS_KAFKA__TIMEOUT_S", "0"),
+        ("RECSYS_KAFKA__GROUP_PROTOCOL", "modern"),
+        ("RECSYS_REDIS__PREFIX", "a{b}"),
+        ("RECSYS_REDIS__PREFIX", ""),
+        ("RECSYS_CONSUMER__METRICS_PORT", "65536"),
+        ("RECSYS_TRAINER__KEEP_VERSIONS", "0"),
+        ("RECSYS_LOG__LEVEL", "loud"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    text = refusal()
+    assert text.startswith(f"{variable}: ")
+    assert repr(value) in text
+
+
+def test_all_problems_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_RANKING__N", "0")
+    monkeypatch.setenv("RECSYS_LOG__LEVEL", "loud")
+    assert "RECSYS_RANKING__N: " in refusal()
+    assert "RECSYS_LOG__LEVEL: " in refusal()
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "RECSYS_KAFKA__TOPC",
+        "RECSYS_KAFKA_TOPIC",
+        "RECSYS_TOPIC",
+        "RECSYS_",
+        "RECSYS_KAFKA__TOPIC__NAME",
+        "RECSYS_CONFIG_FILE",
+        "RECSYS_CONFIGURATION",
+        "RECSYS_DATA_DIR__PATH",
+    ],
+)
+def test_an_unknown_variable_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "x")
+    assert variable.startswith(refusal().split(": ")[0])
+
+
+def test_variables_of_the_tests_and_of_others_are_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_TEST_KAFKA", "host:9092")
+    monkeypatch.setenv("RECSYSTEM", "x")
+    assert load_settings() == Settings()
+
+
+@pytest.mark.parametrize("variable", ["RECSYS_KAFKA__LIBRDKAFKA", "RECSYS_KAFKA", "RECSYS_REDIS"])
+@pytest.mark.parametrize("value", ["security.protocol=SSL", "{", "7", "[1]"])
+def test_a_value_that_should_be_a_json_object_is_named_with_its_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert variable in refusal()
+
+
+@pytest.mark.parametrize("text", ["[kafka]\ntopc = 'x'\n", "[kafka.topc]\nx = 1\n"])
+def test_an_unknown_key_of_the_file_is_named_like_its_variable(toml: WriteToml, text: str) -> None:
+    toml(text)
+    assert refusal().startswith("RECSYS_KAFKA__TOPC: ")
+
+
+@pytest.mark.parametrize("text", ["topic = 'x'\n", "[topic]\nname = 'x'\n"])
+def test_an_unknown_section_of_the_file_is_named_like_its_variable(toml: WriteToml, text: str) -> None:
+    toml(text)
+    assert refusal().startswith("RECSYS_TOPIC: ")
+
+
+def test_a_wrong_value_of_the_file_is_named_like_its_variable(toml: WriteToml) -> None:
+    toml("[ranking]\nn = 0\n")
+    assert refusal().startswith("RECSYS_RANKING__N: ")
+
+
+def test_a_section_that_is_no_table_is_named_like_its_variable(toml: WriteToml) -> None:
+    toml("kafka = 3\n")
+    assert refusal().startswith("RECSYS_KAFKA: ")
+
+
+@pytest.mark.parametrize("content", [b"[kafka", b"a = ", b"\xff\xfe", b"a = 1\na = 2\n"])
+def test_a_file_that_is_not_toml_is_named(toml: WriteToml, content: bytes) -> None:
+    path = toml("")
+    path.write_bytes(content)
+    assert refusal().startswith(f"RECSYS_CONFIG: {path} is not TOML: ")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_CONFIG", str(tmp_path / "missing.toml"))
+    assert refusal() == f"RECSYS_CONFIG: cannot read {tmp_path / 'missing.toml'}: No such file or directory"
+    monkeypatch.setenv("RECSYS_CONFIG", str(tmp_path))
+    assert refusal() == f"RECSYS_CONFIG: cannot read {tmp_path}: Is a directory"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bootstrap.servers", "group.id", "enable.auto.commit", "auto.offset.reset", "isolation.level", "acks"],
+)
+def test_librdkafka_properties_that_the_guarantees_depend_on_are_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("RECSYS_KAFKA__LIBRDKAFKA", json.dumps({name: "x", "client.id": "me"}))
+    text = refusal()
+    assert text.startswith("RECSYS_KAFKA__LIBRDKAFKA: ")
+    assert name in text
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("RECSYS_KAFKA__LIBRDKAFKA", '{"group.id": "x", "sasl.password": "hunter2"}'),
+        ("RECSYS_KAFKA__LIBRDKAFKA", '{"sasl.password": ["hunter2"]}'),
+        ("RECSYS_KAFKA", '{"topic": 1, "librdkafka": {"sasl.password": ["hunter2"]}}'),
+        ("RECSYS_KAFKA", '["sasl.password", "hunter2"]'),
+        ("RECSYS_REDIS", '{"url": ["redis://:hunter2@host"]}'),
+        ("RECSYS_REDIS", '["redis://:hunter2@host"]'),
+        ("RECSYS_REDIS", "redis://:hunter2@host"),
+    ],
+)
+def test_an_error_never_shows_a_secret(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    assert "hunter2" not in refusal()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sasl.password",
+        "ssl.key.password",
+        "ssl.keystore.password",
+        "ssl.key.pem",
+        "sasl.oauthbearer.client.secret",
+        "sasl.oauthbearer.config",
+        "sasl.oauthbearer.assertion.private.key.pem",
+        "sasl.oauthbearer.assertion.private.key.passphrase",
+        "SASL.PASSWORD",
+    ],
+)
+def test_secrets_of_librdkafka_are_masked(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("RECSYS_KAFKA__LIBRDKAFKA", json.dumps({name: "hunter2", "sasl.username": "shop"}))
+    shown, _ = described()["RECSYS_KAFKA__LIBRDKAFKA"]
+    assert "hunter2" not in shown
+    assert name in shown
+    assert "shop" in shown
+    assert load_settings().kafka.librdkafka[name] == "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+        ("redis://:hunter2@host:1/0", "redis://:***@host:1/0"),
+        ("rediss://shop:hunter2@host:1/0", "rediss://shop:***@host:1/0"),
+        ("redis://shop:hun@ter2@host:1/0", "redis://shop:***@host:1/0"),
+        ("unix://shop:hunter2@/run/redis.sock?db=1", "unix://shop:***@/run/redis.sock?db=1"),
+    ],
+)
+def test_the_password_of_redis_is_masked(monkeypatch: pytest.MonkeyPatch, url: str, shown: str) -> None:
+    assert masked_url(url) == shown
+    monkeypatch.setenv("RECSYS_REDIS__URL", url)
+    assert described()["RECSYS_REDIS__URL"] == (shown, "environment")
+    assert "hunter2" not in repr(load_settings())
+
+
+@pytest.mark.parametrize("url", [":hunter2@host:6379", "shop:hunter2@host", "redis://host:1/0?password=hunter2"])
+def test_a_password_in_an_unusual_place_is_masked(url: str) -> None:
+    assert "hunter2" not in masked_url(url)
+
+
+def test_every_setting_is_described_with_its_source(toml: WriteToml, monkeypatch: pytest.MonkeyPatch) -> None:
+    toml('data_dir = "from-file"\n[kafka]\ntopic = "from-file"\n[kafka.librdkafka]\n"client.id" = "me"\n')
+    monkeypatch.setenv("RECSYS_KAFKA__TOPIC", "from-environment")
+    monkeypatch.setenv("recsys_ranking__n", "7")
+    found = described()
+    assert found["RECSYS_DATA_DIR"] == ("from-file", "file")
+    assert found["RECSYS_KAFKA__TOPIC"] == ("from-environment", "environment")
+    assert found["RECSYS_KAFKA__LIBRDKAFKA"][1] == "file"
+    assert found["RECSYS_RANKING__N"] == ("7", "environment")
+    assert found["RECSYS_KAFKA__GROUP_ID"] == ("recsys", "default")
+    assert found["RECSYS_REDIS__URL"] == ("redis://localhost:6379/0", "default")
+
+
+def test_a_section_given_as_json_is_described_as_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_KAFKA", '{"topic": "orders"}')
+    assert load_settings().kafka.topic == "orders"
+    assert described()["RECSYS_KAFKA__TOPIC"] == ("orders", "environment")
+    assert described()["RECSYS_KAFKA__GROUP_ID"] == ("recsys", "default")
+
+
+def test_every_setting_has_a_meaning_and_can_be_set_by_the_variable_described(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = list(describe_settings(load_settings()))
+    assert len({variable for variable, _, _, _ in lines}) == len(lines) > 25
+    for variable, value, source, meaning in lines:
+        assert source == "default"
+        assert len(meaning) > 10
+        monkeypatch.setenv(variable, value)
+    assert {source for _, _, source, _ in describe_settings(load_settings())} == {"environment"}
+    assert load_settings() == Settings()

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from prometheus_client import generate_latest
+
+from recsys.telemetry import ConsumerMetrics, configure_logging, quantile
+
+INFINITY = float("inf")
+
+
+@pytest.fixture
+def root_logging() -> Iterator[None]:
+    """Put logging back as it was."""
+    root, implicit = logging.getLogger(), logging.getLogger("implicit")
+    handlers, level, implicit_level = root.handlers[:], root.level, implicit.level
+    root.handlers.clear()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    implicit.setLevel(implicit_level)
+
+
+@pytest.mark.parametrize(
+    ("counts", "q", "expected"),
+    [
+        ([10, 0, 0, 0], 0.5, 0.5),
+        ([10, 0, 0, 0], 1.0, 1.0),
+        ([0, 10, 0, 0], 0.5, 1.5),
+        ([0, 10, 0, 0], 0.0, 1.0),
+        ([5, 5, 0, 0], 0.5, 1.0),
+        ([5, 5, 0, 0], 0.75, 1.5),
+        ([1, 1, 2, 0], 0.75, 3.0),
+        ([0, 0, 0, 3], 0.5, 4.0),
+        ([1, 0, 0, 3], 0.9, 4.0),
+        ([0, 0, 0, 0], 0.5, 0.0),
+    ],
+)
+def test_a_quantile_is_interpolated_inside_its_bucket(counts: list[float], q: float, expected: float) -> None:
+    assert quantile([1.0, 2.0, 4.0, INFINITY], counts, q) == pytest.approx(expected)
+
+
+def test_nothing_observed_gives_zero() -> None:
+    assert quantile([], [], 0.5) == 0.0
+
+
+@pytest.mark.parametrize("q", [0.01, 0.25, 0.5, 0.9, 0.99, 1.0])
+def test_a_quantile_lies_in_the_bucket_of_the_true_one(q: float) -> None:
+    observed = np.sort(np.random.default_rng(1).lognormal(0, 1, 1000))
+    bounds = np.append(0.1 * 1.25 ** np.arange(30), np.inf)
+    places = np.searchsorted(bounds, observed)
+    counts = np.bincount(places, minlength=len(bounds)).tolist()
+    true_bucket = int(places[int(np.ceil(q * len(observed))) - 1])
+    found = quantile(bounds.tolist(), counts, q)
+    lower = 0.0 if true_bucket == 0 else bounds[true_bucket - 1]
+    assert lower <= found <= bounds[true_bucket]
+
+
+def test_quantiles_grow_with_q() -> None:
+    counts = np.random.default_rng(2).integers(0, 5, 20).tolist()
+    bounds = [float(bound) for bound in range(1, 20)] + [INFINITY]
+    found = [quantile(bounds, counts, q / 100) for q in range(101)]
+    assert found == sorted(found)
+
+
+def test_two_consumers_in_one_process_count_for_themselves() -> None:
+    one, other = ConsumerMetrics(), ConsumerMetrics()
+    one.records.inc(3)
+    one.latency.observe(0.004)
+    assert "recsys_consumer_records_total 3.0" in generate_latest(one.registry).decode()
+    assert "recsys_consumer_records_total 0.0" in generate_latest(other.registry).decode()
+    assert "recsys_consumer_event_to_list_seconds_count 1.0" in generate_latest(one.registry).decode()
+
+
+@pytest.mark.usefixtures("root_logging")
+def test_log_lines_go_to_standard_error_with_their_time_in_utc(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO")
+    logging.getLogger("recsys.somewhere").info("model %s loaded", "v1")
+    logging.getLogger("recsys.somewhere").debug("not this")
+    logging.getLogger("implicit").info("nor this")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO    recsys\.somewhere: model v1 loaded\n", captured.err
+    )
+
+
+@pytest.mark.usefixtures("root_logging")
+def test_logging_may_be_configured_again(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("DEBUG")
+    configure_logging("WARNING")
+    logging.getLogger("recsys").info("not this")
+    logging.getLogger("recsys").warning("this once")
+    assert capsys.readouterr().err.count("this once") == 1

@@ -1,0 +1,1 @@
+"""The service that archives purchases, rebuilds the model and refreshes every list."""

@@ -1,0 +1,168 @@
+"""`python -m trainer`: rounds on a schedule and on request; with `--once`, one round."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import FrameType
+
+from recsys.errors import LockHeld, NotEnoughData, RecsysError, StoreError
+from recsys.progress import ProgressReporter
+from recsys.settings import Settings, load_settings
+from recsys.storage import Storage
+from recsys.store import Store, open_store
+from recsys.store.users import json_time
+from recsys.telemetry import configure_logging
+from trainer.pipeline import Outcome, run_round
+
+log = logging.getLogger("trainer")
+_LOOK_EVERY_S = 1.0
+_RETRY_S = 10.0
+_ALIVE_TTL_S = 15.0
+
+
+class _Terminated(BaseException):
+    """SIGTERM or SIGINT: whatever is at work may stop anywhere, the next round goes on from there."""
+
+
+def main() -> int:
+    """Run; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__.replace("`", ""))
+    parser.add_argument("--once", action="store_true", help="do one round and exit")
+    once = parser.parse_args().once
+    try:
+        settings = load_settings()
+    except RecsysError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    configure_logging(settings.log.level)
+
+    def terminate(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise _Terminated
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, terminate)
+    try:
+        with open_store(settings) as store:
+            if once:
+                store.connection.check()
+                Storage(settings.data_dir).check_writable()
+                _round(settings, store)
+            else:
+                _serve(settings, store)
+    except RecsysError as error:
+        log.error("%s", error)
+        return 1
+    except _Terminated:
+        log.info("stopped")
+    return 0
+
+
+def _serve(settings: Settings, store: Store) -> None:
+    """Do rounds until terminated; a failed one is logged and does not end the service."""
+    look = threading.Event()  # never set: only a wait that a signal can end
+    next_round = _first_round(settings, store)
+    with _alive(store):
+        log.info("trainer ready; a round every %g s and on request (recsys retrain)", settings.trainer.interval_s)
+        while True:
+            try:
+                requested, finished = store.trainer.requests()
+                now = datetime.now(UTC).timestamp()
+                if now >= next_round or requested > finished:
+                    next_round = now + settings.trainer.interval_s
+                    _round(settings, store)
+            except NotEnoughData as error:
+                log.info("%s", error)
+                next_round = datetime.now(UTC).timestamp() + min(settings.trainer.interval_s, _RETRY_S)
+            except LockHeld as error:
+                log.info("waiting: %s", error)
+                next_round = datetime.now(UTC).timestamp() + _RETRY_S
+            except RecsysError as error:
+                log.error("%s; trying again in %g s", error, _RETRY_S)
+                next_round = datetime.now(UTC).timestamp() + _RETRY_S
+                look.wait(_RETRY_S)
+            look.wait(_LOOK_EVERY_S)
+
+
+def _first_round(settings: Settings, store: Store) -> float:
+    """Return when the first round is due: at once, unless the live model is younger than the interval."""
+    try:
+        pointer = store.shared.model_pointer()
+        if store.trainer.status().get("state") == "running":
+            log.warning("the last round was cut off, perhaps amid refreshing the lists: doing one now")
+            return 0.0
+    except RecsysError as error:
+        log.warning("cannot tell how old the live model is: %s", error)
+        return 0.0
+    if pointer is None:
+        return 0.0
+    return datetime.fromisoformat(pointer.published_at).timestamp() + settings.trainer.interval_s
+
+
+@contextmanager
+def _alive(store: Store) -> Iterator[None]:
+    """Let `recsys retrain` know that someone takes requests."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while True:
+            try:
+                store.trainer.say_alive(ttl_s=_ALIVE_TTL_S)
+            except StoreError as error:
+                log.debug("heartbeat: %s", error)
+            if stop.wait(_ALIVE_TTL_S / 3):
+                return
+
+    thread = threading.Thread(target=beat, name="alive", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        try:
+            store.trainer.say_gone()
+        except StoreError as error:
+            log.debug("heartbeat: %s", error)
+
+
+def _round(settings: Settings, store: Store) -> Outcome:
+    """Do one round under the lock, telling those who wait for it how far it is and how it ended."""
+    with store.trainer.lock(ttl_s=settings.trainer.lock_ttl_s) as lock:
+        request, _ = store.trainer.requests()
+        status: dict[str, object] = {"request": request, "started_at": json_time(datetime.now(UTC))}
+
+        def tell(stage: str, done: int, total: int | None) -> None:
+            try:
+                store.trainer.write_status({**status, "state": "running", "stage": stage, "done": done, "total": total})
+            except StoreError as error:
+                log.debug("status: %s", error)
+
+        try:
+            outcome = run_round(settings, store, lock, ProgressReporter(tell), clock=lambda: datetime.now(UTC))
+        except RecsysError as error:
+            store.trainer.finish(request, {**status, "state": "failed", "error": str(error)})
+            raise
+        except _Terminated:
+            store.trainer.finish(request, {**status, "state": "failed", "error": "the trainer was stopped"})
+            raise
+        finished_at = json_time(datetime.now(UTC))
+        store.trainer.finish(
+            request, {**status, "state": "succeeded", "finished_at": finished_at, **outcome.as_status()}
+        )
+    log.info(
+        "round done: model %s from %d events; %d lists, %d similar-items lists",
+        outcome.version, outcome.events, outcome.lists, outcome.similar,
+    )  # fmt: skip
+    return outcome
+
+
+if __name__ == "__main__":
+    sys.exit(main())
