@@ -77,6 +77,11 @@ def open_consumer(settings: KafkaSettings, group_id: str, **defaults: str | int 
     return Consumer(config, logger=_librdkafka_log)
 
 
+def open_reader(settings: KafkaSettings, name: str) -> Consumer:
+    """Open a consumer for `read_range`; it joins no group, the name only shows in the broker's logs."""
+    return open_consumer(settings, f"{settings.group_id}-{name}", enable_partition_eof=True)
+
+
 def open_producer(settings: KafkaSettings, **defaults: str | int | float | bool) -> Producer:
     """Open an idempotent producer that waits for all replicas; defaults have ``_`` for ``.``."""
     config = client_config(settings, _dotted(defaults), {"enable.idempotence": True, "acks": "all"})
@@ -160,7 +165,7 @@ def end_offsets(consumer: Consumer, settings: KafkaSettings, topic: Topic) -> di
 
 
 def read_range(
-    consumer: Consumer, settings: KafkaSettings, topic: Topic, ranges: Mapping[int, tuple[int, int]]
+    reader: Consumer, settings: KafkaSettings, topic: Topic, ranges: Mapping[int, tuple[int, int]]
 ) -> Iterator[Message]:
     """Yield the records of a topic from offset ``first`` up to, not including, ``end``, by partition.
 
@@ -173,28 +178,26 @@ def read_range(
     OffsetsLost
         When a first offset is no longer in the topic.
     """
-    open_ranges = {partition: end for partition, (first, end) in ranges.items() if first < end}
-    if not open_ranges:
+    open_ends = {partition: end for partition, (first, end) in ranges.items() if first < end}
+    if not open_ends:
         return
-    consumer.assign([TopicPartition(topic.name, partition, ranges[partition][0]) for partition in open_ranges])
+    reader.assign([TopicPartition(topic.name, partition, ranges[partition][0]) for partition in open_ends])
     last_progress = time.monotonic()
     try:
-        while open_ranges:
-            for message in consumer.consume(10_000, timeout=0.2):
-                if (error := message.error()) is not None:
-                    _raise_if_lost(error, f"{message.topic()}[{message.partition()}]")
+        while open_ends:
+            for message in reader.consume(10_000, timeout=0.2):
+                partition, offset, error = message.partition() or 0, message.offset() or 0, message.error()
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    _raise_if_lost(error, f"{message.topic()}[{partition}]")
                     log.warning("while reading %s: %s", topic.name, error.str())
                     continue
                 last_progress = time.monotonic()
-                partition, offset = message.partition() or 0, message.offset() or 0
-                if offset < open_ranges.get(partition, 0):
+                end = open_ends.get(partition, 0)
+                if error is None and offset < end:
                     yield message
-            reached = consumer.position([TopicPartition(topic.name, partition) for partition in open_ranges])
-            for place in reached:
-                if place.offset >= open_ranges[place.partition]:
-                    del open_ranges[place.partition]
-                    consumer.incremental_unassign([TopicPartition(topic.name, place.partition)])
-                    last_progress = time.monotonic()
+                # Transaction markers are no records: where one is last, only the end of the partition tells.
+                if error is not None or offset + 1 >= end:
+                    open_ends.pop(partition, None)
             if time.monotonic() - last_progress > 3 * settings.timeout_s:
                 raise StreamUnavailable(
                     f"Kafka at {settings.bootstrap_servers}: no progress on {topic.name} "
@@ -203,7 +206,7 @@ def read_range(
     except KafkaException as error:
         raise stream_unavailable(settings, error) from error
     finally:
-        consumer.unassign()
+        reader.unassign()
 
 
 def _raise_if_lost(error: KafkaError, where: str) -> None:

@@ -28,6 +28,7 @@ _RESERVED_LIBRDKAFKA = frozenset(
         "enable.auto.offset.store",
         "auto.offset.reset",
         "allow.auto.create.topics",
+        "enable.partition.eof",
         "partition.assignment.strategy",
         "isolation.level",
         "enable.idempotence",

@@ -22,7 +22,7 @@ from recsys.archive import Archive
 from recsys.errors import MalformedEvent, NoModel
 from recsys.events import UNITS_PER_QUANTITY, decode
 from recsys.history import HistoryReplay
-from recsys.kafka import describe_topic, end_offsets, open_consumer, read_range, record_timestamp_ms
+from recsys.kafka import describe_topic, end_offsets, open_consumer, open_reader, read_range, record_timestamp_ms
 from recsys.model import FactorModel
 from recsys.model_store import load_model
 from recsys.progress import Advance, ProgressReporter
@@ -137,17 +137,17 @@ class _Stream:
 
     def __init__(self, settings: Settings, archive: Archive) -> None:
         self._settings = settings.kafka
-        self._consumer = open_consumer(settings.kafka, f"{settings.kafka.group_id}-verify")
+        self._reader = open_reader(settings.kafka, "verify")
         self._topic = describe_topic(settings.kafka, settings.kafka.topic)
         self._next = dict(archive.positions().get(self._topic.id, {}))
 
     def replay_new(self, replays: dict[str, HistoryReplay]) -> None:
         """Apply what came since the last call."""
-        watermarks = end_offsets(self._consumer, self._settings, self._topic)
+        watermarks = end_offsets(self._reader, self._settings, self._topic)
         ranges = {
             partition: (max(self._next.get(partition, low), low), end) for partition, (low, end) in watermarks.items()
         }
-        for message in read_range(self._consumer, self._settings, self._topic, ranges):
+        for message in read_range(self._reader, self._settings, self._topic, ranges):
             try:
                 event = decode(message.value(), record_timestamp_ms=record_timestamp_ms(message))
             except MalformedEvent:
@@ -168,7 +168,7 @@ class _Stream:
 
     def close(self) -> None:
         """Leave Kafka."""
-        self._consumer.close()
+        self._reader.close()
 
 
 def _compare(

@@ -11,12 +11,12 @@ from confluent_kafka import Message
 from recsys.archive import Archive, Segment
 from recsys.errors import MalformedEvent
 from recsys.events import Event, decode
-from recsys.kafka import Topic, describe_topic, end_offsets, location, open_consumer, read_range, record_timestamp_ms
+from recsys.kafka import Topic, describe_topic, end_offsets, location, open_reader, read_range, record_timestamp_ms
 from recsys.progress import ProgressReporter
 from recsys.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
-_ROWS_PER_SEGMENT = 500_000
+_MOST_HELD = 500_000  # events in memory
 
 
 def archive_new_purchases(
@@ -30,39 +30,21 @@ def archive_new_purchases(
     """
     archive.remove_temporaries()
     topic = describe_topic(settings, settings.topic)
-    # The group is only a name that librdkafka asks for: nothing is ever committed.
-    consumer = open_consumer(settings, f"{settings.group_id}-archiver")
+    reader = open_reader(settings, "archiver")
     try:
-        watermarks = end_offsets(consumer, settings, topic)
+        watermarks = end_offsets(reader, settings, topic)
         ranges = _ranges(topic, archive.positions().get(topic.id, {}), watermarks)
-        archived = 0
-        round_ = archive.new_round(at)
-        pending: dict[int, list[tuple[int, Event]]] = defaultdict(list)
-        firsts = {partition: first for partition, (first, _) in ranges.items()}
-
-        def flush(partition: int, last: int) -> None:
-            nonlocal archived
-            rows = pending.pop(partition, [])
-            archive.write(Segment(round_, topic.id, partition, firsts[partition], last), rows)
-            archived += len(rows)
-            firsts[partition] = last + 1
-
+        writer = _SegmentWriter(archive, archive.new_round(at), topic.id, ranges)
         with progress.stage("archive purchases", sum(end - first for first, end in ranges.values())) as advance:
-            for message in read_range(consumer, settings, topic, ranges):
+            for message in read_range(reader, settings, topic, ranges):
+                writer.add(message)
                 advance(1)
-                partition, offset = message.partition() or 0, message.offset() or 0
-                if (event := _event(message)) is not None:
-                    pending[partition].append((offset, event))
-                if len(pending[partition]) >= _ROWS_PER_SEGMENT:
-                    flush(partition, offset)
-            for partition, (_, end) in ranges.items():
-                if firsts[partition] < end:
-                    flush(partition, end - 1)
+            writer.finish()
     finally:
-        consumer.close()
+        reader.close()
     if forgotten := archive.erase_forgotten():
         log.info("%d users erased from the archive, as they asked", forgotten)
-    return archived
+    return writer.archived
 
 
 def _ranges(
@@ -79,6 +61,45 @@ def _ranges(
         if max(first, low) < end:
             ranges[partition] = (max(first, low), end)
     return ranges
+
+
+class _SegmentWriter:
+    """Collects a round's events and writes them as segments that leave no offset out."""
+
+    def __init__(self, archive: Archive, round_: str, source: str, ranges: dict[int, tuple[int, int]]) -> None:
+        self._archive = archive
+        self._round = round_
+        self._source = source
+        self._ranges = ranges
+        self._next = {partition: first for partition, (first, _) in ranges.items()}
+        self._read_to = dict(self._next)
+        self._pending: dict[int, list[tuple[int, Event]]] = defaultdict(list)
+        self._held = 0
+        self.archived = 0
+
+    def add(self, message: Message) -> None:
+        """Take one record; write what is held when that is much."""
+        partition, offset = message.partition() or 0, message.offset() or 0
+        self._read_to[partition] = offset + 1
+        if (event := _event(message)) is not None:
+            self._pending[partition].append((offset, event))
+            self._held += 1
+        if self._held >= _MOST_HELD:
+            self._write(self._read_to)
+
+    def finish(self) -> None:
+        """Write the rest, up to the ends of the ranges."""
+        self._write({partition: end for partition, (_, end) in self._ranges.items()})
+
+    def _write(self, ends: dict[int, int]) -> None:
+        for partition, end in ends.items():
+            first = self._next[partition]
+            if first < end:
+                rows = self._pending.pop(partition, [])
+                self._archive.write(Segment(self._round, self._source, partition, first, end - 1), rows)
+                self.archived += len(rows)
+                self._next[partition] = end
+        self._held = 0
 
 
 def _event(message: Message) -> Event | None:
