@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,7 +35,6 @@ _RESERVED_LIBRDKAFKA = frozenset(
         "acks",
     }
 )
-_SECRET_WORDS = ("password", "passphrase", "secret", "key.pem", "jaas", "oauthbearer.config")
 
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -266,10 +265,6 @@ def _check_variables() -> None:
                 raise SettingsError(f'{variable}: a JSON object is needed, such as {{"name": "value"}}')
 
 
-def _is_secret(name: str) -> bool:
-    return any(word in name.lower() for word in _SECRET_WORDS)
-
-
 def masked_url(url: str) -> str:
     """Hide the password of a URL, wherever it stands."""
     scheme, separator, rest = url.rpartition("://")
@@ -279,47 +274,3 @@ def masked_url(url: str) -> str:
         address = f"{credentials.partition(':')[0]}:***@{host}"
     query = re.sub(r"((?:password|passphrase|secret)[^=&]*=)[^&]*", r"\1***", query, flags=re.IGNORECASE)
     return f"{scheme}{separator}{address}{question}{query}"
-
-
-def describe_settings(settings: Settings) -> Iterator[tuple[str, str, str, str]]:
-    """Yield (variable, value with secrets masked, source, meaning) for every setting."""
-    file_values: Mapping[str, Any] = {}
-    if path := os.environ.get(CONFIG_VARIABLE):
-        file_values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    environment = {name.upper(): value for name, value in os.environ.items()}
-    for name, top in Settings.model_fields.items():
-        value = getattr(settings, name)
-        if not isinstance(value, _Section):
-            yield _row((name,), value, top.description, environment, file_values)
-            continue
-        for field_name, field in type(value).model_fields.items():
-            yield _row((name, field_name), getattr(value, field_name), field.description, environment, file_values)
-
-
-def _row(
-    path: tuple[str, ...],
-    value: Any,
-    description: str | None,
-    environment: Mapping[str, str],
-    file_values: Mapping[str, Any],
-) -> tuple[str, str, str, str]:
-    variable = variable_name(path)
-    in_file: Any = file_values
-    for part in path:
-        in_file = in_file.get(part) if isinstance(in_file, Mapping) else None
-    in_section = len(path) > 1 and path[1] in json.loads(environment.get(variable_name(path[:1]), "{}"))
-    if in_section or variable in environment or any(name.startswith(f"{variable}__") for name in environment):
-        source = "environment"
-    elif in_file is not None:
-        source = "file"
-    else:
-        source = "default"
-    return variable, _shown(value), source, " ".join((description or "").split())
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, SecretStr):
-        return masked_url(value.get_secret_value())
-    if isinstance(value, dict):
-        return str({name: "***" if _is_secret(name) else item for name, item in value.items()})
-    return str(value)

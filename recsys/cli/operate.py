@@ -12,7 +12,7 @@ from recsys.archive import Archive
 from recsys.cli.output import errors, results, settings_for_command
 from recsys.errors import NoTrainer
 from recsys.progress import ProgressReporter
-from recsys.settings import describe_settings
+from recsys.settings_report import describe_settings
 from recsys.storage import Storage
 from recsys.store import Store, open_store
 from recsys.verification import verify

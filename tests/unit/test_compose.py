@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from recsys.settings import ENV_PREFIX, Settings, describe_settings, load_settings
+from recsys.settings import ENV_PREFIX, Settings, load_settings
+from recsys.settings_report import describe_settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yml"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from recsys.settings import describe_settings, load_settings
+from recsys.settings import load_settings
+from recsys.settings_report import describe_settings
 
 README = Path(__file__).parents[2] / "README.md"
 _START = "<!-- settings: written by tests/unit/test_readme_settings.py -->\n"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from recsys.errors import SettingsError
-from recsys.settings import Settings, describe_settings, load_settings, masked_url
+from recsys.settings import Settings, load_settings, masked_url
+from recsys.settings_report import describe_settings
 
 WriteToml = Callable[[str], Path]
 
