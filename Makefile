@@ -13,6 +13,7 @@ help:  ## Show this help
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -c 'import recsys' || { echo "error: a library cannot be loaded; where libgomp is named above: apt-get install libgomp1"; exit 1; }
 	@touch $@
 
 demo: .venv/installed  ## Play a grocer's December live; ARGS=--keep leaves everything running

@@ -23,13 +23,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("import")(import_command)
-app.command("publish")(publish_command)
-app.command("show")(show_command)
-app.command("retrain")(retrain_command)
-app.command("verify")(verify_command)
-app.command("config")(config_command)
-app.command("demo")(demo_command)
+app.command("import", short_help="Load a history from a file into archive and Redis.")(import_command)
+app.command("publish", short_help="Publish a file's purchases to Kafka.")(publish_command)
+app.command("show", short_help="Show a user's history and list.")(show_command)
+app.command("retrain", short_help="Ask the running trainer for a new model.")(retrain_command)
+app.command("verify", short_help="Check Redis against archive and model.")(verify_command)
+app.command("config", short_help="Print all settings.")(config_command)
+app.command("demo", short_help="Play a grocer's year on this machine.")(demo_command)
 
 
 def main() -> None:
