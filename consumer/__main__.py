@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import signal
 import sys
@@ -13,7 +12,7 @@ from prometheus_client import start_http_server
 
 from consumer.dead_letters import DeadLetters
 from consumer.loop import Loop
-from consumer.rebalance import Assignment
+from consumer.rebalance import Assignment, close
 from consumer.stats import StatsLog
 from recsys.errors import OffsetsLost, RecsysError, SettingsError, StoreUnavailable, StreamUnavailable, TopicMissing
 from recsys.kafka import Topic, create_topic_if_missing, describe_topic, open_consumer
@@ -47,7 +46,7 @@ def main() -> int:
                     _consume(settings, store, live, metrics, stop)
     except RecsysError as error:
         log.error("%s", error)
-        return 1
+        return 2 if isinstance(error, SettingsError) else 1
     log.info("stopped")
     return 0
 
@@ -100,12 +99,11 @@ def _consume(
             Loop(consumer, assignment, store, live, dead_letters, metrics, settings, stop).run()
     except OffsetsLost:
         raise
-    except StreamUnavailable as error:
+    except (StreamUnavailable, TopicMissing) as error:
         log.error("%s; starting again from the committed offsets", error)
         stop.wait(max(0.0, _RETRY_S - (time.monotonic() - started)))
     finally:
-        with contextlib.suppress(RuntimeError):
-            consumer.close()
+        close(consumer)
 
 
 if __name__ == "__main__":

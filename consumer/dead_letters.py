@@ -67,6 +67,10 @@ class DeadLetters:
             except KafkaException as failure:
                 raise StreamError(self._explained(str(failure.args[0]))) from failure
 
+    def serve(self) -> None:
+        """Let the producer report what happened, such as a lost connection; call it now and then."""
+        self._producer.poll(0)
+
     def delivered(self, timeout_s: float) -> bool:
         """Wait up to ``timeout_s`` and return whether everything sent so far has been acknowledged.
 

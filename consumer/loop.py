@@ -32,10 +32,10 @@ from consumer.rebalance import Assignment, commit_now
 from recsys.errors import MalformedEvent, OffsetsLost, StoreError, StreamUnavailable
 from recsys.events import decode
 from recsys.kafka import location, record_timestamp_ms, stream_unavailable
+from recsys.listing import list_users
 from recsys.live_model import LiveModel
-from recsys.refresh import refresh
 from recsys.settings import Settings
-from recsys.store import PlacedEvent, PublishOutcome, Store, UserList, UserState
+from recsys.store import PlacedEvent, PublishOutcome, Store, UserState
 from recsys.telemetry import ConsumerMetrics
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 _IDLE_S = 0.1
 _LONGEST_BACKOFF_S = 2.0
-_LONGEST_MODEL_LOAD_S = 30.0
+_SAID_AGAIN_EVERY_S = 30.0
 _LOST = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
 
 
@@ -81,9 +81,6 @@ class Loop:
         self._stop = stop
         self._carried: list[Message] = []
         self._next_commit = 0.0
-        # Users whose events were applied since the live model was last known to be live. Should another one have
-        # been published meanwhile, its sweep may have missed them, so the swap refreshes them again.
-        self._since_confirmed: dict[str, float] = {}
         self._served_sequence = live.current.stamp.sequence if live.current else -1
         metrics.model_sequence.set(self._served_sequence)
 
@@ -150,11 +147,10 @@ class Loop:
     def _process(self, messages: Sequence[Message]) -> None:
         self._metrics.records.inc(len(messages))
         events = self._decode(messages)
-        applied_at = time.monotonic()
         states = self._outlasting("apply", lambda: self._store.users.apply(events))
+        self._live.note_served(states)
         self._metrics.applied.inc(sum(state.applied for state in states.values()))
         self._metrics.duplicates.inc(sum(state.duplicates for state in states.values()))
-        self._since_confirmed.update(dict.fromkeys(states, applied_at))
         self._outlasting("refresh", lambda: self._refresh(states))
         self._confirm_dead_letters()
         self._observe_latency(messages)
@@ -181,37 +177,23 @@ class Loop:
         """Recompute and publish the lists of these users, until each list is that of its newest history."""
         pending = dict(states)
         while pending and (live := self._live.current) is not None:
-            users = [user for user, state in pending.items() if state.listed_sequence != live.stamp.sequence]
-            lists = refresh(
-                [pending[user].history for user in users],
-                live.model,
+            stale = {user: state for user, state in pending.items() if state.listed_sequence != live.stamp.sequence}
+            outcomes = list_users(
+                self._store.users,
+                stale,
+                live,
                 n=self._settings.ranking.n,
                 hidden=self._live.hidden,
-            )
-            self._metrics.solves.inc(len(users))
-            outcomes = self._store.users.publish(
-                [UserList(user, pending[user].revision, items) for user, items in zip(users, lists, strict=True)],
-                live.stamp,
                 at=datetime.now(UTC),
             )
-            self._metrics.published.inc(outcomes.count(PublishOutcome.PUBLISHED))
-            self._metrics.rejected.inc(len(outcomes) - outcomes.count(PublishOutcome.PUBLISHED))
-            worth_another_try = {PublishOutcome.REVISION_MOVED}
-            if PublishOutcome.MODEL_OLDER in outcomes and self._got_newer_model():
-                worth_another_try.add(PublishOutcome.MODEL_OLDER)
-            again = [user for user, outcome in zip(users, outcomes, strict=True) if outcome in worth_another_try]
+            self._metrics.solves.inc(len(stale))
+            published = list(outcomes.values()).count(PublishOutcome.PUBLISHED)
+            self._metrics.published.inc(published)
+            self._metrics.rejected.inc(len(outcomes) - published)
+            if PublishOutcome.MODEL_OLDER in outcomes.values():
+                self._live.look_now()  # these users are among those whom the swap refreshes
+            again = [user for user, outcome in outcomes.items() if outcome is PublishOutcome.REVISION_MOVED]
             pending = self._store.users.read(again) if again else {}
-
-    def _got_newer_model(self) -> bool:
-        """Wait for the model that someone else already publishes lists of; without it, the swap will catch up."""
-        self._live.look_now()
-        until = time.monotonic() + _LONGEST_MODEL_LOAD_S
-        while not self._live.take_newest():
-            if time.monotonic() > until:
-                log.error("a newer model is live but cannot be loaded here; some lists wait for it")
-                return False
-            self._keep_alive(0.05)
-        return True
 
     def _confirm_dead_letters(self) -> None:
         started = time.monotonic()
@@ -251,6 +233,7 @@ class Loop:
         if now < self._next_commit:
             return
         self._next_commit = now + self._settings.consumer.commit_interval_s
+        self._dead_letters.serve()
         try:
             self._consumer.commit(asynchronous=True)
         except KafkaException as error:
@@ -260,16 +243,13 @@ class Loop:
     def _swap_model(self) -> None:
         """Between two batches: take a newly published model and refresh those whom its sweep may have missed."""
         self._live.take_newest()
+        users = self._live.served_unconfirmed()
         live = self._live.current
         if live is None or live.stamp.sequence == self._served_sequence:
-            confirmed_at = self._live.confirmed_at
-            self._since_confirmed = {user: at for user, at in self._since_confirmed.items() if at > confirmed_at}
             return
-        stamp = live.stamp
-        self._served_sequence = stamp.sequence
-        self._metrics.model_sequence.set(stamp.sequence)
-        users, self._since_confirmed = list(self._since_confirmed), {}
-        log.info("model %s is live; refreshing %d users served since the last look", stamp.version, len(users))
+        self._served_sequence = live.stamp.sequence
+        self._metrics.model_sequence.set(live.stamp.sequence)
+        log.info("model %s is live; refreshing %d users served since the last look", live.stamp.version, len(users))
         size = self._settings.consumer.batch_size
         for start in range(0, len(users), size):
             self._outlasting("refresh", partial(self._read_and_refresh, users[start : start + size]))
@@ -281,7 +261,7 @@ class Loop:
 
     def _outlasting(self, step: str, action: Callable[[], T]) -> T:
         """Do an idempotent step, again and again while Redis is away; meanwhile stay in the group, paused."""
-        started = time.monotonic()
+        started = said = time.monotonic()
         attempt = 0
         while True:
             try:
@@ -291,6 +271,9 @@ class Loop:
                     self._metrics.outages.inc()
                     log.warning("%s: %s; partitions paused, nothing is dropped", step, error)
                     self._assignment.pause(self._consumer)
+                elif time.monotonic() - said > _SAID_AGAIN_EVERY_S:
+                    log.warning("%s: still waiting after %.0f s: %s", step, time.monotonic() - started, error)
+                    said = time.monotonic()
                 attempt += 1
                 longest = min(_LONGEST_BACKOFF_S, 0.05 * 2**attempt)
                 self._keep_alive(random.uniform(longest / 2, longest))  # noqa: S311 - jitter
@@ -315,8 +298,5 @@ class Loop:
             left = until - time.monotonic()
             if left <= 0:
                 return
-            if self._assignment.paused:
-                # Records that were on their way when the partitions were paused are kept for the next batch.
-                self._carried += self._consume(1000, min(left, 0.1))
-            else:
-                time.sleep(min(left, 0.02))
+            # Records that were on their way when the partitions were paused are kept for the next batch.
+            self._carried += self._consume(1000, min(left, 0.1))

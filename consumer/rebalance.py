@@ -7,6 +7,7 @@ dequeued, so every callback keeps its failure for the loop to raise.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -17,7 +18,8 @@ from recsys.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 
-_OFFSET_INVALID = -1001
+_LONGEST_COMMIT_S = 10.0
+_LONGEST_CLOSE_S = 15.0
 
 
 class Assignment:
@@ -117,9 +119,35 @@ class Assignment:
 
 
 def commit_now(consumer: Consumer) -> None:
-    """Commit the stored offsets and wait; a failure means redelivery, which changes nothing."""
-    try:
-        consumer.commit(asynchronous=False)
-    except KafkaException as error:
-        if error.args[0].code() != KafkaError._NO_OFFSET:
-            log.warning("offsets not committed, their records will be read again: %s", error.args[0].str())
+    """Commit the stored offsets and wait a while; a failure means redelivery, which changes nothing."""
+
+    def commit() -> None:
+        try:
+            consumer.commit(asynchronous=False)
+        except (KafkaException, RuntimeError) as error:
+            if not isinstance(error, KafkaException) or error.args[0].code() != KafkaError._NO_OFFSET:
+                log.warning("offsets not committed, their records will be read again: %s", error)
+
+    if not _within(_LONGEST_COMMIT_S, commit):
+        log.warning("offsets not committed within %g s, their records will be read again", _LONGEST_COMMIT_S)
+
+
+def close(consumer: Consumer) -> None:
+    """Leave the group; a broker that does not answer is left behind without a word."""
+
+    def leave() -> None:
+        try:
+            consumer.close()
+        except RuntimeError as error:  # it was closed already
+            log.debug("close: %s", error)
+
+    if not _within(_LONGEST_CLOSE_S, leave):
+        log.warning("Kafka does not answer; leaving without saying so")
+
+
+def _within(seconds: float, action: Callable[[], object]) -> bool:
+    """Do something that takes no time-out of its own; return whether it ended in time."""
+    thread = threading.Thread(target=action, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return not thread.is_alive()

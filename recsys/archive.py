@@ -28,6 +28,8 @@ from recsys.interactions import Interactions, aggregate
 from recsys.storage import Storage
 
 _FOLDER = "archive/purchases"
+IMPORT_PREFIX = "import-"
+"""Of the sources that are files, whose rows start at 1."""
 SCHEMA = pa.schema(
     [
         pa.field("offset", pa.int64(), nullable=False),
@@ -93,7 +95,7 @@ def event_table(rows: Sequence[tuple[int, Event]]) -> pa.Table:
 
 
 class Archive:
-    """Reads and writes segments. Writing one again leaves what is there: names are deterministic."""
+    """Reads and writes segments. Only one process at a time may write: the one that holds the lock."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -102,13 +104,25 @@ class Archive:
         """Return all segments in order of arrival."""
         return sorted(Segment.of_path(path) for path in self._storage.files(_FOLDER, ".parquet"))
 
-    def positions(self) -> dict[str, dict[int, int]]:
-        """Return the next offset to archive by source and partition."""
+    def positions(self, segments: Sequence[Segment] | None = None) -> dict[str, dict[int, int]]:
+        """Return the next offset to archive by source and partition, as all segments say, or those given."""
         positions: dict[str, dict[int, int]] = defaultdict(dict)
-        for segment in self.segments():
+        for segment in self.segments() if segments is None else segments:
             known = positions[segment.source].get(segment.partition, 0)
             positions[segment.source][segment.partition] = max(known, segment.last + 1)
         return dict(positions)
+
+    def gaps(self) -> list[tuple[str, int, int, int]]:
+        """Return (source, partition, first, last) of offsets between segments that no segment covers."""
+        gaps = []
+        covered: dict[tuple[str, int], int] = {}
+        for segment in sorted(self.segments(), key=lambda segment: (segment.source, segment.partition, segment.first)):
+            place = (segment.source, segment.partition)
+            expected = covered.get(place, 1 if segment.source.startswith(IMPORT_PREFIX) else segment.first)
+            if segment.first > expected:
+                gaps.append((*place, expected, segment.first - 1))
+            covered[place] = max(expected, segment.last + 1)
+        return gaps
 
     def new_round(self, at: datetime) -> str:
         """Name a round that sorts after all before it, whatever the clock says."""
@@ -119,7 +133,7 @@ class Archive:
         return name
 
     def remove_temporaries(self) -> None:
-        """Remove what crashed writes left; call it only while holding the trainer's lock."""
+        """Remove what crashed writes left; call it only while holding the lock."""
         self._storage.remove_temporaries(_FOLDER)
 
     def write(self, segment: Segment, rows: Sequence[tuple[int, Event]]) -> None:
@@ -129,16 +143,33 @@ class Archive:
     def read(self, segment: Segment, columns: list[str] | None = None) -> pa.Table:
         """Return a segment's rows."""
         try:
-            return pq.read_table(io.BytesIO(self._storage.read_file(segment.path)), columns=columns)
-        except (pa.ArrowInvalid, FileNotFoundError) as error:
+            return pq.read_table(
+                io.BytesIO(self._storage.read_file(segment.path)), columns=columns, page_checksum_verification=True
+            )
+        except (pa.ArrowException, OSError) as error:
             raise StorageError(
                 f"{self._storage.uri(segment.path)}: cannot be read: {' '.join(str(error).split())}"
             ) from error
 
-    def tables(self, columns: list[str]) -> Iterator[pa.Table]:
-        """Yield all segments' rows in order of arrival."""
-        for segment in self.segments():
-            yield self.read(segment, columns)
+    def tables(self, columns: list[str], segments: Sequence[Segment] | None = None) -> Iterator[pa.Table]:
+        """Yield the rows of all segments, or of those given, in order of arrival.
+
+        Rows that an earlier segment covers are left out: two writers that did not know of each other wrote them.
+        """
+        covered: dict[tuple[str, int], list[Segment]] = defaultdict(list)
+        for segment in self.segments() if segments is None else segments:
+            earlier = covered[segment.source, segment.partition]
+            overlapping = [part for part in earlier if part.first <= segment.last and segment.first <= part.last]
+            earlier.append(segment)
+            if not overlapping:
+                yield self.read(segment, columns)
+                continue
+            table = self.read(segment, [*columns, "offset"])
+            offsets = table["offset"].to_numpy()
+            fresh = np.ones(len(offsets), dtype=bool)
+            for part in overlapping:
+                fresh &= (offsets < part.first) | (offsets > part.last)
+            yield table.filter(pa.array(fresh)).select(columns)
 
     def erase_forgotten(self) -> int:
         """Carry out the `forget` events in the archive and return how many users were erased.
@@ -194,7 +225,7 @@ class Archive:
 
 def _parquet(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
 
 

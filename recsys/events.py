@@ -53,6 +53,11 @@ def _timestamp_to_epoch_ms(value: object) -> object:
     raise ValueError("must be RFC 3339 with a zone (2026-11-22T10:11:12Z) or integer epoch milliseconds")
 
 
+_PLAIN_WORDS = {
+    "missing": "is required",
+    "string_pattern_mismatch": "must not contain control characters",
+    "string_type": "must be a string or an integer of at most 64 bits",
+}
 _NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 Identifier = Annotated[
     str,
@@ -123,7 +128,7 @@ def event_from_fields(fields: Mapping[str, Any], *, raw: bytes = b"", location: 
         reasons = []
         for problem in error.errors(include_url=False, include_context=False, include_input=False):
             field = ".".join(str(part) for part in problem["loc"])
-            message = problem["msg"].removeprefix("Value error, ")
+            message = _PLAIN_WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
             reasons.append(f"{field}: {message}" if field else message)
         raise MalformedEvent("; ".join(reasons), raw, location) from None
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from recsys.archive import Archive, Segment
+from recsys.archive import IMPORT_PREFIX, Archive, Segment
 from recsys.input_files import Batch, PurchaseFile, RejectsFile
 from recsys.progress import ProgressReporter
 from recsys.store import PlacedEvent
 from recsys.store.users import UserStore
 
 _USERS_PER_CALL = 500
+_ROWS_PER_USER_AND_CALL = 2_000  # a longer script would hold up everyone else in Redis
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +44,24 @@ def import_file(
     rejects: Path,
     progress: ProgressReporter,
     clock: Callable[[], datetime],
+    before_write: Callable[[], None] = lambda: None,
 ) -> ImportOutcome:
     """Import a file; running it again after any failure, or for no reason, counts nothing twice.
 
     The file is a source like a topic, named by its content, with rows for offsets: a part that is in the archive is
-    not written again, and Redis recognizes rows it has applied.
+    not written again, and Redis recognizes rows it has applied. ``before_write`` is called before each segment; what it
+    raises ends the import.
     """
-    source = f"import-{file.digest()}"
-    archived_to = archive.positions().get(source, {}).get(0, 0)
+    source = f"{IMPORT_PREFIX}{file.digest()}"
+    archived = [segment for segment in archive.segments() if segment.source == source]
     accepted = applied = duplicates = 0
     round_ = archive.new_round(clock())
     with RejectsFile(rejects) as rejected, progress.stage(f"import {file.path.name}", file.rows) as advance:
         for batch in file.batches():
             rejected.add(batch)
-            if batch.last_row >= max(batch.first_row, archived_to):
+            there = any(part.first <= batch.last_row and batch.first_row <= part.last for part in archived)
+            if batch.last_row >= batch.first_row and not there:
+                before_write()
                 archive.write(Segment(round_, source, 0, batch.first_row, batch.last_row), batch.events)
             for chunk in _by_user(source, batch):
                 new, old = users.apply_without_reading(chunk)
@@ -71,8 +76,12 @@ def _by_user(source: str, batch: Batch) -> list[dict[str, list[PlacedEvent]]]:
     events: dict[str, list[PlacedEvent]] = defaultdict(list)
     for row, event in batch.events:
         events[event.user_id].append(PlacedEvent(f"{source}:0", row, event, complete=True))
-    users = list(events)
-    return [
-        {user: events[user] for user in users[start : start + _USERS_PER_CALL]}
-        for start in range(0, len(users), _USERS_PER_CALL)
-    ]
+    calls: list[dict[str, list[PlacedEvent]]] = []
+    while events:
+        users = list(events)[:_USERS_PER_CALL]
+        calls.append({user: events[user][:_ROWS_PER_USER_AND_CALL] for user in users})
+        for user in users:
+            events[user] = events[user][_ROWS_PER_USER_AND_CALL:]
+            if not events[user]:
+                del events[user]
+    return calls

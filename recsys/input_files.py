@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field, fields
 from datetime import UTC, date, datetime, tzinfo
@@ -45,6 +46,8 @@ class Columns:
     """Read a negative quantity as a return."""
     encoding: str = "utf8"
     """Of CSV files."""
+    delimiter: str = ","
+    """Between the fields of CSV files."""
 
     def mapping(self) -> dict[str, str]:
         """Return event field → column name."""
@@ -80,6 +83,9 @@ class PurchaseFile:
         self.path = path
         self._columns = columns
         self._zone = _zone(columns.timezone)
+        _check_format(columns.timestamp_format)
+        if len(columns.delimiter) != 1:
+            raise InputFileError(f"--delimiter: one character is needed, not {columns.delimiter!r}")
         self._has_rows = True
         self._invalid_rows: list[tuple[int, str, Mapping[str, Any]]] = []
         if not path.is_file():
@@ -89,7 +95,9 @@ class PurchaseFile:
         try:
             names, self.rows = self._header()
         except (pa.ArrowException, OSError, UnicodeError, LookupError) as error:
-            raise InputFileError(f"{path}: cannot be read: {error}") from error
+            raise InputFileError(f"{path}: cannot be read: {error}{_encoding_hint(error)}") from error
+        if not names:
+            raise InputFileError(f"{path}: the file is empty")
         self._present = self._choose(names)
 
     def digest(self) -> str:
@@ -125,7 +133,9 @@ class PurchaseFile:
                 yield batch
         except (pa.ArrowException, OSError, UnicodeError, ArithmeticError, ValueError) as error:
             reason = " ".join(str(error).split())
-            raise InputFileError(f"{self.path}: cannot be read beyond row {row:,}: {reason}") from error
+            raise InputFileError(
+                f"{self.path}: cannot be read beyond row {row:,}: {reason}{_encoding_hint(error)}"
+            ) from error
         if self._invalid_rows:
             last = max(number for number, _, _ in self._invalid_rows)
             yield Batch(row + 1, last, rejects=self._invalid_rows)
@@ -135,7 +145,7 @@ class PurchaseFile:
             metadata = pq.read_metadata(self.path)
             return list(metadata.schema.to_arrow_schema().names), metadata.num_rows
         with self.path.open(encoding=self._columns.encoding, newline="") as file:
-            lines = csv.reader(file)
+            lines = csv.reader(file, delimiter=self._columns.delimiter)
             names = next(lines, [])
             self._has_rows = next(lines, None) is not None
         return [name.removeprefix("\ufeff") for name in names], None
@@ -145,9 +155,12 @@ class PurchaseFile:
         for field_, column in self._columns.mapping().items():
             named = column != _DEFAULTS[field_]
             if field_ not in present and (named or field_ in _REQUIRED):
+                hint = f"Name the right one with --{field_.replace('_', '-')}-column"
+                if len(names) == 1 and re.search("[;\t|]", names[0]):
+                    hint = "Name what separates the columns with --delimiter"
+                columns = ", ".join(names)
                 raise InputFileError(
-                    f"{self.path}: there is no column {column!r} for {field_}; the columns are {', '.join(names)}. "
-                    f"Name the right one with --{field_.replace('_', '-')}-column"
+                    f"{self.path}: there is no column {column!r} for {field_}; the columns are {columns}. {hint}"
                 )
         return present
 
@@ -163,7 +176,9 @@ class PurchaseFile:
         reader = pyarrow.csv.open_csv(
             self.path,
             read_options=pyarrow.csv.ReadOptions(encoding=self._columns.encoding, use_threads=False),
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=self._note_invalid_row),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=self._columns.delimiter, newlines_in_values=True, invalid_row_handler=self._note_invalid_row
+            ),
             # Ids must come as they are written: "00123" is not 123.
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
@@ -215,6 +230,19 @@ class PurchaseFile:
         except ValueError:
             wanted = self._columns.timestamp_format or "ISO 8601; name another form with --timestamp-format"
             raise MalformedEvent(f"timestamp: {text!r} is not in the form {wanted}") from None
+
+
+def _check_format(timestamp_format: str) -> None:
+    try:
+        datetime.strptime("", timestamp_format)
+    except ValueError as error:
+        if "does not match" not in str(error):
+            raise InputFileError(f"--timestamp-format: {error}") from None
+
+
+def _encoding_hint(error: Exception) -> str:
+    is_about_text = isinstance(error, UnicodeError) or "UTF8" in str(error)
+    return "; name the file's encoding with --encoding, such as latin-1" if is_about_text else ""
 
 
 def _number(name: str, value: Any) -> float | None:

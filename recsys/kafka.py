@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from confluent_kafka import (
@@ -20,13 +21,15 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from recsys.errors import OffsetsLost, StreamUnavailable, TopicMissing
+from recsys.errors import OffsetsLost, SettingsError, StreamUnavailable, TopicMissing
 from recsys.settings import KafkaSettings
+from recsys.telemetry import RepeatsLeftOut
 
 log = logging.getLogger(__name__)
 _librdkafka_log = logging.getLogger("librdkafka")
 # The operator's properties go to consumers, producers and admin clients alike; each passes over what is not its own.
 _librdkafka_log.addFilter(lambda record: "and will be ignored by this" not in record.getMessage())
+_librdkafka_log.addFilter(RepeatsLeftOut(every_s=30.0))
 
 ClientConfig = dict[str, str | int | float | bool]
 # Topic ids came with Kafka 2.8; librdkafka's embedded broker answers no DescribeTopics request at all.
@@ -74,7 +77,8 @@ def open_consumer(settings: KafkaSettings, group_id: str, **defaults: str | int 
     if settings.group_protocol == "classic":
         fixed["partition.assignment.strategy"] = "cooperative-sticky"
     config = client_config(settings, {"check.crcs": True, **_dotted(defaults)}, fixed)
-    return Consumer(config, logger=_librdkafka_log)
+    with _wrong_properties_named():
+        return Consumer(config, logger=_librdkafka_log)
 
 
 def open_reader(settings: KafkaSettings, name: str) -> Consumer:
@@ -85,11 +89,23 @@ def open_reader(settings: KafkaSettings, name: str) -> Consumer:
 def open_producer(settings: KafkaSettings, **defaults: str | int | float | bool) -> Producer:
     """Open an idempotent producer that waits for all replicas; defaults have ``_`` for ``.``."""
     config = client_config(settings, _dotted(defaults), {"enable.idempotence": True, "acks": "all"})
-    return Producer(config, logger=_librdkafka_log)
+    with _wrong_properties_named():
+        return Producer(config, logger=_librdkafka_log)
 
 
 def _open_admin(settings: KafkaSettings) -> AdminClient:
-    return AdminClient(client_config(settings, {}, {}), logger=_librdkafka_log)
+    with _wrong_properties_named():
+        return AdminClient(client_config(settings, {}, {}), logger=_librdkafka_log)
+
+
+@contextmanager
+def _wrong_properties_named() -> Iterator[None]:
+    """Only the operator's properties can be wrong when a client is made."""
+    try:
+        yield
+    except (KafkaException, TypeError, ValueError) as error:
+        problem = error.args[0].str() if error.args and isinstance(error.args[0], KafkaError) else error
+        raise SettingsError(f"RECSYS_KAFKA__LIBRDKAFKA: {problem}") from None
 
 
 def _dotted(properties: Mapping[str, str | int | float | bool]) -> ClientConfig:
@@ -191,13 +207,17 @@ def read_range(
                     _raise_if_lost(error, f"{message.topic()}[{partition}]")
                     log.warning("while reading %s: %s", topic.name, error.str())
                     continue
-                last_progress = time.monotonic()
-                end = open_ends.get(partition, 0)
+                if partition not in open_ends:
+                    continue
+                end = open_ends[partition]
                 if error is None and offset < end:
                     yield message
-                # Transaction markers are no records: where one is last, only the end of the partition tells.
-                if error is not None or offset + 1 >= end:
-                    open_ends.pop(partition, None)
+                # Transaction markers are no records: where one is last, only the end of the partition tells. An end
+                # below ours is that of a replica that has yet to catch up.
+                if offset >= end or (error is None and offset + 1 == end):
+                    del open_ends[partition]
+                    reader.incremental_unassign([TopicPartition(topic.name, partition)])
+                last_progress = time.monotonic()
             if time.monotonic() - last_progress > 3 * settings.timeout_s:
                 raise StreamUnavailable(
                     f"Kafka at {settings.bootstrap_servers}: no progress on {topic.name} "

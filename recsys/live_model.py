@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -54,8 +54,8 @@ class LiveModel:
         self._stopped = threading.Event()
         self.current: LoadedModel | None = None
         self.hidden: frozenset[str] = frozenset()
-        self.confirmed_at = float("-inf")
-        """Start, on the monotonic clock, of the last look that found `current` still live."""
+        self._confirmed_at = float("-inf")  # start, on the monotonic clock, of the last look that found it still live
+        self._served: dict[str, float] = {}
 
     @contextmanager
     def followed(self) -> Iterator[LiveModel]:
@@ -78,6 +78,19 @@ class LiveModel:
             return False
         self.current = offered
         return True
+
+    def note_served(self, users: Iterable[str]) -> None:
+        """Remember users whose events have just been applied: a sweep under way may have missed them."""
+        self._served.update(dict.fromkeys(users, time.monotonic()))
+
+    def served_unconfirmed(self) -> list[str]:
+        """Return the users served since `current` was last known to be live.
+
+        Should another model have been published meanwhile, these are the ones that its sweep may have missed.
+        """
+        confirmed_at = self._confirmed_at
+        self._served = {user: at for user, at in self._served.items() if at > confirmed_at}
+        return list(self._served)
 
     def look_now(self) -> None:
         """Ask the thread to look without waiting for its turn."""
@@ -105,7 +118,7 @@ class LiveModel:
         newest = self._offered
         if pointer is None or (newest is not None and pointer.stamp == newest.stamp):
             if newest is self.current:
-                self.confirmed_at = started
+                self._confirmed_at = started
             return
         if pointer == self._refused and started - self._refused_at < _RETRY_REFUSED_S:
             return

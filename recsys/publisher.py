@@ -54,11 +54,12 @@ class Publisher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None:
+        if error is None:
+            self.flush()
+        else:  # what is queued is published if the broker is there, so that the count is right
+            self._producer.flush(5.0)
             self._producer.purge()
             self._producer.flush(1.0)
-            return
-        self.flush()
 
     def publish(self, event: Event) -> None:
         """Queue one event, waiting while the queue is full."""

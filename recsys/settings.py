@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -37,6 +38,7 @@ _RESERVED_LIBRDKAFKA = frozenset(
 )
 
 Positive = Annotated[int, Field(gt=0)]
+NotEmpty = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -47,13 +49,13 @@ class _Section(BaseModel):
 class KafkaSettings(_Section):
     """The stream of events."""
 
-    bootstrap_servers: str = "localhost:9092"
+    bootstrap_servers: NotEmpty = "localhost:9092"
     """Brokers to start from, `host:port` separated by commas."""
-    topic: str = "purchases"
+    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = "purchases"
     """Topic that the purchases are published to."""
-    dead_letter_topic: str = ""
+    dead_letter_topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,249}$")] = ""
     """Topic for malformed records; empty means `<topic>.dlq`."""
-    group_id: str = "recsys"
+    group_id: NotEmpty = "recsys"
     """Consumer group of the consumers."""
     group_protocol: Literal["classic", "consumer"] = "classic"
     """Rebalance protocol; `consumer` (KIP-848) needs brokers from 4.0 on."""
@@ -80,16 +82,27 @@ class RedisSettings(_Section):
 
     url: SecretStr = SecretStr("redis://localhost:6379/0")
     """`redis://`, `rediss://` (TLS, certificates verified) or `unix://`, with password and database if any."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_redis_url(cls, value: SecretStr) -> SecretStr:
+        parts = urlsplit(value.get_secret_value())
+        if parts.scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]*", parts.path):
+            raise ValueError("the database, after the last /, must be a number")
+        return value
+
     prefix: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")] = "recsys"
     """First part of every key."""
     timeout_s: Seconds = 5.0
-    """How long to wait for an answer."""
+    """How long each of two tries waits for an answer."""
 
 
 class HistorySettings(_Section):
     """How much is remembered of a user."""
 
-    max_items: Annotated[int, Field(gt=0, le=100_000)] = 2000
+    max_items: Annotated[int, Field(gt=0, le=20_000)] = 2000
     """Items per history; the ones whose newest event is oldest leave first."""
     max_event_ids: Annotated[int, Field(gt=0, le=10_000)] = 256
     """Event ids remembered per user, to recognize an event that was sent twice."""
@@ -102,7 +115,7 @@ class RankingSettings(_Section):
     """Items per list."""
     similar_n: Annotated[int, Field(gt=0, le=1000)] = 20
     """Items per similar-items list."""
-    list_ttl_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+    list_ttl_days: Annotated[float, Field(ge=0.001, le=36_500, allow_inf_nan=False)] = 30.0
     """A list expires after this many days without an event or a sweep."""
 
 
@@ -169,7 +182,7 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    data_dir: str = "data"
+    data_dir: NotEmpty = "data"
     """Archive and models: a local folder, or any fsspec URL such as `s3://bucket/recsys`."""
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
@@ -217,13 +230,20 @@ def _explained(problem: Any) -> str:
     """Return one line that names the setting; a value that may hold a secret is not shown."""
     path = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
-        return f"{variable_name(path)}: there is no such setting"
+        return f"{variable_name(path)}: there is no such setting{_where(path)}"
     message = problem["msg"].removeprefix("Value error, ")
     if path[:2] == ["kafka", "librdkafka"]:
         return f"{variable_name(path[:2])}: {': '.join([*path[2:3], message])}"
     value = problem["input"]
     shown = isinstance(value, str | int | float) and path != ["redis", "url"] and not _is_section(path)
-    return f"{variable_name(path)}: {message}" + (f" (given: {value!r})" if shown else "")
+    return f"{variable_name(path)}: {message}" + (f" (given: {value!r})" if shown else "") + _where(path)
+
+
+def _where(path: Sequence[str]) -> str:
+    """Name the file, if that is where the setting comes from."""
+    file, variables = os.environ.get(CONFIG_VARIABLE), {name.upper() for name in os.environ}
+    from_environment = not variables.isdisjoint(variable_name(path[:n]) for n in range(1, len(path) + 1))
+    return "" if file is None or from_environment else f", in {file}"
 
 
 def _is_section(path: Sequence[str]) -> bool:

@@ -47,11 +47,9 @@ class Storage:
 
     @contextmanager
     def errors_translated(self, relative: str) -> Iterator[None]:
-        """Turn I/O errors into `StorageError`; a missing file stays FileNotFoundError."""
+        """Turn I/O errors into `StorageError`."""
         try:
             yield
-        except FileNotFoundError:
-            raise
         except OSError as error:
             raise StorageError(f"{self.uri(relative)}: {error.strerror or error}") from error
 
@@ -94,9 +92,14 @@ class Storage:
             _sync_folder(folder.parent)
 
     def read_file(self, relative: str) -> bytes:
-        """Return a file's content."""
-        with self.errors_translated(relative):
-            return bytes(self.fs.cat_file(self.path(relative)))
+        """Return a file's content; a missing one stays FileNotFoundError."""
+        try:
+            with self.errors_translated(relative):
+                return bytes(self.fs.cat_file(self.path(relative)))
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise error.__cause__ from None
+            raise
 
     def files(self, relative: str, suffix: str) -> list[str]:
         """Return the relative paths of all files below a folder that end in ``suffix``, sorted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +21,25 @@ def configure_logging(level: str) -> None:
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("implicit").setLevel(logging.WARNING)
+
+
+class RepeatsLeftOut(logging.Filter):
+    """Lets a message that differs from an earlier one in digits alone pass only every so often."""
+
+    def __init__(self, *, every_s: float) -> None:
+        super().__init__()
+        self._every_s = every_s
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether the message may pass."""
+        words = re.sub(r"\d+", "", record.getMessage())
+        if record.created - self._said.get(words, float("-inf")) < self._every_s:
+            return False
+        if len(self._said) > 1000:
+            self._said.clear()
+        self._said[words] = record.created
+        return True
 
 
 class ConsumerMetrics:

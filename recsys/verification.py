@@ -18,7 +18,7 @@ import numpy as np
 from confluent_kafka import TopicPartition
 from numpy.typing import NDArray
 
-from recsys.archive import Archive
+from recsys.archive import Archive, Segment
 from recsys.errors import MalformedEvent, NoModel
 from recsys.events import UNITS_PER_QUANTITY, decode
 from recsys.history import HistoryReplay
@@ -76,15 +76,13 @@ def verify(
     NoModel
         When no model is live.
     """
-    pointer = store.shared.model_pointer()
-    if pointer is None:
-        raise NoModel("no model is live yet; python -m trainer --once makes one")
-    model = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
-    users = _choose_users(store, archive, sample)
+    truth = _Truth.of_live_model(store, settings.ranking.n)
+    segments = archive.segments()  # once: what the trainer archives meanwhile is read from the stream
+    users = _choose_users(store, archive, segments, sample)
     replays: dict[str, HistoryReplay] = defaultdict(lambda: HistoryReplay(settings.history.max_items))
-    with progress.stage("replay the archive", len(archive.segments())) as advance:
-        _replay_archive(archive, replays, None if sample is None else frozenset(users), advance)
-    stream = _Stream(settings, archive) if with_stream else None
+    with progress.stage("replay the archive", len(segments)) as advance:
+        _replay_archive(archive, segments, replays, None if sample is None else frozenset(users), advance)
+    stream = _Stream(settings, archive.positions(segments)) if with_stream else None
     lists = 0
     pending: Collection[str] = users
     differences: list[Difference] = []
@@ -93,8 +91,10 @@ def verify(
             stream.replay_new(replays)
             if sample is None and attempt == 0:
                 pending = sorted(set(users) | set(replays))
+        if attempt > 0:
+            truth = truth.renewed(store)
         with progress.stage("compare" if attempt == 0 else "look again", len(pending)) as advance:
-            differences, checked = _compare(settings, store, pointer, model, replays, pending, advance)
+            differences, checked = _compare(store, truth, replays, pending, advance)
         if attempt == 0:
             users, lists = list(pending), checked
         if not differences:
@@ -105,12 +105,54 @@ def verify(
     lag = stream.lag() if stream is not None and differences else 0
     if stream is not None:
         stream.close()
-    return Verification(len(users), lists, pointer.version, differences, lag)
+    return Verification(len(users), lists, truth.pointer.version, differences, lag)
 
 
-def _choose_users(store: Store, archive: Archive, sample: int | None) -> list[str]:
+@dataclass(frozen=True)
+class _Truth:
+    """What lists must follow from, in float64."""
+
+    pointer: ModelPointer
+    model: FactorModel
+    factors: NDArray[np.float64]
+    gram: NDArray[np.float64]
+    """YᵀY + λI."""
+    hidden: frozenset[str]
+    n: int
+
+    @classmethod
+    def of_live_model(cls, store: Store, n: int) -> _Truth:
+        pointer = store.shared.model_pointer()
+        if pointer is None:
+            raise NoModel("no model is live yet; python -m trainer --once makes one")
+        model = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
+        factors = model.item_factors.astype(np.float64)
+        gram = factors.T @ factors + model.regularization * np.eye(factors.shape[1])
+        return cls(pointer, model, factors, gram, store.shared.hidden(), n)
+
+    def renewed(self, store: Store) -> _Truth:
+        """Return this, or what has taken its place if another model has been published."""
+        if store.shared.model_pointer() == self.pointer:
+            return self
+        return _Truth.of_live_model(store, self.n)
+
+    def scores(self, owned: dict[int, int]) -> NDArray[np.float64]:
+        """Solve one user densely; −∞ for items that may not be listed."""
+        rows = np.fromiter(owned, np.int64)
+        strengths = np.log2(1.0 + np.fromiter(owned.values(), np.float64) / UNITS_PER_QUANTITY)
+        extra = self.model.alpha * strengths  # c − 1
+        own = self.factors[rows]
+        user_factors = np.linalg.solve(self.gram + own.T @ (own * extra[:, None]), own.T @ (1.0 + extra))
+        scores: NDArray[np.float64] = self.factors @ user_factors
+        rows_of = self.model.items.rows
+        scores[rows] = -np.inf
+        scores[[rows_of[item] for item in self.hidden if item in rows_of]] = -np.inf
+        return scores
+
+
+def _choose_users(store: Store, archive: Archive, segments: list[Segment], sample: int | None) -> list[str]:
     known = {user for batch in store.users.user_ids() for user in batch}
-    for table in archive.tables(["user_id"]):
+    for table in archive.tables(["user_id"], segments):
         known.update(table["user_id"].unique().to_pylist())
     users = sorted(known)
     if sample is None or sample >= len(users):
@@ -119,10 +161,14 @@ def _choose_users(store: Store, archive: Archive, sample: int | None) -> list[st
 
 
 def _replay_archive(
-    archive: Archive, replays: dict[str, HistoryReplay], only: frozenset[str] | None, advance: Advance
+    archive: Archive,
+    segments: list[Segment],
+    replays: dict[str, HistoryReplay],
+    only: frozenset[str] | None,
+    advance: Advance,
 ) -> None:
     columns = ["user_id", "type", "item_id", "quantity", "timestamp", "event_id"]
-    for table in archive.tables(columns):
+    for table in archive.tables(columns, segments):
         values = [table[name].to_pylist() for name in columns if name != "timestamp"]
         seconds = table["timestamp"].cast("int64").to_numpy() // 1000
         for user, type_, item, quantity, event_id, second in zip(*values, seconds.tolist(), strict=True):
@@ -135,11 +181,11 @@ def _replay_archive(
 class _Stream:
     """What Kafka holds beyond the archive, read bit by bit."""
 
-    def __init__(self, settings: Settings, archive: Archive) -> None:
+    def __init__(self, settings: Settings, positions: dict[str, dict[int, int]]) -> None:
         self._settings = settings.kafka
         self._reader = open_reader(settings.kafka, "verify")
         self._topic = describe_topic(settings.kafka, settings.kafka.topic)
-        self._next = dict(archive.positions().get(self._topic.id, {}))
+        self._next = dict(positions.get(self._topic.id, {}))
 
     def replay_new(self, replays: dict[str, HistoryReplay]) -> None:
         """Apply what came since the last call."""
@@ -172,17 +218,8 @@ class _Stream:
 
 
 def _compare(
-    settings: Settings,
-    store: Store,
-    pointer: ModelPointer,
-    model: FactorModel,
-    replays: Mapping[str, HistoryReplay],
-    users: Collection[str],
-    advance: Advance,
+    store: Store, truth: _Truth, replays: Mapping[str, HistoryReplay], users: Collection[str], advance: Advance
 ) -> tuple[list[Difference], int]:
-    hidden = store.shared.hidden()
-    factors = model.item_factors.astype(np.float64)
-    gram = factors.T @ factors + model.regularization * np.eye(factors.shape[1])
     differences: list[Difference] = []
     lists = 0
     for batch in _batches(sorted(users), _USERS_PER_READ):
@@ -198,20 +235,7 @@ def _compare(
                 )
             }
             differences.extend(_history_differences(user, expected, found))
-            differences.extend(
-                _list_differences(
-                    user,
-                    expected,
-                    found_list,
-                    state.revision,
-                    pointer,
-                    model,
-                    factors,
-                    gram,
-                    hidden,
-                    settings.ranking.n,
-                )
-            )
+            differences.extend(_list_differences(user, expected, found_list, state.revision, truth))
             lists += found_list is not None
         advance(len(batch))
     return differences, lists
@@ -233,42 +257,27 @@ def _entry(entry: tuple[int, int] | None) -> str:
 
 
 def _list_differences(
-    user: str,
-    entries: _Entries,
-    found: dict[str, Any] | None,
-    revision: int,
-    pointer: ModelPointer,
-    model: FactorModel,
-    factors: NDArray[np.float64],
-    gram: NDArray[np.float64],
-    hidden: frozenset[str],
-    n: int,
+    user: str, entries: _Entries, found: dict[str, Any] | None, revision: int, truth: _Truth
 ) -> Iterator[Difference]:
-    rows_of = model.items.rows
+    rows_of = truth.model.items.rows
     owned = {rows_of[item]: units for item, (units, _) in entries.items() if units > 0 and item in rows_of}
-    if not owned:
+    scores = truth.scores(owned) if owned else np.empty(0)
+    if not np.isfinite(scores).any():
         if found is not None:
-            yield Difference(user, "list", "none: no item known to the model is owned", f"{len(found['items'])} items")
+            reason = "none: no item known to the model is owned" if not owned else "none: no item is left to recommend"
+            yield Difference(user, "list", reason, f"{len(found['items'])} items")
         return
     if found is None:
         yield Difference(user, "list", "a list", "none")
         return
-    if found["model"] != pointer.version:
-        yield Difference(user, "model of the list", pointer.version, found["model"])
+    if found["model"] != truth.pointer.version:
+        yield Difference(user, "model of the list", truth.pointer.version, found["model"])
         return
     if found["revision"] != revision:
         yield Difference(user, "revision of the list", str(revision), str(found["revision"]))
         return
-    rows = np.fromiter(owned, np.int64)
-    strengths = np.log2(1.0 + np.fromiter(owned.values(), np.float64) / UNITS_PER_QUANTITY)
-    extra = model.alpha * strengths  # c − 1
-    own = factors[rows]
-    user_factors = np.linalg.solve(gram + own.T @ (own * extra[:, None]), own.T @ (1.0 + extra))
-    scores = factors @ user_factors
-    scores[rows] = -np.inf
-    scores[[rows_of[item] for item in hidden if item in rows_of]] = -np.inf
     listed = [(entry["item_id"], entry["score"]) for entry in found["items"]]
-    yield from _ranking_differences(user, listed, scores, model, n)
+    yield from _ranking_differences(user, listed, scores, truth.model, truth.n)
 
 
 def _ranking_differences(

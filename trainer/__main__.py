@@ -8,11 +8,11 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from types import FrameType
 
-from recsys.errors import LockHeld, NotEnoughData, RecsysError, StoreError
+from recsys.errors import LockHeld, NotEnoughData, RecsysError, SettingsError, StoreError
 from recsys.progress import ProgressReporter
 from recsys.settings import Settings, load_settings
 from recsys.storage import Storage
@@ -24,6 +24,7 @@ from trainer.pipeline import Outcome, run_round
 log = logging.getLogger("trainer")
 _LOOK_EVERY_S = 1.0
 _RETRY_S = 10.0
+_RETRY_WITHOUT_DATA_S = 30.0
 _ALIVE_TTL_S = 15.0
 
 
@@ -59,9 +60,10 @@ def main() -> int:
                 _serve(settings, store)
     except RecsysError as error:
         log.error("%s", error)
-        return 1
+        return 2 if isinstance(error, SettingsError) else 1
     except _Terminated:
-        log.info("stopped")
+        log.info("stopped before the round was done" if once else "stopped")
+        return 1 if once else 0
     return 0
 
 
@@ -72,36 +74,40 @@ def _serve(settings: Settings, store: Store) -> None:
     with _alive(store):
         log.info("trainer ready; a round every %g s and on request (recsys retrain)", settings.trainer.interval_s)
         while True:
+            look.wait(_LOOK_EVERY_S)
             try:
                 requested, finished = store.trainer.requests()
-                now = datetime.now(UTC).timestamp()
-                if now >= next_round or requested > finished:
-                    next_round = now + settings.trainer.interval_s
-                    _round(settings, store)
+            except StoreError as error:
+                log.warning("waiting: %s", error)
+                look.wait(_RETRY_S)
+                continue
+            now = datetime.now(UTC).timestamp()
+            if now < next_round and requested <= finished:
+                continue
+            try:
+                _round(settings, store)
+                next_round = now + settings.trainer.interval_s
             except NotEnoughData as error:
                 log.info("%s", error)
-                next_round = datetime.now(UTC).timestamp() + min(settings.trainer.interval_s, _RETRY_S)
+                next_round = now + min(settings.trainer.interval_s, _RETRY_WITHOUT_DATA_S)
             except LockHeld as error:
                 log.info("waiting: %s", error)
-                next_round = datetime.now(UTC).timestamp() + _RETRY_S
+                look.wait(_RETRY_S)
+                next_round = _first_round(settings, store)  # the other one's round may have done
             except RecsysError as error:
                 log.error("%s; trying again in %g s", error, _RETRY_S)
-                next_round = datetime.now(UTC).timestamp() + _RETRY_S
-                look.wait(_RETRY_S)
-            look.wait(_LOOK_EVERY_S)
+                next_round = now + _RETRY_S
 
 
 def _first_round(settings: Settings, store: Store) -> float:
-    """Return when the first round is due: at once, unless the live model is younger than the interval."""
+    """Return when the first round is due: at once, unless the live model is young and its round was completed."""
     try:
         pointer = store.shared.model_pointer()
-        if store.trainer.status().get("state") == "running":
-            log.warning("the last round was cut off, perhaps amid refreshing the lists: doing one now")
-            return 0.0
+        last = store.trainer.status()
     except RecsysError as error:
         log.warning("cannot tell how old the live model is: %s", error)
         return 0.0
-    if pointer is None:
+    if pointer is None or last.get("state") != "succeeded" or last.get("version") != pointer.version:
         return 0.0
     return datetime.fromisoformat(pointer.published_at).timestamp() + settings.trainer.interval_s
 
@@ -147,11 +153,10 @@ def _round(settings: Settings, store: Store) -> Outcome:
 
         try:
             outcome = run_round(settings, store, lock, ProgressReporter(tell), clock=lambda: datetime.now(UTC))
-        except RecsysError as error:
-            store.trainer.finish(request, {**status, "state": "failed", "error": str(error)})
-            raise
-        except _Terminated:
-            store.trainer.finish(request, {**status, "state": "failed", "error": "the trainer was stopped"})
+        except (RecsysError, _Terminated) as error:
+            reason = "the trainer was stopped" if isinstance(error, _Terminated) else str(error)
+            with suppress(StoreError):  # what ended the round is what must be known
+                store.trainer.finish(request, {**status, "state": "failed", "error": reason})
             raise
         finished_at = json_time(datetime.now(UTC))
         store.trainer.finish(

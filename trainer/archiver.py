@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import datetime
 
 from confluent_kafka import Message
@@ -20,13 +21,19 @@ _MOST_HELD = 500_000  # events in memory
 
 
 def archive_new_purchases(
-    settings: KafkaSettings, archive: Archive, progress: ProgressReporter, *, at: datetime
+    settings: KafkaSettings,
+    archive: Archive,
+    progress: ProgressReporter,
+    *,
+    at: datetime,
+    before_write: Callable[[], None] = lambda: None,
 ) -> int:
     """Append everything that is in the topic and not in the archive; return the number of events.
 
     Each record is archived exactly once: where to go on follows from the segments that are there, and a segment is
     there completely or not at all. Malformed records are passed over; the consumer sends them to the dead letters.
-    Requests to forget a user are carried out in the archive.
+    Requests to forget a user are carried out in the archive. ``before_write`` is called before each segment; what it
+    raises ends the work.
     """
     archive.remove_temporaries()
     topic = describe_topic(settings, settings.topic)
@@ -34,7 +41,7 @@ def archive_new_purchases(
     try:
         watermarks = end_offsets(reader, settings, topic)
         ranges = _ranges(topic, archive.positions().get(topic.id, {}), watermarks)
-        writer = _SegmentWriter(archive, archive.new_round(at), topic.id, ranges)
+        writer = _SegmentWriter(archive, archive.new_round(at), topic.id, ranges, before_write)
         with progress.stage("archive purchases", sum(end - first for first, end in ranges.values())) as advance:
             for message in read_range(reader, settings, topic, ranges):
                 writer.add(message)
@@ -66,8 +73,16 @@ def _ranges(
 class _SegmentWriter:
     """Collects a round's events and writes them as segments that leave no offset out."""
 
-    def __init__(self, archive: Archive, round_: str, source: str, ranges: dict[int, tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        round_: str,
+        source: str,
+        ranges: dict[int, tuple[int, int]],
+        before_write: Callable[[], None],
+    ) -> None:
         self._archive = archive
+        self._before_write = before_write
         self._round = round_
         self._source = source
         self._ranges = ranges
@@ -96,6 +111,7 @@ class _SegmentWriter:
             first = self._next[partition]
             if first < end:
                 rows = self._pending.pop(partition, [])
+                self._before_write()
                 self._archive.write(Segment(self._round, self._source, partition, first, end - 1), rows)
                 self.archived += len(rows)
                 self._next[partition] = end

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from recsys import als
-from recsys.archive import Archive
+from recsys.archive import IMPORT_PREFIX, Archive
 from recsys.errors import LockLost, NotEnoughData
 from recsys.interactions import Interactions
 from recsys.live_model import LoadedModel
@@ -18,7 +18,7 @@ from recsys.model_store import ModelStore, load_model
 from recsys.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage import Storage
-from recsys.store import HeldLock, ModelPointer, Store
+from recsys.store import HeldLock, Store
 from trainer.archiver import archive_new_purchases
 from trainer.item_lists import popular_items, similar_items
 from trainer.sweep import sweep
@@ -60,18 +60,30 @@ def run_round(
     """
     storage = Storage(settings.data_dir)
     archive = Archive(storage)
-    archive_new_purchases(settings.kafka, archive, progress, at=clock())
+    pointer_before = store.shared.model_pointer_value()
+    archive_new_purchases(settings.kafka, archive, progress, at=clock(), before_write=lock.ensure_held)
+    for source, partition, first, last in archive.gaps():
+        remedy = "import the file again" if source.startswith(IMPORT_PREFIX) else "no model will know them"
+        log.warning("archive: %s, partition %d: %d to %d are missing; %s", source, partition, first, last, remedy)
     with progress.stage("build the matrix"):
         interactions, events = archive.interactions()
     if not len(interactions.users):
         raise NotEnoughData("there are no purchases to train on yet; publish some, or use recsys import")
     lock.ensure_held()
     models = ModelStore(storage)
-    pointer = _fit_and_publish(settings, store, archive, models, interactions, events, lock, progress, clock)
-    live = LoadedModel(pointer.stamp, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))
+    version, uri, manifest_sha256 = _fit_and_save(settings, archive, models, interactions, events, progress, clock)
+    model = load_model(uri, manifest_sha256=manifest_sha256)  # as consumers will, before they are told
+    lock.ensure_held()
+    pointer = store.shared.move_model_pointer(version, uri, manifest_sha256, seen=pointer_before, at=clock())
+    if pointer is None:
+        raise LockLost("another process moved the model pointer during the round; its model stays live")
+    log.info("model %s is live: %d users, %d items", version, len(interactions.users), len(interactions.items))
+    live = LoadedModel(pointer.stamp, model)
     with progress.stage("refresh every list", len(interactions.users)) as advance:
         lists = sweep(settings, store, live, advance)
     similar = _publish_item_lists(settings, store, live, interactions, progress, clock)
+    with progress.stage("refresh latecomers") as advance:
+        lists += sweep(settings, store, live, advance)
     for version in models.prune(keep=settings.trainer.keep_versions, live=live.stamp.version):
         log.info("model %s removed: %d newer ones are kept", version, settings.trainer.keep_versions)
     return Outcome(
@@ -85,18 +97,16 @@ def run_round(
     )
 
 
-def _fit_and_publish(
+def _fit_and_save(
     settings: Settings,
-    store: Store,
     archive: Archive,
     models: ModelStore,
     interactions: Interactions,
     events: int,
-    lock: HeldLock,
     progress: ProgressReporter,
     clock: Callable[[], datetime],
-) -> ModelPointer:
-    """Fit, write the artifact, and only then move the pointer."""
+) -> tuple[str, str, str]:
+    """Fit and write the artifact; return its version, uri and the sha256 of its manifest."""
     model = settings.model
     with progress.stage("fit", model.iterations) as advance:
         item_factors = als.fit(
@@ -108,7 +118,7 @@ def _fit_and_publish(
             on_iteration=lambda: advance(1),
         )
     with progress.stage("write the model"):
-        version, uri, manifest_sha256 = models.save(
+        return models.save(
             interactions.items,
             item_factors,
             gram(item_factors),
@@ -124,13 +134,6 @@ def _fit_and_publish(
             archive=archive.positions(),
             at=clock(),
         )
-    load_model(uri, manifest_sha256=manifest_sha256)  # what consumers will do must work before they are told
-    lock.ensure_held()
-    pointer = store.shared.move_model_pointer(version, uri, manifest_sha256, at=clock())
-    if pointer is None:
-        raise LockLost("another process moved the model pointer during the round; its model stays live")
-    log.info("model %s is live: %d users, %d items", version, len(interactions.users), len(interactions.items))
-    return pointer
 
 
 def _publish_item_lists(

@@ -35,6 +35,11 @@ app.command("demo", short_help="Play a grocer's year on this machine.")(demo_com
 def main() -> None:
     """Run the command; an expected error is one line on standard error and exit code 1 (2 for a wrong setting)."""
     try:
+        " ".join(sys.argv).encode()
+    except UnicodeEncodeError:
+        errors.print("error: an argument is not UTF-8", style="red")
+        sys.exit(2)
+    try:
         app()
     except RecsysError as error:
         errors.print(f"error: {error}", style="red", soft_wrap=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -10,13 +13,14 @@ import typer
 
 from recsys.archive import Archive
 from recsys.cli.output import errors, results, settings_for_command
-from recsys.errors import InputFileError
+from recsys.errors import InputFileError, LockHeld
 from recsys.importer import import_file
 from recsys.input_files import Columns, PurchaseFile
 from recsys.progress import ProgressReporter
 from recsys.publisher import Pace, Publisher, publish_paced, read_in_time_order
+from recsys.settings import Settings
 from recsys.storage import Storage
-from recsys.store import open_store
+from recsys.store import HeldLock, Store, open_store
 
 File = Annotated[Path, typer.Argument(help="A .parquet or .csv file of purchases.", metavar="FILE")]
 UserColumn = Annotated[str, typer.Option("--user-id-column", metavar="NAME", help="Column with the user id.")]
@@ -43,6 +47,7 @@ NegativeReturns = Annotated[
     bool, typer.Option("--negative-returns", help="Read a negative quantity as a return; else such rows are rejected.")
 ]
 Encoding = Annotated[str, typer.Option("--encoding", metavar="NAME", help="Encoding of a CSV file.")]
+Delimiter = Annotated[str, typer.Option("--delimiter", metavar="C", help="Between the fields of a CSV file.")]
 Rejects = Annotated[
     Path | None,
     typer.Option("--rejects", metavar="PATH", help="Where rejected rows go; default FILE.rejects.csv in this folder."),
@@ -62,6 +67,7 @@ def import_command(
     timestamp_format: TimestampFormat = "",
     negative_returns: NegativeReturns = False,
     encoding: Encoding = "utf8",
+    delimiter: Delimiter = ",",
     rejects: Rejects = None,
 ) -> None:
     """Put a history straight into archive and Redis: a shop's first day.
@@ -71,21 +77,27 @@ def import_command(
     """
     columns = Columns(
         user_id_column, item_id_column, quantity_column, timestamp_column, price_column, event_id_column, type_column,
-        timezone, timestamp_format, negative_returns, encoding,
+        timezone, timestamp_format, negative_returns, encoding, delimiter,
     )  # fmt: skip
     settings = settings_for_command()
     purchases = PurchaseFile(file, columns)
-    rejects_path = rejects or Path(f"{file.stem}.rejects.csv")
+    rejects_path = _rejects_path(file, rejects)
     with open_store(settings) as store:
         store.connection.check()
-        outcome = import_file(
-            purchases,
-            Archive(Storage(settings.data_dir)),
-            store.users,
-            rejects=rejects_path,
-            progress=ProgressReporter(console=errors),
-            clock=lambda: datetime.now(UTC),
-        )
+        try:
+            with _lock(settings, store) as lock:
+                outcome = import_file(
+                    purchases,
+                    Archive(Storage(settings.data_dir)),
+                    store.users,
+                    rejects=rejects_path,
+                    progress=ProgressReporter(console=errors),
+                    clock=lambda: datetime.now(UTC),
+                    before_write=lock.ensure_held,
+                )
+        except KeyboardInterrupt:
+            errors.print("interrupted; the same command completes the import, nothing is counted twice")
+            raise typer.Exit(130) from None
     results.print(f"{outcome.accepted:,} rows imported: {outcome.applied:,} new, {outcome.duplicates:,} known before")
     _print_rejected(outcome.rejected, rejects_path)
     if outcome.applied:
@@ -112,6 +124,7 @@ def publish_command(
     timestamp_format: TimestampFormat = "",
     negative_returns: NegativeReturns = False,
     encoding: Encoding = "utf8",
+    delimiter: Delimiter = ",",
     rejects: Rejects = None,
 ) -> None:
     """Publish a file's purchases to Kafka, oldest first.
@@ -122,16 +135,44 @@ def publish_command(
         raise InputFileError("--rate and --speedup exclude each other; give one of them")
     columns = Columns(
         user_id_column, item_id_column, quantity_column, timestamp_column, price_column, event_id_column, type_column,
-        timezone, timestamp_format, negative_returns, encoding,
+        timezone, timestamp_format, negative_returns, encoding, delimiter,
     )  # fmt: skip
     settings = settings_for_command()
-    rejects_path = rejects or Path(f"{file.stem}.rejects.csv")
+    rejects_path = _rejects_path(file, rejects)
     events, rejected = read_in_time_order(PurchaseFile(file, columns), rejects_path)
     progress = ProgressReporter(console=errors)
-    with Publisher(settings.kafka) as publisher, progress.stage("publish", len(events)) as advance:
-        publish_paced(publisher, events, Pace(rate, speedup), advance)
+    publisher = Publisher(settings.kafka)
+    try:
+        with publisher, progress.stage("publish", len(events)) as advance:
+            publish_paced(publisher, events, Pace(rate, speedup), advance)
+    except KeyboardInterrupt:
+        errors.print(f"interrupted; {publisher.delivered:,} of {len(events):,} events, the oldest, are published")
+        raise typer.Exit(130) from None
     results.print(f"{publisher.delivered:,} events published to {settings.kafka.topic}")
     _print_rejected(rejected, rejects_path)
+
+
+@contextmanager
+def _lock(settings: Settings, store: Store) -> Iterator[HeldLock]:
+    """Hold the lock on the archive, waiting while a trainer's round or another import has it."""
+    with ExitStack() as stack:
+        lock, said = None, False
+        while lock is None:
+            try:
+                lock = stack.enter_context(store.trainer.lock(ttl_s=settings.trainer.lock_ttl_s))
+            except LockHeld as error:
+                if not said:
+                    errors.print(f"waiting: {error}")
+                    said = True
+                time.sleep(1.0)
+        yield lock
+
+
+def _rejects_path(file: Path, rejects: Path | None) -> Path:
+    path = rejects or Path(f"{file.stem}.rejects.csv")
+    if path.resolve() == file.resolve():
+        raise InputFileError(f"--rejects: {path} is the input itself; choose another place")
+    return path
 
 
 def _print_rejected(count: int, path: Path) -> None:

@@ -62,7 +62,7 @@ def _await(store: Store, request: int) -> dict[str, Any]:
             _, finished = store.trainer.requests()
             status = store.trainer.status()
             if finished >= request:
-                return status
+                return store.trainer.outcome()
             if not store.trainer.is_alive():
                 raise NoTrainer("the trainer went away during the round; its next round starts over")
             if status.get("state") == "running":

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 
 from rich.console import Console
 
 from recsys.settings import Settings, load_settings
 
-results = Console(highlight=False, markup=False)
+_WIDTH_ELSEWHERE = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+results = Console(highlight=False, markup=False, width=_WIDTH_ELSEWHERE)
 errors = Console(stderr=True, highlight=False, markup=False)
 
 

@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import typer
+from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
 from recsys.cli.output import results, settings_for_command
-from recsys.errors import InputFileError
+from recsys.errors import InputFileError, MalformedEvent
+from recsys.events import Identifier
 from recsys.history import History
 from recsys.store import open_store
 
@@ -32,6 +34,12 @@ def show_command(
 ) -> None:
     """Show a user's history, newest first, and list, best first."""
     settings = settings_for_command()
+    try:
+        TypeAdapter(Identifier).validate_python(user_id)
+    except ValidationError:
+        raise MalformedEvent(
+            f"{user_id[:40]!r} can be no user id: 1 to 256 characters, no control characters"
+        ) from None
     titles = _read_titles(items) if items else {}
     with open_store(settings) as store:
         state = store.users.read([user_id])[user_id]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 import threading
 from contextlib import ExitStack
@@ -32,6 +33,8 @@ _ADDRESSES = ("RECSYS_KAFKA__BOOTSTRAP_SERVERS", "RECSYS_REDIS__URL", "RECSYS_DA
 
 def run_demo(*, keep: bool) -> None:
     """Run the demo; with ``keep``, leave its services running until Ctrl-C."""
+    # Whatever ends the demo, everything that it started ends with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console(highlight=False, markup=False, width=None if os.environ.get("COLUMNS") else _width())
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recsys-demo-")))

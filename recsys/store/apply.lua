@@ -111,17 +111,57 @@ local function before(a, b)
   return #a < #b
 end
 
+-- The items of a full history by time, oldest on top: a binary heap of {timestamp, item}, made when first needed.
+-- Outdated pairs stay in it and are passed over.
+local heap = nil
+
+local function older(a, b)
+  return a[1] < b[1] or (a[1] == b[1] and before(a[2], b[2]))
+end
+
+local function sift_down(at)
+  while true do
+    local child = 2 * at
+    if child > #heap then return end
+    if child < #heap and older(heap[child + 1], heap[child]) then child = child + 1 end
+    if not older(heap[child], heap[at]) then return end
+    heap[at], heap[child] = heap[child], heap[at]
+    at = child
+  end
+end
+
+local function push(timestamp, item)
+  local at = #heap + 1
+  heap[at] = {timestamp, item}
+  while at > 1 and older(heap[at], heap[math.floor(at / 2)]) do
+    local parent = math.floor(at / 2)
+    heap[at], heap[parent] = heap[parent], heap[at]
+    at = parent
+  end
+end
+
 local function evict_oldest()
-  read_all()
-  local oldest, oldest_time = nil, nil
-  for item, entry in pairs(entries) do
-    if entry and (oldest == nil or entry[2] < oldest_time or (entry[2] == oldest_time and before(item, oldest))) then
-      oldest, oldest_time = item, entry[2]
+  if not heap then
+    read_all()
+    heap = {}
+    for item, entry in pairs(entries) do
+      if entry then heap[#heap + 1] = {entry[2], item} end
+    end
+    for at = math.floor(#heap / 2), 1, -1 do sift_down(at) end
+  end
+  while true do
+    local timestamp, item = heap[1][1], heap[1][2]
+    heap[1] = heap[#heap]
+    heap[#heap] = nil
+    if #heap > 0 then sift_down(1) end
+    local entry = entries[item]
+    if entry and entry[2] == timestamp then
+      entries[item] = false
+      touched[item] = true
+      item_count = item_count - 1
+      return
     end
   end
-  entries[oldest] = false
-  touched[oldest] = true
-  item_count = item_count - 1
 end
 
 local applied, duplicates, forgotten = 0, 0, false
@@ -135,13 +175,15 @@ for _, event in ipairs(events) do
   else
     applied = applied + 1
     if item == '' then
+      -- What was applied from other sources stays recognized. Of this source only what came before it does: should
+      -- later offsets have been applied already (the stream is read again), they are erased here and count again.
       for seen_source, positions in pairs(seen) do
-        if #positions > 0 then raise_floor(seen_source, positions[#positions - 1]) end
+        if seen_source ~= source and #positions > 0 then raise_floor(seen_source, positions[#positions - 1]) end
       end
       raise_floor(source, offset)
       seen, known, seen_count, seen_changed = {}, {}, 0, true
       redis.call('DEL', history_key, recs_key)
-      entries, touched, complete, item_count = {}, {}, true, 0
+      entries, touched, complete, item_count, heap = {}, {}, true, 0, nil
       forgotten = true
     else
       forgotten = false
@@ -155,6 +197,7 @@ for _, event in ipairs(events) do
         item_count = item_count + 1
       end
       touched[item] = true
+      if heap then push(entries[item][2], item) end
       if item_count > max_items then evict_oldest() end
     end
   end

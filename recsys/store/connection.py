@@ -32,9 +32,11 @@ class Connection:
                 url,
                 socket_timeout=settings.timeout_s,
                 socket_connect_timeout=settings.timeout_s,
-                retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), retries=2),
+                retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), retries=1),
                 protocol=2,
             )
+            pool = self.client.connection_pool
+            pool.connection_class(**pool.connection_kwargs)  # refuses options that it does not know; connects nowhere
         except (ValueError, TypeError) as error:
             raise SettingsError(f"RECSYS_REDIS__URL: {self._shown} is not a Redis URL: {error}") from None
         self._scripts: dict[str, tuple[str, str]] = {}
@@ -64,7 +66,10 @@ class Connection:
             When it is too old or a replica.
         """
         with self.errors_translated():
-            info: dict[str, Any] = self.client.info()
+            try:
+                info: dict[str, Any] = self.client.info()
+            except redis.ResponseError as error:
+                raise StoreUnsuitable(f"Redis at {self._shown}: {error}") from error
         version = str(info.get("redis_version", "0"))
         if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_VERSION:
             raise StoreUnsuitable(f"Redis at {self._shown} is version {version}; 6.2 or newer is needed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,8 @@ from recsys.refresh import RankedList
 from recsys.store.connection import Connection
 from recsys.store.keys import Keys
 from recsys.store.users import ModelStamp, json_time, ranked_items
+
+log = logging.getLogger(__name__)
 
 
 class ModelPointer(BaseModel):
@@ -44,7 +47,7 @@ class SharedStore:
 
     def model_pointer(self) -> ModelPointer | None:
         """Return the pointer to the live model, None before the first publication."""
-        value = self._pointer_value()
+        value = self.model_pointer_value()
         if not value:
             return None
         try:
@@ -52,10 +55,21 @@ class SharedStore:
         except ValidationError as error:
             raise InvalidModel(f"the pointer in {self._keys.model} is damaged: {error.errors()[0]['msg']}") from None
 
-    def move_model_pointer(self, version: str, uri: str, manifest_sha256: str, *, at: datetime) -> ModelPointer | None:
-        """Point at another model and return the new pointer; None if another process moved it meanwhile."""
-        seen = self._pointer_value()
-        previous = orjson.loads(seen).get("sequence", 0) if seen else 0
+    def model_pointer_value(self) -> bytes:
+        """Return the pointer as it is stored, for `move_model_pointer`; empty if there is none."""
+        with self._connection.errors_translated():
+            value: bytes | None = self._connection.client.get(self._keys.model)  # type: ignore[assignment]
+        return value or b""
+
+    def move_model_pointer(
+        self, version: str, uri: str, manifest_sha256: str, *, seen: bytes, at: datetime
+    ) -> ModelPointer | None:
+        """Point at another model and return the new pointer; None if another process has moved it since ``seen``."""
+        try:
+            previous = ModelPointer.model_validate_json(seen).sequence if seen else 0
+        except ValidationError:
+            log.warning("the pointer in %s was damaged and is replaced", self._keys.model)
+            previous = 0
         pointer = ModelPointer(
             version=version,
             # Seconds since 1970 unless the last one is ahead: a lost pointer must not bring the sequence back,
@@ -67,14 +81,9 @@ class SharedStore:
         )
         value = orjson.dumps(pointer.model_dump())
         moved = self._connection.run_script("point", [((self._keys.model,), (seen, value))])[0]
-        if moved or self._pointer_value() == value:  # moved by a first try whose reply was lost
+        if moved or self.model_pointer_value() == value:  # moved by a first try whose reply was lost
             return pointer
         return None
-
-    def _pointer_value(self) -> bytes:
-        with self._connection.errors_translated():
-            value: bytes | None = self._connection.client.get(self._keys.model)  # type: ignore[assignment]
-        return value or b""
 
     def hidden(self) -> frozenset[str]:
         """Return the items never to be recommended."""

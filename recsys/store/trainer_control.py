@@ -42,7 +42,7 @@ class HeldLock:
         except redis.RedisError as error:
             raise StoreUnavailable(f"cannot tell whether the trainer's lock is still held: {error}") from error
         if not held:
-            raise LockLost("the trainer's lock expired during the round; nothing more is published from it")
+            raise LockLost("the lock expired during the work; nothing more is written")
 
     def release(self) -> None:
         """Give the lock back; one that cannot be given back expires."""
@@ -73,7 +73,7 @@ class TrainerControl:
         lock = Lock(self._connection.client, self._keys.trainer_lock, timeout=ttl_s, blocking=False, thread_local=False)
         with self._connection.errors_translated():
             if not lock.acquire():
-                raise LockHeld("another trainer is at work (its lock expires by itself if it died)")
+                raise LockHeld("another trainer or import is at work (if it died, its lock expires by itself)")
         held = HeldLock(lock, ttl_s)
         try:
             yield held
@@ -111,7 +111,8 @@ class TrainerControl:
         with self._connection.errors_translated():
             pipeline = self._connection.client.pipeline(transaction=True)
             pipeline.set(self._keys.trainer_status, orjson.dumps(status))
-            pipeline.hset(self._keys.trainer_requests, "finished", str(request))
+            outcome: dict[Any, Any] = {"finished": str(request), "outcome": orjson.dumps(status)}
+            pipeline.hset(self._keys.trainer_requests, mapping=outcome)
             pipeline.execute()
 
     def write_status(self, status: Mapping[str, Any]) -> None:
@@ -119,8 +120,14 @@ class TrainerControl:
         with self._connection.errors_translated():
             self._connection.client.set(self._keys.trainer_status, orjson.dumps(status))
 
+    def outcome(self) -> dict[str, Any]:
+        """Return how the newest finished round ended; empty before the first."""
+        with self._connection.errors_translated():
+            value = self._connection.client.hget(self._keys.trainer_requests, "outcome")
+        return dict(orjson.loads(value)) if value else {}
+
     def status(self) -> dict[str, Any]:
-        """Return how far the round is, or how the last one ended; empty before the first."""
+        """Return how far the newest round is, or how it ended; empty before the first."""
         with self._connection.errors_translated():
             value = self._connection.client.get(self._keys.trainer_status)
         return dict(orjson.loads(value)) if value else {}

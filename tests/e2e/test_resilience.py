@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from recsys.demo.services import find_redis_server, free_port
+from recsys.refresh import RankedList
 from recsys.settings import Settings
-from recsys.store import Store, open_store
-from tests.planted import event_json, item_name, owned_by
+from recsys.store import ModelStamp, Store, UserList, open_store
+from tests.planted import event_json, item_name, list_of, owned_by, write_history
 from tests.services import Shop, running, wait_until
 from tests.stream import await_records, publish
 
 pytestmark = pytest.mark.kafka
 
+NOW = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)
 USERS = [f"user-{n}" for n in range(40)]
 EXPECTED = {item_name(n % 4, n % 20): 2.0 for n in range(20)}
 
@@ -88,3 +92,55 @@ def test_wrong_setting_ends_each_service_with_one_line(shop: Shop) -> None:
         done = shop.run(*module, expect=2, RECSYS_RANKING__N="many")
         assert len(done.stderr.strip().splitlines()) == 1
         assert "RECSYS_RANKING__N" in done.stderr
+
+
+def test_consumer_with_an_older_model_than_the_list_goes_on_at_once(shop: Shop, settings: Settings) -> None:
+    write_history(shop.folder / "history.csv")
+    shop.recsys("import", "history.csv")
+    shop.run("trainer", "--once")
+    with open_store(settings) as store:
+        state = store.users.read(["user-1"])["user-1"]
+        far_ahead = ModelStamp("a-newer-one", 2**40)
+        store.users.publish([UserList("user-1", state.revision, RankedList(("x",), (1.0,)))], far_ahead, at=NOW)
+        consumer = shop.start_consumer()
+        consumer.await_assigned()
+        publish(shop, [("user-1", event_json("user-1", item_name(0, 0))), ("new", event_json("new", item_name(0, 1)))])
+        wait_until(lambda: list_of(store, "new"), "others are served")
+        wait_until(lambda: consumer.metrics().get("lists_rejected_total") == 1, "the older list is turned away")
+        assert (list_of(store, "user-1") or {})["model"] == "a-newer-one"
+
+
+def test_round_that_was_cut_off_is_made_good_at_the_next_start(shop: Shop, settings: Settings) -> None:
+    write_history(shop.folder / "history.csv")
+    shop.recsys("import", "history.csv")
+    shop.run("trainer", "--once")
+    with open_store(settings) as store:
+        before = store.shared.model_pointer()
+        store.trainer.write_status({"state": "failed", "error": "the trainer was stopped"})
+        trainer = shop.start_trainer()
+        wait_until(lambda: store.shared.model_pointer() != before, "a round at once, though the model is young")
+        wait_until(lambda: store.trainer.status().get("state") == "succeeded", "it is completed")
+        assert trainer.stop() == 0
+
+
+def test_trainer_stops_at_once_while_redis_is_away(shop: Shop) -> None:
+    trainer = shop.start_trainer(RECSYS_REDIS__URL="redis://127.0.0.1:1/0")
+    wait_until(lambda: "waiting: Redis at redis://127.0.0.1:1/0" in trainer.said(), "the log says what is missing")
+    assert trainer.stop() == 0
+
+
+def test_second_import_waits_for_the_lock_on_the_archive(shop: Shop, settings: Settings) -> None:
+    write_history(shop.folder / "history.csv")
+    with open_store(settings) as store:
+        with store.trainer.lock(ttl_s=60):
+            log = shop.folder / "import.log"
+            command = [sys.executable, "-m", "recsys", "import", str(shop.folder / "history.csv")]
+            process = shop.stack.enter_context(running(command, log, shop.environment))
+            wait_until(lambda: "waiting: another trainer or import is at work" in log.read_text(), "it says so")
+        assert process.wait(timeout=60) == 0
+        assert store.users.read(["user-1"])["user-1"].revision > 0
+
+
+def test_no_trainer_once_while_another_is_at_work(shop: Shop, settings: Settings) -> None:
+    with open_store(settings) as store, store.trainer.lock(ttl_s=60):
+        assert "another trainer or import is at work" in shop.run("trainer", "--once", expect=1).stderr

@@ -151,3 +151,57 @@ def test_config_shows_values_and_sources_and_masks_secrets(recsys: Command, tmp_
     assert rows["RECSYS_REDIS__PREFIX"][2] == "environment"
     assert "SASL_SSL" in output
     assert "hunter2" not in output
+
+
+def test_import_writes_a_lost_part_of_the_archive_again(recsys: Command, own_store: Store, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(
+        "user_id,item_id,timestamp\n" + "".join(f"u{n % 9},item-{n % 50},2026-01-01\n" for n in range(100))
+    )
+    recsys("import", "rows.csv")
+    (segment,) = (tmp_path / "data" / "archive").rglob("*.parquet")
+    rows = pd.read_parquet(segment)
+    segment.unlink()
+    assert "100 rows imported: 0 new, 100 known before" in recsys("import", "rows.csv").stdout
+    (again,) = (tmp_path / "data" / "archive").rglob("*.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(again), rows)
+    assert sum(quantities(own_store, "u0").values()) == 12
+
+
+def test_input_is_never_overwritten_by_its_rejects(recsys: Command, tmp_path: Path) -> None:
+    text = "user_id,item_id,timestamp\n1,2,never\n"
+    (tmp_path / "rows.csv").write_text(text)
+    assert "is the input itself" in recsys("import", "rows.csv", "--rejects", "rows.csv", expect=1).stderr
+    assert (tmp_path / "rows.csv").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"RECSYS_KAFKA__LIBRDKAFKA": '{"nonsense": 1}'}, "RECSYS_KAFKA__LIBRDKAFKA: No such configuration property"),
+        ({"RECSYS_REDIS__URL": "redis://localhost/0?foo=bar"}, "RECSYS_REDIS__URL"),
+        ({"RECSYS_REDIS__URL": "redis://localhost/abc"}, "must be a number"),
+        ({"RECSYS_REDIS__URL": "http://localhost"}, "must start with redis://"),
+        ({"RECSYS_KAFKA__TOPIC": "bad topic!"}, "RECSYS_KAFKA__TOPIC"),
+        ({"RECSYS_KAFKA__GROUP_ID": ""}, "RECSYS_KAFKA__GROUP_ID"),
+    ],
+)
+def test_setting_that_a_library_refuses_is_named(
+    recsys: Command, tmp_path: Path, settings: dict[str, str], said: str
+) -> None:
+    (tmp_path / "good.csv").write_text("user_id,item_id,timestamp\n1,2,2026-01-01\n")
+    command = ("publish", "good.csv") if "KAFKA" in next(iter(settings)) else ("show", "1")
+    error = recsys(*command, expect=2, **settings).stderr
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_delimiter_can_be_chosen_and_is_hinted_at(recsys: Command, own_store: Store, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("user_id;item_id;timestamp\n1;A;2026-01-01\n")
+    assert "--delimiter" in recsys("import", "rows.csv", expect=1).stderr
+    recsys("import", "rows.csv", "--delimiter", ";")
+    assert quantities(own_store, "1") == {"A": 1}
+
+
+def test_wrong_time_format_is_one_error_not_a_rejected_file(recsys: Command, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("user_id,item_id,timestamp\n1,A,2026-01-01\n")
+    assert "--timestamp-format" in recsys("import", "rows.csv", "--timestamp-format", "%Q", expect=1).stderr

@@ -18,19 +18,35 @@ NOW = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)
 
 def test_pointer_moves_and_its_sequence_grows_whatever_the_clock_says(store: Store) -> None:
     assert store.shared.model_pointer() is None
-    first = store.shared.move_model_pointer("v1", "/models/v1", "aa", at=NOW)
-    second = store.shared.move_model_pointer("v2", "/models/v2", "bb", at=datetime(2001, 1, 1, tzinfo=UTC))
+    first = store.shared.move_model_pointer("v1", "/models/v1", "aa", seen=b"", at=NOW)
+    second = store.shared.move_model_pointer(
+        "v2", "/models/v2", "bb", seen=store.shared.model_pointer_value(), at=datetime(2001, 1, 1, tzinfo=UTC)
+    )
     assert first is not None
     assert second is not None
     assert second.sequence > first.sequence
     assert store.shared.model_pointer() == second
 
 
+def test_pointer_that_someone_else_moved_stays(store: Store) -> None:
+    seen = store.shared.model_pointer_value()
+    theirs = store.shared.move_model_pointer("v1", "/models/v1", "aa", seen=seen, at=NOW)
+    assert store.shared.move_model_pointer("v2", "/models/v2", "bb", seen=seen, at=NOW) is None
+    assert store.shared.model_pointer() == theirs
+
+
+def test_damaged_pointer_is_replaced(store: Store) -> None:
+    store.connection.client.set(store.shared._keys.model, b"garbage")
+    seen = store.shared.model_pointer_value()
+    pointer = store.shared.move_model_pointer("v1", "/models/v1", "aa", seen=seen, at=NOW)
+    assert store.shared.model_pointer() == pointer
+
+
 def test_lost_pointer_does_not_bring_the_sequence_back(store: Store) -> None:
-    first = store.shared.move_model_pointer("v1", "/models/v1", "aa", at=datetime.now(UTC))
+    first = store.shared.move_model_pointer("v1", "/models/v1", "aa", seen=b"", at=datetime.now(UTC))
     store.connection.client.delete(store.shared._keys.model)
     wait_until(lambda: first is not None and int(time.time()) > first.sequence, "a second has passed")
-    again = store.shared.move_model_pointer("v2", "/models/v2", "bb", at=datetime.now(UTC))
+    again = store.shared.move_model_pointer("v2", "/models/v2", "bb", seen=b"", at=datetime.now(UTC))
     assert first is not None
     assert again is not None
     assert again.sequence > first.sequence

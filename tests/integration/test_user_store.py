@@ -117,6 +117,16 @@ def test_forget_erases_everything_and_earlier_events_do_not_come_back(store: Sto
     assert entries(store) == {"z": (1, 0)}
 
 
+def test_reading_the_stream_again_past_a_forget_brings_back_what_came_after_it(store: Store) -> None:
+    stream = [placed(0, event("a")), placed(1, Event(user_id="u", type=EventType.FORGET, timestamp=0))]
+    stream += [placed(2, event("b", event_id="x")), placed(3, event("c"))]
+    store.users.apply({"u": stream[2:]})  # the group once skipped the beginning
+    for one in stream:
+        store.users.apply({"u": [one]})
+    assert entries(store) == {"b": (1, 0), "c": (1, 0)}
+    assert store.users.apply({"u": stream})["u"].applied == 0
+
+
 def test_full_history_loses_its_oldest_item(store: Store) -> None:
     store.users.apply({"u": [placed(n, event(f"item-{n}", at=10 - n)) for n in range(MAX_ITEMS + 2)]})
     assert sorted(entries(store)) == [f"item-{n}" for n in range(MAX_ITEMS)]

@@ -418,3 +418,28 @@ def test_a_crash_between_two_segments_with_forgets_forgets_neither(tmp_path: Pat
         Archive(CrashingStorage(str(tmp_path), 1)).erase_forgotten()
     archive.erase_forgotten()
     assert rows(archive) == {first: [], second: []}
+
+
+def test_rows_that_two_writers_wrote_count_once(tmp_path: Path) -> None:
+    archive = Archive(Storage(str(tmp_path)))
+    events = [make_event(user_id="u", item_id=f"item-{n}") for n in range(6)]
+    archive.write(Segment("r1", "topic", 0, 0, 3), list(enumerate(events))[:4])
+    archive.write(Segment("r2", "topic", 0, 2, 5), list(enumerate(events))[2:])
+    archive.write(Segment("r2", "topic", 1, 2, 3), [(2, make_event(user_id="u", item_id="other partition"))])
+    interactions, count = archive.interactions()
+    assert count == 7
+    assert interactions.quantities.sum() == 7
+    assert interactions.quantities.max() == 1
+
+
+def test_gaps_between_segments_are_found(tmp_path: Path) -> None:
+    archive = Archive(Storage(str(tmp_path)))
+    for segment in (
+        Segment("r1", "topic", 0, 5, 9),
+        Segment("r2", "topic", 0, 12, 14),
+        Segment("r1", "import-abc", 0, 101, 200),
+        Segment("r1", "topic", 1, 0, 3),
+        Segment("r2", "topic", 1, 4, 4),
+    ):
+        archive.write(segment, [])
+    assert archive.gaps() == [("import-abc", 0, 1, 100), ("topic", 0, 10, 11)]

@@ -466,7 +466,7 @@ def test_the_rejects_file_holds_row_reason_and_values(tmp_path: Path) -> None:
         header, *lines = csv.reader(written)
     assert header == ["row", "reason", "values"]
     assert sorted(lines) == [
-        ["2", "user_id: Field required", "user_id=None; item_id=é; timestamp=2026-01-01"],
+        ["2", "user_id: is required", "user_id=None; item_id=é; timestamp=2026-01-01"],
         ["3", "the line has 2 columns, the header 3", "line=u,b"],
     ]
 
