@@ -52,7 +52,7 @@ def kafka_server() -> Iterator[KafkaServer]:
         yield KafkaServer(address, True, f"the Kafka at {address}, from RECSYS_TEST_KAFKA")
         return
     try:
-        jars = _kafka_jars()
+        jars = kafka_jars()
     except (OSError, subprocess.CalledProcessError) as error:
         if IN_CI:
             raise RuntimeError(f"real Kafka is required in CI but cannot be had: {error}") from error
@@ -63,7 +63,7 @@ def kafka_server() -> Iterator[KafkaServer]:
         yield KafkaServer(address, True, "Apache Kafka 4.1.1, started for these tests")
 
 
-def _kafka_jars() -> Path:
+def kafka_jars() -> Path:
     """Fetch the broker's jars with Maven, once."""
     java = subprocess.run(["java", "-version"], capture_output=True, text=True, check=True)
     version = re.search(r'version "(\d+)', java.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -11,10 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recsys.settings import Settings
+from recsys.kafka import describe_topic
+from recsys.settings import KafkaSettings, Settings
 from recsys.store import open_store
 from tests.planted import list_of, owned_by, write_history
-from tests.services import IN_CI, PROJECT, Shop, wait_until
+from tests.services import IN_CI, PROJECT, Shop, apache_kafka, kafka_jars, wait_until
 
 README = (PROJECT / "README.md").read_text()
 
@@ -77,6 +79,27 @@ def run_block(shop: Shop, language: str, code: str) -> str:
     done = subprocess.run(command, cwd=shop.folder, env=shop.environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def test_topics_of_the_readme_are_created_as_written(tmp_path: Path) -> None:
+    """Kafka's own script, here in front of Kafka's own class."""
+    try:
+        jars = kafka_jars()
+    except (OSError, subprocess.CalledProcessError) as error:
+        if IN_CI:
+            raise
+        pytest.skip(f"no Apache Kafka here: {error}")
+    script = tmp_path / "kafka-topics.sh"
+    script.write_text(f'#!/bin/sh\nexec java -cp "{jars}/*" org.apache.kafka.tools.TopicCommand "$@"\n')
+    script.chmod(0o755)
+    code = next(code for language, code in blocks() if language == "console" and "kafka-topics.sh" in code)
+    with apache_kafka(jars) as address:
+        environment = {
+            **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "RECSYS_KAFKA__BOOTSTRAP_SERVERS": address,
+        }  # fmt: skip
+        subprocess.run(["bash", "-euo", "pipefail", "-c", code], env=environment, check=True, timeout=120)
+        for topic in ("purchases", "purchases.dlq"):
+            assert len(describe_topic(KafkaSettings(bootstrap_servers=address), topic).partitions) == 12
 
 
 def test_two_commands_of_the_readme_exist() -> None:

@@ -144,3 +144,15 @@ def test_second_import_waits_for_the_lock_on_the_archive(shop: Shop, settings: S
 def test_no_trainer_once_while_another_is_at_work(shop: Shop, settings: Settings) -> None:
     with open_store(settings) as store, store.trainer.lock(ttl_s=60):
         assert "another trainer or import is at work" in shop.run("trainer", "--once", expect=1).stderr
+
+
+def test_newer_rebalance_protocol_serves_as_well(shop: Shop, settings: Settings) -> None:
+    protocol = {"RECSYS_KAFKA__GROUP_PROTOCOL": "consumer", "RECSYS_KAFKA__LIBRDKAFKA": "{}"}
+    first, second = shop.start_consumer(**protocol), shop.start_consumer(**protocol)
+    for consumer in (first, second):
+        consumer.await_assigned()
+    publish(shop, load(0, 40))
+    with open_store(settings) as store:
+        wait_until(lambda: everyone_has_everything(store), "every event counted once")
+    assert first.stop() == 0
+    assert second.stop() == 0
