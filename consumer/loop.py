@@ -102,6 +102,7 @@ class Loop:
                 self._metrics.partitions.set(len(self._assignment.partitions))
         except Stopped:
             log.info("stopped while waiting; the records at hand will be read again")
+        # Not left to the rebalance that close() brings: a clean stop shall leave nothing to be read twice.
         commit_now(self._consumer)
 
     # poll ------------------------------------------------------------------------------------------------------
@@ -133,7 +134,8 @@ class Loop:
             elif problem.code() in _LOST:
                 raise OffsetsLost(
                     f"{location(message)}: the next offset is no longer in the topic ({problem.str()}); to go on from "
-                    f"the oldest record left: kafka-consumer-groups.sh --reset-offsets --to-earliest "
+                    f"the oldest record left: kafka-consumer-groups.sh --bootstrap-server "
+                    f"{self._settings.kafka.bootstrap_servers} --reset-offsets --to-earliest "
                     f"--group {self._settings.kafka.group_id} --topic {self._settings.kafka.topic} --execute"
                 )
             elif problem.fatal():
