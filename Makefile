@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo test check format lock clean
+.PHONY: help demo test faults check format lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -22,6 +22,10 @@ demo: .venv/installed  ## Play a grocer's December live; ARGS=--keep leaves ever
 test: .venv/installed  ## Run every test; ARGS go to pytest
 	$(BIN)/python -m pytest $(ARGS)
 
+faults: .venv/installed  ## Break everything, over and over, and write docs/guarantees.md (hours)
+	RECSYS_TEST_FAULTS=full RECSYS_TEST_FAULTS_RESULTS=$(CURDIR)/.faults.jsonl $(BIN)/python -m pytest tests/faults --timeout=7200 $(ARGS)
+	$(BIN)/python -m tests.faults.guarantees .faults.jsonl
+
 check: .venv/installed  ## Lint, format, types, layers, compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,4 +43,4 @@ lock:  ## Pin all dependencies anew
 	rm -rf .venv-lock
 
 clean:  ## Remove everything that make made
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf .venv .faults.jsonl .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import sys
 import threading
 import time
+from functools import partial
 
+from confluent_kafka import Consumer
 from prometheus_client import start_http_server
 
 from consumer.dead_letters import DeadLetters
 from consumer.loop import Loop
 from consumer.rebalance import Assignment, close
 from consumer.stats import StatsLog
-from recsys.errors import OffsetsLost, RecsysError, SettingsError, StoreUnavailable, StreamUnavailable, TopicMissing
-from recsys.kafka import Topic, create_topic_if_missing, describe_topic, open_consumer
+from recsys.errors import OffsetsLost, RecsysError, SettingsError, StoreError, StreamUnavailable, TopicMissing
+from recsys.kafka import Topic, TopicWatch, create_topic_if_missing, describe_topic, open_consumer
 from recsys.live_model import LiveModel
+from recsys.positions import start_offsets
+from recsys.readiness import until_ready
 from recsys.settings import Settings, load_settings
 from recsys.store import Store, open_store
 from recsys.telemetry import ConsumerMetrics, configure_logging
+from recsys.wall_clock import started_again_if_set_back
 
 log = logging.getLogger("consumer")
 _RETRY_S = 1.0
@@ -41,9 +47,11 @@ def main() -> int:
         _serve_metrics(settings, metrics)
         with open_store(settings) as store:
             live = LiveModel(store.shared, poll_s=settings.consumer.model_poll_s, on_refused=metrics.refused_models.inc)
-            with live.followed(), StatsLog(metrics, interval_s=settings.consumer.stats_interval_s):
+            stats = StatsLog(metrics, interval_s=settings.consumer.stats_interval_s)
+            with started_again_if_set_back(), live.followed(), stats:
                 while not stop.is_set():
                     _consume(settings, store, live, metrics, stop)
+                    gc.collect()  # the traceback of an error may hold the old client, with its sockets, in a cycle
     except RecsysError as error:
         log.error("%s", error)
         return 2 if isinstance(error, SettingsError) else 1
@@ -61,46 +69,42 @@ def _serve_metrics(settings: Settings, metrics: ConsumerMetrics) -> None:
         raise SettingsError(f"RECSYS_CONSUMER__METRICS_PORT: cannot listen on port {port}: {error.strerror}") from None
 
 
-def _await_dependencies(settings: Settings, store: Store, stop: threading.Event) -> Topic | None:
-    """Wait until Redis and the topics are there, saying what is missing."""
-    said = ""
-    while not stop.is_set():
-        try:
-            store.connection.check()
-            topic = describe_topic(settings.kafka, settings.kafka.topic)
-            create_topic_if_missing(settings.kafka, settings.kafka.dead_letters, partitions=len(topic.partitions))
-            return topic
-        except (StoreUnavailable, StreamUnavailable, TopicMissing) as error:
-            if str(error) != said:
-                said = str(error)
-                log.warning("waiting: %s", error)
-            stop.wait(_RETRY_S)
-    return None
+def _ensure_ready(settings: Settings, store: Store, consumer: Consumer) -> Topic:
+    """Return the topic if all is there: Redis that can serve, both topics, and in Redis what the group has written."""
+    store.connection.check()
+    topic = describe_topic(settings.kafka, settings.kafka.topic)
+    create_topic_if_missing(settings.kafka, settings.kafka.dead_letters, partitions=len(topic.partitions))
+    start_offsets(consumer, settings.kafka, topic, store.marks, topic.partitions)
+    return topic
 
 
 def _consume(
     settings: Settings, store: Store, live: LiveModel, metrics: ConsumerMetrics, stop: threading.Event
 ) -> None:
     """Run the loop with one Kafka consumer, until stopped or until that consumer fails."""
-    topic = _await_dependencies(settings, store, stop)
-    if topic is None:
-        return
     consumer = open_consumer(
         settings.kafka,
         settings.kafka.group_id,
         queued_min_messages=20_000,
         queued_max_messages_kbytes=65_536,
         fetch_wait_max_ms=100,
+        topic_metadata_refresh_interval_ms=30_000,  # new partitions are met then
     )
-    assignment = Assignment(settings.kafka, topic)
     started = time.monotonic()
+    store.marks.leave_all()
     try:
-        with DeadLetters(settings.kafka) as dead_letters:
-            Loop(consumer, assignment, store, live, dead_letters, metrics, settings, stop).run()
+        topic = until_ready(partial(_ensure_ready, settings, store, consumer), stop=stop, log=log)
+        if topic is None:
+            return
+        assignment = Assignment(settings.kafka, topic, store.marks)
+        dead_letters = DeadLetters(settings.kafka, partitions=len(topic.partitions))
+        with dead_letters, TopicWatch(settings.kafka, topic) as watch:
+            Loop(consumer, assignment, store, live, dead_letters, watch, metrics, settings, stop).run()
     except OffsetsLost:
         raise
-    except (StreamUnavailable, TopicMissing) as error:
-        log.error("%s; starting again from the committed offsets", error)
+    except (StreamUnavailable, TopicMissing, StoreError) as error:
+        metrics.restarts.inc()
+        log.error("%s; starting again from what is in Redis", error)
         stop.wait(max(0.0, _RETRY_S - (time.monotonic() - started)))
     finally:
         close(consumer)

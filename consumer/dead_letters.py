@@ -3,42 +3,68 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from types import TracebackType
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from recsys.errors import MalformedEvent, StreamError
-from recsys.kafka import location, open_producer, record_timestamp_ms
+from recsys.errors import MalformedEvent, StreamUnavailable
+from recsys.kafka import create_topic_if_missing, location, open_producer, record_timestamp_ms
 from recsys.settings import KafkaSettings
+from recsys.telemetry import RepeatsLeftOut
 
 log = logging.getLogger(__name__)
+log.addFilter(RepeatsLeftOut(every_s=30.0))  # a flood shows each kind of reason, not each record
 _PREFIX = "__recsys.errors."
 _MAX_BYTES = 100_000_000  # the topic sets the limit, not this client
+_MISSING = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, str | bytes | None]]
 
 
 class DeadLetters:
     """Produces to the dead-letter topic.
 
-    At least once: a record's offset may be committed only after `delivered` said so. While the topic is away
-    librdkafka keeps trying, for ever. Use it as a context manager: the producer is made on entry.
+    At least once: a record's offset may be committed only after `confirm` has returned. What is not acknowledged is
+    kept and sent again, for ever. Use it as a context manager: the producer is made on entry.
+
+    Parameters
+    ----------
+    settings : KafkaSettings
+    partitions : int
+        Of the dead-letter topic, should it have to be created again.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, *, partitions: int) -> None:
         self._settings = settings
-        self._failure: str | None = None
+        self._partitions = partitions
+        self._numbers = count()
+        self._letters: dict[int, _Letter] = {}
+        """Not acknowledged yet."""
+        self._unsent: deque[int] = deque()
+        """Of these, those that the producer has not taken yet."""
+        self._refusal: KafkaError | None = None
 
     def __enter__(self) -> DeadLetters:
-        self._producer = open_producer(self._settings, message_timeout_ms=0, linger_ms=0, message_max_bytes=_MAX_BYTES)
+        self._open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._producer.purge()
-        self._producer.flush(1.0)
+        self._close()
 
     def send(self, message: Message, error: MalformedEvent) -> None:
-        """Queue one record with the reason why it is malformed."""
+        """Send one record with the reason why it is malformed, now or when `confirm` is called."""
         headers: list[tuple[str, str | bytes | None]] = _headers(message)
         about = {
             "topic": message.topic() or "",
@@ -52,48 +78,95 @@ class DeadLetters:
         }
         headers.extend((_PREFIX + name, value.encode()) for name, value in about.items())
         log.warning("dead letter: %s: %s", location(message), error.reason)
-        while True:
-            try:
-                self._producer.produce(
-                    self._settings.dead_letters,
-                    value=message.value(),
-                    key=message.key(),
-                    headers=headers,
-                    on_delivery=self._delivered,
-                )
-                return
-            except BufferError:  # the queue is full: let deliveries make room
-                self._producer.poll(0.1)
-            except KafkaException as failure:
-                raise StreamError(self._explained(str(failure.args[0]))) from failure
+        number = next(self._numbers)
+        self._letters[number] = _Letter(message.key(), message.value(), headers)
+        self._unsent.append(number)
+        self._produce_unsent()
 
     def serve(self) -> None:
         """Let the producer report what happened, such as a lost connection; call it now and then."""
         self._producer.poll(0)
 
-    def delivered(self, timeout_s: float) -> bool:
-        """Wait up to ``timeout_s`` and return whether everything sent so far has been acknowledged.
+    def confirm(self, timeout_s: float) -> None:
+        """Return when everything sent so far has been acknowledged; otherwise call it again.
 
         Raises
         ------
-        StreamError
-            When a record can never be delivered; the text says what to do.
+        StreamUnavailable
+            When the topic refuses a record, or ``timeout_s`` has passed. Nothing is lost.
         """
-        left = self._producer.flush(timeout_s)
-        if self._failure is not None:
-            raise StreamError(self._explained(self._failure))
-        return left == 0
+        if self._refusal is not None:
+            self._start_again(self._refusal)
+        until = time.monotonic() + timeout_s
+        while self._letters:
+            self._produce_unsent()
+            self._producer.poll(0.1)
+            if self._refusal is not None:
+                raise StreamUnavailable(self._explained(self._refusal))
+            if self._letters and time.monotonic() > until:
+                raise StreamUnavailable(f"the dead-letter topic {self._settings.dead_letters} does not acknowledge")
 
-    def _explained(self, problem: str) -> str:
-        topic = self._settings.dead_letters
-        return (
-            f"the dead-letter topic {topic} refuses a record: {problem}; make sure that it exists, that this "
-            f"service may write to it, and that its max.message.bytes is 64 KiB above that of {self._settings.topic}"
+    def _open(self) -> None:
+        self._producer = open_producer(
+            self._settings,
+            message_timeout_ms=0,
+            linger_ms=0,
+            message_max_bytes=_MAX_BYTES,
+            topic_metadata_propagation_max_ms=1000,  # a topic that is gone is created again, not waited for
         )
 
-    def _delivered(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None and error.code() != KafkaError._PURGE_QUEUE:
-            self._failure = error.str()
+    def _close(self) -> None:
+        self._producer.purge()
+        self._producer.flush(1.0)
+
+    def _start_again(self, refusal: KafkaError) -> None:
+        """Send all again with a new producer: a refusal may have been the old one's last word on the topic."""
+        if refusal.code() in _MISSING:
+            self._create_topic()
+        self._close()
+        self._open()
+        self._refusal = None
+        self._unsent = deque(self._letters)
+
+    def _create_topic(self) -> None:
+        topic = self._settings.dead_letters
+        try:
+            if create_topic_if_missing(self._settings, topic, partitions=self._partitions):
+                log.warning("the dead-letter topic %s was gone and has been created again", topic)
+        except StreamUnavailable as error:
+            raise StreamUnavailable(f"the dead-letter topic {topic} is gone and cannot be created: {error}") from error
+
+    def _produce_unsent(self) -> None:
+        while self._unsent and self._refusal is None:
+            number = self._unsent[0]
+            letter = self._letters[number]
+            try:
+                self._producer.produce(
+                    self._settings.dead_letters,
+                    value=letter.value,
+                    key=letter.key,
+                    headers=letter.headers,
+                    on_delivery=partial(self._delivered, number),
+                )
+            except BufferError:  # the queue is full: deliveries will make room
+                return
+            except KafkaException as error:
+                self._refusal = error.args[0]
+                return
+            self._unsent.popleft()
+
+    def _delivered(self, number: int, error: KafkaError | None, _: Message) -> None:
+        if error is None:
+            self._letters.pop(number, None)
+        else:
+            self._refusal = error
+
+    def _explained(self, refusal: KafkaError) -> str:
+        return (
+            f"the dead-letter topic {self._settings.dead_letters} refuses a record: {refusal.str()}; make sure that it "
+            f"exists, that this service may write to it, and that its max.message.bytes is 64 KiB above that of "
+            f"{self._settings.topic}"
+        )
 
 
 def _headers(message: Message) -> list[tuple[str, str | bytes | None]]:

@@ -3,11 +3,11 @@
 Delivery: at least once from Kafka, exactly once in effect in Redis. The steps for one batch, in this order:
 
 1. poll     up to `consumer.batch_size` records
-2. decode   each into an event; malformed ones are queued for the dead-letter topic
+2. decode   each into an event; malformed ones are queued for the dead-letter topic, unless they are too many
 3. apply    each user's events to the history in Redis (one call per user, idempotent)
 4. refresh  those users' lists: one solve per user, however many events
 5. publish  each list, unless a fresher one is there (compare-and-set)
-6. commit   once the dead letters are acknowledged: store the offsets, commit them every second or so
+6. commit   once the dead letters are acknowledged: move the marks in Redis, store the offsets, commit them every second
 
 A crash between any two steps makes Kafka deliver the batch again, and steps 3 and 5 recognize it. While Redis or
 the dead-letter topic is away the batch is kept, its partitions are paused, and the step is tried again.
@@ -21,27 +21,32 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
+from consumer.ceiling import Ceiling
+from consumer.commits import Commits
 from consumer.dead_letters import DeadLetters
 from consumer.rebalance import Assignment, commit_now
-from recsys.errors import MalformedEvent, OffsetsLost, StoreError, StreamUnavailable
+from recsys import fail_points
+from recsys.errors import MalformedEvent, OffsetsLost, StoreError, StreamUnavailable, WritesLost
 from recsys.events import decode
-from recsys.kafka import location, record_timestamp_ms, stream_unavailable
+from recsys.kafka import TopicWatch, location, record_timestamp_ms
 from recsys.listing import list_users
 from recsys.live_model import LiveModel
 from recsys.settings import Settings
 from recsys.store import PlacedEvent, PublishOutcome, Store, UserState
 from recsys.telemetry import ConsumerMetrics
+from recsys.wall_clock import now
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _IDLE_S = 0.1
+_LAST_LOOK_S = 2.0
+_LONGEST_CONFIRM_S = 1.0
 _LONGEST_BACKOFF_S = 2.0
 _SAID_AGAIN_EVERY_S = 30.0
 _LOST = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
@@ -67,6 +72,7 @@ class Loop:
         store: Store,
         live: LiveModel,
         dead_letters: DeadLetters,
+        watch: TopicWatch,
         metrics: ConsumerMetrics,
         settings: Settings,
         stop: threading.Event,
@@ -76,13 +82,18 @@ class Loop:
         self._store = store
         self._live = live
         self._dead_letters = dead_letters
+        self._watch = watch
         self._metrics = metrics
         self._settings = settings
         self._stop = stop
-        self._carried: list[Message] = []
+        self._ceiling = Ceiling(settings)
+        self._commits = Commits(consumer, assignment, settings.kafka)
+        self._carried: list[tuple[int | None, Message]] = []
+        """Records read while waiting, each with the assignment that brought it."""
         self._next_commit = 0.0
         self._served_sequence = live.current.stamp.sequence if live.current else -1
         metrics.model_sequence.set(self._served_sequence)
+        metrics.partitions.set_function(lambda: len(assignment.held))
 
     def run(self) -> None:
         """Loop until stopped; commit and return.
@@ -90,18 +101,26 @@ class Loop:
         Raises
         ------
         StreamError
-            When the Kafka client cannot go on; a new one, from the committed offsets, can.
+            When the Kafka client cannot go on; a new one can.
+        WritesLost
+            When Redis has lost writes; a new Kafka client reads them again.
+        TooManyMalformed
+            When a person has to look; the batch at hand is read again at the next start.
         """
-        self._assignment.subscribe(self._consumer)
+        self._assignment.subscribe(self._consumer, before_revoke=self._release_confirmed)
         try:
             while not self._stop.is_set():
-                if messages := self._poll():
+                messages = self._poll()
+                self._watch.raise_if_changed()
+                if messages:
                     self._process(messages)
                 self._swap_model()
                 self._commit()
-                self._metrics.partitions.set(len(self._assignment.partitions))
+            self._live.look_and_wait(_LAST_LOOK_S)
+            self._swap_model()
         except Stopped:
             log.info("stopped while waiting; the records at hand will be read again")
+        self._commits.release(self._live.confirmed_at)
         # Not left to the rebalance that close() brings: a clean stop shall leave nothing to be read twice.
         commit_now(self._consumer)
 
@@ -109,13 +128,18 @@ class Loop:
 
     def _poll(self) -> list[Message]:
         """Wait for a first record, then a little for those that come with it."""
-        messages, self._carried = self._carried, []
+        held = self._assignment.held
+        messages = [
+            message for assignment, message in self._carried if held.get(message.partition() or 0) == assignment
+        ]
+        self._carried = []
         if not messages:
             messages = self._consume(1, _IDLE_S)
         if messages:
             settings = self._settings.consumer
             messages += self._consume(settings.batch_size - len(messages), settings.linger_ms / 1000)
-        return messages
+        # What has been revoked meanwhile is left to its next owner, who reads it again.
+        return [message for message in messages if message.partition() in held]
 
     def _consume(self, most: int, timeout_s: float) -> list[Message]:
         if most < 1:
@@ -132,11 +156,13 @@ class Loop:
             if problem is None:
                 records.append(message)
             elif problem.code() in _LOST:
+                self._watch.raise_if_changed(look=True)
                 raise OffsetsLost(
-                    f"{location(message)}: the next offset is no longer in the topic ({problem.str()}); to go on from "
-                    f"the oldest record left: kafka-consumer-groups.sh --bootstrap-server "
-                    f"{self._settings.kafka.bootstrap_servers} --reset-offsets --to-earliest "
-                    f"--group {self._settings.kafka.group_id} --topic {self._settings.kafka.topic} --execute"
+                    f"{location(message)}: the next offset is no longer in the topic ({problem.str()}); recsys rebuild "
+                    f"applies what is in the archive; then, to go on from the oldest record left: "
+                    f"kafka-consumer-groups.sh --bootstrap-server {self._settings.kafka.bootstrap_servers} "
+                    f"--reset-offsets --to-earliest --group {self._settings.kafka.group_id} "
+                    f"--topic {self._settings.kafka.topic} --execute"
                 )
             elif problem.fatal():
                 raise StreamUnavailable(f"the Kafka consumer failed for good: {problem.str()}")
@@ -147,32 +173,73 @@ class Loop:
     # the batch -------------------------------------------------------------------------------------------------
 
     def _process(self, messages: Sequence[Message]) -> None:
+        held = dict(self._assignment.held)
         self._metrics.records.inc(len(messages))
+        fail_points.reach("polled")
         events = self._decode(messages)
+        fail_points.reach("decoded")
+        after: dict[int, int] = {}
+        for message in messages:
+            partition = message.partition() or 0
+            after[partition] = max(after.get(partition, 0), (message.offset() or 0) + 1)
+        self._on_one_server(partial(self._carry_out, events, after, held))
+        fail_points.reach("marked")
+        self._observe_latency(messages)
+        self._commits.note(after, held)
+
+    def _carry_out(
+        self, events: Mapping[str, Sequence[PlacedEvent]], after: Mapping[int, int], held: Mapping[int, int]
+    ) -> None:
+        """Apply, refresh, publish, and say in Redis how far that is; all of it may be done again."""
         states = self._outlasting("apply", lambda: self._store.users.apply(events))
+        fail_points.reach("applied")
         self._live.note_served(states)
         self._metrics.applied.inc(sum(state.applied for state in states.values()))
         self._metrics.duplicates.inc(sum(state.duplicates for state in states.values()))
         self._outlasting("refresh", lambda: self._refresh(states))
-        self._confirm_dead_letters()
-        self._observe_latency(messages)
-        self._store_offsets(messages)
+        fail_points.reach("published")
+        self._outlasting(
+            "dead letters", lambda: self._dead_letters.confirm(_LONGEST_CONFIRM_S), what="the dead-letter topic"
+        )
+        fail_points.reach("dead-letter-sent")
+        # Not of partitions that have gone and perhaps come back: reading may have begun again before this batch.
+        topic, held_now = self._assignment.topic, self._assignment.held
+        marks = {topic.source(p): offset for p, offset in after.items() if held_now.get(p) == held.get(p)}
+        self._outlasting("mark", lambda: self._store.marks.advance(marks))
+
+    def _on_one_server(self, action: Callable[[], None]) -> None:
+        """Do an idempotent action, again if another server answers meanwhile.
+
+        One that has taken over may lack what the one before had acknowledged since the marks last moved.
+        """
+        while True:
+            epoch = self._store.connection.epoch
+            action()
+            if self._store.connection.epoch == epoch:
+                return
+            log.info("another Redis server answers now; what the one before acknowledged last is written again")
 
     def _decode(self, messages: Sequence[Message]) -> dict[str, list[PlacedEvent]]:
         """Group the batch's events by user, in order of arrival; queue malformed records as dead letters."""
         topic = self._assignment.topic
         events: dict[str, list[PlacedEvent]] = defaultdict(list)
+        malformed: list[tuple[Message, MalformedEvent]] = []
         for message in messages:
             try:
                 event = decode(
                     message.value(), record_timestamp_ms=record_timestamp_ms(message), location=location(message)
                 )
+                self._store.users.ensure_can_hold(event.user_id)
             except MalformedEvent as error:
-                self._dead_letters.send(message, error)
-                self._metrics.dead_letters.inc()
+                self._ceiling.note(error)
+                malformed.append((message, error))
                 continue
+            self._ceiling.note(None)
             source = topic.source(message.partition() or 0)
             events[event.user_id].append(PlacedEvent(source, message.offset() or 0, event))
+        for message, problem in malformed:
+            self._dead_letters.send(message, problem)
+            self._metrics.dead_letters.inc()
         return events
 
     def _refresh(self, states: Mapping[str, UserState]) -> None:
@@ -186,7 +253,7 @@ class Loop:
                 live,
                 n=self._settings.ranking.n,
                 hidden=self._live.hidden,
-                at=datetime.now(UTC),
+                at=now(),
             )
             self._metrics.solves.inc(len(stale))
             published = list(outcomes.values()).count(PublishOutcome.PUBLISHED)
@@ -197,18 +264,6 @@ class Loop:
             again = [user for user, outcome in outcomes.items() if outcome is PublishOutcome.REVISION_MOVED]
             pending = self._store.users.read(again) if again else {}
 
-    def _confirm_dead_letters(self) -> None:
-        started = time.monotonic()
-        while not self._dead_letters.delivered(0.0 if self._assignment.paused else 1.0):
-            if not self._assignment.paused:
-                self._metrics.outages.inc()
-                log.warning("the dead-letter topic does not acknowledge; partitions paused, nothing is dropped")
-                self._assignment.pause(self._consumer)
-            self._keep_alive(0.1)
-        if self._assignment.paused:
-            self._assignment.resume(self._consumer)
-            log.info("the dead-letter topic is back after %.1f s", time.monotonic() - started)
-
     def _observe_latency(self, messages: Sequence[Message]) -> None:
         now_ms = time.time() * 1000
         for message in messages:
@@ -217,30 +272,21 @@ class Loop:
 
     # offsets and model -----------------------------------------------------------------------------------------
 
-    def _store_offsets(self, messages: Sequence[Message]) -> None:
-        after: dict[int, int] = {}
-        for message in messages:
-            partition = message.partition() or 0
-            after[partition] = max(after.get(partition, 0), (message.offset() or 0) + 1)
-        for partition, offset in after.items():
-            try:
-                self._consumer.store_offsets(offsets=[TopicPartition(self._assignment.topic.name, partition, offset)])
-            except KafkaException as error:
-                # Revoked meanwhile: its new owner reads the records again, and recognizes them.
-                if error.args[0].code() != KafkaError._STATE:
-                    raise stream_unavailable(self._settings.kafka, error) from error
+    def _release_confirmed(self) -> None:
+        """Store the offsets of all that is done, if the model is still live: the next owner shall not read it again."""
+        self._live.look_and_wait(_LAST_LOOK_S)
+        self._commits.release(self._live.confirmed_at)
 
     def _commit(self) -> None:
         now = time.monotonic()
         if now < self._next_commit:
             return
         self._next_commit = now + self._settings.consumer.commit_interval_s
+        self._outlasting("mark", lambda: self._store.marks.advance({}))  # Redis may lose writes while nothing comes
         self._dead_letters.serve()
-        try:
-            self._consumer.commit(asynchronous=True)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError._NO_OFFSET:
-                log.warning("commit: %s", error.args[0].str())
+        fail_points.reach("before-commit")
+        self._commits.release(self._live.confirmed_at)
+        self._commits.commit()
 
     def _swap_model(self) -> None:
         """Between two batches: take a newly published model and refresh those whom its sweep may have missed."""
@@ -249,26 +295,38 @@ class Loop:
         live = self._live.current
         if live is None or live.stamp.sequence == self._served_sequence:
             return
-        self._served_sequence = live.stamp.sequence
         self._metrics.model_sequence.set(live.stamp.sequence)
         log.info("model %s is live; refreshing %d users served since the last look", live.stamp.version, len(users))
         size = self._settings.consumer.batch_size
+        fail_points.reach("in-model-swap")
+        many = len(users) > size  # as after a model that was refused for long
+        if many:
+            self._assignment.pause(self._consumer)
         for start in range(0, len(users), size):
-            self._outlasting("refresh", partial(self._read_and_refresh, users[start : start + size]))
+            part = users[start : start + size]
+            self._on_one_server(partial(self._outlasting, "refresh", partial(self._read_and_refresh, part)))
+            if many:
+                self._keep_alive(0.01)
+        if many:
+            self._assignment.resume(self._consumer)
+        self._served_sequence = live.stamp.sequence
+        self._commits.release(time.monotonic())
 
     def _read_and_refresh(self, users: Sequence[str]) -> None:
         self._refresh(self._store.users.read(users))
 
     # outages ---------------------------------------------------------------------------------------------------
 
-    def _outlasting(self, step: str, action: Callable[[], T]) -> T:
-        """Do an idempotent step, again and again while Redis is away; meanwhile stay in the group, paused."""
+    def _outlasting(self, step: str, action: Callable[[], T], *, what: str = "Redis") -> T:
+        """Do an idempotent step, again and again while what it needs is away; meanwhile stay in the group, paused."""
         started = said = time.monotonic()
         attempt = 0
         while True:
             try:
                 result = action()
-            except StoreError as error:
+            except WritesLost:
+                raise
+            except (StoreError, StreamUnavailable) as error:
                 if attempt == 0:
                     self._metrics.outages.inc()
                     log.warning("%s: %s; partitions paused, nothing is dropped", step, error)
@@ -281,7 +339,7 @@ class Loop:
                 self._keep_alive(random.uniform(longest / 2, longest))  # noqa: S311 - jitter
                 continue
             if attempt:
-                log.info("%s: Redis is back after %.1f s and %d tries", step, time.monotonic() - started, attempt)
+                log.info("%s: %s is back after %.1f s and %d tries", step, what, time.monotonic() - started, attempt)
                 self._assignment.resume(self._consumer)
             return result
 
@@ -301,4 +359,5 @@ class Loop:
             if left <= 0:
                 return
             # Records that were on their way when the partitions were paused are kept for the next batch.
-            self._carried += self._consume(1000, min(left, 0.1))
+            messages = self._consume(1000, min(left, 0.1))
+            self._carried += [(self._assignment.held.get(message.partition() or 0), message) for message in messages]

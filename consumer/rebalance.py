@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from recsys.errors import RecsysError
+from recsys import fail_points
+from recsys.errors import RecsysError, StreamUnavailable
 from recsys.kafka import Topic, describe_topic, stream_unavailable
+from recsys.positions import place_to_commit, start_offsets
 from recsys.settings import KafkaSettings
+from recsys.store import StreamMarks
 
 log = logging.getLogger(__name__)
 
@@ -29,20 +32,26 @@ class Assignment:
     ----------
     topic : Topic
         As described at the newest assignment; its id is part of every floor.
-    partitions : set of int
+    held : dict of int → int
+        The partitions, each with the number of the assignment that brought it: what was read under another
+        assignment of the same partition may be from before records that are to be read again.
     paused : bool
         Whether an outage holds the partitions back; new ones are then paused at once.
     """
 
-    def __init__(self, settings: KafkaSettings, topic: Topic) -> None:
+    def __init__(self, settings: KafkaSettings, topic: Topic, marks: StreamMarks) -> None:
         self._settings = settings
+        self._marks = marks
         self.topic = topic
-        self.partitions: set[int] = set()
+        self.held: dict[int, int] = {}
+        self._assignments = 0
         self.paused = False
         self._failure: BaseException | None = None
+        self._before_revoke: Callable[[], None] = lambda: None
 
-    def subscribe(self, consumer: Consumer) -> None:
-        """Join the group."""
+    def subscribe(self, consumer: Consumer, *, before_revoke: Callable[[], None]) -> None:
+        """Join the group; ``before_revoke`` is called when there is a last chance to store offsets."""
+        self._before_revoke = before_revoke
         consumer.subscribe(
             [self.topic.name],
             on_assign=self._kept(self._assign),
@@ -56,21 +65,23 @@ class Assignment:
             failure, self._failure = self._failure, None
             if isinstance(failure, KafkaException):
                 raise stream_unavailable(self._settings, failure) from failure
-            raise failure
+            if isinstance(failure, RecsysError):
+                raise failure
+            raise StreamUnavailable(f"a rebalance failed: {failure!r}") from failure
 
     def pause(self, consumer: Consumer) -> None:
         """Stop fetching, until `resume`; consume() may go on being called and returns nothing new."""
         self.paused = True
-        if self.partitions:
-            consumer.pause(self._places(self.partitions))
+        if self.held:
+            consumer.pause(self._places(self.held))
 
     def resume(self, consumer: Consumer) -> None:
         """Fetch again."""
         self.paused = False
-        if self.partitions:
-            consumer.resume(self._places(self.partitions))
+        if self.held:
+            consumer.resume(self._places(self.held))
 
-    def _places(self, partitions: set[int]) -> list[TopicPartition]:
+    def _places(self, partitions: Iterable[int]) -> list[TopicPartition]:
         return [TopicPartition(self.topic.name, partition) for partition in sorted(partitions)]
 
     def _kept(
@@ -78,9 +89,13 @@ class Assignment:
     ) -> Callable[[Consumer, list[TopicPartition]], None]:
         def call(consumer: Consumer, places: list[TopicPartition]) -> None:
             try:
+                fail_points.reach("in-rebalance")
                 callback(consumer, places)
-            except (KafkaException, RecsysError, RuntimeError) as error:
+            except (KafkaException, RecsysError) as error:
                 log.error("rebalance: %s", error)
+                self._failure = error
+            except Exception as error:  # none may leave a callback: records already fetched would be gone
+                log.exception("rebalance: unexpected error")
                 self._failure = error
 
         return call
@@ -90,36 +105,59 @@ class Assignment:
             consumer.incremental_assign([])
             return
         self.topic = describe_topic(self._settings, self.topic.name)
-        starts = []
-        for place in consumer.committed(places, timeout=self._settings.timeout_s):
-            if place.error is not None:
-                raise KafkaException(place.error)
-            offset = place.offset
-            if offset < 0:  # nothing committed yet: from the oldest record on
-                offset, _ = consumer.get_watermark_offsets(place, timeout=self._settings.timeout_s, cached=False)
-            starts.append(TopicPartition(place.topic, place.partition, offset))
+        partitions = [place.partition for place in places]
+        decided = start_offsets(consumer, self._settings, self.topic, self._marks, partitions)
+        self._marks.follow({self.topic.source(p): (start.offset, start.mark) for p, start in decided.items()})
+        starts = [TopicPartition(self.topic.name, partition, start.offset) for partition, start in decided.items()]
         consumer.incremental_assign(starts)
+        # Said at once, before anything is read: from now on a mark must be there, and an operator's reset is used up.
+        ours = [place_to_commit(self.topic, partition, start.offset) for partition, start in decided.items()]
+        consumer.commit(offsets=ours, asynchronous=True)
         if self.paused:
             consumer.pause(starts)
-        self.partitions |= {place.partition for place in starts}
+        else:  # one that was taken away while it was paused comes back paused
+            consumer.resume(starts)
+        self._assignments += 1
+        self.held.update({place.partition: self._assignments for place in starts})
         log.info("assigned: %s", ", ".join(f"{p.topic}[{p.partition}] from {p.offset}" for p in starts))
 
     def _revoke(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         if places:
-            commit_now(consumer)
-            self.partitions -= {place.partition for place in places}
+            self._before_revoke()
+            _commit_in_passing(consumer)
+            self._give_up(places)
             log.info("revoked: %s", ", ".join(f"{place.topic}[{place.partition}]" for place in places))
         consumer.incremental_unassign(places)
 
     def _lose(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         # Another member may have them already: committing could move its offsets back.
-        self.partitions -= {place.partition for place in places}
+        self._give_up(places)
         log.warning("lost: %s", ", ".join(f"{place.topic}[{place.partition}]" for place in places))
         consumer.incremental_unassign(places)
 
+    def _give_up(self, places: list[TopicPartition]) -> None:
+        for place in places:
+            self.held.pop(place.partition, None)
+        self._marks.leave([self.topic.source(place.partition) for place in places])
+
+
+def _commit_in_passing(consumer: Consumer) -> None:
+    """Commit the stored offsets from within a callback.
+
+    The client gives partitions up only when the commits under way are answered, so there is nothing to wait for here.
+    """
+    try:
+        consumer.commit(asynchronous=True)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError._NO_OFFSET:
+            raise
+
 
 def commit_now(consumer: Consumer) -> None:
-    """Commit the stored offsets and wait a while; a failure means redelivery, which changes nothing."""
+    """Commit the stored offsets and wait a while; a failure means redelivery, which changes nothing.
+
+    Not for callbacks: it commits in a thread, which would wait for the consume() or close() that called them to end.
+    """
 
     def commit() -> None:
         try:

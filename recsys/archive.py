@@ -94,6 +94,19 @@ def event_table(rows: Sequence[tuple[int, Event]]) -> pa.Table:
     )
 
 
+def events_of(table: pa.Table) -> list[tuple[int, Event]]:
+    """Return a segment's (offset, event) rows: the inverse of `event_table`."""
+    columns = {name: table[name].to_pylist() for name in SCHEMA.names if name not in ("type", "timestamp")}
+    columns["type"] = [EventType(value) for value in table["type"].to_pylist()]
+    columns["timestamp"] = table["timestamp"].cast("int64").to_pylist()
+    offsets = columns.pop("offset")
+    # They were valid when they were written, and the pages' checksums say that they are what was written.
+    rows = (
+        Event.model_construct(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)
+    )
+    return list(zip(offsets, rows, strict=True))
+
+
 class Archive:
     """Reads and writes segments. Only one process at a time may write: the one that holds the lock."""
 
@@ -127,10 +140,13 @@ class Archive:
     def new_round(self, at: datetime) -> str:
         """Name a round that sorts after all before it, whatever the clock says."""
         name = at.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        segments = self.segments()
-        if segments and segments[-1].round >= name:
-            name = f"{segments[-1].round}~"
-        return name
+        newest = max((segment.round for segment in self.segments()), default="")
+        if newest < name:
+            return name
+        before, _, count = newest.rpartition("~")
+        if before and count.isdecimal():
+            return f"{before}~{int(count) + 1:06d}"
+        return f"{newest}~000001"
 
     def remove_temporaries(self) -> None:
         """Remove what crashed writes left; call it only while holding the lock."""

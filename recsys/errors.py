@@ -9,10 +9,13 @@ RecsysError
 ├── StreamError            Kafka
 │   ├── StreamUnavailable  no broker answers
 │   ├── TopicMissing       the topic does not exist
-│   └── OffsetsLost        committed or archived offsets are no longer in the topic
+│   ├── OffsetsLost        committed or archived offsets are no longer in the topic
+│   └── TooManyMalformed   more records break the contract than the consumer may pass over
 ├── StoreError             Redis
 │   ├── StoreUnavailable   no server answers, or it refuses work for now
-│   └── StoreUnsuitable    the server answers but cannot serve (too old, a read-only replica, out of memory)
+│   ├── StoreUnsuitable    the server answers but cannot serve (too old, a read-only replica, out of memory)
+│   └── WritesLost         the server no longer holds what it had acknowledged
+├── WouldLose              a rebuild would remove what it cannot bring back
 ├── NoModel                nothing has been published yet
 ├── NotEnoughData          there is nothing to train on
 ├── LockHeld               another trainer is at work
@@ -79,6 +82,10 @@ class OffsetsLost(StreamError):
     """Offsets that were to be read next are no longer in the topic."""
 
 
+class TooManyMalformed(StreamError):
+    """More of the newest records break the event contract than `consumer.max_malformed` allows."""
+
+
 class StoreError(RecsysError):
     """Base of Redis's errors."""
 
@@ -89,6 +96,14 @@ class StoreUnavailable(StoreError):
 
 class StoreUnsuitable(StoreError):
     """The Redis server answers but cannot serve: too old, a read-only replica, misconfigured."""
+
+
+class WritesLost(StoreError):
+    """Redis no longer holds writes that it had acknowledged; the stream must be read again from the marks."""
+
+
+class WouldLose(RecsysError):
+    """A rebuild would remove what neither archive nor Kafka can bring back."""
 
 
 class NoModel(RecsysError):

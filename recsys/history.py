@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -45,6 +46,9 @@ class HistoryReplay:
     max_items: int
     entries: dict[str, tuple[int, int]] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
+    _by_age: list[tuple[int, bytes, str]] = field(default_factory=list)
+    """A heap of (newest event, id in bytes, id), oldest on top, kept from the first time that an item has to leave;
+    pairs that are out of date stay in it and are passed over."""
 
     def apply(self, events: Iterable[Event]) -> None:
         """Apply events in order; an event_id that was applied before counts once."""
@@ -62,14 +66,29 @@ class HistoryReplay:
         if type_ == EventType.FORGET:
             self.entries.clear()
             self._seen.clear()
+            self._by_age.clear()
             return
         if item_id is None:
             raise ValueError("an item_id is needed")
         old_units, old_last = self.entries.get(item_id, (0, timestamp_s))
         self.entries[item_id] = (old_units + units, max(old_last, timestamp_s))
+        if self._by_age:
+            heapq.heappush(self._by_age, self._aged(item_id))
         if len(self.entries) > self.max_items:
-            oldest = min(self.entries, key=lambda item: (self.entries[item][1], item.encode()))
-            del self.entries[oldest]
+            self._drop_oldest()
+
+    def _aged(self, item_id: str) -> tuple[int, bytes, str]:
+        return (self.entries[item_id][1], item_id.encode(), item_id)
+
+    def _drop_oldest(self) -> None:
+        if not self._by_age:
+            self._by_age = [self._aged(item_id) for item_id in self.entries]
+            heapq.heapify(self._by_age)
+        while True:
+            last, _, item_id = heapq.heappop(self._by_age)
+            if self.entries.get(item_id, (0, None))[1] == last:
+                del self.entries[item_id]
+                return
 
     def history(self) -> History:
         """Return the history as it is now."""

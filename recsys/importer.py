@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from recsys.archive import IMPORT_PREFIX, Archive, Segment
-from recsys.input_files import Batch, PurchaseFile, RejectsFile
+from recsys.input_files import PurchaseFile, RejectsFile
 from recsys.progress import ProgressReporter
-from recsys.store import PlacedEvent
+from recsys.store import calls_by_user
 from recsys.store.users import UserStore
-
-_USERS_PER_CALL = 500
-_ROWS_PER_USER_AND_CALL = 2_000  # a longer script would hold up everyone else in Redis
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,31 +53,16 @@ def import_file(
     accepted = applied = duplicates = 0
     round_ = archive.new_round(clock())
     with RejectsFile(rejects) as rejected, progress.stage(f"import {file.path.name}", file.rows) as advance:
-        for batch in file.batches():
+        for batch in file.batches(users.ensure_can_hold):
             rejected.add(batch)
             there = any(part.first <= batch.last_row and batch.first_row <= part.last for part in archived)
             if batch.last_row >= batch.first_row and not there:
                 before_write()
                 archive.write(Segment(round_, source, 0, batch.first_row, batch.last_row), batch.events)
-            for chunk in _by_user(source, batch):
-                new, old = users.apply_without_reading(chunk)
+            for call in calls_by_user(f"{source}:0", batch.events, complete=True):
+                new, old = users.apply_without_reading(call)
                 applied += new
                 duplicates += old
             accepted += len(batch.events)
             advance(batch.last_row - batch.first_row + 1)
     return ImportOutcome(accepted, rejected.count, applied, duplicates)
-
-
-def _by_user(source: str, batch: Batch) -> list[dict[str, list[PlacedEvent]]]:
-    events: dict[str, list[PlacedEvent]] = defaultdict(list)
-    for row, event in batch.events:
-        events[event.user_id].append(PlacedEvent(f"{source}:0", row, event, complete=True))
-    calls: list[dict[str, list[PlacedEvent]]] = []
-    while events:
-        users = list(events)[:_USERS_PER_CALL]
-        calls.append({user: events[user][:_ROWS_PER_USER_AND_CALL] for user in users})
-        for user in users:
-            events[user] = events[user][_ROWS_PER_USER_AND_CALL:]
-            if not events[user]:
-                del events[user]
-    return calls

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field, fields
 from datetime import UTC, date, datetime, tzinfo
 from pathlib import Path
@@ -108,8 +108,11 @@ class PurchaseFile:
                 digest.update(chunk)
         return digest.hexdigest()[:16]
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield the file's rows, validated, in the file's order."""
+    def batches(self, check_user: Callable[[str], None] = lambda _: None) -> Iterator[Batch]:
+        """Yield the file's rows, validated, in the file's order.
+
+        ``check_user`` may refuse further user ids: those for which it raises `MalformedEvent`.
+        """
         row = 0
         skipped: set[int] = set()  # numbers of invalid lines, which the reader may report ahead of its rows
         self._invalid_rows.clear()
@@ -124,7 +127,9 @@ class PurchaseFile:
                     while row in skipped:
                         row += 1
                     try:
-                        batch.events.append((row, event_from_fields(self._fields(fields_))))
+                        event = event_from_fields(self._fields(fields_))
+                        check_user(event.user_id)
+                        batch.events.append((row, event))
                     except MalformedEvent as error:
                         batch.rejects.append((row, error.reason, fields_))
                 while row + 1 in skipped:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import TracebackType
 
 from confluent_kafka import (
     TIMESTAMP_NOT_AVAILABLE,
@@ -21,7 +23,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from recsys.errors import OffsetsLost, SettingsError, StreamUnavailable, TopicMissing
+from recsys.errors import OffsetsLost, SettingsError, StreamError, StreamUnavailable, TopicMissing
 from recsys.settings import KafkaSettings
 from recsys.telemetry import RepeatsLeftOut
 
@@ -35,6 +37,7 @@ ClientConfig = dict[str, str | int | float | bool]
 # Topic ids came with Kafka 2.8; librdkafka's embedded broker answers no DescribeTopics request at all.
 _EMBEDDED_CLUSTER = "mockCluster"
 _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
+_WATCH_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,10 @@ def describe_topic(settings: KafkaSettings, name: str) -> Topic:
     TopicMissing
         When there is no such topic.
     """
-    admin = _open_admin(settings)
+    return _describe(_open_admin(settings), settings, name)
+
+
+def _describe(admin: AdminClient, settings: KafkaSettings, name: str) -> Topic:
     try:
         metadata = admin.list_topics(name, timeout=settings.timeout_s)
         topic = metadata.topics[name]
@@ -144,6 +150,52 @@ def describe_topic(settings: KafkaSettings, name: str) -> Topic:
         raise stream_unavailable(settings, error) from error
 
 
+class TopicWatch:
+    """Notices that a topic has been deleted, or deleted and created again, which starts its offsets anew.
+
+    librdkafka goes on reading at its old position then. Use it as a context manager: a thread looks every second.
+    """
+
+    def __init__(self, settings: KafkaSettings, topic: Topic) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._changed: StreamError | None = None
+        self._stop = threading.Event()
+        self._admin = _open_admin(settings)
+        self._thread = threading.Thread(target=self._run, name="topic-watch", daemon=True)
+
+    def __enter__(self) -> TopicWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+
+    def raise_if_changed(self, *, look: bool = False) -> None:
+        """Raise `TopicMissing` or `StreamUnavailable` if it is no longer the same topic; ``look`` asks right now."""
+        if look:
+            self._look()
+        if self._changed is not None:
+            raise self._changed
+
+    def _run(self) -> None:
+        while not self._stop.wait(_WATCH_EVERY_S):
+            self._look()
+
+    def _look(self) -> None:
+        try:
+            found = _describe(self._admin, self._settings, self._topic.name)
+        except TopicMissing as error:
+            self._changed = error
+        except Exception as error:  # none may end the thread; the next look may do better
+            log.debug("cannot look at the topic: %s", error)
+        else:
+            if found.id != self._topic.id:
+                self._changed = StreamUnavailable(f"topic {found.name} has been deleted and created again")
+
+
 def create_topic_if_missing(settings: KafkaSettings, name: str, *, partitions: int) -> bool:
     """Create a topic with the broker's default replication; return whether it was missing."""
     admin = _open_admin(settings)
@@ -157,7 +209,10 @@ def create_topic_if_missing(settings: KafkaSettings, name: str, *, partitions: i
     except KafkaException as error:
         if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return False
-        raise stream_unavailable(settings, error) from error
+        raise StreamUnavailable(
+            f"Kafka at {settings.bootstrap_servers}: topic {name} does not exist and cannot be created: "
+            f"{error.args[0].str()}"
+        ) from error
     return True
 
 

@@ -54,8 +54,12 @@ class LiveModel:
         self._stopped = threading.Event()
         self.current: LoadedModel | None = None
         self.hidden: frozenset[str] = frozenset()
-        self._confirmed_at = float("-inf")  # start, on the monotonic clock, of the last look that found it still live
+        self.confirmed_at = float("-inf")
+        """When, on the monotonic clock, the last look began that found `current` still live."""
+        self._looked_at = float("-inf")
+        self._looked = threading.Condition()
         self._served: dict[str, float] = {}
+        self._pruned_at = float("-inf")
 
     @contextmanager
     def followed(self) -> Iterator[LiveModel]:
@@ -88,20 +92,36 @@ class LiveModel:
 
         Should another model have been published meanwhile, these are the ones that its sweep may have missed.
         """
-        confirmed_at = self._confirmed_at
-        self._served = {user: at for user, at in self._served.items() if at > confirmed_at}
+        if self.confirmed_at != self._pruned_at:
+            self._pruned_at = self.confirmed_at
+            self._served = {user: at for user, at in self._served.items() if at > self._pruned_at}
         return list(self._served)
 
     def look_now(self) -> None:
         """Ask the thread to look without waiting for its turn."""
         self._wake.set()
 
+    def look_and_wait(self, timeout_s: float) -> None:
+        """Have the thread look, and wait until a look that began after this call has ended, if it does in time."""
+        asked_at = time.monotonic()
+        with self._looked:
+            self._looked.wait_for(lambda: self._look_again_unless(asked_at), timeout_s)
+
+    def _look_again_unless(self, since: float) -> bool:
+        if self._looked_at < since:
+            self._wake.set()
+        return self._looked_at >= since
+
     def _follow(self) -> None:
         while not self._stopped.is_set():
             self._wake.wait(self._poll_s)
             self._wake.clear()
             if not self._stopped.is_set():
+                started = time.monotonic()
                 self._look()
+                with self._looked:
+                    self._looked_at = started
+                    self._looked.notify_all()
 
     def _look(self) -> None:
         started = time.monotonic()
@@ -117,8 +137,9 @@ class LiveModel:
         self.hidden = hidden
         newest = self._offered
         if pointer is None or (newest is not None and pointer.stamp == newest.stamp):
+            self._refused = None
             if newest is self.current:
-                self._confirmed_at = started
+                self.confirmed_at = started
             return
         if pointer == self._refused and started - self._refused_at < _RETRY_REFUSED_S:
             return
@@ -135,7 +156,7 @@ class LiveModel:
             self._refuse(pointer, InvalidModel(str(error)))
             return
         log.info("model %s (sequence %d) loaded: %d items", pointer.version, pointer.sequence, len(model.items))
-        self._offered = LoadedModel(pointer.stamp, model)
+        self._offered, self._refused = LoadedModel(pointer.stamp, model), None
 
     def _refuse(self, what: ModelPointer | str, error: InvalidModel) -> None:
         self._refused_at = time.monotonic()

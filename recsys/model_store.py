@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-from datetime import UTC, datetime
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,8 @@ from recsys.storage import Storage
 _FOLDER = "models"
 _MANIFEST = "manifest.json"
 _FORMAT_VERSION = 1
+_STAMP = "%Y%m%dT%H%M%SZ"
+_VERSION = re.compile(r"(?P<stamp>[0-9]{8}T[0-9]{6}Z)-[0-9a-f]{6}")
 _REQUIRED_FILES = {"item_factors.npy", "item_gram.npy", "items.parquet"}
 
 
@@ -91,8 +96,7 @@ class ModelStore:
             "popular.json": orjson.dumps({"items": popular_json}),
         }
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        stamp = at.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-        version = f"{stamp}-{hashlib.sha256(''.join(digests.values()).encode()).hexdigest()[:6]}"
+        version = f"{self._new_stamp(at)}-{hashlib.sha256(''.join(digests.values()).encode()).hexdigest()[:6]}"
         arrays = {"item_factors.npy": item_factors, "item_gram.npy": item_gram}
         manifest = Manifest(
             format_version=_FORMAT_VERSION,
@@ -113,24 +117,47 @@ class ModelStore:
         )
         content = manifest.model_dump_json(indent=2).encode()
         relative = f"{_FOLDER}/{version}"
-        if version in self.versions():  # the same content in the same second
-            content = self._storage.read_file(f"{relative}/{_MANIFEST}")
-            return version, self._storage.uri(relative), hashlib.sha256(content).hexdigest()
         self._storage.write_folder(relative, {**files, _MANIFEST: content}, last=_MANIFEST)
         return version, self._storage.uri(relative), hashlib.sha256(content).hexdigest()
+
+    def _new_stamp(self, at: datetime) -> str:
+        """Name a second that sorts after those of all versions, whatever the clock says."""
+        found = [match["stamp"] for version in self.versions() if (match := _VERSION.fullmatch(version))]
+        stamp = at.astimezone(UTC).strftime(_STAMP)
+        if found and found[-1] >= stamp:
+            stamp = (datetime.strptime(found[-1], _STAMP) + timedelta(seconds=1)).strftime(_STAMP)
+        return stamp
 
     def versions(self) -> list[str]:
         """Return all complete versions, oldest first."""
         paths = self._storage.files(_FOLDER, f"/{_MANIFEST}")
         return sorted(path.split("/")[-2] for path in paths if not path.split("/")[-2].endswith(".tmp"))
 
+    def address(self, version: str) -> tuple[str, str]:
+        """Return a version's uri and the sha256 of its manifest, as `save` did."""
+        relative = f"{_FOLDER}/{version}"
+        content = self._storage.read_file(f"{relative}/{_MANIFEST}")
+        return self._storage.uri(relative), hashlib.sha256(content).hexdigest()
+
+    def unpublished(self, *, live: str, published_at: datetime) -> list[str]:
+        """Return the versions that were written after the live one was published: cut-off rounds left them."""
+        stamp = published_at.astimezone(UTC).strftime(_STAMP)
+        return [version for version in self.versions() if version > live and version[: len(stamp)] > stamp]
+
+    def remove_temporaries(self) -> None:
+        """Remove what crashed writes left; call it only while holding the lock."""
+        self._storage.remove_temporaries(_FOLDER)
+
+    def remove(self, versions: Iterable[str]) -> None:
+        """Delete versions."""
+        for version in versions:
+            self._storage.delete(f"{_FOLDER}/{version}")
+
     def prune(self, *, keep: int, live: str) -> list[str]:
         """Delete all but the newest ``keep`` versions, never the live one; return what was deleted."""
-        self._storage.remove_temporaries(_FOLDER)
         versions = [version for version in self.versions() if version != live]
         doomed = versions[: max(0, len(versions) - (keep - 1))]
-        for version in doomed:
-            self._storage.delete(f"{_FOLDER}/{version}")
+        self.remove(doomed)
         return doomed
 
 
@@ -182,7 +209,8 @@ def _load(folder: Storage, manifest_sha256: str) -> FactorModel:
         data = folder.read_file(name)
         if len(data) != record.size_bytes or hashlib.sha256(data).hexdigest() != record.sha256:
             raise ValueError(f"{name} is truncated or changed (size or sha256 differs from the manifest)")
-    items = pq.read_table(io.BytesIO(folder.read_file("items.parquet")), columns=["item_id"])
+    with _file_named("items.parquet"):
+        items = pq.read_table(io.BytesIO(folder.read_file("items.parquet")), columns=["item_id"])
     if items.column_names != ["item_id"] or items["item_id"].type != pa.string() or items["item_id"].null_count:
         raise ValueError("items.parquet needs a column item_id of texts without nulls")
     return FactorModel(
@@ -195,13 +223,32 @@ def _load(folder: Storage, manifest_sha256: str) -> FactorModel:
     )
 
 
+def load_buyers(uri: str) -> NDArray[np.int64]:
+    """Return the number of users who own each item of a model that `load_model` has checked: int64, (n_items,)."""
+    content = Storage(uri).read_file("items.parquet")
+    buyers: NDArray[np.int64] = pq.read_table(io.BytesIO(content), columns=["buyers"])["buyers"].to_numpy()
+    return buyers
+
+
 def _array(folder: Storage, name: str) -> NDArray[np.float32]:
-    if folder.is_local:
-        # Copy-on-write, not read-only: implicit's compiled code asks for writable buffers, though it only reads.
-        array: NDArray[np.float32] = np.load(Path(folder.path(name)), mmap_mode="c", allow_pickle=False)
+    with _file_named(name):
+        if folder.is_local:
+            # Copy-on-write, not read-only: implicit's compiled code asks for writable buffers, though it only reads.
+            array: NDArray[np.float32] = np.load(Path(folder.path(name)), mmap_mode="c", allow_pickle=False)
+            return array
+        array = np.load(io.BytesIO(folder.read_file(name)), allow_pickle=False)
         return array
-    array = np.load(io.BytesIO(folder.read_file(name)), allow_pickle=False)
-    return array
+
+
+@contextmanager
+def _file_named(name: str) -> Iterator[None]:
+    """Let errors of the libraries that read a file name it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _npy(array: NDArray[Any]) -> bytes:

@@ -93,6 +93,8 @@ class RedisSettings(_Section):
             raise ValueError("the database, after the last /, must be a number")
         return value
 
+    cluster: bool = False
+    """The URL names a node of a Redis Cluster; the others are learned from it."""
     prefix: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")] = "recsys"
     """First part of every key."""
     timeout_s: Seconds = 5.0
@@ -141,6 +143,8 @@ class ConsumerSettings(_Section):
     """Most records of one micro-batch."""
     linger_ms: Annotated[float, Field(ge=0, le=10_000)] = 2.0
     """How long a batch waits for more records after its first."""
+    max_malformed: Annotated[int, Field(ge=0, le=1000)] = 500
+    """Most malformed records among the newest 1,000; beyond that the consumer stops; 1000 never stops."""
     commit_interval_s: Seconds = 1.0
     """Time between commits of the offsets."""
     model_poll_s: Seconds = 0.5

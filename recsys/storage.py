@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from recsys import fail_points
 from recsys.errors import StorageError
 
 _TEMPORARY_SUFFIX = ".tmp"
@@ -63,7 +65,7 @@ class Storage:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(path.name + _TEMPORARY_SUFFIX)
             try:
-                _write_and_sync(temporary, content)
+                _write_and_sync(temporary, content, fail_point="in-segment")
                 temporary.replace(path)
             except OSError:
                 temporary.unlink(missing_ok=True)
@@ -83,7 +85,7 @@ class Storage:
             try:
                 temporary.mkdir(parents=True)
                 for name, content in files.items():
-                    _write_and_sync(temporary / name, content)
+                    _write_and_sync(temporary / name, content, fail_point="in-model")
                 _sync_folder(temporary)
                 temporary.rename(folder)
             except OSError:
@@ -128,15 +130,23 @@ class Storage:
                     path.unlink()
 
     def check_writable(self) -> None:
-        """Raise `StorageError` unless a file can be written."""
-        probe = f"writable-{os.getpid()}"
-        self.write_file(probe, b"")
-        self.delete(probe)
+        """Raise `StorageError` unless a file can be written; whatever happens on the way, nothing is left."""
+        with self.errors_translated(""):
+            if self.is_local:
+                Path(self.root).mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=self.root):  # it has no name that a crash could leave
+                    return
+            probe = self.path(f"writable-{os.getpid()}")
+            self.fs.pipe_file(probe, b"")
+            self.fs.rm(probe)
 
 
-def _write_and_sync(path: Path, content: bytes) -> None:
+def _write_and_sync(path: Path, content: bytes, *, fail_point: str) -> None:
     with path.open("wb") as file:
-        file.write(content)
+        half = len(content) // 2
+        file.write(content[:half])
+        fail_points.reach(fail_point)
+        file.write(content[half:])
         file.flush()
         os.fsync(file.fileno())
 

@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -26,19 +26,21 @@ def configure_logging(level: str) -> None:
 class RepeatsLeftOut(logging.Filter):
     """Lets a message that differs from an earlier one in digits alone pass only every so often."""
 
-    def __init__(self, *, every_s: float) -> None:
+    def __init__(self, *, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._every_s = every_s
+        self._clock = clock
         self._said: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether the message may pass."""
         words = re.sub(r"\d+", "", record.getMessage())
-        if record.created - self._said.get(words, float("-inf")) < self._every_s:
+        now = self._clock()
+        if now - self._said.get(words, float("-inf")) < self._every_s:
             return False
         if len(self._said) > 1000:
             self._said.clear()
-        self._said[words] = record.created
+        self._said[words] = now
         return True
 
 
@@ -60,6 +62,7 @@ class ConsumerMetrics:
         self.rejected = counter("lists_rejected", "Lists not written because a fresher one was, or was due")
         self.refused_models = counter("models_refused", "Published models that could not be loaded")
         self.outages = counter("outages", "Times that Redis or the dead-letter topic was away")
+        self.restarts = counter("restarts", "Times that reading began again: Kafka client failed, Redis lost writes")
         self.model_sequence = Gauge(
             "recsys_consumer_model_sequence", "Sequence of the model in use", registry=self.registry
         )

@@ -90,7 +90,7 @@ def verify(
         if stream is not None:
             stream.replay_new(replays)
             if sample is None and attempt == 0:
-                pending = sorted(set(users) | set(replays))
+                pending = sorted(filter(store.users.can_hold, set(users) | set(replays)))
         if attempt > 0:
             truth = truth.renewed(store)
         with progress.stage("compare" if attempt == 0 else "look again", len(pending)) as advance:
@@ -154,7 +154,7 @@ def _choose_users(store: Store, archive: Archive, segments: list[Segment], sampl
     known = {user for batch in store.users.user_ids() for user in batch}
     for table in archive.tables(["user_id"], segments):
         known.update(table["user_id"].unique().to_pylist())
-    users = sorted(known)
+    users = sorted(filter(store.users.can_hold, known))  # the others are in the archive from other times only
     if sample is None or sample >= len(users):
         return users
     return sorted(random.Random(time.time_ns()).sample(users, sample))  # noqa: S311 - not for secrets

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from confluent_kafka.cimpl import NewTopic
 from recsys.demo.services import redis_server
 from recsys.settings import Settings, load_settings
 from recsys.store import Store, open_store
-from tests.services import IN_CI, KafkaServer, Shop, kafka_server
+from tests.services import IN_CI, KafkaServer, RedisCluster, Shop, kafka_server
 
 PARTITIONS = 4
 
@@ -28,6 +28,17 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """A real Redis Cluster of this run: three masters. Whoever moves slots leaves none half moved."""
+    cluster = RedisCluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.kill()
+
+
+@pytest.fixture(scope="session")
 def kafka(pytestconfig: pytest.Config) -> Iterator[KafkaServer]:
     """A broker of this run; says which kind."""
     with kafka_server() as server:
@@ -37,11 +48,24 @@ def kafka(pytestconfig: pytest.Config) -> Iterator[KafkaServer]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def _real_kafka_if_needed(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("real_kafka") and not request.getfixturevalue("kafka").is_real:
+        pytest.skip("the embedded broker cannot do what this needs")
+
+
 @pytest.fixture
 def shop(kafka: KafkaServer, redis_url: str, tmp_path: Path) -> Iterator[Shop]:
     """An installation of its own: topics, group, prefix, folder; its processes end with the test."""
+    with opened_shop(kafka, redis_url, tmp_path) as shop:
+        yield shop
+
+
+@contextmanager
+def opened_shop(kafka: KafkaServer, redis_url: str, folder: Path) -> Iterator[Shop]:
+    """Open an installation with its topics."""
     with ExitStack() as stack:
-        shop = Shop(kafka, redis_url, tmp_path, uuid.uuid4().hex[:8], stack)
+        shop = Shop(kafka, redis_url, folder, uuid.uuid4().hex[:8], stack)
         admin = AdminClient({"bootstrap.servers": kafka.address})
         topics = [shop.topic, f"{shop.topic}.dlq"]
         if kafka.is_real:
@@ -62,12 +86,14 @@ def settings(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return load_settings()
 
 
-@pytest.fixture
-def store(redis_url: str) -> Iterator[Store]:
-    """A store under a prefix of its own; needs no Kafka."""
+@pytest.fixture(params=["server", "cluster"])
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A store under a prefix of its own, on a single server and on a cluster; needs no Kafka."""
+    on_cluster = request.param == "cluster"
+    url = request.getfixturevalue("redis_cluster").url if on_cluster else request.getfixturevalue("redis_url")
     settings = Settings.model_validate(
         {
-            "redis": {"url": redis_url, "prefix": f"recsys-{uuid.uuid4().hex[:8]}"},
+            "redis": {"url": url, "cluster": on_cluster, "prefix": f"recsys-{uuid.uuid4().hex[:8]}"},
             "history": {"max_items": 5, "max_event_ids": 6},
         }
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from recsys.demo.services import embedded_broker, free_port
+import redis
+
+from recsys.demo.services import ConsumerProcess, embedded_broker, find_redis_server, free_port
+from recsys.settings import Settings, load_settings
 
 PROJECT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI") == "true"
@@ -59,8 +64,8 @@ def kafka_server() -> Iterator[KafkaServer]:
         with embedded_broker() as address:
             yield KafkaServer(address, False, f"librdkafka's embedded broker; no real Kafka: {error}")
         return
-    with apache_kafka(jars) as address:
-        yield KafkaServer(address, True, "Apache Kafka 4.1.1, started for these tests")
+    with apache_kafka(jars) as broker:
+        yield KafkaServer(broker.address, True, "Apache Kafka 4.1.1, started for these tests")
 
 
 def kafka_jars() -> Path:
@@ -84,63 +89,325 @@ def kafka_jars() -> Path:
     return jars
 
 
-@contextmanager
-def apache_kafka(jars: Path) -> Iterator[str]:
-    """Run one Apache Kafka broker (KRaft) and yield its address."""
-    with tempfile.TemporaryDirectory(prefix="recsys-kafka-") as name:
-        folder = Path(name)
-        port, controller = free_port(), free_port()
-        (folder / "server.properties").write_text(
+class ApacheKafka:
+    """One Apache Kafka broker (KRaft) on ports and a folder of its own; it may be killed and started again."""
+
+    def __init__(self, jars: Path, folder: Path) -> None:
+        self._folder = folder
+        self._java = ["java", "-Xms256m", "-Xmx512m", "-cp", f"{jars}/*"]
+        self._properties = str(folder / "server.properties")
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port, controller = free_port(), free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        Path(self._properties).write_text(
             f"""
             process.roles=broker,controller
             node.id=1
             controller.quorum.bootstrap.servers=127.0.0.1:{controller}
             controller.listener.names=CONTROLLER
             inter.broker.listener.name=PLAINTEXT
-            listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-            advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+            listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}
+            advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}
             log.dirs={folder}/data
             offsets.topic.replication.factor=1
             offsets.topic.num.partitions=4
             transaction.state.log.replication.factor=1
             transaction.state.log.min.isr=1
             group.initial.rebalance.delay.ms=0
+            group.min.session.timeout.ms=1000
             auto.create.topics.enable=false
             """
         )
-        java = ["java", "-Xms256m", "-Xmx512m", "-cp", f"{jars}/*"]
-        properties = str(folder / "server.properties")
-        storage = [*java, "kafka.tools.StorageTool"]
+        storage = [*self._java, "kafka.tools.StorageTool"]
         cluster = subprocess.run([*storage, "random-uuid"], capture_output=True, text=True, check=True).stdout.strip()
         subprocess.run(
-            [*storage, "format", "-t", cluster, "-c", properties, "--standalone"], check=True, capture_output=True
+            [*storage, "format", "-t", cluster, "-c", self._properties, "--standalone"], check=True, capture_output=True
         )
-        log = folder / "kafka.log"
-        with running([*java, "kafka.Kafka", properties], log, os.environ) as process:
 
-            def started() -> bool:
-                if process.poll() is not None:
-                    raise RuntimeError(f"Kafka did not start:\n{log.read_text()[-4000:]}")
-                return "Kafka Server started" in log.read_text(errors="replace")
+    def start(self) -> None:
+        """Start the broker and wait until it serves."""
+        log = self._folder / f"kafka-{time.monotonic_ns()}.log"
+        process = self._process = start_process([*self._java, "kafka.Kafka", self._properties], log, os.environ)
 
-            wait_until(started, "Kafka started", patience_s=120)
-            yield f"127.0.0.1:{port}"
+        def started() -> bool:
+            if process.poll() is not None:
+                raise RuntimeError(f"Kafka did not start:\n{log.read_text()[-4000:]}")
+            return "Kafka Server started" in log.read_text(errors="replace")
+
+        wait_until(started, "Kafka started", patience_s=120)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        if self._process is not None:
+            end_process(self._process)
+
+    def freeze(self) -> None:
+        """Send SIGSTOP: connections stay, nothing answers."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Send SIGCONT."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def apache_kafka(jars: Path) -> Iterator[ApacheKafka]:
+    """Run one Apache Kafka broker until the block ends."""
+    with tempfile.TemporaryDirectory(prefix="recsys-kafka-") as name:
+        broker = ApacheKafka(jars, Path(name))
+        broker.start()
+        try:
+            yield broker
+        finally:
+            broker.kill()
+
+
+class RedisServer:
+    """A real Redis server on a port and a folder of its own; it may be killed and started again.
+
+    Parameters
+    ----------
+    folder : Path
+    options : str
+        As on the command line, such as ``"--appendonly", "yes"``; without any, nothing is kept on disk.
+    port : int
+        0 chooses a free one.
+    """
+
+    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
+        self.port = port or free_port()
+        self.folder = folder / f"redis-{self.port}"
+        self.folder.mkdir(parents=True)
+        self.options = options
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.client: Any = redis.Redis.from_url(self.url, socket_timeout=5, retry=None)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str) -> None:
+        """Start the server and wait until it answers."""
+        command = [
+            find_redis_server(), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder),
+            "--save", "", "--appendonly", "no", *self.options, *options,
+        ]  # fmt: skip
+        process = self._process = start_process(command, self.folder / "redis.log", os.environ)
+
+        def answers() -> bool:
+            if process.poll() is not None:
+                raise RuntimeError(f"Redis did not start:\n{(self.folder / 'redis.log').read_text()[-4000:]}")
+            try:
+                return bool(self.client.ping())
+            except redis.RedisError:
+                return False
+
+        wait_until(answers, "Redis answers")
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        if self._process is not None:
+            end_process(self._process)
+
+    def is_alive(self) -> bool:
+        """Whether it has been started and not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def freeze(self) -> None:
+        """Send SIGSTOP: connections stay, nothing answers."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Send SIGCONT."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+
+class RedisCluster:
+    """A real Redis Cluster on loopback: masters that share the slots evenly, and replicas of them.
+
+    Parameters
+    ----------
+    folder : Path
+    options : str
+        Of each node, as on the command line.
+    masters : int
+    replicas : int
+        For each master.
+    """
+
+    def __init__(self, folder: Path, *options: str, masters: int = 3, replicas: int = 0) -> None:
+        options = (
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "2000",
+            "--repl-diskless-sync-delay",
+            "0",
+            *options,
+        )
+        self.nodes = [RedisServer(folder, *options, port=_cluster_port()) for _ in range(masters * (1 + replicas))]
+        self._folder = folder
+        self._options = options
+        self._masters = masters
+        self.url = self.nodes[0].url
+
+    def start(self) -> None:
+        """Start all nodes, make them one cluster, and wait until it serves."""
+        for node in self.nodes:
+            node.start()
+        masters, replicas = self.nodes[: self._masters], self.nodes[self._masters :]
+        for number, master in enumerate(masters):
+            slots = range(_SLOTS * number // len(masters), _SLOTS * (number + 1) // len(masters))
+            master.client.execute_command("CLUSTER ADDSLOTS", *slots)
+            master.client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+        self._meet(*self.nodes[1:])
+        for number, replica in enumerate(replicas):
+            replica.client.execute_command("CLUSTER REPLICATE", self.id_of(masters[number % len(masters)]))
+        self.await_whole()
+
+    def join(self) -> RedisServer:
+        """Start one more master, without slots."""
+        node = RedisServer(self._folder, *self._options, port=_cluster_port())
+        self.nodes.append(node)
+        node.start()
+        self._meet(node)
+        self.await_whole()
+        return node
+
+    def _meet(self, *newcomers: RedisServer) -> None:
+        for node in newcomers:
+            node.client.execute_command("CLUSTER MEET", "127.0.0.1", self.nodes[0].port)
+        wait_until(lambda: all(len(self._known_to(node)) == len(self.nodes) for node in self.nodes), "the nodes meet")
+
+    def kill(self) -> None:
+        """Send SIGKILL to all nodes."""
+        for node in self.nodes:
+            node.kill()
+
+    def await_whole(self) -> None:
+        """Wait until every node is up, serves or follows its master, and knows that the others do."""
+
+        def whole() -> bool:
+            states = [node.client.execute_command("CLUSTER INFO")["cluster_state"] for node in self.nodes]
+            links = [node.client.info("replication").get("master_link_status", "up") for node in self.nodes]
+            fine = all("fail" not in known["flags"] for node in self.nodes for known in self._known_to(node))
+            return fine and set(states) == {"ok"} and set(links) == {"up"}
+
+        wait_until(whole, "the cluster is whole")
+
+    def await_promoted(self, replica: RedisServer) -> None:
+        """Wait until every node that is alive takes a replica for a master, and serves."""
+
+        def promoted() -> bool:
+            name = self.id_of(replica)
+            for node in self.nodes:
+                if node.is_alive():
+                    (known,) = (known for known in self._known_to(node) if known["node_id"] == name)
+                    if not known["slots"] or node.client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+                        return False
+            return True
+
+        wait_until(promoted, "the replica is promoted")
+
+    def masters(self) -> list[RedisServer]:
+        """Return the nodes that are alive and masters, in no order."""
+        return [node for node in self.nodes if node.is_alive() and node.client.info("replication")["role"] == "master"]
+
+    def master_of(self, slot: int) -> RedisServer:
+        """Return the master that says it owns a slot."""
+        for master in self.masters():
+            (own,) = (known for known in self._known_to(master) if "myself" in known["flags"])
+            if any(int(part[0]) <= slot <= int(part[-1]) for part in own["slots"]):
+                return master
+        raise AssertionError(f"no master owns slot {slot}")
+
+    def replica_of(self, master: RedisServer) -> RedisServer:
+        """Return a replica of a master."""
+        for node in self.nodes:
+            replication = node.client.info("replication") if node.is_alive() else {}
+            if replication.get("master_port") == master.port:
+                return node
+        raise AssertionError(f"the node at port {master.port} has no replica")
+
+    def open_slot(self, slot: int, target: RedisServer) -> RedisServer:
+        """Begin to move a slot; return the master that it moves away from."""
+        source = self.master_of(slot)
+        target.client.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", self.id_of(source))
+        source.client.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", self.id_of(target))
+        return source
+
+    def move_key(self, key: bytes, source: RedisServer, target: RedisServer) -> None:
+        """Move a key of an open slot."""
+        source.client.migrate("127.0.0.1", target.port, key, 0, 5000)
+
+    def close_slot(self, slot: int, target: RedisServer) -> None:
+        """End a move: the slot is the target's."""
+        for node in [target, *(master for master in self.masters() if master is not target)]:
+            node.client.execute_command("CLUSTER SETSLOT", slot, "NODE", self.id_of(target))
+
+    def keys_in(self, slot: int) -> list[bytes]:
+        """Return the keys of a slot that its owner has."""
+        keys: list[bytes] = self.master_of(slot).client.execute_command("CLUSTER GETKEYSINSLOT", slot, 10_000)
+        return keys
+
+    def errors(self, name: str) -> int:
+        """Return how often the nodes have answered an error such as ASK, since each was started."""
+        statistics = [node.client.info("errorstats") for node in self.nodes if node.is_alive()]
+        return sum(found.get(f"errorstat_{name}", {"count": 0})["count"] for found in statistics)
+
+    def id_of(self, node: RedisServer) -> str:
+        """Return a node's id."""
+        return str(node.client.execute_command("CLUSTER MYID").decode())
+
+    def _known_to(self, node: RedisServer) -> list[dict[str, Any]]:
+        known = node.client.execute_command("CLUSTER NODES").values()
+        return [other for other in known if "handshake" not in other["flags"]]
+
+
+_SLOTS = 16384
+
+
+def _cluster_port() -> int:
+    """Return a port that is free, as is the one for the cluster's own traffic, 10,000 above.
+
+    Both are below the ports that the system gives to clients, so that a killed node finds them free again.
+    """
+    while True:
+        port = random.randrange(10_000, 22_000)
+        with socket.socket() as one, socket.socket() as other:
+            try:
+                one.bind(("127.0.0.1", port))
+                other.bind(("127.0.0.1", port + 10_000))
+            except OSError:
+                continue
+            return port
+
+
+def start_process(command: list[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own, its output appended to a log."""
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env=dict(environment), start_new_session=True
+        )
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that is still there."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+    process.wait()
 
 
 @contextmanager
 def running(command: list[str], log: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run a process until the block ends; kill it if it is still there."""
-    with log.open("ab") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, env=dict(environment), start_new_session=True
-        )
+    process = start_process(command, log, environment)
     try:
         yield process
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-        process.wait()
+        end_process(process)
 
 
 @dataclass
@@ -170,6 +437,18 @@ class Shop:
             "COLUMNS": "200",
         }
 
+    def settings(self) -> Settings:
+        """Return the settings that its processes have."""
+        before = dict(os.environ)
+        try:
+            for name in [name for name in os.environ if name.startswith("RECSYS_")]:
+                del os.environ[name]
+            os.environ.update({name: v for name, v in self.environment.items() if name.startswith("RECSYS_")})
+            return load_settings()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
     @property
     def topic(self) -> str:
         """The purchases topic."""
@@ -191,8 +470,8 @@ class Shop:
         process = self.stack.enter_context(running(command, log, {**self.environment, **settings}))
         return Service(process, log)
 
-    def run(self, *arguments: str, expect: int = 0, **settings: str) -> subprocess.CompletedProcess[str]:
-        """Run `python -m <arguments>` to its end."""
+    def run(self, *arguments: str, expect: int | None = 0, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run `python -m <arguments>` to its end; fail unless the exit code is the expected one, None for any."""
         done = subprocess.run(
             [sys.executable, "-m", *arguments],
             env={**self.environment, **settings},
@@ -201,10 +480,10 @@ class Shop:
             text=True,
             timeout=240,
         )
-        assert done.returncode == expect, f"exit {done.returncode}, not {expect}:\n{done.stdout}\n{done.stderr}"
+        assert expect in (None, done.returncode), f"exit {done.returncode}, not {expect}:\n{done.stdout}\n{done.stderr}"
         return done
 
-    def recsys(self, *arguments: str, expect: int = 0, **settings: str) -> subprocess.CompletedProcess[str]:
+    def recsys(self, *arguments: str, expect: int | None = 0, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run the operator's command."""
         return self.run("recsys", *arguments, expect=expect, **settings)
 
@@ -215,6 +494,24 @@ class Service:
 
     process: subprocess.Popen[bytes]
     log: Path
+
+    def await_killed(self) -> None:
+        """Wait until it has been killed, as by a fail point."""
+        assert self.process.wait(timeout=_PATIENCE_S) == -signal.SIGKILL, self.said()
+
+    def await_standing(self) -> None:
+        """Wait until it stands still, as by a fail point."""
+        wait_until(
+            lambda: os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT), "it stands still"
+        )
+
+    def freeze(self) -> None:
+        """Send SIGSTOP."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Send SIGCONT."""
+        self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> int:
         """Send SIGTERM and return the exit code."""
@@ -227,8 +524,12 @@ class Service:
         self.process.wait()
 
     def said(self) -> str:
-        """Return the log so far; fail if the process has ended with an error."""
+        """Return the log so far."""
         return self.log.read_text(errors="replace")
+
+    def await_saying(self, words: str) -> None:
+        """Wait until the log holds these words."""
+        wait_until(lambda: words in self.said(), f"the log says: {words}")
 
     def ensure_running(self) -> None:
         """Fail with the log if the process has ended."""
@@ -243,11 +544,13 @@ class Consumer(Service):
 
     def metrics(self) -> dict[str, Any]:
         """Return its metrics by name; empty while it starts."""
-        from recsys.demo.services import ConsumerProcess
-
         self.ensure_running()
         return dict(ConsumerProcess(self.process, self.log, self.metrics_port).metrics())
 
-    def await_assigned(self) -> None:
-        """Wait until it has partitions."""
-        wait_until(lambda: self.metrics().get("partitions", 0) > 0, "the consumer has partitions")
+    def await_assigned(self, partitions: int = 1) -> None:
+        """Wait until it has so many partitions, or more."""
+        wait_until(lambda: self.metrics().get("partitions", 0) >= partitions, f"it has {partitions} partitions")
+
+    def logged(self, counter: str) -> int:
+        """Return the sum of a counter over its log lines; complete once it has ended by itself."""
+        return sum(int(count) for count in re.findall(rf"consumer\.stats: .*\b{counter}=(\d+)", self.said()))

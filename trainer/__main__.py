@@ -7,18 +7,23 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import partial
 from types import FrameType
 
 from recsys.errors import LockHeld, NotEnoughData, RecsysError, SettingsError, StoreError
+from recsys.kafka import describe_topic
 from recsys.progress import ProgressReporter
+from recsys.readiness import until_ready
 from recsys.settings import Settings, load_settings
 from recsys.storage import Storage
 from recsys.store import Store, open_store
 from recsys.store.users import json_time
 from recsys.telemetry import configure_logging
+from recsys.wall_clock import now, started_again_if_set_back
 from trainer.pipeline import Outcome, run_round
 
 log = logging.getLogger("trainer")
@@ -53,8 +58,7 @@ def main() -> int:
     try:
         with open_store(settings) as store:
             if once:
-                store.connection.check()
-                Storage(settings.data_dir).check_writable()
+                _ensure_ready(settings, store)
                 _round(settings, store)
             else:
                 _serve(settings, store)
@@ -67,49 +71,69 @@ def main() -> int:
     return 0
 
 
+def _ensure_ready(settings: Settings, store: Store) -> None:
+    """Raise what is missing: a Redis that can serve, a data_dir that can be written, the topic."""
+    store.connection.check()
+    Storage(settings.data_dir).check_writable()
+    describe_topic(settings.kafka, settings.kafka.topic)
+
+
 def _serve(settings: Settings, store: Store) -> None:
     """Do rounds until terminated; a failed one is logged and does not end the service."""
     look = threading.Event()  # never set: only a wait that a signal can end
+    until_ready(partial(_ensure_ready, settings, store), stop=look, log=log)
+    rounds = 0  # when the last one was done here
     next_round = _first_round(settings, store)
-    with _alive(store):
+    with started_again_if_set_back(), _alive(store):
         log.info("trainer ready; a round every %g s and on request (recsys retrain)", settings.trainer.interval_s)
         while True:
             look.wait(_LOOK_EVERY_S)
             try:
                 requested, finished = store.trainer.requests()
+                lost = store.trainer.rounds() < rounds
             except StoreError as error:
                 log.warning("waiting: %s", error)
                 look.wait(_RETRY_S)
                 continue
-            now = datetime.now(UTC).timestamp()
-            if now < next_round and requested <= finished:
+            started = time.monotonic()  # a clock that is set back must not hold up the rounds
+            if lost:
+                log.error("Redis has lost what the last round wrote; another one brings the lists up to date")
+                rounds = 0
+            elif started < next_round and requested <= finished:
                 continue
             try:
                 _round(settings, store)
-                next_round = now + settings.trainer.interval_s
+                rounds = store.trainer.rounds()
+                next_round = started + settings.trainer.interval_s
             except NotEnoughData as error:
                 log.info("%s", error)
-                next_round = now + min(settings.trainer.interval_s, _RETRY_WITHOUT_DATA_S)
+                next_round = started + min(settings.trainer.interval_s, _RETRY_WITHOUT_DATA_S)
             except LockHeld as error:
                 log.info("waiting: %s", error)
                 look.wait(_RETRY_S)
                 next_round = _first_round(settings, store)  # the other one's round may have done
             except RecsysError as error:
                 log.error("%s; trying again in %g s", error, _RETRY_S)
-                next_round = now + _RETRY_S
+                next_round = started + _RETRY_S
 
 
 def _first_round(settings: Settings, store: Store) -> float:
-    """Return when the first round is due: at once, unless the live model is young and its round was completed."""
+    """Return when the first round is due, on the monotonic clock.
+
+    At once, unless the live model is young and its round was completed.
+    """
+    at_once = time.monotonic()
     try:
         pointer = store.shared.model_pointer()
         last = store.trainer.status()
     except RecsysError as error:
         log.warning("cannot tell how old the live model is: %s", error)
-        return 0.0
+        return at_once
     if pointer is None or last.get("state") != "succeeded" or last.get("version") != pointer.version:
-        return 0.0
-    return datetime.fromisoformat(pointer.published_at).timestamp() + settings.trainer.interval_s
+        return at_once
+    interval_s = settings.trainer.interval_s
+    age_s = (now() - datetime.fromisoformat(pointer.published_at)).total_seconds()
+    return at_once + min(interval_s, max(0.0, interval_s - age_s))  # a model from the future is one from now
 
 
 @contextmanager
@@ -143,7 +167,7 @@ def _round(settings: Settings, store: Store) -> Outcome:
     """Do one round under the lock, telling those who wait for it how far it is and how it ended."""
     with store.trainer.lock(ttl_s=settings.trainer.lock_ttl_s) as lock:
         request, _ = store.trainer.requests()
-        status: dict[str, object] = {"request": request, "started_at": json_time(datetime.now(UTC))}
+        status: dict[str, object] = {"request": request, "started_at": json_time(now())}
 
         def tell(stage: str, done: int, total: int | None) -> None:
             try:
@@ -152,13 +176,13 @@ def _round(settings: Settings, store: Store) -> Outcome:
                 log.debug("status: %s", error)
 
         try:
-            outcome = run_round(settings, store, lock, ProgressReporter(tell), clock=lambda: datetime.now(UTC))
+            outcome = run_round(settings, store, lock, ProgressReporter(tell), clock=now)
         except (RecsysError, _Terminated) as error:
             reason = "the trainer was stopped" if isinstance(error, _Terminated) else str(error)
             with suppress(StoreError):  # what ended the round is what must be known
                 store.trainer.finish(request, {**status, "state": "failed", "error": reason})
             raise
-        finished_at = json_time(datetime.now(UTC))
+        finished_at = json_time(now())
         store.trainer.finish(
             request, {**status, "state": "succeeded", "finished_at": finished_at, **outcome.as_status()}
         )

@@ -10,7 +10,7 @@ from datetime import datetime
 from confluent_kafka import Message
 
 from recsys.archive import Archive, Segment
-from recsys.errors import MalformedEvent
+from recsys.errors import MalformedEvent, StreamUnavailable
 from recsys.events import Event, decode
 from recsys.kafka import Topic, describe_topic, end_offsets, location, open_reader, read_range, record_timestamp_ms
 from recsys.progress import ProgressReporter
@@ -26,22 +26,29 @@ def archive_new_purchases(
     progress: ProgressReporter,
     *,
     at: datetime,
+    check_user: Callable[[str], None] = lambda _: None,
     before_write: Callable[[], None] = lambda: None,
 ) -> int:
     """Append everything that is in the topic and not in the archive; return the number of events.
 
     Each record is archived exactly once: where to go on follows from the segments that are there, and a segment is
-    there completely or not at all. Malformed records are passed over; the consumer sends them to the dead letters.
-    Requests to forget a user are carried out in the archive. ``before_write`` is called before each segment; what it
-    raises ends the work.
+    there completely or not at all. Malformed records are passed over, as are users for whose ids ``check_user`` raises
+    `MalformedEvent`; the consumer sends them to the dead letters. Requests to forget a user are carried out in the
+    archive. ``before_write`` is called before each segment; what it raises ends the work.
     """
     archive.remove_temporaries()
     topic = describe_topic(settings, settings.topic)
     reader = open_reader(settings, "archiver")
+
+    def before_segment() -> None:
+        before_write()
+        if describe_topic(settings, settings.topic).id != topic.id:
+            raise StreamUnavailable(f"topic {topic.name} was deleted and created again while it was archived")
+
     try:
         watermarks = end_offsets(reader, settings, topic)
         ranges = _ranges(topic, archive.positions().get(topic.id, {}), watermarks)
-        writer = _SegmentWriter(archive, archive.new_round(at), topic.id, ranges, before_write)
+        writer = _SegmentWriter(archive, archive.new_round(at), topic.id, ranges, check_user, before_segment)
         with progress.stage("archive purchases", sum(end - first for first, end in ranges.values())) as advance:
             for message in read_range(reader, settings, topic, ranges):
                 writer.add(message)
@@ -79,9 +86,11 @@ class _SegmentWriter:
         round_: str,
         source: str,
         ranges: dict[int, tuple[int, int]],
+        check_user: Callable[[str], None],
         before_write: Callable[[], None],
     ) -> None:
         self._archive = archive
+        self._check_user = check_user
         self._before_write = before_write
         self._round = round_
         self._source = source
@@ -96,7 +105,14 @@ class _SegmentWriter:
         """Take one record; write what is held when that is much."""
         partition, offset = message.partition() or 0, message.offset() or 0
         self._read_to[partition] = offset + 1
-        if (event := _event(message)) is not None:
+        try:
+            event = decode(
+                message.value(), record_timestamp_ms=record_timestamp_ms(message), location=location(message)
+            )
+            self._check_user(event.user_id)
+        except MalformedEvent:
+            pass
+        else:
             self._pending[partition].append((offset, event))
             self._held += 1
         if self._held >= _MOST_HELD:
@@ -116,10 +132,3 @@ class _SegmentWriter:
                 self.archived += len(rows)
                 self._next[partition] = end
         self._held = 0
-
-
-def _event(message: Message) -> Event | None:
-    try:
-        return decode(message.value(), record_timestamp_ms=record_timestamp_ms(message), location=location(message))
-    except MalformedEvent:
-        return None

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from recsys import als
+from recsys import als, fail_points
 from recsys.archive import IMPORT_PREFIX, Archive
-from recsys.errors import LockLost, NotEnoughData
+from recsys.errors import InvalidModel, LockLost, NotEnoughData
 from recsys.interactions import Interactions
+from recsys.item_lists import popular_items
 from recsys.live_model import LoadedModel
 from recsys.model import gram
 from recsys.model_store import ModelStore, load_model
@@ -19,9 +20,8 @@ from recsys.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage import Storage
 from recsys.store import HeldLock, Store
+from recsys.sweep import write_every_list
 from trainer.archiver import archive_new_purchases
-from trainer.item_lists import popular_items, similar_items
-from trainer.sweep import sweep
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +59,18 @@ def run_round(
         When the lock expired; nothing is published then.
     """
     storage = Storage(settings.data_dir)
-    archive = Archive(storage)
+    archive, models = Archive(storage), ModelStore(storage)
     pointer_before = store.shared.model_pointer_value()
-    archive_new_purchases(settings.kafka, archive, progress, at=clock(), before_write=lock.ensure_held)
+    models.remove_temporaries()
+    unpublished = _unpublished(store, models)
+    archive_new_purchases(
+        settings.kafka,
+        archive,
+        progress,
+        at=clock(),
+        check_user=store.users.ensure_can_hold,
+        before_write=lock.ensure_held,
+    )
     for source, partition, first, last in archive.gaps():
         remedy = "import the file again" if source.startswith(IMPORT_PREFIX) else "no model will know them"
         log.warning("archive: %s, partition %d: %d to %d are missing; %s", source, partition, first, last, remedy)
@@ -70,20 +79,30 @@ def run_round(
     if not len(interactions.users):
         raise NotEnoughData("there are no purchases to train on yet; publish some, or use recsys import")
     lock.ensure_held()
-    models = ModelStore(storage)
     version, uri, manifest_sha256 = _fit_and_save(settings, archive, models, interactions, events, progress, clock)
     model = load_model(uri, manifest_sha256=manifest_sha256)  # as consumers will, before they are told
     lock.ensure_held()
+    fail_points.reach("before-pointer")
     pointer = store.shared.move_model_pointer(version, uri, manifest_sha256, seen=pointer_before, at=clock())
     if pointer is None:
         raise LockLost("another process moved the model pointer during the round; its model stays live")
     log.info("model %s is live: %d users, %d items", version, len(interactions.users), len(interactions.items))
+    # Not before: a trainer that lost its lock could have published one of them until the pointer had moved.
+    for leftover in unpublished:
+        log.info("model %s removed: it never was live", leftover)
+    models.remove(unpublished)
     live = LoadedModel(pointer.stamp, model)
-    with progress.stage("refresh every list", len(interactions.users)) as advance:
-        lists = sweep(settings, store, live, advance)
-    similar = _publish_item_lists(settings, store, live, interactions, progress, clock)
-    with progress.stage("refresh latecomers") as advance:
-        lists += sweep(settings, store, live, advance)
+    written = write_every_list(
+        settings,
+        store,
+        live,
+        interactions.buyers(),
+        users=len(interactions.users),
+        progress=progress,
+        clock=clock,
+    )
+    if store.shared.model_pointer() != pointer:
+        raise LockLost(f"the pointer to model {version} was moved, or lost by Redis, during the round")
     for version in models.prune(keep=settings.trainer.keep_versions, live=live.stamp.version):
         log.info("model %s removed: %d newer ones are kept", version, settings.trainer.keep_versions)
     return Outcome(
@@ -91,10 +110,21 @@ def run_round(
         events=events,
         users=len(interactions.users),
         items=len(interactions.items),
-        lists=lists,
-        similar=similar,
+        lists=written.lists,
+        similar=written.similar,
         durations_s=progress.durations_s,
     )
+
+
+def _unpublished(store: Store, models: ModelStore) -> list[str]:
+    """Return the versions that rounds before this one wrote and did not publish."""
+    try:
+        pointer = store.shared.model_pointer()
+    except InvalidModel:  # nobody knows which one is live: keep them all
+        return []
+    if pointer is None:
+        return []
+    return models.unpublished(live=pointer.version, published_at=datetime.fromisoformat(pointer.published_at))
 
 
 def _fit_and_save(
@@ -134,27 +164,3 @@ def _fit_and_save(
             archive=archive.positions(),
             at=clock(),
         )
-
-
-def _publish_item_lists(
-    settings: Settings,
-    store: Store,
-    live: LoadedModel,
-    interactions: Interactions,
-    progress: ProgressReporter,
-    clock: Callable[[], datetime],
-) -> int:
-    """Write the popular list and every item's similar items; return the number of the latter."""
-    hidden = store.shared.hidden()
-    popular = popular_items(interactions.items, interactions.buyers(), n=settings.ranking.n, hidden=hidden)
-    store.shared.write_popular(popular, live.stamp, at=clock())
-    ttl_s = int(settings.ranking.list_ttl_days * 24 * 3600)
-    count = 0
-    with progress.stage("similar items", len(live.model.items)) as advance:
-        for lists in similar_items(
-            live.model, n=settings.ranking.similar_n, batch=settings.trainer.sweep_batch, hidden=hidden
-        ):
-            store.shared.write_similar(lists, live.stamp, at=clock(), ttl_s=ttl_s)
-            count += len(lists)
-            advance(len(lists))
-    return count

@@ -8,7 +8,7 @@ import typer
 
 from recsys.cli.data import import_command, publish_command
 from recsys.cli.demo import demo_command
-from recsys.cli.operate import config_command, retrain_command, verify_command
+from recsys.cli.operate import config_command, rebuild_command, retrain_command, verify_command
 from recsys.cli.output import errors
 from recsys.cli.show import show_command
 from recsys.errors import RecsysError, SettingsError
@@ -28,6 +28,7 @@ app.command("publish", short_help="Publish a file's purchases to Kafka.")(publis
 app.command("show", short_help="Show a user's history and list.")(show_command)
 app.command("retrain", short_help="Ask the running trainer for a new model.")(retrain_command)
 app.command("verify", short_help="Check Redis against archive and model.")(verify_command)
+app.command("rebuild", short_help="Bring Redis back from the archive.")(rebuild_command)
 app.command("config", short_help="Print all settings.")(config_command)
 app.command("demo", short_help="Play a grocer's year on this machine.")(demo_command)
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from recsys.archive import Archive
+from recsys.cli.lock import held_lock
 from recsys.cli.output import errors, results, settings_for_command
-from recsys.errors import InputFileError, LockHeld
+from recsys.errors import InputFileError
 from recsys.importer import import_file
 from recsys.input_files import Columns, PurchaseFile
 from recsys.progress import ProgressReporter
 from recsys.publisher import Pace, Publisher, publish_paced, read_in_time_order
-from recsys.settings import Settings
 from recsys.storage import Storage
-from recsys.store import HeldLock, Store, open_store
+from recsys.store import open_store
+from recsys.wall_clock import now
 
 File = Annotated[Path, typer.Argument(help="A .parquet or .csv file of purchases.", metavar="FILE")]
 UserColumn = Annotated[str, typer.Option("--user-id-column", metavar="NAME", help="Column with the user id.")]
@@ -85,14 +82,14 @@ def import_command(
     with open_store(settings) as store:
         store.connection.check()
         try:
-            with _lock(settings, store) as lock:
+            with held_lock(settings, store) as lock:
                 outcome = import_file(
                     purchases,
                     Archive(Storage(settings.data_dir)),
                     store.users,
                     rejects=rejects_path,
                     progress=ProgressReporter(console=errors),
-                    clock=lambda: datetime.now(UTC),
+                    clock=now,
                     before_write=lock.ensure_held,
                 )
         except KeyboardInterrupt:
@@ -150,22 +147,6 @@ def publish_command(
         raise typer.Exit(130) from None
     results.print(f"{publisher.delivered:,} events published to {settings.kafka.topic}")
     _print_rejected(rejected, rejects_path)
-
-
-@contextmanager
-def _lock(settings: Settings, store: Store) -> Iterator[HeldLock]:
-    """Hold the lock on the archive, waiting while a trainer's round or another import has it."""
-    with ExitStack() as stack:
-        lock, said = None, False
-        while lock is None:
-            try:
-                lock = stack.enter_context(store.trainer.lock(ttl_s=settings.trainer.lock_ttl_s))
-            except LockHeld as error:
-                if not said:
-                    errors.print(f"waiting: {error}")
-                    said = True
-                time.sleep(1.0)
-        yield lock
 
 
 def _rejects_path(file: Path, rejects: Path | None) -> Path:

@@ -1,4 +1,4 @@
-"""`recsys retrain`, `recsys verify` and `recsys config`."""
+"""`recsys retrain`, `recsys verify`, `recsys rebuild` and `recsys config`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import typer
 from rich.table import Table
 
 from recsys.archive import Archive
+from recsys.cli.lock import held_lock
 from recsys.cli.output import errors, results, settings_for_command
 from recsys.errors import NoTrainer
 from recsys.progress import ProgressReporter
+from recsys.rebuild import rebuild
 from recsys.settings_report import describe_settings
 from recsys.storage import Storage
 from recsys.store import Store, open_store
 from recsys.verification import verify
+from recsys.wall_clock import now
 
 _LOOK_EVERY_S = 0.5
 _MOST_DIFFERENCES = 50
@@ -113,6 +116,47 @@ def verify_command(
     )
     if outcome.differences:
         raise typer.Exit(1)
+
+
+def rebuild_command(
+    wipe: Annotated[
+        bool, typer.Option("--wipe", help="Remove what Redis holds of users first; apps see no list until it is done.")
+    ] = False,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Go on although not everything can be brought back.")
+    ] = False,
+) -> None:
+    """Bring histories and lists in Redis back from the archive and the model, as after a FLUSHALL.
+
+    Consumers may go on running: where Redis has lost their place in the stream they wait, and then read on from
+    where the archive ends. After an interruption just run it again.
+    """
+    settings = settings_for_command()
+    with open_store(settings) as store:
+        store.connection.check()
+        try:
+            with held_lock(settings, store) as lock:
+                outcome = rebuild(
+                    settings,
+                    store,
+                    lock,
+                    ProgressReporter(console=errors),
+                    wipe=wipe,
+                    accept_loss=accept_loss,
+                    clock=now,
+                )
+        except KeyboardInterrupt:
+            errors.print("interrupted; recsys rebuild goes on with it")
+            raise typer.Exit(130) from None
+    results.print(f"{outcome.applied:,} archived events applied, {outcome.known:,} were known")
+    if outcome.to_read is not None:
+        results.print(f"the consumers read on from where the archive ends: {outcome.to_read:,} records in Kafka")
+    if outcome.model:
+        results.print(
+            f"{outcome.lists:,} lists and {outcome.similar:,} similar-items lists written with model {outcome.model}"
+        )
+    else:
+        results.print("there is no model yet, so no lists; recsys retrain, or python -m trainer --once, makes one")
 
 
 def config_command() -> None:

@@ -11,8 +11,8 @@ from rich.console import Console
 from recsys.settings import Settings, load_settings
 
 _WIDTH_ELSEWHERE = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
-results = Console(highlight=False, markup=False, width=_WIDTH_ELSEWHERE)
-errors = Console(stderr=True, highlight=False, markup=False)
+results = Console(highlight=False, markup=False, emoji=False, width=_WIDTH_ELSEWHERE)
+errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def settings_for_command() -> Settings:

@@ -42,6 +42,7 @@ def show_command(
         ) from None
     titles = _read_titles(items) if items else {}
     with open_store(settings) as store:
+        store.users.ensure_can_hold(user_id)
         state = store.users.read([user_id])[user_id]
         published = store.users.lists([user_id])[0]
         popular = store.shared.popular() if published is None else None

@@ -8,7 +8,6 @@ import sys
 import tempfile
 import threading
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +25,7 @@ from recsys.publisher import Publisher
 from recsys.settings import CONFIG_VARIABLE, ENV_PREFIX, Settings, load_settings
 from recsys.storage import Storage
 from recsys.store import Store, open_store
+from recsys.wall_clock import now
 
 _EVENTS_PER_S = 1500.0
 _ADDRESSES = ("RECSYS_KAFKA__BOOTSTRAP_SERVERS", "RECSYS_REDIS__URL", "RECSYS_DATA_DIR")
@@ -105,7 +105,7 @@ def _import_history(
         store.users,
         rejects=folder / "history.rejects.csv",
         progress=ProgressReporter(),
-        clock=lambda: datetime.now(UTC),
+        clock=now,
     )
     console.print(f"{outcome.applied:,} events applied; {outcome.rejected:,} rows rejected (lines with quantity 0)")
     valid = transactions[(transactions["transaction_timestamp"] < purchases.LIVE_FROM) & (transactions["quantity"] > 0)]

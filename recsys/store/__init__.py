@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from recsys.settings import Settings
 from recsys.store.connection import Connection
 from recsys.store.keys import Keys
+from recsys.store.marks import StreamMarks
+from recsys.store.rebuilding import RebuildStage, RebuildState
 from recsys.store.shared import ModelPointer, SharedStore
 from recsys.store.trainer_control import HeldLock, TrainerControl
-from recsys.store.users import ModelStamp, PlacedEvent, PublishOutcome, UserList, UserState, UserStore
+from recsys.store.users import ModelStamp, PlacedEvent, PublishOutcome, UserList, UserState, UserStore, calls_by_user
 
 __all__ = [
     "HeldLock",
@@ -19,10 +21,14 @@ __all__ = [
     "ModelStamp",
     "PlacedEvent",
     "PublishOutcome",
+    "RebuildStage",
+    "RebuildState",
     "Store",
+    "StreamMarks",
     "TrainerControl",
     "UserList",
     "UserState",
+    "calls_by_user",
     "open_store",
 ]
 
@@ -34,6 +40,8 @@ class Store:
     users: UserStore
     shared: SharedStore
     trainer: TrainerControl
+    marks: StreamMarks
+    rebuilding: RebuildState
     connection: Connection
 
 
@@ -53,6 +61,8 @@ def open_store(settings: Settings) -> Iterator[Store]:
             users=UserStore(connection, keys, settings.history, settings.ranking),
             shared=SharedStore(connection, keys),
             trainer=TrainerControl(connection, keys),
+            marks=StreamMarks(connection, keys),
+            rebuilding=RebuildState(connection, keys),
             connection=connection,
         )
     finally:

@@ -12,6 +12,9 @@
 --       5 seconds until a forgotten user's bookkeeping expires
 -- returns {events applied, events seen before, revision, sequence of the model behind the current list or -1,
 --          history as msgpack of HGETALL or ""}
+--
+-- Nothing may fail once the first write is done, for what is written stays. So no key is touched again after it may
+-- have gone: in a slot of a cluster that moves away, a key that is not there may not even be read.
 local history_key, applied_key, seen_key, recs_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local events = cmsgpack.unpack(ARGV[1])
 local max_items, max_ids = tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -164,7 +167,8 @@ local function evict_oldest()
   end
 end
 
-local applied, duplicates, forgotten = 0, 0, false
+-- erased: what is stored is from before a forget. forgotten: and nothing came after it.
+local applied, duplicates, erased, forgotten = 0, 0, false, false
 for _, event in ipairs(events) do
   local source, offset, id, item, units, timestamp = unpack(event)
   if offset <= (floors[source] or -1) then
@@ -182,9 +186,8 @@ for _, event in ipairs(events) do
       end
       raise_floor(source, offset)
       seen, known, seen_count, seen_changed = {}, {}, 0, true
-      redis.call('DEL', history_key, recs_key)
       entries, touched, complete, item_count, heap = {}, {}, true, 0, nil
-      forgotten = true
+      erased, forgotten = true, true
     else
       forgotten = false
       if id == '' then raise_floor(source, offset) else remember(source, offset, id) end
@@ -229,6 +232,11 @@ if applied > 0 then
   revision = revision + 1
   redis.call('HSET', applied_key, 'revision', string.format('%.0f', revision))
   local removed, written = {}, {}
+  if erased then
+    for _, item in ipairs(redis.call('HKEYS', history_key)) do
+      if not entries[item] then removed[#removed + 1] = item end
+    end
+  end
   for item in pairs(touched) do
     local entry = entries[item]
     if entry then
@@ -240,14 +248,12 @@ if applied > 0 then
       end
       written[#written + 1] = item
       written[#written + 1] = quantity .. '|' .. string.format('%.0f', entry[2])
-    else
+    elseif not erased then
       removed[#removed + 1] = item
     end
-    if #written >= 2000 then redis.call('HSET', history_key, unpack(written)); written = {} end
-    if #removed >= 2000 then redis.call('HDEL', history_key, unpack(removed)); removed = {} end
   end
-  if #written > 0 then redis.call('HSET', history_key, unpack(written)) end
-  if #removed > 0 then redis.call('HDEL', history_key, unpack(removed)) end
+  for i = 1, #written, 2000 do redis.call('HSET', history_key, unpack(written, i, math.min(i + 1999, #written))) end
+  for i = 1, #removed, 2000 do redis.call('HDEL', history_key, unpack(removed, i, math.min(i + 1999, #removed))) end
 end
 for source in pairs(floors_changed) do
   redis.call('HSET', applied_key, source, string.format('%.0f', floors[source]))
@@ -258,8 +264,10 @@ elseif applied > 0 then
   redis.call('PERSIST', applied_key)
 end
 
+if erased then redis.call('DEL', recs_key) end
+
 local current = -1
 if listed == revision and redis.call('EXISTS', recs_key) == 1 then current = listed_sequence end
 local packed_history = ''
-if ARGV[4] == '1' then packed_history = cmsgpack.pack(redis.call('HGETALL', history_key)) end
+if ARGV[4] == '1' and item_count > 0 then packed_history = cmsgpack.pack(redis.call('HGETALL', history_key)) end
 return {applied, duplicates, revision, current, packed_history}

@@ -1,109 +1,213 @@
-"""One connection to Redis: errors become this project's own, scripts run in pipelines."""
+"""Redis, one server or a cluster, as the store uses it: errors become this project's own, scripts run in pipelines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from typing import Any
 
 import redis
-from redis.backoff import ExponentialBackoff
-from redis.retry import Retry
+from redis.exceptions import AskError, ClusterCrossSlotError, NoPermissionError, NoScriptError, RedisClusterException
 
-from recsys.errors import SettingsError, StoreUnavailable, StoreUnsuitable
+from recsys.errors import RecsysError, SettingsError, StoreError, StoreUnavailable, StoreUnsuitable
 from recsys.settings import RedisSettings, masked_url
+from recsys.store.cluster import Cluster
+from recsys.store.one_server import Call, OneServer
 
 _OLDEST_VERSION = (6, 2)
+_MOST_SCANS = 3
+_IS_A_CLUSTER = "is a node of a Redis Cluster; set RECSYS_REDIS__CLUSTER=true"
+_IS_NO_CLUSTER = "is not a node of a Redis Cluster; set RECSYS_REDIS__CLUSTER=false"
 
 
 class Connection:
-    """A Redis client that raises `StoreUnavailable` and knows this project's Lua scripts.
+    """Redis, raising `StoreUnavailable` when it is away, and knowing this project's Lua scripts.
 
-    Every write that goes through it may run twice (the client repeats a command whose reply was lost), so every
-    write must be idempotent.
+    Every write that goes through it may run twice (a command whose reply was lost is repeated), so every write must
+    be idempotent.
     """
 
     def __init__(self, settings: RedisSettings) -> None:
         url = settings.url.get_secret_value()
+        self.is_cluster = settings.cluster
         self._shown = masked_url(url)
+        self._checks: list[Callable[[Any], None]] = []
+        self._servers: Cluster | OneServer
         try:
-            self.client = redis.Redis.from_url(
-                url,
-                socket_timeout=settings.timeout_s,
-                socket_connect_timeout=settings.timeout_s,
-                retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), retries=1),
-                protocol=2,
-            )
-            pool = self.client.connection_pool
-            pool.connection_class(**pool.connection_kwargs)  # refuses options that it does not know; connects nowhere
+            self._servers = (Cluster if settings.cluster else OneServer)(url, settings.timeout_s, self._connected)
         except (ValueError, TypeError) as error:
             raise SettingsError(f"RECSYS_REDIS__URL: {self._shown} is not a Redis URL: {error}") from None
         self._scripts: dict[str, tuple[str, str]] = {}
+        self._met: dict[str, tuple[str | None, str | None]] = {}
+        self.epoch = 0
+        """How often a connection has led to another server than before: restarted, or another one took over."""
+
+    @property
+    def client(self) -> Any:
+        """redis-py's client, `redis.Redis` or `redis.cluster.RedisCluster`, for commands with one key."""
+        return self._servers.client
 
     def close(self) -> None:
         """Close all sockets."""
-        self.client.close()
+        self._servers.close()
 
     @contextmanager
     def errors_translated(self) -> Iterator[None]:
         """Turn redis-py's errors into this project's."""
         try:
             yield
-        except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
-            raise StoreUnsuitable(f"Redis at {self._shown} refuses this user: {error}") from error
+        except redis.ReadOnlyError as error:
+            self._servers.reopen()  # demoted under our feet: a new connection may lead to the new primary
+            raise StoreUnsuitable(f"Redis at {self._shown} has become a read-only replica") from error
         except redis.RedisError as error:
-            raise StoreUnavailable(f"Redis at {self._shown}: {error}") from error
+            raise self._translated(error) from error
+        except RedisClusterException as error:  # not among the RedisErrors: no node can be used
+            self._servers.reopen()
+            cause = _cause(error)
+            if isinstance(cause, RecsysError):
+                raise cause from None
+            raise self._translated(cause) from error
+
+    def _translated(self, error: Exception) -> StoreError:
+        if isinstance(error, redis.AuthenticationError | NoPermissionError):
+            return StoreUnsuitable(f"Redis at {self._shown} refuses this user: {error}")
+        if isinstance(error, AskError | ClusterCrossSlotError) and not self.is_cluster:
+            return StoreUnsuitable(f"Redis at {self._shown} {_IS_A_CLUSTER}")
+        return StoreUnavailable(f"Redis at {self._shown}: {error}")
+
+    def on_connect(self, check: Callable[[Any], None]) -> None:
+        """Have every new connection checked before it is used; what ``check`` raises ends that connection."""
+        self._checks.append(check)
+
+    def shard_tags(self) -> tuple[str, ...]:
+        """Return texts such that each server has keys with ``{text}`` in their names; always the same ones."""
+        return self._servers.shard_tags()
 
     def check(self) -> None:
-        """Make sure that the server can serve.
+        """Make sure that the server, or each master of the cluster, can serve, on a new connection.
 
         Raises
         ------
         StoreUnavailable
-            When no server answers.
+            When no server answers, or a failover is under way.
         StoreUnsuitable
-            When it is too old or a replica.
+            When one is too old or a replica, or is in a cluster although the settings say otherwise, or the other
+            way round.
         """
         with self.errors_translated():
-            try:
-                info: dict[str, Any] = self.client.info()
-            except redis.ResponseError as error:
-                raise StoreUnsuitable(f"Redis at {self._shown}: {error}") from error
-        version = str(info.get("redis_version", "0"))
+            for address, server in self._servers.masters().items():
+                server.connection_pool.disconnect(inuse_connections=False)
+                if server.info("replication")["role"] != "master":
+                    raise StoreUnavailable(f"Redis at {address} is a master no more; a failover is under way")
+
+    def _connected(self, connection: Any) -> None:
+        """Look at the server on each new connection: it may have been restarted, replaced or demoted."""
+        try:
+            self._ensure_suitable(connection)
+            for check in self._checks:
+                check(connection)
+        except StoreError:
+            connection.disconnect()
+            raise
+
+    def _ensure_suitable(self, connection: Any) -> None:
+        info: dict[str, str] = {}
+        try:
+            for section in ("server", "replication", "memory"):
+                connection.send_command("INFO", section)
+                lines = connection.read_response().decode(errors="replace").splitlines()
+                info.update(line.split(":", 1) for line in lines if ":" in line)
+        except redis.ResponseError as error:
+            raise StoreUnsuitable(f"Redis at {self._shown}: {error}") from error
+        version = info.get("redis_version", "0")
         if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_VERSION:
             raise StoreUnsuitable(f"Redis at {self._shown} is version {version}; 6.2 or newer is needed")
-        if info.get("role") == "slave":
+        in_cluster = info.get("redis_mode") == "cluster"
+        if in_cluster != self.is_cluster:
+            raise StoreUnsuitable(f"Redis at {self._shown} {_IS_A_CLUSTER if in_cluster else _IS_NO_CLUSTER}")
+        if info.get("role") == "slave" and not in_cluster:  # those of a cluster send writes on to their masters
             raise StoreUnsuitable(f"Redis at {self._shown} is a read-only replica; connect to its primary")
+        address = getattr(connection, "path", None) or f"{connection.host}:{connection.port}"
+        # A server that is promoted has a new replication id, one that is restarted a new run id.
+        identity = (info.get("run_id"), info.get("master_replid"))
+        if self._met.get(address) != identity:
+            self._met[address] = identity
+            self.epoch += 1
+        policy = info.get("maxmemory_policy", "")
+        if policy.startswith("allkeys") and info.get("maxmemory") != "0":
+            raise StoreUnsuitable(
+                f"Redis at {self._shown} may evict histories: its maxmemory-policy is {policy}; set noeviction"
+            )
+
+    def run(self, calls: Sequence[Call]) -> list[Any]:
+        """Run commands, each with its key, in one round trip (to each node of a cluster); results in order."""
+        with self.errors_translated():
+            return _successful(self._servers.run(calls))
 
     def run_script(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
         """Run ``<name>.lua`` once per (keys, arguments), all in one round trip; results in order.
 
-        A server that has lost the script (restart, failover) is given it again.
+        The keys of one call are in one slot of a cluster. A server that does not have the script, or has lost it
+        (restart, failover), is given it.
         """
         if not calls:
             return []
+        text, digest = self._script(name)
+        commands: list[Call] = [
+            (keys[0], ("EVALSHA", digest, len(keys), *keys, *arguments)) for keys, arguments in calls
+        ]
         with self.errors_translated():
-            text, digest = self._script(name)
-            results = self._evalsha(digest, calls)
-            missing = [i for i, result in enumerate(results) if isinstance(result, redis.exceptions.NoScriptError)]
+            results = self._servers.run(commands)
+            missing = [i for i, result in enumerate(results) if isinstance(result, NoScriptError)]
             if missing:
-                self.client.script_load(text)
-                for i, result in zip(missing, self._evalsha(digest, [calls[i] for i in missing]), strict=True):
+                again = self._servers.run([commands[i] for i in missing], first=("SCRIPT LOAD", text))
+                for i, result in zip(missing, again, strict=True):
                     results[i] = result
-            for result in results:
-                if isinstance(result, Exception):
-                    raise result
-        return results
+            return _successful(results)
 
-    def _evalsha(self, digest: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
-        pipeline = self.client.pipeline(transaction=False)
-        for keys, arguments in calls:
-            pipeline.evalsha(digest, len(keys), *keys, *arguments)
-        return pipeline.execute(raise_on_error=False)
+    def scan(self, pattern: str, *, kind: str) -> Iterator[list[str]]:
+        """Yield the keys that match on all servers, in batches.
+
+        A key may come more than once. One that is made meanwhile may be missing, as may one in a slot of a cluster
+        that is moving for as long as three scans take.
+        """
+        for _ in range(_MOST_SCANS):
+            with self.errors_translated():
+                before = self._servers.layout()
+                servers = self._servers.masters().values()
+            for server in servers:
+                cursor = 0
+                while True:
+                    with self.errors_translated():
+                        cursor, found = server.scan(cursor, match=pattern, count=2000, _type=kind)
+                    yield [key if isinstance(key, str) else key.decode() for key in found]
+                    if cursor == 0:
+                        break
+            with self.errors_translated():
+                after = self._servers.layout()
+            if after == before and not any(slots["moving"] for slots in after.values()):
+                return
 
     def _script(self, name: str) -> tuple[str, str]:
         if name not in self._scripts:
             text = resources.files("recsys.store").joinpath(f"{name}.lua").read_text(encoding="utf-8")
-            self._scripts[name] = (text, str(self.client.script_load(text)))
+            digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()  # as EVALSHA wants it
+            self._scripts[name] = (text, digest)
         return self._scripts[name]
+
+
+def _successful(results: list[Any]) -> list[Any]:
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return results
+
+
+def _cause(error: RedisClusterException) -> Exception:
+    """Return what a node said, which redis-py wraps when it cannot open a cluster."""
+    cause = error.__cause__
+    if isinstance(cause, RedisClusterException):  # "Cluster mode is not enabled": whatever the node answered
+        cause = cause.__context__
+    return cause if isinstance(cause, Exception) else error

@@ -11,6 +11,10 @@ class Keys:
 
     prefix: str
 
+    def share_a_slot(self, user_id: str) -> bool:
+        """Whether the user's keys share a slot: a tag that ends where it begins is none, and the whole key counts."""
+        return not user_id.startswith("}")
+
     def recs(self, user_id: str) -> str:
         """Return the list's key: STRING, JSON; read by apps."""
         return f"{self.prefix}:{{{user_id}}}:recs"
@@ -30,9 +34,17 @@ class Keys:
         """Return the key of remembered events: STRING, msgpack: positions and ids of the newest events."""
         return f"{self.prefix}:{{{user_id}}}:seen"
 
+    def of_user(self, user_id: str) -> tuple[str, str, str, str]:
+        """Return all keys of a user: history, applied, seen, recs."""
+        return self.history(user_id), self.applied(user_id), self.seen(user_id), self.recs(user_id)
+
     def similar(self, item_id: str) -> str:
         """Return the key of an item's similar items: STRING, JSON; read by apps."""
         return f"{self.prefix}:item:{{{item_id}}}:similar"
+
+    def marks(self, shard: str) -> str:
+        """Return the key of the stream's marks on one shard: HASH source → next offset to be applied."""
+        return f"{self.prefix}:marks:{{{shard}}}" if shard else f"{self.prefix}:marks"
 
     @property
     def popular(self) -> str:
@@ -61,8 +73,17 @@ class Keys:
 
     @property
     def trainer_requests(self) -> str:
-        """HASH: how many retrains were requested, started, finished."""
+        """HASH: how many retrains were requested and served, how many rounds ended, and how the newest one did."""
         return f"{self.prefix}:trainer:requests"
+
+    @property
+    def rebuild(self) -> str:
+        """HASH: the stage of a rebuild and the segments that it has applied."""
+        return f"{self.prefix}:trainer:rebuild"
+
+    def rebuild_run(self, shard: str) -> str:
+        """Return the key of a rebuild's id on one shard: STRING."""
+        return f"{self.prefix}:trainer:rebuild:{{{shard}}}" if shard else f"{self.prefix}:trainer:rebuild:run"
 
     @property
     def trainer_status(self) -> str:

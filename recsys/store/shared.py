@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from recsys.errors import InvalidModel
 from recsys.refresh import RankedList
 from recsys.store.connection import Connection
 from recsys.store.keys import Keys
+from recsys.store.one_server import Call
 from recsys.store.users import ModelStamp, json_time, ranked_items
 
 log = logging.getLogger(__name__)
@@ -25,12 +26,19 @@ class ModelPointer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
     version: str
-    sequence: int
-    """Grows with every publication, also with a rollback."""
+    sequence: Annotated[int, Field(ge=0, lt=2**53)]
+    """Grows with every publication, also with a rollback; Lua compares it, whose numbers are exact up to here."""
     uri: str
     """Folder of the artifact."""
     manifest_sha256: str
     published_at: str
+
+    @field_validator("published_at")
+    @classmethod
+    def _is_time_with_zone(cls, value: str) -> str:
+        if datetime.fromisoformat(value).tzinfo is None:
+            raise ValueError("published_at has no zone")
+        return value
 
     @property
     def stamp(self) -> ModelStamp:
@@ -53,12 +61,14 @@ class SharedStore:
         try:
             return ModelPointer.model_validate_json(value)
         except ValidationError as error:
-            raise InvalidModel(f"the pointer in {self._keys.model} is damaged: {error.errors()[0]['msg']}") from None
+            problem = error.errors()[0]
+            said = ": ".join([*(str(part) for part in problem["loc"]), problem["msg"]])
+            raise InvalidModel(f"the pointer in {self._keys.model} is damaged: {said}") from None
 
     def model_pointer_value(self) -> bytes:
         """Return the pointer as it is stored, for `move_model_pointer`; empty if there is none."""
         with self._connection.errors_translated():
-            value: bytes | None = self._connection.client.get(self._keys.model)  # type: ignore[assignment]
+            value: bytes | None = self._connection.client.get(self._keys.model)
         return value or b""
 
     def move_model_pointer(
@@ -88,7 +98,7 @@ class SharedStore:
     def hidden(self) -> frozenset[str]:
         """Return the items never to be recommended."""
         with self._connection.errors_translated():
-            members: set[bytes] = self._connection.client.smembers(self._keys.hidden)  # type: ignore[assignment]
+            members: set[bytes] = self._connection.client.smembers(self._keys.hidden)
         return frozenset(member.decode(errors="replace") for member in members)
 
     def write_popular(self, items: RankedList, model: ModelStamp, *, at: datetime) -> None:
@@ -100,26 +110,26 @@ class SharedStore:
     def popular(self) -> dict[str, Any] | None:
         """Return the popular list as apps see it."""
         with self._connection.errors_translated():
-            value: bytes | None = self._connection.client.get(self._keys.popular)  # type: ignore[assignment]
+            value: bytes | None = self._connection.client.get(self._keys.popular)
         return orjson.loads(value) if value else None
 
     def write_similar(self, lists: Mapping[str, RankedList], model: ModelStamp, *, at: datetime, ttl_s: int) -> None:
         """Write the similar-items lists of some items."""
         generated_at = json_time(at)
-        with self._connection.errors_translated():
-            pipeline = self._connection.client.pipeline(transaction=False)
-            for item_id, items in lists.items():
-                value = {
-                    "item_id": item_id,
-                    "model": model.version,
-                    "generated_at": generated_at,
-                    "items": ranked_items(items),
-                }
-                pipeline.set(self._keys.similar(item_id), orjson.dumps(value), ex=ttl_s)
-            pipeline.execute()
+        calls: list[Call] = []
+        for item_id, items in lists.items():
+            key = self._keys.similar(item_id)
+            value = {
+                "item_id": item_id,
+                "model": model.version,
+                "generated_at": generated_at,
+                "items": ranked_items(items),
+            }
+            calls.append((key, ("SET", key, orjson.dumps(value), "EX", ttl_s)))
+        self._connection.run(calls)
 
     def similar(self, item_id: str) -> dict[str, Any] | None:
         """Return an item's similar items as apps see them."""
         with self._connection.errors_translated():
-            value: bytes | None = self._connection.client.get(self._keys.similar(item_id))  # type: ignore[assignment]
+            value: bytes | None = self._connection.client.get(self._keys.similar(item_id))
         return orjson.loads(value) if value else None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import orjson
-import redis
+from redis.exceptions import LockNotOwnedError
 from redis.lock import Lock
 
-from recsys.errors import LockHeld, LockLost, StoreUnavailable
+from recsys.errors import LockHeld, LockLost, StoreError
 from recsys.store.connection import Connection
 from recsys.store.keys import Keys
 
@@ -19,7 +19,8 @@ from recsys.store.keys import Keys
 class HeldLock:
     """The trainer's lock while it is held; a thread renews it."""
 
-    def __init__(self, lock: Lock, ttl_s: float) -> None:
+    def __init__(self, connection: Connection, lock: Lock, ttl_s: float) -> None:
+        self._connection = connection
         self._lock = lock
         self._ttl_s = ttl_s
         self._stop = threading.Event()
@@ -28,19 +29,17 @@ class HeldLock:
 
     def _renew(self) -> None:
         while not self._stop.wait(self._ttl_s / 3):
-            try:
-                self._lock.reacquire()
-            except redis.exceptions.LockNotOwnedError:
-                return  # `ensure_held` will say so
-            except redis.RedisError:
-                continue  # Redis is away; the next turn may still be in time
+            # When Redis is away the next turn may still be in time; if not, `ensure_held` will say so.
+            with suppress(StoreError), self._connection.errors_translated():
+                try:
+                    self._lock.reacquire()
+                except LockNotOwnedError:
+                    return
 
     def ensure_held(self) -> None:
         """Raise `LockLost` unless the lock is still this trainer's."""
-        try:
+        with self._connection.errors_translated():
             held = self._lock.owned()
-        except redis.RedisError as error:
-            raise StoreUnavailable(f"cannot tell whether the trainer's lock is still held: {error}") from error
         if not held:
             raise LockLost("the lock expired during the work; nothing more is written")
 
@@ -48,10 +47,8 @@ class HeldLock:
         """Give the lock back; one that cannot be given back expires."""
         self._stop.set()
         self._thread.join()
-        try:
+        with suppress(StoreError), self._connection.errors_translated():
             self._lock.release()
-        except redis.RedisError:
-            return
 
 
 class TrainerControl:
@@ -74,7 +71,7 @@ class TrainerControl:
         with self._connection.errors_translated():
             if not lock.acquire():
                 raise LockHeld("another trainer or import is at work (if it died, its lock expires by itself)")
-        held = HeldLock(lock, ttl_s)
+        held = HeldLock(self._connection, lock, ttl_s)
         try:
             yield held
         finally:
@@ -107,13 +104,24 @@ class TrainerControl:
         return int(requested or 0), int(finished or 0)
 
     def finish(self, request: int, status: Mapping[str, Any]) -> None:
-        """Record the outcome of the round that served all requests up to ``request``."""
+        """Record the outcome of the round that served all requests up to ``request``.
+
+        The status first: two keys need not share a slot of a Redis Cluster, so a crash may come between them, and a
+        request that stays open is only served once more.
+        """
+        self.write_status(status)
+        outcome: dict[Any, Any] = {
+            "finished": str(request),
+            "outcome": orjson.dumps(status),
+            "rounds": str(self.rounds() + 1),
+        }
         with self._connection.errors_translated():
-            pipeline = self._connection.client.pipeline(transaction=True)
-            pipeline.set(self._keys.trainer_status, orjson.dumps(status))
-            outcome: dict[Any, Any] = {"finished": str(request), "outcome": orjson.dumps(status)}
-            pipeline.hset(self._keys.trainer_requests, mapping=outcome)
-            pipeline.execute()
+            self._connection.client.hset(self._keys.trainer_requests, mapping=outcome)
+
+    def rounds(self) -> int:
+        """Return how many rounds have finished; it only falls when Redis loses writes."""
+        with self._connection.errors_translated():
+            return int(self._connection.client.hget(self._keys.trainer_requests, "rounds") or 0)
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         """Tell how far the round is."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import blake2b
@@ -13,6 +14,8 @@ import msgpack
 import numpy as np
 import orjson
 
+from recsys import fail_points
+from recsys.errors import MalformedEvent
 from recsys.events import Event, EventType
 from recsys.history import History
 from recsys.refresh import RankedList
@@ -21,8 +24,10 @@ from recsys.store.connection import Connection
 from recsys.store.keys import Keys
 
 _DIGEST_BYTES = 12
+_USERS_PER_CALL = 500
 _FORGOTTEN_TTL_S = 30 * 24 * 3600
 _NO_EVENTS: bytes = msgpack.packb([])
+_EVENTS_PER_CALL = 1_000  # of one user; a longer script would hold up everyone else in Redis
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,10 @@ class UserState:
     listed_sequence: int
     history: History
 
+    def after(self, earlier: UserState) -> UserState:
+        """Return this state as what both applications led to."""
+        return replace(self, applied=earlier.applied + self.applied, duplicates=earlier.duplicates + self.duplicates)
+
 
 class PublishOutcome(StrEnum):
     """What became of a list."""
@@ -118,30 +127,61 @@ class UserStore:
         self._history = history
         self._list_ttl_s = int(ranking.list_ttl_days * 24 * 3600)
 
+    def ensure_can_hold(self, user_id: str) -> None:
+        """Refuse the ids of users whose state cannot be kept.
+
+        Raises
+        ------
+        MalformedEvent
+            On a Redis Cluster, when the user's keys would not be in one slot.
+        """
+        if not self.can_hold(user_id):
+            raise MalformedEvent(
+                "user_id: must not begin with } where Redis is a cluster, which could not keep the user's keys together"
+            )
+
+    def can_hold(self, user_id: str) -> bool:
+        """Whether the state of a user with this id can be kept."""
+        return not self._connection.is_cluster or self._keys.share_a_slot(user_id)
+
     def apply(self, events: Mapping[str, Sequence[PlacedEvent]]) -> dict[str, UserState]:
         """Apply each user's events in order of arrival and return the states they lead to.
 
         Exactly once in effect: an event counts only if it was not applied before, so calling again with the same
         events, from this process or another, changes nothing and returns the same state.
         """
-        packed = {user: _packed(placed_events) for user, placed_events in events.items()}
-        return self._apply(packed, with_history=True)
+        states: dict[str, UserState] = {}
+        for part in fail_points.halves("between-applies", list(events.items())):
+            states.update(self._apply_events(dict(part), with_history=True))
+        return states
 
     def apply_without_reading(self, events: Mapping[str, Sequence[PlacedEvent]]) -> tuple[int, int]:
         """Like `apply`, for imports: return only how many events counted and how many were duplicates."""
-        packed = {user: _packed(placed_events) for user, placed_events in events.items()}
-        states = self._apply(packed, with_history=False).values()
+        states = self._apply_events(events, with_history=False).values()
         return sum(state.applied for state in states), sum(state.duplicates for state in states)
 
     def read(self, user_ids: Iterable[str]) -> dict[str, UserState]:
         """Return users' states; an unknown user has revision 0 and an empty history."""
         return self._apply(dict.fromkeys(user_ids, _NO_EVENTS), with_history=True)
 
+    def _apply_events(self, events: Mapping[str, Sequence[PlacedEvent]], *, with_history: bool) -> dict[str, UserState]:
+        """Apply all users' first events, then the next ones of those who have more."""
+        states: dict[str, UserState] = {}
+        start = 0
+        while events:
+            # One round trip at a time: a later part must never be applied before an earlier one.
+            packed = {user: _packed(placed[start : start + _EVENTS_PER_CALL]) for user, placed in events.items()}
+            for user, state in self._apply(packed, with_history=with_history).items():
+                states[user] = state.after(states[user]) if user in states else state
+            start += _EVENTS_PER_CALL
+            events = {user: placed for user, placed in events.items() if len(placed) > start}
+        return states
+
     def _apply(self, packed: Mapping[str, bytes], *, with_history: bool) -> dict[str, UserState]:
-        keys, limits = self._keys, self._history
+        limits = self._history
         calls = [
             (
-                (keys.history(user), keys.applied(user), keys.seen(user), keys.recs(user)),
+                self._keys.of_user(user),
                 (blob, limits.max_items, limits.max_event_ids, int(with_history), _FORGOTTEN_TTL_S),
             )
             for user, blob in packed.items()
@@ -174,28 +214,36 @@ class UserStore:
 
     def user_ids(self) -> Iterator[list[str]]:
         """Yield the ids of all users with a history, in batches; users that come meanwhile may be missing."""
-        cursor = 0
         seen: set[str] = set()
-        while True:
-            with self._connection.errors_translated():
-                cursor, found = self._connection.client.scan(
-                    cursor, match=self._keys.history_pattern, count=2000, _type="hash"
-                )
-            users = [self._keys.user_of_history(_text(key)) for key in found]
-            fresh = [user for user in users if user not in seen]  # SCAN may return a key more than once
+        for keys in self._connection.scan(self._keys.history_pattern, kind="hash"):
+            users = [self._keys.user_of_history(key) for key in keys]
+            fresh = [user for user in users if user not in seen]  # a scan may return a key more than once
             seen.update(fresh)
             if fresh:
                 yield fresh
-            if cursor == 0:
-                return
+
+    def remove(self, user_ids: Sequence[str]) -> None:
+        """Remove all that is kept of users."""
+        keys = [self._keys.of_user(user) for user in user_ids]
+        self._connection.run([(own[0], ("UNLINK", *own)) for own in keys])
 
     def lists(self, user_ids: Sequence[str]) -> list[dict[str, Any] | None]:
         """Return the published lists as apps see them, None where there is none."""
-        if not user_ids:
-            return []
-        with self._connection.errors_translated():
-            values = self._connection.client.mget([self._keys.recs(user) for user in user_ids])
+        keys = [self._keys.recs(user) for user in user_ids]
+        values = self._connection.run([(key, ("GET", key)) for key in keys])
         return [orjson.loads(value) if value else None for value in values]
+
+
+def calls_by_user(
+    source: str, events: Sequence[tuple[int, Event]], *, complete: bool
+) -> Iterator[dict[str, list[PlacedEvent]]]:
+    """Group (offset, event) pairs of one source by user, some users at a time."""
+    by_user: dict[str, list[PlacedEvent]] = defaultdict(list)
+    for offset, event in events:
+        by_user[event.user_id].append(PlacedEvent(source, offset, event, complete=complete))
+    users = list(by_user)
+    for start in range(0, len(users), _USERS_PER_CALL):
+        yield {user: by_user[user] for user in users[start : start + _USERS_PER_CALL]}
 
 
 def json_time(moment: datetime) -> str:
@@ -241,7 +289,3 @@ def _packed(events: Sequence[PlacedEvent]) -> bytes:
     # Redis's cmsgpack knows only the old types, so no bin type.
     packed: bytes = msgpack.packb([placed.packed() for placed in events], use_bin_type=False)
     return packed
-
-
-def _text(key: bytes | str) -> str:
-    return key if isinstance(key, str) else key.decode()

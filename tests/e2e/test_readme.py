@@ -93,7 +93,8 @@ def test_topics_of_the_readme_are_created_as_written(tmp_path: Path) -> None:
     script.write_text(f'#!/bin/sh\nexec java -cp "{jars}/*" org.apache.kafka.tools.TopicCommand "$@"\n')
     script.chmod(0o755)
     code = next(code for language, code in blocks() if language == "console" and "kafka-topics.sh" in code)
-    with apache_kafka(jars) as address:
+    with apache_kafka(jars) as broker:
+        address = broker.address
         environment = {
             **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "RECSYS_KAFKA__BOOTSTRAP_SERVERS": address,
         }  # fmt: skip

@@ -79,9 +79,8 @@ def test_consumer_stops_at_once_while_redis_is_away(shop: Shop) -> None:
     assert consumer.stop() == 0
 
 
+@pytest.mark.real_kafka  # the embedded broker creates every topic that it is asked for
 def test_consumer_waits_for_a_topic_that_is_not_there_yet(shop: Shop) -> None:
-    if not shop.kafka.is_real:
-        pytest.skip("the embedded broker creates every topic that it is asked for")
     consumer = shop.start_consumer(RECSYS_KAFKA__TOPIC="not-there")
     wait_until(lambda: "topic not-there does not exist" in consumer.said(), "the log says what is missing")
     assert consumer.stop() == 0
@@ -156,3 +155,23 @@ def test_newer_rebalance_protocol_serves_as_well(shop: Shop, settings: Settings)
         wait_until(lambda: everyone_has_everything(store), "every event counted once")
     assert first.stop() == 0
     assert second.stop() == 0
+
+
+def test_services_say_in_one_line_what_is_missing(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way of a folder")
+    trainer = shop.start_trainer(RECSYS_DATA_DIR=str(tmp_path / "file" / "data"))
+    wait_until(lambda: "waiting: " in trainer.said(), "the trainer says what is missing")
+    (line,) = [line for line in trainer.said().splitlines() if "waiting: " in line]
+    assert str(tmp_path / "file") in line
+    (tmp_path / "file").unlink()
+    wait_until(lambda: "trainer ready" in trainer.said(), "it goes on when it is there")
+    assert trainer.stop() == 0
+
+
+def test_redis_that_may_evict_histories_is_refused(shop: Shop, tmp_path: Path) -> None:
+    command = [find_redis_server(), "--save", "", "--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lru", "--port"]
+    port = free_port()
+    with running([*command, str(port)], tmp_path / "redis.log", shop.environment):
+        consumer = shop.start_consumer(RECSYS_REDIS__URL=f"redis://127.0.0.1:{port}/0")
+        wait_until(lambda: "maxmemory-policy is allkeys-lru" in consumer.said(), "the log says what is wrong")
+        assert consumer.stop() == 0

@@ -93,8 +93,6 @@ def test_large_backlog_is_written_in_pieces_that_leave_nothing_out(
 def test_transactions_count_when_they_are_committed_and_their_markers_end_no_round(
     shop: Shop, settings: Settings
 ) -> None:
-    if not shop.kafka.is_real:
-        pytest.skip("the embedded broker does not show committed transactions")
     producer = Producer({"bootstrap.servers": shop.kafka.address, "transactional.id": shop.name})
     producer.init_transactions(30)
     for first, commit in ((0, True), (10, False), (20, True)):

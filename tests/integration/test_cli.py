@@ -12,8 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from recsys.events import Event
 from recsys.settings import Settings
-from recsys.store import Store, open_store
+from recsys.store import PlacedEvent, Store, open_store
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -129,6 +130,15 @@ def test_show_of_an_unknown_user_says_so(recsys: Command) -> None:
     output = recsys("show", "no[bo]dy").stdout
     assert "user no[bo]dy is unknown" in output
     assert "no model has been published yet" in output
+
+
+@pytest.mark.parametrize("user", ["shop:cat:7", "[/bold]", "{42}", "}", "*", "a\\nb", "😀" * 256, "--x", "e\u0301 |"])
+def test_show_prints_ids_as_they_are(recsys: Command, own_store: Store, user: str) -> None:
+    purchase = Event(user_id=user, item_id=user, timestamp=0)
+    own_store.users.apply({user: [PlacedEvent("t:0", 1, purchase)]})
+    output = recsys("show", "--", user, COLUMNS="2000").stdout
+    assert f"History of {user}" in output
+    assert output.count(user) == 2
 
 
 def test_show_names_items_by_their_titles(recsys: Command, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from recsys.store import ModelStamp, Store, open_store
 from tests.services import wait_until
 
 NOW = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)
+POINTER = '{"version": "v1", "sequence": 1, "uri": "/models/v1", "manifest_sha256": "aa", "published_at": "%s"}'
 
 
 def test_pointer_moves_and_its_sequence_grows_whatever_the_clock_says(store: Store) -> None:
@@ -52,8 +53,11 @@ def test_lost_pointer_does_not_bring_the_sequence_back(store: Store) -> None:
     assert again.sequence > first.sequence
 
 
-def test_damaged_pointer_is_named(store: Store) -> None:
-    store.connection.client.set(store.shared._keys.model, b'{"version": 3')
+@pytest.mark.parametrize(
+    "damaged", ['{"version": 3', "null", "\xff", POINTER % "never", POINTER % "2026-11-22T10:15:00"]
+)
+def test_damaged_pointer_is_named(store: Store, damaged: str) -> None:
+    store.connection.client.set(store.shared._keys.model, damaged.encode("latin-1"))
     with pytest.raises(InvalidModel, match="model is damaged"):
         store.shared.model_pointer()
 

@@ -60,11 +60,33 @@ def test_replayed_batch_leaves_history_and_revision_unchanged(store: Store) -> N
     assert entries(store) == {"a": (1, 0), "b": (2.5, 3)}
 
 
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_basket_of_many_lines_is_applied_in_several_short_calls(store: Store, complete: bool) -> None:
+    servers = store.connection._servers.masters().values()
+    lines = [event(f"item-{n % 4_000}", at=n % 777, event_id=f"e{n}" if n % 3 else None) for n in range(4_500)]
+    lines[2_300] = Event(user_id="u", type=EventType.FORGET, timestamp=0)
+    expected = HistoryReplay(MAX_ITEMS)
+    expected.apply(lines)
+    basket = [placed(offset, line, complete=complete) for offset, line in enumerate(lines)]
+    other = [placed(9_000, event("a"))]
+    for server in servers:
+        server.config_resetstat()
+    states = store.users.apply({"u": basket, "other": other})
+    statistics = [server.info("commandstats").get("cmdstat_evalsha", {"calls": 0}) for server in servers]
+    calls = sum(statistic["calls"] for statistic in statistics)
+    assert calls == 6, "five for the basket, one for the other user"
+    assert (states["u"].applied, states["u"].duplicates, states["u"].revision) == (4_500, 0, 5)
+    assert (states["other"].applied, states["other"].revision) == (1, 1)
+    assert {item: (round(q * 1e6), at) for item, (q, at) in entries(store).items()} == expected.entries
+    assert sorted(states["u"].history.item_ids) == sorted(expected.entries)
+    again = store.users.apply({"u": basket})["u"]
+    assert (again.applied, again.duplicates, again.revision) == (0, 4_500, 5)
+
+
 def test_history_is_stored_in_the_form_of_the_contract(store: Store) -> None:
     store.users.apply({"u": [placed(0, event("sku-9", 1.25, at=1795342272)), placed(1, event("sku-9", 2))]})
-    connection = store.connection.client
-    key = next(key for key in connection.keys("*u}:history") if store.users._keys.prefix.encode() in key)
-    assert connection.hgetall(key) == {b"sku-9": b"3.25|1795342272"}
+    key = f"{store.users._keys.prefix}:{{u}}:history"
+    assert store.connection.client.hgetall(key) == {b"sku-9": b"3.25|1795342272"}
 
 
 def test_event_sent_twice_counts_once_wherever_the_copy_lands(store: Store) -> None:
@@ -195,7 +217,8 @@ def test_script_lost_by_the_server_is_given_again(store: Store) -> None:
 
 
 def test_all_users_are_found(store: Store) -> None:
-    users = {f"user-{n}" for n in range(3000)} | {"ünï{c}ode", "a:b", "}", "*"}
+    strange = {"ünï{c}ode", "a:b", "}", "*", "{", "{}", "{a}", "a}b", "a{b", "}x", "{}}"}
+    users = {f"user-{n}" for n in range(3000)} | set(filter(store.users.can_hold, strange))
     store.users.apply({user: [placed(0, event())] for user in users})
     found = [user for batch in store.users.user_ids() for user in batch]
     assert len(found) == len(set(found))

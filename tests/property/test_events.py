@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from recsys.errors import MalformedEvent
 from recsys.events import Event, EventType, decode
 from tests.builders import LAST_MS, NOON_MS, events, make_event
+from tests.malformed import WAYS, malformed_records
 
 FIELDS = ("event_id", "type", "user_id", "item_id", "quantity", "price", "timestamp", "unknown")
 VALID = (
@@ -117,6 +118,15 @@ def test_a_valid_event_decodes_to_itself(event: Event, ascii_only: bool, unknown
     for given_fields in (fields, {name: value for name, value in fields.items() if value is not None}):
         text = json.dumps({**given_fields, **extra}, ensure_ascii=ascii_only)
         assert decode(text.encode()) == event
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_the_fuzzer_breaks_is_malformed_for_one_short_reason(seed: int) -> None:
+    for value in malformed_records(seed, len(WAYS)):
+        with pytest.raises(MalformedEvent) as caught:
+            decode(value, record_timestamp_ms=NOON_MS, location="purchases[0] 7")
+        assert 0 < len(caught.value.reason) < 200
+        assert caught.value.reason.isprintable()
 
 
 def _is_plain_json(value: object, name: str) -> bool:

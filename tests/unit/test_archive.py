@@ -218,6 +218,15 @@ def test_a_new_round_sorts_after_all_others_even_if_the_clock_goes_back(archive:
     assert [segment.first for segment in archive.segments()] == list(range(8))
 
 
+def test_rounds_of_a_clock_that_stands_still_have_names_that_do_not_grow(archive: Archive) -> None:
+    rounds: list[str] = []
+    for offset in range(300):  # a file name ends at 255 bytes
+        rounds.append(archive.new_round(AT))
+        write(archive, make_event(), first=offset, round_=rounds[-1])
+    assert rounds == sorted(set(rounds))
+    assert len(rounds[-1]) < 40
+
+
 def test_temporaries_of_crashed_writes_are_ignored_and_removed(tmp_path: Path) -> None:
     archive = Archive(Storage(str(tmp_path)))
     segment = write(archive, make_event())

@@ -326,6 +326,46 @@ def test_pruning_again_deletes_nothing(storage: Storage) -> None:
     assert ModelStore(storage).prune(keep=2, live=versions[1]) == []
 
 
+@pytest.mark.parametrize("later", [timedelta(days=-1), timedelta(0), timedelta(milliseconds=5)])
+def test_a_new_version_sorts_after_all_others_whatever_the_clock_says(storage: Storage, later: timedelta) -> None:
+    versions = saved_versions(storage, 2)
+    for number in range(8):  # the digests after the time would sort by chance
+        versions.append(save(storage, make_model(seed=100 + number), AT + timedelta(days=1) + later)[0])
+    assert versions == sorted(set(versions))
+    assert ModelStore(storage).versions() == versions
+
+
+def test_the_newest_version_outlives_older_ones_when_the_clock_was_set_back(storage: Storage) -> None:
+    saved_versions(storage, 4)
+    first, _, _ = save(storage, make_model(seed=8), AT - timedelta(days=1))
+    second, _, _ = save(storage, make_model(seed=9), AT - timedelta(days=1))
+    ModelStore(storage).prune(keep=2, live=second)
+    assert ModelStore(storage).versions() == [first, second]
+
+
+def test_the_same_content_in_the_same_second_is_a_version_of_its_own(storage: Storage) -> None:
+    (one, _, first), (other, uri, second) = save(storage, make_model()), save(storage, make_model())
+    assert one != other
+    assert first != second
+    assert load_model(uri, manifest_sha256=second).version == other
+
+
+def test_versions_that_never_were_live_are_those_written_after_the_live_one_was_published(storage: Storage) -> None:
+    store, versions = ModelStore(storage), saved_versions(storage, 4)
+    minute = timedelta(minutes=1)
+    assert store.unpublished(live=versions[3], published_at=AT + timedelta(days=3) + minute) == []
+    assert store.unpublished(live=versions[1], published_at=AT + timedelta(days=1) + minute) == versions[2:]
+    rolled_back = AT + timedelta(days=3) + minute  # to an older one: what was live in between is kept
+    assert store.unpublished(live=versions[1], published_at=rolled_back) == []
+
+
+def test_removed_versions_are_gone_with_all_their_files(storage: Storage) -> None:
+    store, versions = ModelStore(storage), saved_versions(storage, 4)
+    store.remove(versions[1:3])
+    assert store.versions() == [versions[0], versions[3]]
+    assert storage.files(f"models/{versions[1]}", "") == []
+
+
 def test_what_a_crashed_save_left_is_no_version_and_is_removed(tmp_path: Path) -> None:
     store = ModelStore(Storage(str(tmp_path)))
     (version,) = saved_versions(Storage(str(tmp_path)), 1)
@@ -333,7 +373,7 @@ def test_what_a_crashed_save_left_is_no_version_and_is_removed(tmp_path: Path) -
     leftover.mkdir()
     (leftover / "manifest.json").write_bytes(b"{}")
     assert store.versions() == [version]
-    assert store.prune(keep=5, live=version) == []
+    store.remove_temporaries()
     assert not leftover.exists()
     assert store.versions() == [version]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from prometheus_client import generate_latest
 
-from recsys.telemetry import ConsumerMetrics, configure_logging, quantile
+from recsys.telemetry import ConsumerMetrics, RepeatsLeftOut, configure_logging, quantile
 
 INFINITY = float("inf")
 
@@ -96,3 +96,20 @@ def test_logging_may_be_configured_again(capsys: pytest.CaptureFixture[str]) -> 
     logging.getLogger("recsys").info("not this")
     logging.getLogger("recsys").warning("this once")
     assert capsys.readouterr().err.count("this once") == 1
+
+
+def test_messages_that_differ_in_digits_alone_pass_every_so_often() -> None:
+    now = 1000.0
+    repeats = RepeatsLeftOut(every_s=30.0, clock=lambda: now)
+
+    def passes(message: str) -> bool:
+        record = logging.makeLogRecord({"msg": message, "created": -1e9})  # the wall clock plays no part
+        return repeats.filter(record)
+
+    assert passes("purchases[0] 7: not JSON")
+    assert not passes("purchases[3] 12: not JSON")
+    assert passes("purchases[0] 7: user_id: is required")
+    now += 29.0
+    assert not passes("purchases[0] 8: not JSON")
+    now += 1.0
+    assert passes("purchases[0] 9: not JSON")

@@ -1,0 +1,62 @@
+"""Offsets whose records are done: held back until their lists are known to be of the live model, then committed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping
+
+from confluent_kafka import Consumer, KafkaError, KafkaException
+
+from consumer.rebalance import Assignment
+from recsys.kafka import stream_unavailable
+from recsys.positions import place_to_commit
+from recsys.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
+_LONGEST_HELD_BACK_S = 60.0  # a pointer to a model that is refused must not hold up the commits for ever
+
+
+class Commits:
+    """What this consumer may commit.
+
+    A consumer that has yet to hear of a new model lists its users with the old one, perhaps behind the back of the
+    sweep. Should it end before it refreshes them, whoever reads their records again will. So offsets are stored only
+    when a look at the pointer that began after their batch has found the model still live, or after the swap.
+    """
+
+    def __init__(self, consumer: Consumer, assignment: Assignment, settings: KafkaSettings) -> None:
+        self._consumer = consumer
+        self._assignment = assignment
+        self._settings = settings
+        self._done: deque[tuple[float, Mapping[int, int], Mapping[int, int]]] = deque()
+
+    def note(self, after: Mapping[int, int], held: Mapping[int, int]) -> None:
+        """Note that a batch is done: the next offset by partition, and the assignments under which it was read."""
+        self._done.append((time.monotonic(), after, held))
+
+    def release(self, confirmed_at: float) -> None:
+        """Store the offsets of batches that were done before that time, or a long while ago."""
+        confirmed_at = max(confirmed_at, time.monotonic() - _LONGEST_HELD_BACK_S)
+        while self._done and self._done[0][0] < confirmed_at:
+            _, after, held = self._done.popleft()
+            for partition, offset in after.items():
+                if self._assignment.held.get(partition) == held.get(partition):
+                    self._store(partition, offset)
+
+    def commit(self) -> None:
+        """Commit what is stored, without waiting for the answer."""
+        try:
+            self._consumer.commit(asynchronous=True)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._NO_OFFSET:
+                log.warning("commit: %s", error.args[0].str())
+
+    def _store(self, partition: int, offset: int) -> None:
+        try:
+            self._consumer.store_offsets(offsets=[place_to_commit(self._assignment.topic, partition, offset)])
+        except KafkaException as error:
+            # Revoked meanwhile: its new owner reads the records again, and recognizes them.
+            if error.args[0].code() != KafkaError._STATE:
+                raise stream_unavailable(self._settings, error) from error

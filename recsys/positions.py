@@ -1,0 +1,78 @@
+"""Where to start reading each partition: what the group has committed, and what Redis says it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from recsys.errors import WritesLost
+from recsys.kafka import Topic, stream_unavailable
+from recsys.settings import KafkaSettings
+from recsys.store import StreamMarks
+
+_OURS = "recsys "
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where reading a partition starts, and the mark in Redis from which that was decided."""
+
+    offset: int
+    mark: int | None
+
+
+def place_to_commit(topic: Topic, partition: int, offset: int) -> TopicPartition:
+    """Return what to store for a commit: it says of which topic id the offset is, and that a consumer wrote it."""
+    return TopicPartition(topic.name, partition, offset, _OURS + topic.id)
+
+
+def start_offsets(
+    consumer: Consumer, settings: KafkaSettings, topic: Topic, marks: StreamMarks, partitions: Iterable[int]
+) -> dict[int, Start]:
+    """Decide where to start reading partitions.
+
+    Raises
+    ------
+    WritesLost
+        When Redis does not hold what the group has written.
+    StreamUnavailable, StoreError
+        When Kafka or Redis cannot be asked.
+    """
+    places = [TopicPartition(topic.name, partition) for partition in partitions]
+    in_redis = marks.read([topic.source(place.partition) for place in places])
+    starts = {}
+    try:
+        for place in consumer.committed(places, timeout=settings.timeout_s):
+            if place.error is not None:
+                raise KafkaException(place.error)
+            mark = in_redis[topic.source(place.partition)]
+            offset = _start(topic, place, mark)
+            if offset is None:
+                offset, _ = consumer.get_watermark_offsets(place, timeout=settings.timeout_s, cached=False)
+            starts[place.partition] = Start(offset, mark)
+    except KafkaException as error:
+        raise stream_unavailable(settings, error) from error
+    return starts
+
+
+def _start(topic: Topic, committed: TopicPartition, mark: int | None) -> int | None:
+    """Return the offset to start from; None: the oldest record.
+
+    What is in Redis counts: an offset committed by a consumer that lies ahead of the mark was committed before Redis
+    lost writes. A commit that is not a consumer's is the operator's decision.
+    """
+    metadata = committed.metadata or ""
+    if committed.offset < 0 or (metadata.startswith(_OURS) and metadata != _OURS + topic.id):
+        return mark  # nothing committed, or for a topic of this name that is no more
+    if metadata != _OURS + topic.id:
+        return committed.offset
+    if mark is None:
+        raise WritesLost(
+            f"Redis does not hold what this group has written: {topic.name}[{committed.partition}] was applied up to "
+            f"offset {committed.offset}, and nothing there says so; recsys rebuild brings everything back from the "
+            f"archive (or, to begin with an empty Redis, without what was imported, reset the group's offsets to the "
+            f"earliest)"
+        )
+    return min(committed.offset, mark)

@@ -1,0 +1,224 @@
+"""Redis from the archive and the model: after a server lost its data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from recsys import fail_points
+from recsys.archive import IMPORT_PREFIX, Archive, Segment, events_of
+from recsys.errors import InvalidModel, LockLost, WouldLose, WritesLost
+from recsys.kafka import Topic, describe_topic, end_offsets, open_consumer, open_reader
+from recsys.live_model import LoadedModel
+from recsys.model_store import ModelStore, load_buyers, load_model
+from recsys.positions import start_offsets
+from recsys.progress import ProgressReporter
+from recsys.settings import Settings
+from recsys.storage import Storage
+from recsys.store import HeldLock, ModelPointer, RebuildStage, Store, calls_by_user
+from recsys.sweep import write_every_list
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What a rebuild did.
+
+    Attributes
+    ----------
+    applied, known : int
+        Archived events that changed a history, and events that Redis had applied already.
+    lists, similar : int
+        Lists written.
+    model : str
+        Version of the live model; empty if there is none.
+    to_read : int or None
+        Records beyond the archive that the consumers read again; None if they were not held up.
+    """
+
+    applied: int
+    known: int
+    lists: int
+    similar: int
+    model: str
+    to_read: int | None
+
+
+def rebuild(
+    settings: Settings,
+    store: Store,
+    lock: HeldLock,
+    progress: ProgressReporter,
+    *,
+    wipe: bool,
+    accept_loss: bool = False,
+    clock: Callable[[], datetime],
+) -> Rebuilt:
+    """Bring histories and lists back while holding the trainer's lock.
+
+    If Redis does not hold what the consumers have written, or with ``wipe``, consumers wait, what Redis still holds of
+    users is removed, the archive is applied, and consumers read on from where it ends. Otherwise the archive is
+    applied to what is there, which changes nothing that is there already.
+
+    An interrupted rebuild goes on where it was; every step may be repeated.
+
+    Raises
+    ------
+    WouldLose
+        Unless ``accept_loss``, when something would be removed that neither archive nor Kafka can bring back.
+    WritesLost
+        When Redis was emptied meanwhile.
+    """
+    storage = Storage(settings.data_dir)
+    archive, models = Archive(storage), ModelStore(storage)
+    topic = describe_topic(settings.kafka, settings.kafka.topic)
+    segments = archive.segments()
+    watermarks = _watermarks(settings, topic)
+    positions = archive.positions(segments)
+    here = positions.get(topic.id, {})
+    starts = {topic.source(p): max(here.get(p, low), low) for p, (low, _) in watermarks.items()}
+    losses = list(_losses(store, archive, models, positions, topic, watermarks))
+    stage = store.rebuilding.resume()
+    if wipe or (stage is not RebuildStage.APPLY and _consumers_wait(settings, topic, store)):
+        stage = RebuildStage.WIPE
+        if losses and not accept_loss:
+            raise WouldLose(
+                f"not everything can be brought back: {'; '.join(losses)}. Is RECSYS_DATA_DIR ({storage.url}) right? "
+                f"With --accept-loss the rebuild goes on without that"
+            )
+        with progress.stage("check the archive", len(segments)) as advance:
+            for segment in segments:  # before anything is removed
+                archive.read(segment)
+                advance(1)
+        store.rebuilding.begin(stage)
+    elif stage is None:
+        stage = RebuildStage.AMEND
+        store.rebuilding.begin(stage)
+    else:
+        log.warning("going on with a rebuild that was interrupted")
+    for loss in losses:
+        log.warning("%s", loss)
+    if stage is RebuildStage.WIPE:
+        store.marks.remove()
+        with progress.stage("remove what is left") as advance:
+            for users in store.users.user_ids():
+                lock.ensure_held()
+                store.users.remove(users)
+                advance(len(users))
+        stage = RebuildStage.APPLY
+        store.rebuilding.enter(stage)
+    while True:
+        epoch = store.connection.epoch
+        applied, known = _apply(store, archive, segments, lock, progress)
+        if store.connection.epoch == epoch:
+            break
+        log.warning("another Redis server answers now, perhaps without what was applied last; applying all again")
+        store.rebuilding.forget_segments()
+    store.rebuilding.ensure_whole()
+    store.marks.write_missing(starts)
+    try:
+        store.rebuilding.ensure_whole()
+    except WritesLost:
+        store.marks.remove()
+        raise
+    store.rebuilding.end()
+    beyond = sum(max(0, end - starts[topic.source(p)]) for p, (_, end) in watermarks.items())
+    to_read = beyond if stage is RebuildStage.APPLY else None
+    pointer = store.shared.model_pointer() or _newest_model(store, models, clock)
+    if pointer is None:
+        return Rebuilt(applied, known, 0, 0, "", to_read)
+    live = LoadedModel(pointer.stamp, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))
+    buyers = load_buyers(pointer.uri)
+    written = write_every_list(settings, store, live, buyers, users=None, progress=progress, clock=clock)
+    return Rebuilt(applied, known, written.lists, written.similar, live.stamp.version, to_read)
+
+
+def _consumers_wait(settings: Settings, topic: Topic, store: Store) -> bool:
+    """Whether Redis lacks what the consumers have written, so that they wait."""
+    consumer = open_consumer(settings.kafka, settings.kafka.group_id)
+    try:
+        start_offsets(consumer, settings.kafka, topic, store.marks, topic.partitions)
+    except WritesLost:
+        return True
+    finally:
+        consumer.close()
+    return False
+
+
+def _watermarks(settings: Settings, topic: Topic) -> dict[int, tuple[int, int]]:
+    reader = open_reader(settings.kafka, "rebuild")
+    try:
+        return end_offsets(reader, settings.kafka, topic)
+    finally:
+        reader.close()
+
+
+def _losses(
+    store: Store,
+    archive: Archive,
+    models: ModelStore,
+    positions: dict[str, dict[int, int]],
+    topic: Topic,
+    watermarks: dict[int, tuple[int, int]],
+) -> Iterator[str]:
+    """Yield what neither the archive nor Kafka can bring back."""
+    versions, pointer = models.versions(), store.shared.model_pointer()
+    if pointer is not None and pointer.version not in versions:
+        yield f"the live model {pointer.version} is not in data_dir"
+    elif not positions and not versions:
+        yield "there is neither an archive nor a model in data_dir"
+    for source, partition, first, last in archive.gaps():
+        yield f"the archive lacks {source}, partition {partition}, {first} to {last}"
+    for partition, (low, _) in watermarks.items():
+        position = positions.get(topic.id, {}).get(partition, 0)
+        if position < low:
+            where = f"{topic.name}[{partition}]: offsets {position} to {low - 1}"
+            yield f"{where} are neither archived nor in Kafka any more"
+    for source, mark in store.marks.everything().items():
+        of_topic, _, number = source.rpartition(":")
+        position = positions.get(of_topic, {}).get(int(number), 0)
+        if of_topic != topic.id and mark > position:
+            yield f"offsets {position} to {mark - 1} of {source}, a topic that is no more, are in Redis alone"
+
+
+def _apply(
+    store: Store, archive: Archive, segments: list[Segment], lock: HeldLock, progress: ProgressReporter
+) -> tuple[int, int]:
+    """Apply the segments that this rebuild has not applied yet, in order of arrival."""
+    applied = known = 0
+    done = store.rebuilding.segments_done()
+    with progress.stage("apply the archive", len(segments)) as advance:
+        for segment in segments:
+            if segment.path not in done:
+                lock.ensure_held()
+                # Those that cannot be held are in the archive from before Redis became a cluster.
+                events = [row for row in events_of(archive.read(segment)) if store.users.can_hold(row[1].user_id)]
+                complete = segment.source.startswith(IMPORT_PREFIX)
+                for call in calls_by_user(f"{segment.source}:{segment.partition}", events, complete=complete):
+                    new, old = store.users.apply_without_reading(call)
+                    applied += new
+                    known += old
+                fail_points.reach("in-rebuild")
+                store.rebuilding.ensure_whole()
+                store.rebuilding.note_done(segment.path)
+            advance(1)
+    return applied, known
+
+
+def _newest_model(store: Store, models: ModelStore, clock: Callable[[], datetime]) -> ModelPointer | None:
+    """Make the newest model of the store live again; None if there is none."""
+    for version in reversed(models.versions()):
+        uri, manifest_sha256 = models.address(version)
+        try:
+            load_model(uri, manifest_sha256=manifest_sha256)
+        except InvalidModel as error:
+            log.warning("passed over: %s", error)
+            continue
+        pointer = store.shared.move_model_pointer(version, uri, manifest_sha256, seen=b"", at=clock())
+        if pointer is None:
+            raise LockLost("another process moved the model pointer during the rebuild; run it again")
+        return pointer
+    return None

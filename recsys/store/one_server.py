@@ -1,0 +1,101 @@
+"""One Redis server, asked in pipelines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from recsys.settings import masked_url
+
+Command = tuple[Any, ...]
+"""A command with its arguments."""
+Call = tuple[str, Command]
+"""A key and a command that touches it; in a cluster all other keys of the command are in the same slot."""
+
+
+def few_retries() -> Retry:
+    """Try a command once more when its connection failed."""
+    return Retry(ExponentialBackoff(cap=0.2, base=0.02), retries=1)
+
+
+class OneServer:
+    """A server that holds all keys.
+
+    Parameters
+    ----------
+    url : str
+    timeout_s : float
+        How long each try waits for an answer.
+    on_connect : callable
+        Given each new connection, once it has logged in.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When the URL cannot be one.
+    """
+
+    def __init__(self, url: str, timeout_s: float, on_connect: Callable[[Any], None]) -> None:
+        self._shown = masked_url(url)
+
+        def connected(connection: Any) -> None:
+            connection.on_connect()
+            on_connect(connection)
+
+        self.client = redis.Redis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=few_retries(),
+            protocol=2,
+            redis_connect_func=connected,
+        )
+        pool = self.client.connection_pool
+        pool.connection_class(**pool.connection_kwargs)  # refuses options that it does not know; connects nowhere
+
+    def close(self) -> None:
+        """Close all sockets."""
+        self.client.close()
+
+    def run(self, calls: Sequence[Call], *, first: Command | None = None) -> list[Any]:
+        """Send all calls in one round trip, after ``first`` if it is given.
+
+        Returns
+        -------
+        list
+            Replies in the order of the calls; an error that the server answered is a reply like any other.
+        """
+        pipeline = self.client.pipeline(transaction=False)
+        if first is not None:
+            pipeline.execute_command(*first)
+        for _, command in calls:
+            pipeline.execute_command(*command)
+        replies = pipeline.execute(raise_on_error=False)
+        return replies if first is None else after_first(replies)
+
+    def masters(self) -> Mapping[str, redis.Redis]:
+        """Return the client of each server that takes writes, by its address."""
+        return {self._shown: self.client}
+
+    def layout(self) -> Mapping[str, Any]:
+        """Return which slots each server holds; here there are none, so nothing ever moves."""
+        return {}
+
+    def shard_tags(self) -> tuple[str, ...]:
+        """Return texts such that each server has keys with the hash tag ``{text}``; here any key will do."""
+        return ("",)
+
+    def reopen(self) -> None:
+        """Start again from the URL: it may lead to another server."""
+        self.client.connection_pool.disconnect()
+
+
+def after_first(replies: list[Any]) -> list[Any]:
+    """Return all replies but the first, which must not be an error."""
+    if isinstance(replies[0], Exception):
+        raise replies[0]
+    return replies[1:]

@@ -1,0 +1,1 @@
+"""Faults injected into real processes, real Kafka and real Redis: nothing lost, nothing counted twice."""

@@ -1,0 +1,169 @@
+"""Scenario 15: mixed load with random faults, for a long time; nothing grows, and everything is right at the end."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PARTITIONS, opened_shop
+from tests.faults.conftest import FULL, Report, trained_ledger
+from tests.faults.ledger import Ledger
+from tests.services import ApacheKafka, Consumer, KafkaServer, RedisServer, Service, wait_until
+
+pytestmark = [pytest.mark.real_kafka, pytest.mark.timeout(3600)]
+
+_MINUTES = 30 if FULL else 3
+_PER_SECOND = 60
+_SEED = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the witness, a consumer that no fault is aimed at, and Redis take up."""
+
+    resident_mib: float
+    files: int
+    redis_mib: float
+
+    def is_flat_since(self, before: Usage) -> bool:
+        """Whether nothing has grown beyond what a quiet hour would show."""
+        return (
+            self.resident_mib < before.resident_mib * 1.1 + 10
+            and self.files <= before.files + 5
+            and self.redis_mib < before.redis_mib * 1.1 + 1
+        )
+
+
+class Town:
+    """A shop with all its services, and what may happen to them."""
+
+    def __init__(self, ledger: Ledger, kafka: ApacheKafka, redis: RedisServer) -> None:
+        self._ledger = ledger
+        self._kafka = kafka
+        self._redis = redis
+        self._random = random.Random(_SEED)
+        self.witness = self._consumer()
+        self.others = [self._consumer(), self._consumer()]
+        self.trainer = self._trainer()
+        wait_until(self._all_taken, "all partitions are taken")
+
+    def faults(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        """Yield names and faults at random for ever; each mends what it broke, and the broker seldom breaks."""
+        usual: dict[str, Callable[[], None]] = {
+            "consumer killed": self._kill_consumer,
+            "consumer stopped": self._stop_consumer,
+            "consumer frozen": self._freeze_consumer,
+            "Redis killed": self._kill_redis,
+            "connections to Redis cut": lambda: self._redis.client.client_kill_filter(_type="normal", skipme=True),
+            "scripts lost": lambda: self._redis.client.script_flush(),
+            "trainer killed": self._kill_trainer,
+            "malformed records": self._send_malformed,
+        }
+        while True:
+            names = [*usual]
+            self._random.shuffle(names)
+            yield from ((name, usual[name]) for name in names)
+            yield "broker killed", self._kill_broker
+
+    def usage(self) -> Usage:
+        """Measure the witness and Redis."""
+        process = Path(f"/proc/{self.witness.process.pid}")
+        resident_kib = int((process / "status").read_text().split("VmRSS:")[1].split()[0])
+        memory = self._redis.client.info("memory")["used_memory"]
+        return Usage(resident_kib / 1024, len(list((process / "fd").iterdir())), memory / 2**20)
+
+    def stop(self) -> None:
+        """Stop all services in good order."""
+        for service in (self.trainer, *self.others, self.witness):
+            assert service.stop() == 0, service.said()[-3000:]
+
+    def _consumer(self) -> Consumer:
+        return self._ledger.shop.start_consumer(
+            RECSYS_KAFKA__LIBRDKAFKA='{"session.timeout.ms": 3000, "heartbeat.interval.ms": 500}'
+        )
+
+    def _trainer(self) -> Service:
+        return self._ledger.shop.start_trainer(RECSYS_TRAINER__INTERVAL_S="20", RECSYS_TRAINER__LOCK_TTL_S="5")
+
+    def _all_taken(self) -> bool:
+        counts = [consumer.metrics().get("partitions", 0) for consumer in (self.witness, *self.others)]
+        return bool(sum(counts) == PARTITIONS)
+
+    def _kill_consumer(self) -> None:
+        self.others.pop(0).kill()
+        self.others.append(self._consumer())
+
+    def _stop_consumer(self) -> None:
+        stopped = self.others.pop(0)
+        assert stopped.stop() == 0, stopped.said()[-3000:]
+        self.others.append(self._consumer())
+
+    def _freeze_consumer(self) -> None:
+        frozen, awake = self.others
+        frozen.freeze()
+        running = (self.witness, awake)
+        wait_until(
+            lambda: sum(consumer.metrics().get("partitions", 0) for consumer in running) == PARTITIONS,
+            "the others have all partitions",
+        )
+        frozen.thaw()
+
+    def _kill_redis(self) -> None:
+        said = len(self.witness.said())
+        self._redis.kill()
+        wait_until(lambda: "Redis at" in self.witness.said()[said:], "the outage is noticed")
+        self._redis.start()
+
+    def _kill_trainer(self) -> None:
+        self.trainer.kill()
+        self.trainer = self._trainer()
+
+    def _kill_broker(self) -> None:
+        self._kafka.kill()
+        self._kafka.start()
+
+    def _send_malformed(self) -> None:
+        self._ledger.send_malformed([f"not JSON {self._random.random()}".encode() for _ in range(5)])
+
+
+@contextmanager
+def town(kafka: ApacheKafka, redis: RedisServer, folder: Path) -> Iterator[tuple[Ledger, Town]]:
+    with ExitStack() as stack:
+        server = KafkaServer(kafka.address, True, "a broker of its own")
+        shop = stack.enter_context(opened_shop(server, redis.url, folder))
+        # What is kept of a user is full soon, so that growth would show.
+        shop.environment["RECSYS_HISTORY__MAX_EVENT_IDS"] = "64"
+        ledger = stack.enter_context(trained_ledger(shop, seed=_SEED, recurring=True))
+        yield ledger, Town(ledger, kafka, redis)
+
+
+def test_soak(breakable_kafka: ApacheKafka, breakable_redis: RedisServer, tmp_path: Path, report: Report) -> None:
+    with town(breakable_kafka, breakable_redis, tmp_path) as (ledger, place):
+        began = time.monotonic()
+        happened: Counter[str] = Counter()
+        recoveries: list[float] = []
+        before: Usage | None = None
+        with ledger.load(_PER_SECOND):
+            for name, fault in place.faults():
+                fault()
+                happened[name] += 1
+                recoveries.append(ledger.await_counted(patience_s=180))
+                elapsed_s = time.monotonic() - began
+                if before is None and elapsed_s > _MINUTES * 60 / 3:
+                    before = place.usage()
+                if elapsed_s > _MINUTES * 60:
+                    break
+        ledger.await_counted()
+        after = place.usage()
+        place.stop()
+        tally = ledger.check()
+    assert before is not None
+    assert after.is_flat_since(before), f"{before} became {after} after {happened}"
+    report(15, f"{_MINUTES} minutes of random faults", tally, faults=happened.total(), recovery_s=max(recoveries))

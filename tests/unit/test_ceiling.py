@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from consumer.ceiling import Ceiling
+from recsys.errors import MalformedEvent, TooManyMalformed
+from recsys.settings import Settings
+
+BAD = MalformedEvent("user_id: is required", b"{}", "purchases[3] 17")
+
+
+def ceiling(most: int) -> Ceiling:
+    return Ceiling(Settings.model_validate({"consumer": {"max_malformed": most}, "kafka": {"group_id": "shop-7"}}))
+
+
+def note(ceiling: Ceiling, *, valid: int = 0, malformed: int = 0) -> None:
+    for _ in range(valid):
+        ceiling.note(None)
+    for _ in range(malformed):
+        ceiling.note(BAD)
+
+
+@pytest.mark.parametrize("valid", [0, 3, 400, 5000])
+@pytest.mark.parametrize("most", [0, 1, 500, 999])
+def test_one_more_than_allowed_stops(most: int, valid: int) -> None:
+    counted = ceiling(most)
+    note(counted, valid=valid, malformed=most)
+    with pytest.raises(TooManyMalformed):
+        counted.note(BAD)
+
+
+def test_a_thousand_never_stops() -> None:
+    note(ceiling(1000), malformed=5000)
+
+
+def test_only_the_newest_thousand_count() -> None:
+    counted = ceiling(500)
+    for _ in range(20):
+        note(counted, malformed=500)
+        note(counted, valid=500)
+    note(counted, malformed=500)
+    with pytest.raises(TooManyMalformed):
+        counted.note(BAD)
+
+
+def test_a_steady_half_goes_on_for_ever() -> None:
+    counted = ceiling(500)
+    for _ in range(5000):
+        note(counted, valid=1, malformed=1)
+
+
+def test_the_error_is_one_line_with_the_numbers_the_newest_reason_and_what_to_do() -> None:
+    counted = ceiling(2)
+    note(counted, valid=7, malformed=2)
+    with pytest.raises(TooManyMalformed) as caught:
+        counted.note(BAD)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "3 of the newest 10 records are malformed and RECSYS_CONSUMER__MAX_MALFORMED is 2" in text
+    assert "the newest is purchases[3] 17: user_id: is required" in text
+    assert "Repair the producer" in text
+    assert "with RECSYS_CONSUMER__MAX_MALFORMED=1000 all of them go to purchases.dlq" in text
+    assert "reset the offsets of group shop-7" in text
