@@ -20,7 +20,7 @@ from recsys.demo import purchases
 from recsys.fold_in import UserSolver
 from recsys.interactions import Interactions, aggregate
 from recsys.model import gram
-from recsys.ranking import top_n
+from recsys.ranking import ItemIndex, top_n
 
 ALPHAS, REGULARIZATIONS = (1.0, 3.0, 10.0, 30.0), (1.0, 20.0, 100.0)
 FACTORS, ITERATIONS, N = 64, 15, 20
@@ -59,7 +59,7 @@ def compare(name: str, frame: pd.DataFrame, cut: str) -> None:
         confidences = interactions.confidences(alpha=alpha)
         factors = als.fit(confidences, factors=FACTORS, regularization=regularization, iterations=ITERATIONS, seed=0)
         user_factors = UserSolver(factors, gram(factors), regularization=regularization).fold_in(confidences[rows])
-        ranked = [items for items, _ in top_n(user_factors, factors, excluded=owned, n=N)]
+        ranked = [items for items, _ in top_n(user_factors, ItemIndex.build(factors), excluded=owned, n=N)]
         print(f"  alpha {alpha:<4g} lambda {regularization:<5g}  {_quality(ranked, wanted)}", flush=True)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from recsys.interactions import Vocabulary
 from recsys.model import FactorModel
-from recsys.ranking import top_n
+from recsys.ranking import ItemIndex, top_n
 from recsys.refresh import RankedList
 
 
@@ -42,10 +42,11 @@ def similar_items(
     without_direction = np.flatnonzero(norms[:, 0] == 0)
     hidden_rows = np.array([model.items.rows[item] for item in hidden if item in model.items.rows], dtype=np.int64)
     never = np.concatenate((without_direction, hidden_rows))
+    index = ItemIndex.build(directions)
     rows = np.flatnonzero(norms[:, 0] > 0)
     for start in range(0, len(rows), batch):
         chunk = rows[start : start + batch]
-        ranked = top_n(directions[chunk], directions, excluded=[np.append(never, row) for row in chunk], n=n)
+        ranked = top_n(directions[chunk], index, excluded=list(chunk[:, None]), hidden=never, n=n)
         yield {
             ids[row]: RankedList(tuple(ids[other] for other in others.tolist()), tuple(scores.tolist()))
             for row, (others, scores) in zip(chunk.tolist(), ranked, strict=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from recsys.errors import InvalidModel
 from recsys.fold_in import UserSolver
 from recsys.interactions import Vocabulary
+from recsys.ranking import ItemIndex
 
 
 def gram(item_factors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -32,6 +33,8 @@ class FactorModel:
     item_gram : float32, (factors, factors); YᵀY
     alpha : float; see `recsys.confidence.confidence`
     regularization : float; λ, above zero
+    stored_index : ItemIndex or None
+        The index that was written with the model; None builds one.
 
     Raises
     ------
@@ -45,6 +48,7 @@ class FactorModel:
     item_gram: NDArray[np.float32]
     alpha: float
     regularization: float
+    stored_index: ItemIndex | None = None
 
     def __post_init__(self) -> None:
         def check(holds: bool, problem: str) -> None:
@@ -69,6 +73,17 @@ class FactorModel:
         )
         ids = self.items.ids
         check(all(a < b for a, b in pairwise(ids)), "item ids are not strictly increasing")
+        if (index := self.stored_index) is not None:
+            check(index.rows.dtype == np.int32, f"index_rows has dtype {index.rows.dtype}, not int32")
+            whole = np.array_equal(np.sort(index.rows), np.arange(len(factors)))
+            check(whole, "index_rows are not the rows of its items")
+            same = index.factors.dtype == np.float32 and np.array_equal(index.factors, factors[index.rows])
+            check(same, "index_factors are not those of its items")
+
+    @cached_property
+    def index(self) -> ItemIndex:
+        """The items in the order in which `top_n` looks at them."""
+        return self.stored_index or ItemIndex.build(self.item_factors)
 
     @cached_property
     def solver(self) -> UserSolver:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from recsys.errors import InvalidModel
 from recsys.interactions import Vocabulary
 from recsys.model import FactorModel
+from recsys.ranking import ItemIndex
 from recsys.refresh import RankedList
 from recsys.storage import Storage
 
@@ -29,6 +30,7 @@ _MANIFEST = "manifest.json"
 _FORMAT_VERSION = 1
 _STAMP = "%Y%m%dT%H%M%SZ"
 _VERSION = re.compile(r"(?P<stamp>[0-9]{8}T[0-9]{6}Z)-[0-9a-f]{6}")
+_INDEX_FILES = {"index_rows.npy", "index_factors.npy"}
 _REQUIRED_FILES = {"item_factors.npy", "item_gram.npy", "items.parquet"}
 
 
@@ -89,15 +91,20 @@ class ModelStore:
             alpha, regularization, factors, iterations, seed.
         """
         popular_json = [{"item_id": i, "score": s} for i, s in zip(popular.item_ids, popular.scores, strict=True)]
+        index = ItemIndex.build(item_factors)
+        arrays = {
+            "item_factors.npy": item_factors,
+            "item_gram.npy": item_gram,
+            "index_rows.npy": index.rows,
+            "index_factors.npy": index.factors,
+        }
         files = {
-            "item_factors.npy": _npy(item_factors),
-            "item_gram.npy": _npy(item_gram),
+            **{name: _npy(array) for name, array in arrays.items()},
             "items.parquet": _parquet({"item_id": list(item_ids.ids), "buyers": buyers}),
             "popular.json": orjson.dumps({"items": popular_json}),
         }
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         version = f"{self._new_stamp(at)}-{hashlib.sha256(''.join(digests.values()).encode()).hexdigest()[:6]}"
-        arrays = {"item_factors.npy": item_factors, "item_gram.npy": item_gram}
         manifest = Manifest(
             format_version=_FORMAT_VERSION,
             version=version,
@@ -213,6 +220,9 @@ def _load(folder: Storage, manifest_sha256: str) -> FactorModel:
         items = pq.read_table(io.BytesIO(folder.read_file("items.parquet")), columns=["item_id"])
     if items.column_names != ["item_id"] or items["item_id"].type != pa.string() or items["item_id"].null_count:
         raise ValueError("items.parquet needs a column item_id of texts without nulls")
+    index = None
+    if _INDEX_FILES <= manifest.files.keys():  # absent where another program has written the model
+        index = ItemIndex(_array(folder, "index_rows.npy"), _array(folder, "index_factors.npy"))
     return FactorModel(
         version=manifest.version,
         items=Vocabulary(items["item_id"].to_pylist()),
@@ -220,6 +230,7 @@ def _load(folder: Storage, manifest_sha256: str) -> FactorModel:
         item_gram=_array(folder, "item_gram.npy"),
         alpha=manifest.alpha,
         regularization=manifest.regularization,
+        stored_index=index,
     )
 
 
@@ -230,11 +241,11 @@ def load_buyers(uri: str) -> NDArray[np.int64]:
     return buyers
 
 
-def _array(folder: Storage, name: str) -> NDArray[np.float32]:
+def _array(folder: Storage, name: str) -> NDArray[Any]:
     with _file_named(name):
         if folder.is_local:
             # Copy-on-write, not read-only: implicit's compiled code asks for writable buffers, though it only reads.
-            array: NDArray[np.float32] = np.load(Path(folder.path(name)), mmap_mode="c", allow_pickle=False)
+            array: NDArray[Any] = np.load(Path(folder.path(name)), mmap_mode="c", allow_pickle=False)
             return array
         array = np.load(io.BytesIO(folder.read_file(name)), allow_pickle=False)
         return array

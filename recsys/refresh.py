@@ -67,8 +67,9 @@ def refresh(
     foldable = [user for user, rows in enumerate(owned_rows) if len(rows)]
     ranked = top_n(
         user_factors[foldable],
-        model.item_factors,
-        excluded=[np.concatenate((owned_rows[user], hidden_rows)) for user in foldable],
+        model.index,
+        excluded=[owned_rows[user] for user in foldable],
+        hidden=hidden_rows,
         n=n,
     )
     lists = [RankedList()] * len(histories)

@@ -92,11 +92,14 @@ def outlive(ledger: Ledger, group: Group) -> Consumer:
 
 
 def check_stale_writes_rejected(point: str, counts: dict[str, float]) -> None:
-    """Check what became of the batch in which a member was held up at a point and outlived."""
+    """Check what became of the batch in which a member was held up at a point and outlived.
+
+    Records that it had fetched besides may still be read: they are duplicates too.
+    """
     applied, duplicates = counts["events_applied_total"], counts["events_duplicate_total"]
-    assert applied + duplicates == counts["records_total"] > 0, "it has read nothing but that batch"
+    assert applied + duplicates == counts["records_total"] > 0
     assert (applied > 0) == (point != "decoded")
-    assert (duplicates > 0) == (point in ("decoded", "between-applies"))
+    assert duplicates > 0 or point not in ("decoded", "between-applies")
     assert (counts["lists_rejected_total"] > 0) == (point in ("between-applies", "applied"))
     assert (counts["lists_published_total"] > 0) == (point in ("published", "before-commit"))
 

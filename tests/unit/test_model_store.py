@@ -23,7 +23,14 @@ from recsys.storage import Storage
 from tests.builders import make_model
 
 AT = datetime(2026, 11, 22, 10, 15, 0, tzinfo=UTC)
-FILES = ("item_factors.npy", "item_gram.npy", "items.parquet", "popular.json")
+FILES = (
+    "item_factors.npy",
+    "item_gram.npy",
+    "index_rows.npy",
+    "index_factors.npy",
+    "items.parquet",
+    "popular.json",
+)
 ALL_FILES = (*FILES, "manifest.json")
 
 
