@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,30 +51,43 @@ def refresh(
     if not histories:
         return []
     rows_of = model.items.rows
-    owned_rows: list[NDArray[np.int64]] = []
-    quantities: list[NDArray[np.float64]] = []
-    for history in histories:
-        rows = np.array([rows_of.get(item, -1) for item in history.item_ids], dtype=np.int64)
-        known = np.flatnonzero((rows >= 0) & (history.quantities > 0))
-        known = known[np.argsort(rows[known])]  # sums in a fixed order: a list does not depend on Redis's order
-        owned_rows.append(rows[known])
-        quantities.append(history.quantities[known])
-    indptr = np.concatenate(([0], np.cumsum([len(rows) for rows in owned_rows]))).astype(np.int32)
-    indices = np.concatenate(owned_rows).astype(np.int32)
-    data = confidence(np.concatenate(quantities), alpha=model.alpha)
-    user_factors = model.solver.fold_in(csr_matrix((data, indices, indptr), shape=(len(histories), len(model.items))))
+    users, rows, quantities = _owned(histories, rows_of)
+    bounds = np.searchsorted(users, np.arange(len(histories) + 1))
+    confidences = csr_matrix(
+        (confidence(quantities, alpha=model.alpha), rows.astype(np.int32), bounds.astype(np.int32)),
+        shape=(len(histories), len(model.items)),
+    )
+    user_factors = model.solver.fold_in(confidences)
     hidden_rows = np.array([rows_of[item] for item in hidden if item in rows_of], dtype=np.int64)
     # Users without anything known are not ranked: all their scores would be zero.
-    foldable = [user for user, rows in enumerate(owned_rows) if len(rows)]
+    foldable = np.flatnonzero(np.diff(bounds))
+    owned = np.split(rows, bounds[1:-1])
     ranked = top_n(
         user_factors[foldable],
         model.index,
-        excluded=[owned_rows[user] for user in foldable],
+        excluded=[owned[user] for user in foldable.tolist()],
         hidden=hidden_rows,
         n=n,
     )
     lists = [RankedList()] * len(histories)
-    ids = model.items.ids
-    for user, (rows, scores) in zip(foldable, ranked, strict=True):
-        lists[user] = RankedList(tuple(ids[row] for row in rows.tolist()), tuple(scores.tolist()))
+    id_of = model.items.ids.__getitem__
+    for user, (best, scores) in zip(foldable.tolist(), ranked, strict=True):
+        lists[user] = RankedList(tuple(map(id_of, best.tolist())), tuple(scores.tolist()))
     return lists
+
+
+def _owned(
+    histories: Sequence[History], rows_of: Mapping[str, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return all pairs of a user and an owned item that the model knows: user, row, net quantity.
+
+    They are in order of user and row: sums are taken in a fixed order, so a list does not depend on Redis's.
+    """
+    sizes = [len(history.item_ids) for history in histories]
+    items = chain.from_iterable(history.item_ids for history in histories)
+    rows = np.fromiter(map(rows_of.get, items, repeat(-1)), np.int64, sum(sizes))
+    users = np.repeat(np.arange(len(histories)), sizes)
+    quantities = np.concatenate([history.quantities for history in histories])
+    owned = np.flatnonzero((rows >= 0) & (quantities > 0))
+    owned = owned[np.lexsort((rows[owned], users[owned]))]
+    return users[owned], rows[owned], quantities[owned]

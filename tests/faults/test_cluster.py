@@ -34,11 +34,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
 
 
 @contextmanager
-def ledger_on(cluster: RedisCluster, kafka: KafkaServer, folder: Path, *, seed: int) -> Iterator[Ledger]:
+def ledger_on(
+    cluster: RedisCluster, kafka: KafkaServer, folder: Path, *, seed: int, recurring: bool = False
+) -> Iterator[Ledger]:
     """Open a trained shop on the cluster."""
     with opened_shop(kafka, cluster.url, folder) as shop:
         shop.environment["RECSYS_REDIS__CLUSTER"] = "true"
-        with trained_ledger(shop, seed=seed) as ledger:
+        with trained_ledger(shop, seed=seed, recurring=recurring) as ledger:
             yield ledger
 
 
@@ -62,7 +64,8 @@ def test_whole_job(cluster: RedisCluster, kafka: KafkaServer, tmp_path: Path, re
 
 
 def test_slots_that_move_under_load(cluster: RedisCluster, kafka: KafkaServer, tmp_path: Path, report: Report) -> None:
-    with ledger_on(cluster, kafka, tmp_path, seed=92) as ledger:
+    # Whoever is moved must still be buying when their turn comes.
+    with ledger_on(cluster, kafka, tmp_path, seed=92, recurring=True) as ledger:
         consumer = started_consumer(ledger)
         ledger.publish(600)
         ledger.await_counted()
