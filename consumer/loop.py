@@ -15,6 +15,7 @@ the dead-letter topic is away the batch is kept, its partitions are paused, and 
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 import threading
@@ -107,6 +108,7 @@ class Loop:
         TooManyMalformed
             When a person has to look; the batch at hand is read again at the next start.
         """
+        _spare_collections()
         self._assignment.subscribe(self._consumer, before_revoke=self._release_confirmed)
         try:
             while not self._stop.is_set():
@@ -296,6 +298,7 @@ class Loop:
         if live is None or live.stamp.sequence == self._served_sequence:
             return
         self._metrics.model_sequence.set(live.stamp.sequence)
+        _spare_collections()
         log.info("model %s is live; refreshing %d users served since the last look", live.stamp.version, len(users))
         size = self._settings.consumer.batch_size
         fail_points.reach("in-model-swap")
@@ -361,3 +364,11 @@ class Loop:
             # Records that were on their way when the partitions were paused are kept for the next batch.
             messages = self._consume(1000, min(left, 0.1))
             self._carried += [(self._assignment.held.get(message.partition() or 0), message) for message in messages]
+
+
+def _spare_collections() -> None:
+    """Let garbage collections be few, and none look at what lives long: libraries and model."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # a batch makes some 10,000 objects that reference counting frees

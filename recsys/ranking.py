@@ -104,10 +104,10 @@ def top_n(
         start, stop = span
         return _top_n_of(user_factors[start:stop], index, owned_places, bounds[start : stop + 1], hidden_places, n)
 
+    if threads < 2:
+        return part((0, len(user_factors)))
     # Each thread multiplies its own users; more threads within a product would only be in the way.
     with _threadpools().limit(limits=1, user_api="blas"):
-        if threads < 2:
-            return part((0, len(user_factors)))
         return [ranked for done in _executor().map(part, pairwise(cuts.tolist())) for ranked in done]
 
 

@@ -1,0 +1,291 @@
+"""Purchases in real Kafka to lists in real Redis: this consumer, and the loop one would write by hand around implicit.
+
+Run: .venv/bin/python -m benchmarks.stream
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import redis
+from confluent_kafka import Consumer as KafkaConsumer
+from confluent_kafka import Producer, TopicPartition
+from implicit.cpu.als import AlternatingLeastSquares
+from scipy.sparse import csr_matrix
+from threadpoolctl import threadpool_limits
+
+from benchmarks.measuring import BATCH, LISTED, OWNED, buyers, complete_journey, fitted_model, medians
+from recsys.confidence import confidence
+from recsys.events import Event, decode
+from recsys.interactions import Interactions
+from recsys.item_lists import popular_items
+from recsys.model import FactorModel
+from recsys.model_store import ModelStore
+from recsys.ranking import top_n
+from recsys.refresh import refresh
+from recsys.storage import Storage
+from recsys.store import ModelStamp, PlacedEvent, Store, UserList, open_store
+from tests.conftest import PARTITIONS, opened_shop
+from tests.services import RedisServer, Shop, kafka_server
+
+USERS = 10_000
+_SOLD_AT = 1_795_342_500_000
+
+
+@dataclass
+class Stall:
+    """A shop with a model and `USERS` users who own `OWNED` items each."""
+
+    shop: Shop
+    store: Store
+    model: FactorModel
+    owned: csr_matrix
+    made: int = 0
+
+    @property
+    def users(self) -> list[str]:
+        """Their ids."""
+        return [f"user-{number:06d}" for number in range(USERS)]
+
+    def purchases(self, count: int, *, lines: int = 1) -> list[tuple[str, bytes]]:
+        """Make baskets of users in turn, of items that they own: histories stay as long as they are."""
+        records = []
+        for basket in range(self.made, self.made + count):
+            user = basket % USERS
+            for line in range(lines):
+                row = self.owned.indices[user * OWNED + (basket // USERS + line) % OWNED]
+                event = {
+                    "event_id": f"e{basket}-{line}",
+                    "user_id": f"user-{user:06d}",
+                    "item_id": self.model.items.ids[row],
+                    "quantity": 1,
+                    "timestamp": _SOLD_AT,
+                }
+                records.append((f"user-{user:06d}", orjson.dumps(event)))
+        self.made += count
+        return records
+
+    def publish(self, records: Sequence[tuple[str, bytes]]) -> None:
+        """Hand records to Kafka and wait until it has them."""
+        producer = Producer({"bootstrap.servers": self.shop.kafka.address, "linger.ms": 20, "acks": "all"})
+        for key, value in records:
+            producer.produce(self.shop.topic, value, key)
+            producer.poll(0)
+        producer.flush()
+
+
+@contextmanager
+def open_stall() -> Iterator[Stall]:
+    """Start Kafka and Redis, publish the model, import the histories."""
+    interactions = complete_journey()
+    model = fitted_model(interactions)
+    owned = buyers(interactions, USERS)
+    with ExitStack() as stack:
+        kafka = stack.enter_context(kafka_server())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = RedisServer(folder)
+        stack.callback(server.kill)
+        server.start()
+        shop = stack.enter_context(opened_shop(kafka, server.url, folder))
+        shop.environment["RECSYS_RANKING__N"] = str(LISTED)
+        store = stack.enter_context(open_store(shop.settings()))
+        publish_model(shop, store, model, interactions)
+        stall = Stall(shop, store, model, owned)
+        for start in range(0, USERS, BATCH):
+            store.users.apply_without_reading(
+                {
+                    user: _history(user, model, owned.indices[number * OWNED : (number + 1) * OWNED])
+                    for number, user in enumerate(stall.users[start : start + BATCH], start)
+                }
+            )
+        yield stall
+
+
+def publish_model(shop: Shop, store: Store, model: FactorModel, interactions: Interactions) -> None:
+    """Write the model and move the pointer, as the trainer does."""
+    settings = shop.settings()
+    version, uri, digest = ModelStore(Storage(settings.data_dir)).save(
+        model.items,
+        model.item_factors,
+        model.item_gram,
+        buyers=interactions.buyers(),
+        popular=popular_items(interactions.items, interactions.buyers(), n=LISTED),
+        parameters={**settings.model.model_dump(), "factors": model.item_factors.shape[1]},
+        counts={"items": len(model.items)},
+        archive={},
+        at=datetime.now(UTC),
+    )
+    store.shared.move_model_pointer(version, uri, digest, seen=b"", at=datetime.now(UTC))
+
+
+def _history(user: str, model: FactorModel, rows: Sequence[int]) -> list[PlacedEvent]:
+    return [
+        PlacedEvent(
+            "import:0",
+            place,
+            Event(user_id=user, item_id=model.items.ids[row], timestamp=_SOLD_AT + place),
+            complete=True,
+        )
+        for place, row in enumerate(rows)
+    ]
+
+
+# the two loops ----------------------------------------------------------------------------------------------------
+
+
+def our_rate(stall: Stall, *, baskets: int = 3 * USERS, lines: int = 1) -> float:
+    """Return the lists per second that `python -m consumer` writes while it has a backlog."""
+    stall.publish(stall.purchases(baskets, lines=lines))
+    consumer = stall.shop.start_consumer(RECSYS_CONSUMER__STATS_INTERVAL_S="3600")
+    try:
+        first: tuple[float, float] | None = None
+        while True:
+            counts = consumer.metrics()
+            solved, read = counts.get("solves_total", 0.0), counts.get("records_total", 0.0)
+            at = time.perf_counter()
+            if first is None and solved:
+                first = at, solved
+            if first is not None and read == baskets * lines and counts["lists_published_total"] >= solved:
+                return (solved - first[1]) / (at - first[0])
+            time.sleep(0.02)
+    finally:
+        if consumer.stop() != 0:
+            raise RuntimeError(consumer.said())
+
+
+def by_hand_rate(stall: Stall, *, events: int = 1_000) -> float:
+    """Return the lists per second of a straightforward loop: one event at a time, all libraries used as they offer."""
+    stall.publish(stall.purchases(events))
+    model = AlternatingLeastSquares(factors=stall.model.item_factors.shape[1], regularization=20.0, alpha=1.0)
+    model.item_factors = stall.model.item_factors
+    model._YtY = stall.model.item_gram
+    rows, ids = stall.model.items.rows, stall.model.items.ids
+    client: Any = redis.Redis.from_url(stall.shop.redis_url, decode_responses=True)
+    consumer = KafkaConsumer(
+        {
+            "bootstrap.servers": stall.shop.kafka.address,
+            "group.id": f"by-hand-{stall.shop.name}",
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+        }
+    )
+    topic = stall.shop.topic
+    ends = [consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in range(PARTITIONS)]
+    for user, number in zip(stall.users, range(USERS), strict=True):  # histories in the loop's own form
+        if client.exists(f"by-hand:{user}"):
+            break
+        owned = stall.owned.indices[number * OWNED : (number + 1) * OWNED]
+        client.hset(f"by-hand:{user}", mapping={ids[row]: 1 for row in owned})
+    consumer.assign([TopicPartition(topic, p, max(0, end - events // PARTITIONS * 2)) for p, end in enumerate(ends)])
+    started, done = 0.0, 0
+    with threadpool_limits(1, "blas"):
+        while done < events:
+            message = consumer.poll(10)
+            if message is None or message.error():
+                continue
+            started = started or time.perf_counter()
+            event = orjson.loads(message.value())
+            user = event["user_id"]
+            client.hincrbyfloat(f"by-hand:{user}", event["item_id"], event["quantity"])
+            history = client.hgetall(f"by-hand:{user}")
+            known = {rows[item]: float(quantity) for item, quantity in history.items() if item in rows}
+            data = confidence(np.array(list(known.values())), alpha=1.0)
+            owned_items = csr_matrix((data, list(known), [0, len(known)]), shape=(1, len(ids)))
+            best, scores = model.recommend(0, owned_items, N=LISTED, recalculate_user=True)
+            items = [
+                {"item_id": ids[row], "score": score} for row, score in zip(best.tolist(), scores.tolist(), strict=True)
+            ]
+            client.set(f"by-hand:{user}:list", orjson.dumps(items))
+            consumer.commit(message, asynchronous=False)
+            done += 1
+    seconds = time.perf_counter() - started
+    consumer.close()
+    return done / seconds
+
+
+# stages -----------------------------------------------------------------------------------------------------------
+
+
+def stages(stall: Stall) -> dict[str, float]:
+    """Return the median microseconds per user of each stage of a batch, measured alone, in order."""
+    records = stall.purchases(BATCH)
+    store, model = stall.store, stall.model
+    events = [decode(value) for _, value in records]
+    offsets = iter(range(10**9, 2 * 10**9))
+    placed = [{event.user_id: [PlacedEvent("bench:0", next(offsets), event)] for event in events} for _ in range(12)]
+    # An event with an id counts once: these count every time.
+    for turn, batch in enumerate(placed):
+        for user, (entry,) in batch.items():
+            fresh = entry.event.model_copy(update={"event_id": f"{entry.event.event_id}-{turn}"})
+            batch[user] = [PlacedEvent(entry.source, entry.offset, fresh)]
+    turns = iter(placed)
+    states = store.users.read([event.user_id for event in events])
+    histories = [state.history for state in states.values()]
+    lists = refresh(histories, model, n=LISTED)
+    rows = [np.sort([model.items.rows[item] for item in history.item_ids]) for history in histories]
+    confidences = csr_matrix(
+        (
+            np.full(OWNED * BATCH, 2.0, np.float32),
+            np.concatenate(rows).astype(np.int32),
+            np.arange(BATCH + 1, dtype=np.int32) * OWNED,
+        ),
+        shape=(BATCH, len(model.items)),
+    )
+    user_factors = model.solver.fold_in(confidences)
+    stamp = ModelStamp(model.version, 1)
+    revisions = {user: state.revision for user, state in states.items()}
+
+    def apply() -> None:
+        revisions.update({user: state.revision for user, state in store.users.apply(next(turns)).items()})
+
+    def publish() -> None:
+        entries = [UserList(user, revisions[user], items) for user, items in zip(states, lists, strict=True)]
+        store.users.publish(entries, stamp, at=datetime.now(UTC))
+
+    taken = medians(
+        {
+            "decode": lambda: [decode(value) for _, value in records],
+            "apply": apply,
+            "refresh": lambda: refresh(histories, model, n=LISTED),
+            "of it solve": lambda: model.solver.fold_in(confidences),
+            "of it rank": lambda: top_n(user_factors, model.index, excluded=rows, n=LISTED),
+            "publish": publish,
+            "mark": lambda: store.marks.advance({"bench:0": next(offsets)}),
+        },
+        rounds=9,
+    )
+    return {stage: seconds / BATCH * 1e6 for stage, seconds in taken.items()}
+
+
+def main() -> None:
+    """Print rates, ratio and stages."""
+    with open_stall() as stall:
+        rates: dict[str, list[float]] = {"ours": [], "by hand": []}
+        candidates = {"ours": partial(our_rate, stall), "by hand": partial(by_hand_rate, stall)}
+        for _ in range(5):
+            for name, candidate in candidates.items():
+                rates[name].append(candidate())
+                print(f"  {name:<10} {rates[name][-1]:8,.0f} lists/s", flush=True)
+        middle = {name: statistics.median(found) for name, found in rates.items()}
+        ratio = middle["ours"] / middle["by hand"]
+        print(f"ours {middle['ours']:,.0f}/s, by hand {middle['by hand']:,.0f}/s: {ratio:.1f}x")
+        alone = stages(stall)
+        for stage, microseconds in alone.items():
+            print(f"  {stage:<14} {microseconds:7.1f} us/user")
+        total = sum(value for stage, value in alone.items() if not stage.startswith("of it"))
+        print(f"  sum {total:.1f} us: {1e6 / total:,.0f}/s without overlap")
+
+
+if __name__ == "__main__":
+    main()
