@@ -147,7 +147,7 @@ class LiveModel:
             model = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
             if model.version != pointer.version:
                 raise InvalidModel(f"the model at {pointer.uri} is {model.version}, not {pointer.version}")
-            model.items.rows, model.solver, model.index.norms, model.index.places  # noqa: B018 - built here, not in the first batch after the swap
+            model.prepare()  # here, not in the first batch after the swap
         except InvalidModel as error:
             self._refuse(pointer, error)
             return

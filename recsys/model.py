@@ -8,11 +8,12 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from recsys.errors import InvalidModel
 from recsys.fold_in import UserSolver
 from recsys.interactions import Vocabulary
-from recsys.ranking import ItemIndex
+from recsys.ranking import ItemIndex, top_n
 
 
 def gram(item_factors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -84,6 +85,13 @@ class FactorModel:
     def index(self) -> ItemIndex:
         """The items in the order in which `top_n` looks at them."""
         return self.stored_index or ItemIndex.build(self.item_factors)
+
+    def prepare(self) -> None:
+        """Build all that is otherwise built, and compiled, at the first use."""
+        self.items.rows  # noqa: B018
+        nothing = np.empty(0, np.float32), self.index.rows[:0], np.zeros(2, np.int32)
+        nobody = csr_matrix(nothing, shape=(1, len(self.items)))
+        top_n(self.solver.fold_in(nobody), self.index, excluded=[self.index.rows[:0]], n=1)
 
     @cached_property
     def solver(self) -> UserSolver:

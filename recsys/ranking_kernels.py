@@ -1,10 +1,14 @@
 """The compiled part of `recsys.ranking`: what happens to each score of a block, without Python in between.
 
-`numba` compiles these functions at their first call and keeps the result beside this file, or in the user's cache.
+`numba` compiles these functions at their first call and keeps the result beside this file, or in the user's cache;
+where neither can be written, each process compiles them anew.
 A heap holds one user's best items so far, the worst of them on top; "before" means further up in a list.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 from numba import njit
@@ -15,9 +19,23 @@ _GROUP = 4
 
 Scores = NDArray[np.float32]
 Places = NDArray[np.int64]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+def _compiled(*, fastmath: set[str] | None = None) -> Callable[[F], F]:
+    """Compile a function to run without the interpreter's lock."""
+
+    def compiled(function: F) -> F:
+        options: dict[str, Any] = {"nogil": True, "fastmath": fastmath or False}
+        try:
+            return njit(cache=True, **options)(function)  # type: ignore[no-any-return]
+        except RuntimeError:  # there is no folder to keep it in, as for a user without a home
+            return njit(**options)(function)  # type: ignore[no-any-return]
+
+    return compiled
+
+
+@_compiled(fastmath={"reassoc", "contract", "nsz"})
 def _exact_score(user: Scores, item: Scores) -> np.float32:
     """Return x·y summed in float64 and rounded once: equal vectors have equal scores, wherever they stand."""
     total = 0.0
@@ -26,7 +44,7 @@ def _exact_score(user: Scores, item: Scores) -> np.float32:
     return np.float32(total)
 
 
-@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
+@_compiled(fastmath={"nnan", "nsz"})
 def _largest(scores: Scores, start: int, stop: int) -> np.float32:
     largest: np.float32 = scores[start]
     for i in range(start, stop):
@@ -34,12 +52,12 @@ def _largest(scores: Scores, start: int, stop: int) -> np.float32:
     return largest
 
 
-@njit(nogil=True, cache=True)
+@_compiled()
 def _before(score: np.float32, row: int, other_score: np.float32, other_row: int) -> bool:
     return bool(score > other_score or (score == other_score and row < other_row))
 
 
-@njit(nogil=True, cache=True)
+@_compiled()
 def _sift_down(scores: Scores, rows: Places, size: int) -> None:
     """Restore the heap after its top has changed."""
     score, row = scores[0], rows[0]
@@ -57,7 +75,7 @@ def _sift_down(scores: Scores, rows: Places, size: int) -> None:
     scores[hole], rows[hole] = score, row
 
 
-@njit(nogil=True, cache=True)
+@_compiled()
 def _sift_up(scores: Scores, rows: Places, hole: int) -> None:
     """Restore the heap after an item was put at its end."""
     score, row = scores[hole], rows[hole]
@@ -70,7 +88,7 @@ def _sift_up(scores: Scores, rows: Places, hole: int) -> None:
     scores[hole], rows[hole] = score, row
 
 
-@njit(nogil=True, cache=True)
+@_compiled()
 def _reached_by(scores: Scores, n: int, maxima: Scores) -> np.float32:
     """Return a number that at least ``n`` of the scores reach, −∞ if they are too few.
 
@@ -86,7 +104,7 @@ def _reached_by(scores: Scores, n: int, maxima: Scores) -> np.float32:
     return bound
 
 
-@njit(nogil=True, cache=True)
+@_compiled()
 def scan(
     block: Scores,
     start: int,
@@ -162,7 +180,7 @@ def scan(
         limits[user] = limit if size == n else -np.inf
 
 
-@njit(nogil=True, cache=True)
+@_compiled()
 def sort_heaps(heap_scores: Scores, heap_rows: Places, heap_sizes: Places) -> None:
     """Turn each heap into a list, best first, in place."""
     for user in range(len(heap_sizes)):

@@ -130,7 +130,13 @@ def rebuild(
     pointer = store.shared.model_pointer() or _newest_model(store, models, clock)
     if pointer is None:
         return Rebuilt(applied, known, 0, 0, "", to_read)
-    live = LoadedModel(pointer.stamp, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))
+    try:
+        model = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
+    except InvalidModel as error:
+        raise InvalidModel(
+            f"{error}; the histories are back, for the lists restore its files or let the trainer make a new model"
+        ) from error
+    live = LoadedModel(pointer.stamp, model)
     buyers = load_buyers(pointer.uri)
     written = write_every_list(settings, store, live, buyers, users=None, progress=progress, clock=clock)
     return Rebuilt(applied, known, written.lists, written.similar, live.stamp.version, to_read)

@@ -131,7 +131,7 @@ class Storage:
 
     def check_writable(self) -> None:
         """Raise `StorageError` unless a file can be written; whatever happens on the way, nothing is left."""
-        with self.errors_translated(""):
+        try:
             if self.is_local:
                 Path(self.root).mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryFile(dir=self.root):  # it has no name that a crash could leave
@@ -139,6 +139,9 @@ class Storage:
             probe = self.path(f"writable-{os.getpid()}")
             self.fs.pipe_file(probe, b"")
             self.fs.rm(probe)
+        except OSError as error:
+            problem = error.strerror or error
+            raise StorageError(f"{self.root} is not a folder to write to ({problem}); set RECSYS_DATA_DIR") from error
 
 
 def _write_and_sync(path: Path, content: bytes, *, fail_point: str) -> None:

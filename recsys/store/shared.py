@@ -63,7 +63,9 @@ class SharedStore:
         except ValidationError as error:
             problem = error.errors()[0]
             said = ": ".join([*(str(part) for part in problem["loc"]), problem["msg"]])
-            raise InvalidModel(f"the pointer in {self._keys.model} is damaged: {said}") from None
+            raise InvalidModel(
+                f"the pointer in {self._keys.model} is damaged: {said}; the trainer's next round writes a new one"
+            ) from None
 
     def model_pointer_value(self) -> bytes:
         """Return the pointer as it is stored, for `move_model_pointer`; empty if there is none."""

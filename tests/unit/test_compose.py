@@ -250,6 +250,13 @@ def test_everything_that_the_wheel_is_built_from_gets_into_the_image() -> None:
     assert admitted == packages | files | {"requirements.lock"}
 
 
+def test_compiled_functions_are_kept_where_a_service_can_write() -> None:
+    folder = re.search(r"NUMBA_CACHE_DIR=(\S+)", DOCKERFILE)
+    assert folder is not None
+    for service in OURS:
+        assert any(folder[1].startswith(f"{mount}/") for mount in SERVICES[service]["tmpfs"])
+
+
 def test_everything_in_the_image_is_checked_against_the_hashes_of_the_lock() -> None:
     installs = re.findall(r"pip (?:--python \S+ )?install ((?:[^\n]*\\\n)*[^\n]*)", DOCKERFILE)
     assert installs
