@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 from consumer.ceiling import Ceiling
@@ -267,10 +268,9 @@ class Loop:
             pending = self._store.users.read(again) if again else {}
 
     def _observe_latency(self, messages: Sequence[Message]) -> None:
-        now_ms = time.time() * 1000
-        for message in messages:
-            if (timestamp := record_timestamp_ms(message)) is not None:
-                self._metrics.latency.observe(max(0.0, now_ms - timestamp) / 1000)
+        found = map(record_timestamp_ms, messages)
+        timestamps_ms = np.array([timestamp for timestamp in found if timestamp is not None], np.float64)
+        self._metrics.latency.observe(np.maximum(0.0, time.time() - timestamps_ms / 1000))
 
     # offsets and model -----------------------------------------------------------------------------------------
 

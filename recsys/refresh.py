@@ -61,11 +61,11 @@ def refresh(
     hidden_rows = np.array([rows_of[item] for item in hidden if item in rows_of], dtype=np.int64)
     # Users without anything known are not ranked: all their scores would be zero.
     foldable = np.flatnonzero(np.diff(bounds))
-    owned = np.split(rows, bounds[1:-1])
+    starts = bounds.tolist()
     ranked = top_n(
         user_factors[foldable],
         model.index,
-        excluded=[owned[user] for user in foldable.tolist()],
+        excluded=[rows[starts[user] : starts[user + 1]] for user in foldable.tolist()],
         hidden=hidden_rows,
         n=n,
     )

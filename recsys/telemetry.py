@@ -6,9 +6,13 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 _LATENCY_BUCKETS_S = tuple(round(0.001 * 1.25**step, 6) for step in range(50))  # 1 ms to 56 s, 25 % apart
 
@@ -72,8 +76,39 @@ class ConsumerMetrics:
         self.latency = Histogram(
             "recsys_consumer_event_to_list_seconds",
             "Time from the record's timestamp to the list in Redis",
-            buckets=_LATENCY_BUCKETS_S,
-            registry=self.registry,
+            bounds=_LATENCY_BUCKETS_S,
+        )
+        self.registry.register(self.latency)
+
+
+class Histogram(Collector):
+    """A Prometheus histogram that takes many observations at once.
+
+    Parameters
+    ----------
+    bounds : sequence of float
+        Upper bounds of the buckets, increasing; one without bound follows.
+    """
+
+    def __init__(self, name: str, meaning: str, *, bounds: Sequence[float]) -> None:
+        self._name = name
+        self._meaning = meaning
+        self._bounds = np.array(bounds)
+        self._counts = np.zeros(len(bounds) + 1, np.int64)
+        self._sum = 0.0
+
+    def observe(self, values: NDArray[np.float64]) -> None:
+        """Count values; call it from one thread only."""
+        places = np.searchsorted(self._bounds, values)
+        self._counts = self._counts + np.bincount(places, minlength=len(self._counts))
+        self._sum += float(values.sum())
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Yield the counts so far, as Prometheus wants them."""
+        bounds = [*map(str, self._bounds.tolist()), "+Inf"]
+        counts = np.cumsum(self._counts).tolist()
+        yield HistogramMetricFamily(
+            self._name, self._meaning, buckets=list(zip(bounds, counts, strict=True)), sum_value=self._sum
         )
 
 

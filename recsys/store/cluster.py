@@ -22,7 +22,7 @@ from redis.connection import parse_url
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
-from recsys.store.one_server import Call, Command, OneServer, after_first, few_retries
+from recsys.store.one_server import Call, Command, OneServer, after_first, few_retries, receive, send
 
 _PAUSES_S = (0.0, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.2, 0.2)
 """Before each try of a call that is sent elsewhere or told to come again."""
@@ -219,20 +219,15 @@ class _Exchange:
     def __enter__(self) -> _Exchange:
         self._connection = self._node.connection_pool.get_connection()
         try:
-            self._connection.send_packed_command(self._connection.pack_commands(self._commands))
+            send(self._connection, self._commands)
         except BaseException:
             self._give_back()
             raise
         return self
 
     def replies(self) -> list[Any]:
-        """Read all replies; an error that the node answered is one of them."""
-        replies: list[Any] = []
-        for command in self._commands:
-            try:
-                replies.append(self._node.parse_response(self._connection, command[0]))
-            except redis.ResponseError as error:
-                replies.append(error)
+        """Read all replies."""
+        replies = receive(self._node, self._connection, self._commands)
         self._complete = True
         return replies
 

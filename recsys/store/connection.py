@@ -162,7 +162,7 @@ class Connection:
             results = self._servers.run(commands)
             missing = [i for i, result in enumerate(results) if isinstance(result, NoScriptError)]
             if missing:
-                again = self._servers.run([commands[i] for i in missing], first=("SCRIPT LOAD", text))
+                again = self._servers.run([commands[i] for i in missing], first=("SCRIPT", "LOAD", text))
                 for i, result in zip(missing, again, strict=True):
                     results[i] = result
             return _successful(results)

@@ -105,7 +105,7 @@ class SharedStore:
 
     def write_popular(self, items: RankedList, model: ModelStamp, *, at: datetime) -> None:
         """Write the list for users without one."""
-        value = {"model": model.version, "generated_at": json_time(at), "items": ranked_items(items)}
+        value = {"model": model.version, "generated_at": json_time(at), "items": ranked_items([items])[0]}
         with self._connection.errors_translated():
             self._connection.client.set(self._keys.popular, orjson.dumps(value))
 
@@ -119,13 +119,13 @@ class SharedStore:
         """Write the similar-items lists of some items."""
         generated_at = json_time(at)
         calls: list[Call] = []
-        for item_id, items in lists.items():
+        for item_id, items in zip(lists, ranked_items(list(lists.values())), strict=True):
             key = self._keys.similar(item_id)
             value = {
                 "item_id": item_id,
                 "model": model.version,
                 "generated_at": generated_at,
-                "items": ranked_items(items),
+                "items": items,
             }
             calls.append((key, ("SET", key, orjson.dumps(value), "EX", ttl_s)))
         self._connection.run(calls)

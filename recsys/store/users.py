@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import blake2b
-from itertools import chain
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import msgpack
@@ -202,18 +202,19 @@ class UserStore:
         An empty list removes the user's list, so that apps fall back on the popular one.
         """
         generated_at = json_time(at)
-        calls = [
-            (
-                (self._keys.applied(entry.user_id), self._keys.recs(entry.user_id)),
-                (
-                    entry.revision,
-                    model.sequence,
-                    _list_json(entry, model, generated_at) if len(entry.items) else b"",
-                    self._list_ttl_s,
-                ),
+        calls = []
+        for entry, items in zip(lists, ranked_items([entry.items for entry in lists]), strict=True):
+            value = {
+                "user_id": entry.user_id,
+                "model": model.version,
+                "revision": entry.revision,
+                "generated_at": generated_at,
+                "items": items,
+            }
+            keys = self._keys.applied(entry.user_id), self._keys.recs(entry.user_id)
+            calls.append(
+                (keys, (entry.revision, model.sequence, orjson.dumps(value) if items else b"", self._list_ttl_s))
             )
-            for entry in lists
-        ]
         return [PublishOutcome(word.decode()) for word in self._connection.run_script("publish", calls)]
 
     def user_ids(self) -> Iterator[list[str]]:
@@ -255,36 +256,25 @@ def json_time(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def ranked_items(items: RankedList) -> list[dict[str, Any]]:
-    """Return the list's items in the form of the contract."""
-    rounded = np.round(items.scores, 5).tolist()  # as round() does: what a float32 times 1e5 is, a float64 holds
-    return [{"item_id": item_id, "score": score} for item_id, score in zip(items.item_ids, rounded, strict=True)]
-
-
-def _list_json(entry: UserList, model: ModelStamp, generated_at: str) -> bytes:
-    return orjson.dumps(
-        {
-            "user_id": entry.user_id,
-            "model": model.version,
-            "revision": entry.revision,
-            "generated_at": generated_at,
-            "items": ranked_items(entry.items),
-        }
-    )
+def ranked_items(lists: Sequence[RankedList]) -> list[list[dict[str, Any]]]:
+    """Return the items of lists in the form of the contract."""
+    scores = np.fromiter(chain.from_iterable(items.scores for items in lists), np.float64)
+    rounded = iter(np.round(scores, 5).tolist())  # as round() does: what a float32 times 1e5 is, a float64 holds
+    return [[{"item_id": item_id, "score": next(rounded)} for item_id in items.item_ids] for items in lists]
 
 
 def _unpack_histories(packed: Sequence[bytes]) -> list[History]:
     """Turn what apply.lua returns of histories into these; the numbers of all users at once, for speed."""
     flats = [msgpack.unpackb(flat) if flat else [] for flat in packed]
-    # One text that is split once, not a list for each item: so many lists keep the garbage collector busy.
-    fields = "|".join(chain.from_iterable(flat[1::2] for flat in flats)).split("|")
-    ends = np.cumsum([len(flat) // 2 for flat in flats])
-    if not len(ends) or not ends[-1]:
-        return [History.of({}) for _ in flats]
-    quantities = np.split(np.array(list(map(float, fields[::2])), dtype=np.float64), ends[:-1])
-    last_events = np.split(np.array(list(map(int, fields[1::2])), dtype=np.int64), ends[:-1])
+    # One JSON array, which is parsed many times faster than its numbers one by one. Seconds, too, are whole numbers
+    # that a float64 holds exactly.
+    fields = ",".join(chain.from_iterable(flat[1::2] for flat in flats)).replace("|", ",")
+    numbers = np.array(orjson.loads(f"[{fields}]"), np.float64)
+    quantities, last_events = numbers[::2], numbers[1::2].astype(np.int64)
+    ends = accumulate((len(flat) // 2 for flat in flats), initial=0)
     return [
-        History(flat[::2], quantity, last) for flat, quantity, last in zip(flats, quantities, last_events, strict=True)
+        History(flat[::2], quantities[start:end], last_events[start:end])
+        for flat, (start, end) in zip(flats, pairwise(ends), strict=True)
     ]
 
 

@@ -5,10 +5,12 @@ import re
 from collections.abc import Iterator
 
 import numpy as np
+import prometheus_client
 import pytest
 from prometheus_client import generate_latest
+from prometheus_client.registry import Collector
 
-from recsys.telemetry import ConsumerMetrics, RepeatsLeftOut, configure_logging, quantile
+from recsys.telemetry import ConsumerMetrics, Histogram, RepeatsLeftOut, configure_logging, quantile
 
 INFINITY = float("inf")
 
@@ -70,10 +72,29 @@ def test_quantiles_grow_with_q() -> None:
 def test_two_consumers_in_one_process_count_for_themselves() -> None:
     one, other = ConsumerMetrics(), ConsumerMetrics()
     one.records.inc(3)
-    one.latency.observe(0.004)
+    one.latency.observe(np.array([0.004]))
     assert "recsys_consumer_records_total 3.0" in generate_latest(one.registry).decode()
     assert "recsys_consumer_records_total 0.0" in generate_latest(other.registry).decode()
     assert "recsys_consumer_event_to_list_seconds_count 1.0" in generate_latest(one.registry).decode()
+
+
+def test_a_histogram_is_the_one_that_prometheus_would_count() -> None:
+    bounds = (0.125, 0.5, 2.5)
+    values = np.array([0.0, 0.125, 0.25, 0.5, 0.75, 2.5, 2.75, 1e9])  # whose sum is exact in any order
+    ours = Histogram("latency_seconds", "meaning", bounds=bounds)
+    theirs = prometheus_client.Histogram("latency_seconds", "meaning", buckets=bounds, registry=None)
+    ours.observe(values[:3])
+    ours.observe(values[:0])
+    ours.observe(values[3:])
+    for value in values.tolist():
+        theirs.observe(value)
+
+    def samples(histogram: Collector) -> list[tuple[str, dict[str, str], float]]:
+        (family,) = histogram.collect()
+        found = [(sample.name, dict(sample.labels), sample.value) for sample in family.samples]
+        return sorted((sample for sample in found if not sample[0].endswith("_created")), key=str)
+
+    assert samples(ours) == samples(theirs)
 
 
 @pytest.mark.usefixtures("root_logging")
