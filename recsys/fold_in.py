@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from implicit.cpu.als import AlternatingLeastSquares
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from threadpoolctl import ThreadpoolController
+
+from recsys.cores import spread
+from recsys.fold_in_kernels import solve
 
 
 class UserSolver:
@@ -22,15 +23,8 @@ class UserSolver:
     def __init__(
         self, item_factors: NDArray[np.float32], item_gram: NDArray[np.float32], *, regularization: float
     ) -> None:
-        # Entering a kept controller costs 0.05 ms; threadpool_limits() would scan all loaded libraries, 1.7 ms.
-        self._threadpools = ThreadpoolController()
-        with self._threadpools.limit(limits=1, user_api="blas"):
-            self._implicit = AlternatingLeastSquares(
-                factors=item_factors.shape[1], regularization=regularization, alpha=1.0
-            )
-        self._implicit.item_factors = item_factors
-        # The artifact's YᵀY, summed in float64, instead of the one implicit would sum in float32 for itself.
-        self._implicit._YtY = item_gram  # noqa: SLF001
+        self._item_factors = item_factors
+        self._base = item_gram + np.float32(regularization) * np.eye(len(item_gram), dtype=np.float32)
 
     def fold_in(self, confidences: csr_matrix) -> NDArray[np.float32]:
         """Solve x_u = (YᵀY + Yᵀ(C_u − I)Y + λI)⁻¹ Yᵀ C_u p_u exactly, for a batch of users.
@@ -47,6 +41,17 @@ class UserSolver:
         float32, (n_users, factors); zeros for a user without items.
         """
         n_users = confidences.shape[0]
-        with self._threadpools.limit(limits=1, user_api="blas"):
-            factors: NDArray[np.float32] = self._implicit.recalculate_user(np.arange(n_users), confidences)
-        return factors
+        user_factors = np.empty((n_users, len(self._base)), np.float32)
+
+        def part(start: int, stop: int) -> None:
+            solve(
+                confidences.indptr[start : stop + 1],
+                confidences.indices,
+                confidences.data,
+                self._item_factors,
+                self._base,
+                user_factors[start:stop],
+            )
+
+        spread(n_users, part)
+        return user_factors

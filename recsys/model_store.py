@@ -244,8 +244,7 @@ def load_buyers(uri: str) -> NDArray[np.int64]:
 def _array(folder: Storage, name: str) -> NDArray[Any]:
     with _file_named(name):
         if folder.is_local:
-            # Copy-on-write, not read-only: implicit's compiled code asks for writable buffers, though it only reads.
-            array: NDArray[Any] = np.load(Path(folder.path(name)), mmap_mode="c", allow_pickle=False)
+            array: NDArray[Any] = np.load(Path(folder.path(name)), mmap_mode="r", allow_pickle=False)
             return array
         array = np.load(io.BytesIO(folder.read_file(name)), allow_pickle=False)
         return array

@@ -10,21 +10,18 @@ computed again in float64. What is returned therefore does not depend on batch, 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, cached_property
-from itertools import pairwise
+from functools import cached_property
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
+from recsys.cores import spread
 from recsys.ranking_kernels import scan, sort_heaps
 
 _FIRST_BLOCK, _LARGEST_BLOCK = 512, 4096
-_USERS_PER_THREAD = 32
 
 Ranked = tuple[NDArray[np.int64], NDArray[np.float32]]
 
@@ -97,18 +94,11 @@ def top_n(
     owned_places = places[np.lexsort((places, owners))].astype(np.int64)
     hidden_places = np.sort(index.places[[] if hidden is None else hidden]).astype(np.int64)
     n = min(n, len(index.rows))
-    threads = min(_cores(), len(user_factors) // _USERS_PER_THREAD)
-    cuts = np.linspace(0, len(user_factors), max(1, threads) + 1).astype(int)
 
-    def part(span: tuple[int, int]) -> list[Ranked]:
-        start, stop = span
+    def part(start: int, stop: int) -> list[Ranked]:
         return _top_n_of(user_factors[start:stop], index, owned_places, bounds[start : stop + 1], hidden_places, n)
 
-    if threads < 2:
-        return part((0, len(user_factors)))
-    # Each thread multiplies its own users; more threads within a product would only be in the way.
-    with _threadpools().limit(limits=1, user_api="blas"):
-        return [ranked for done in _executor().map(part, pairwise(cuts.tolist())) for ranked in done]
+    return list(chain.from_iterable(spread(len(user_factors), part)))
 
 
 def _top_n_of(
@@ -180,17 +170,3 @@ def full_sort(
 def _norms(factors: NDArray[np.float32]) -> NDArray[np.float64]:
     squares: NDArray[np.float64] = np.einsum("ik,ik->i", factors, factors, dtype=np.float64)
     return np.sqrt(squares)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@cache
-def _threadpools() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-@cache
-def _executor() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_cores(), thread_name_prefix="ranking")

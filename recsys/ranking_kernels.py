@@ -1,41 +1,23 @@
 """The compiled part of `recsys.ranking`: what happens to each score of a block, without Python in between.
 
-`numba` compiles these functions at their first call and keeps the result beside this file, or in the user's cache;
-where neither can be written, each process compiles them anew.
 A heap holds one user's best items so far, the worst of them on top; "before" means further up in a list.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from recsys.compiled import compiled
 
 _SCORES_AT_ONCE = 32
 _GROUP = 4
 
 Scores = NDArray[np.float32]
 Places = NDArray[np.int64]
-F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _compiled(*, fastmath: set[str] | None = None) -> Callable[[F], F]:
-    """Compile a function to run without the interpreter's lock."""
-
-    def compiled(function: F) -> F:
-        options: dict[str, Any] = {"nogil": True, "fastmath": fastmath or False}
-        try:
-            return njit(cache=True, **options)(function)  # type: ignore[no-any-return]
-        except RuntimeError:  # there is no folder to keep it in, as for a user without a home
-            return njit(**options)(function)  # type: ignore[no-any-return]
-
-    return compiled
-
-
-@_compiled(fastmath={"reassoc", "contract", "nsz"})
+@compiled(fastmath={"reassoc", "contract", "nsz"})
 def _exact_score(user: Scores, item: Scores) -> np.float32:
     """Return x·y summed in float64 and rounded once: equal vectors have equal scores, wherever they stand."""
     total = 0.0
@@ -44,7 +26,7 @@ def _exact_score(user: Scores, item: Scores) -> np.float32:
     return np.float32(total)
 
 
-@_compiled(fastmath={"nnan", "nsz"})
+@compiled(fastmath={"nnan", "nsz"})
 def _largest(scores: Scores, start: int, stop: int) -> np.float32:
     largest: np.float32 = scores[start]
     for i in range(start, stop):
@@ -52,12 +34,12 @@ def _largest(scores: Scores, start: int, stop: int) -> np.float32:
     return largest
 
 
-@_compiled()
+@compiled()
 def _before(score: np.float32, row: int, other_score: np.float32, other_row: int) -> bool:
     return bool(score > other_score or (score == other_score and row < other_row))
 
 
-@_compiled()
+@compiled()
 def _sift_down(scores: Scores, rows: Places, size: int) -> None:
     """Restore the heap after its top has changed."""
     score, row = scores[0], rows[0]
@@ -75,7 +57,7 @@ def _sift_down(scores: Scores, rows: Places, size: int) -> None:
     scores[hole], rows[hole] = score, row
 
 
-@_compiled()
+@compiled()
 def _sift_up(scores: Scores, rows: Places, hole: int) -> None:
     """Restore the heap after an item was put at its end."""
     score, row = scores[hole], rows[hole]
@@ -88,7 +70,7 @@ def _sift_up(scores: Scores, rows: Places, hole: int) -> None:
     scores[hole], rows[hole] = score, row
 
 
-@_compiled()
+@compiled()
 def _reached_by(scores: Scores, n: int, maxima: Scores) -> np.float32:
     """Return a number that at least ``n`` of the scores reach, −∞ if they are too few.
 
@@ -104,7 +86,7 @@ def _reached_by(scores: Scores, n: int, maxima: Scores) -> np.float32:
     return bound
 
 
-@_compiled()
+@compiled()
 def scan(
     block: Scores,
     start: int,
@@ -180,7 +162,7 @@ def scan(
         limits[user] = limit if size == n else -np.inf
 
 
-@_compiled()
+@compiled()
 def sort_heaps(heap_scores: Scores, heap_rows: Places, heap_sizes: Places) -> None:
     """Turn each heap into a list, best first, in place."""
     for user in range(len(heap_sizes)):
