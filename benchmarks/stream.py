@@ -167,7 +167,8 @@ def our_rate(stall: Stall, *, baskets: int = 3 * USERS, lines: int = 1) -> float
 def by_hand_rate(stall: Stall, *, events: int = 1_000) -> float:
     """Return the lists per second of a straightforward loop: one event at a time, all libraries used as they offer."""
     stall.publish(stall.purchases(events))
-    model = AlternatingLeastSquares(factors=stall.model.item_factors.shape[1], regularization=20.0, alpha=1.0)
+    with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(factors=stall.model.item_factors.shape[1], regularization=20.0, alpha=1.0)
     model.item_factors = stall.model.item_factors
     model._YtY = stall.model.item_gram
     rows, ids = stall.model.items.rows, stall.model.items.ids
@@ -207,7 +208,7 @@ def by_hand_rate(stall: Stall, *, events: int = 1_000) -> float:
                 {"item_id": ids[row], "score": score} for row, score in zip(best.tolist(), scores.tolist(), strict=True)
             ]
             client.set(f"by-hand:{user}:list", orjson.dumps(items))
-            consumer.commit(message, asynchronous=False)
+            consumer.commit(message, asynchronous=True)  # waiting for it takes longer than all the rest
             done += 1
     seconds = time.perf_counter() - started
     consumer.close()

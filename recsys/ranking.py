@@ -89,9 +89,9 @@ def top_n(
         float64 and rounded once.
     """
     bounds = np.concatenate(([0], np.cumsum([len(rows) for rows in excluded], dtype=np.int64)))
+    first_keys = np.repeat(np.arange(len(excluded)) * len(index.rows), np.diff(bounds))
     places = index.places[np.concatenate(excluded)] if bounds[-1] else np.empty(0, np.int32)
-    owners = np.repeat(np.arange(len(excluded)), np.diff(bounds))
-    owned_places = places[np.lexsort((places, owners))].astype(np.int64)
+    owned_places = np.sort(first_keys + places) - first_keys  # each user's, ascending
     hidden_places = np.sort(index.places[[] if hidden is None else hidden]).astype(np.int64)
     n = min(n, len(index.rows))
 

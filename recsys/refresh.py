@@ -89,5 +89,5 @@ def _owned(
     users = np.repeat(np.arange(len(histories)), sizes)
     quantities = np.concatenate([history.quantities for history in histories])
     owned = np.flatnonzero((rows >= 0) & (quantities > 0))
-    owned = owned[np.lexsort((rows[owned], users[owned]))]
+    owned = owned[np.argsort(users[owned] * len(rows_of) + rows[owned])]
     return users[owned], rows[owned], quantities[owned]

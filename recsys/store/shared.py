@@ -15,7 +15,7 @@ from recsys.refresh import RankedList
 from recsys.store.connection import Connection
 from recsys.store.keys import Keys
 from recsys.store.one_server import Call
-from recsys.store.users import ModelStamp, json_time, ranked_items
+from recsys.store.users import ModelStamp, items_json, json_time
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class SharedStore:
 
     def write_popular(self, items: RankedList, model: ModelStamp, *, at: datetime) -> None:
         """Write the list for users without one."""
-        value = {"model": model.version, "generated_at": json_time(at), "items": ranked_items([items])[0]}
+        value = {"model": model.version, "generated_at": json_time(at), "items": next(items_json([items]))}
         with self._connection.errors_translated():
             self._connection.client.set(self._keys.popular, orjson.dumps(value))
 
@@ -119,7 +119,7 @@ class SharedStore:
         """Write the similar-items lists of some items."""
         generated_at = json_time(at)
         calls: list[Call] = []
-        for item_id, items in zip(lists, ranked_items(list(lists.values())), strict=True):
+        for item_id, items in zip(lists, items_json(list(lists.values())), strict=True):
             key = self._keys.similar(item_id)
             value = {
                 "item_id": item_id,

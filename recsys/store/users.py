@@ -203,7 +203,7 @@ class UserStore:
         """
         generated_at = json_time(at)
         calls = []
-        for entry, items in zip(lists, ranked_items([entry.items for entry in lists]), strict=True):
+        for entry, items in zip(lists, items_json([entry.items for entry in lists]), strict=True):
             value = {
                 "user_id": entry.user_id,
                 "model": model.version,
@@ -211,10 +211,9 @@ class UserStore:
                 "generated_at": generated_at,
                 "items": items,
             }
+            text = orjson.dumps(value) if len(entry.items) else b""
             keys = self._keys.applied(entry.user_id), self._keys.recs(entry.user_id)
-            calls.append(
-                (keys, (entry.revision, model.sequence, orjson.dumps(value) if items else b"", self._list_ttl_s))
-            )
+            calls.append((keys, (entry.revision, model.sequence, text, self._list_ttl_s)))
         return [PublishOutcome(word.decode()) for word in self._connection.run_script("publish", calls)]
 
     def user_ids(self) -> Iterator[list[str]]:
@@ -256,11 +255,18 @@ def json_time(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def ranked_items(lists: Sequence[RankedList]) -> list[list[dict[str, Any]]]:
-    """Return the items of lists in the form of the contract."""
+def items_json(lists: Sequence[RankedList]) -> Iterator[orjson.Fragment]:
+    """Yield the items of each list in the form of the contract: ``[{"item_id": "…", "score": 1.23456}, …]``.
+
+    Pieces are joined, for a dictionary per item would cost more than all the rest of a list.
+    """
     scores = np.fromiter(chain.from_iterable(items.scores for items in lists), np.float64)
-    rounded = iter(np.round(scores, 5).tolist())  # as round() does: what a float32 times 1e5 is, a float64 holds
-    return [[{"item_id": item_id, "score": next(rounded)} for item_id in items.item_ids] for items in lists]
+    # As round() does: what a float32 times 1e5 is, a float64 holds.
+    rounded = iter(orjson.dumps(np.round(scores, 5), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b","))
+    for items in lists:
+        pairs = zip(map(orjson.dumps, items.item_ids), rounded)  # noqa: B905 - the scores of the other lists follow
+        joined = b'},{"item_id":'.join(map(b',"score":'.join, pairs))
+        yield orjson.Fragment(b'[{"item_id":%b}]' % joined if joined else b"[]")
 
 
 def _unpack_histories(packed: Sequence[bytes]) -> list[History]:
