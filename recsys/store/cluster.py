@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
 from itertools import count
@@ -22,7 +22,7 @@ from redis.connection import parse_url
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
-from recsys.store.one_server import Call, Command, OneServer, after_first, few_retries, receive, send
+from recsys.store.one_server import Call, Command, OneServer, after_first, as_it_is, few_retries, receive, send
 
 _PAUSES_S = (0.0, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.2, 0.2)
 """Before each try of a call that is sent elsewhere or told to come again."""
@@ -97,7 +97,9 @@ class Cluster:
                 self._known = [(node.host, node.port) for node in self._client.get_nodes()]
             self._client = None
 
-    def run(self, calls: Sequence[Call], *, first: Command | None = None) -> list[Any]:
+    def run(
+        self, calls: Iterable[Call], *, first: Command | None = None, read: Callable[[Any], Any] = as_it_is
+    ) -> list[Any]:
         """Send each call to the node that serves its key, one round trip per node; ``first`` goes ahead on each.
 
         Calls that a node sends elsewhere, or that meet a dead node, are tried again by a renewed slot table, a few
@@ -114,6 +116,7 @@ class Cluster:
             When calls were left that no node took.
         """
         client = self.client
+        calls = list(calls)
         replies: list[Any] = [None] * len(calls)
         left: _Places = dict.fromkeys(range(len(calls)))
         failed_tries = 0
@@ -133,7 +136,7 @@ class Cluster:
                 elif isinstance(reply, TryAgainError | ClusterDownError):
                     again[place] = None
                 else:
-                    replies[place] = reply
+                    replies[place] = reply if isinstance(reply, Exception) else read(reply)
                     continue
                 refused = reply
             if not again:

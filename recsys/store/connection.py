@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from typing import Any
@@ -14,7 +14,7 @@ from redis.exceptions import AskError, ClusterCrossSlotError, NoPermissionError,
 from recsys.errors import RecsysError, SettingsError, StoreError, StoreUnavailable, StoreUnsuitable
 from recsys.settings import RedisSettings, masked_url
 from recsys.store.cluster import Cluster
-from recsys.store.one_server import Call, OneServer
+from recsys.store.one_server import Call, OneServer, as_it_is
 
 _OLDEST_VERSION = (6, 2)
 _MOST_SCANS = 3
@@ -146,25 +146,33 @@ class Connection:
         with self.errors_translated():
             return _successful(self._servers.run(calls))
 
-    def run_script(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
-        """Run ``<name>.lua`` once per (keys, arguments), all in one round trip; results in order.
+    def run_script(
+        self,
+        name: str,
+        calls: Iterable[tuple[Sequence[str], Sequence[Any]]],
+        *,
+        read: Callable[[Any], Any] = as_it_is,
+    ) -> list[Any]:
+        """Run ``<name>.lua`` once per (keys, arguments), all in one round trip; results in order, as ``read`` has them.
 
         The keys of one call are in one slot of a cluster. A server that does not have the script, or has lost it
-        (restart, failover), is given it.
+        (restart, failover), is given it. It works while later calls are made and earlier replies are read.
         """
-        if not calls:
-            return []
         text, digest = self._script(name)
-        commands: list[Call] = [
-            (keys[0], ("EVALSHA", digest, len(keys), *keys, *arguments)) for keys, arguments in calls
-        ]
+        commands: list[Call] = []
+
+        def all_commands() -> Iterator[Call]:
+            for keys, arguments in calls:
+                commands.append((keys[0], ("EVALSHA", digest, len(keys), *keys, *arguments)))
+                yield commands[-1]
+
         with self.errors_translated():
-            results = self._servers.run(commands)
+            results = self._servers.run(all_commands(), read=read)
             missing = [i for i, result in enumerate(results) if isinstance(result, NoScriptError)]
             if missing:
                 again = self._servers.run([commands[i] for i in missing], first=("SCRIPT", "LOAD", text))
                 for i, result in zip(missing, again, strict=True):
-                    results[i] = result
+                    results[i] = result if isinstance(result, Exception) else read(result)
             return _successful(results)
 
     def scan(self, pattern: str, *, kind: str) -> Iterator[list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import hiredis
@@ -17,6 +17,11 @@ Command = tuple[Any, ...]
 """A command with its arguments."""
 Call = tuple[str, Command]
 """A key and a command that touches it; in a cluster all other keys of the command are in the same slot."""
+
+
+def as_it_is(reply: Any) -> Any:
+    """Return a reply."""
+    return reply
 
 
 def few_retries() -> Retry:
@@ -63,23 +68,34 @@ class OneServer:
         """Close all sockets."""
         self.client.close()
 
-    def run(self, calls: Sequence[Call], *, first: Command | None = None) -> list[Any]:
+    def run(
+        self, calls: Iterable[Call], *, first: Command | None = None, read: Callable[[Any], Any] = as_it_is
+    ) -> list[Any]:
         """Send all calls in one round trip, after ``first`` if it is given.
+
+        The server works while later calls are still made, if they come from a generator, and while ``read`` makes
+        what is wanted of earlier replies (not together with ``first``).
 
         Returns
         -------
         list
             Replies in the order of the calls; an error that the server answered is a reply like any other.
         """
-        commands = [command for _, command in calls]
-        if first is not None:
-            commands.insert(0, first)
+        commands = [] if first is None else [first]
+        source = iter(calls)
+
+        def all_commands() -> Iterator[Command]:
+            yield from tuple(commands)  # first of all those of a try that failed
+            for _, command in source:
+                commands.append(command)
+                yield command
+
         pool = self.client.connection_pool
         connection = pool.get_connection()
 
         def exchange() -> list[Any]:
-            send(connection, commands)
-            return receive(self.client, connection, commands)
+            send(connection, all_commands())
+            return receive(self.client, connection, commands, read)
 
         try:
             replies = few_retries().call_with_retry(exchange, lambda _: connection.disconnect())
@@ -107,17 +123,19 @@ class OneServer:
         self.client.connection_pool.disconnect()
 
 
-def send(connection: Any, commands: Sequence[Command]) -> None:
+def send(connection: Any, commands: Iterable[Command]) -> None:
     """Send commands, many at a time: the server begins with the first while the others are still packed."""
     connection.send_packed_command(_packed(commands))
 
 
-def receive(server: redis.Redis, connection: Any, commands: Sequence[Command]) -> list[Any]:
+def receive(
+    server: redis.Redis, connection: Any, commands: Sequence[Command], read: Callable[[Any], Any] = as_it_is
+) -> list[Any]:
     """Read the replies to all commands; an error that the server answered is one of them."""
     replies: list[Any] = []
     for command in commands:
         try:
-            replies.append(server.parse_response(connection, command[0]))
+            replies.append(read(server.parse_response(connection, command[0])))
         except redis.ResponseError as error:
             replies.append(error)
     return replies
@@ -130,7 +148,7 @@ def after_first(replies: list[Any]) -> list[Any]:
     return replies[1:]
 
 
-def _packed(commands: Sequence[Command]) -> Iterator[bytes]:
+def _packed(commands: Iterable[Command]) -> Iterator[bytes]:
     """Yield commands as they go over the wire; redis-py's own packing costs several times as much."""
     parts: list[bytes] = []
     size = 0

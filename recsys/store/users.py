@@ -27,7 +27,6 @@ from recsys.store.keys import Keys
 _DIGEST_BYTES = 12
 _USERS_PER_CALL = 500
 _FORGOTTEN_TTL_S = 30 * 24 * 3600
-_NO_EVENTS: bytes = msgpack.packb([])
 _EVENTS_PER_CALL = 1_000  # of one user; a longer script would hold up everyone else in Redis
 
 
@@ -163,7 +162,7 @@ class UserStore:
 
     def read(self, user_ids: Iterable[str]) -> dict[str, UserState]:
         """Return users' states; an unknown user has revision 0 and an empty history."""
-        return self._apply(dict.fromkeys(user_ids, _NO_EVENTS), with_history=True)
+        return self._apply(dict.fromkeys(user_ids, ()), with_history=True)
 
     def _apply_events(self, events: Mapping[str, Sequence[PlacedEvent]], *, with_history: bool) -> dict[str, UserState]:
         """Apply all users' first events, then the next ones of those who have more."""
@@ -171,28 +170,24 @@ class UserStore:
         start = 0
         while events:
             # One round trip at a time: a later part must never be applied before an earlier one.
-            packed = {user: _packed(placed[start : start + _EVENTS_PER_CALL]) for user, placed in events.items()}
-            for user, state in self._apply(packed, with_history=with_history).items():
+            part = {user: placed[start : start + _EVENTS_PER_CALL] for user, placed in events.items()}
+            for user, state in self._apply(part, with_history=with_history).items():
                 states[user] = state.after(states[user]) if user in states else state
             start += _EVENTS_PER_CALL
             events = {user: placed for user, placed in events.items() if len(placed) > start}
         return states
 
-    def _apply(self, packed: Mapping[str, bytes], *, with_history: bool) -> dict[str, UserState]:
-        limits = self._history
-        calls = [
-            (
-                self._keys.of_user(user),
-                (blob, limits.max_items, limits.max_event_ids, int(with_history), _FORGOTTEN_TTL_S),
-            )
-            for user, blob in packed.items()
-        ]
-        replies = self._connection.run_script("apply", calls)
-        histories = _unpack_histories([reply[-1] for reply in replies])
+    def _apply(self, events: Mapping[str, Sequence[PlacedEvent]], *, with_history: bool) -> dict[str, UserState]:
+        if not events:
+            return {}
+        options = self._history.max_items, self._history.max_event_ids, int(with_history), _FORGOTTEN_TTL_S
+        calls = ((self._keys.of_user(user), (_packed(placed), *options)) for user, placed in events.items())
+        replies = self._connection.run_script("apply", calls, read=_unpacked)
+        histories = _histories([flat for *_, flat in replies])
         return {
             user: UserState(applied, duplicates, revision, listed, history)
             for user, (applied, duplicates, revision, listed, _), history in zip(
-                packed, replies, histories, strict=True
+                events, replies, histories, strict=True
             )
         }
 
@@ -201,9 +196,11 @@ class UserStore:
 
         An empty list removes the user's list, so that apps fall back on the popular one.
         """
+        if not lists:
+            return []
         generated_at = json_time(at)
-        calls = []
-        for entry, items in zip(lists, items_json([entry.items for entry in lists]), strict=True):
+
+        def call(entry: UserList, items: orjson.Fragment) -> tuple[tuple[str, str], tuple[int, int, bytes, int]]:
             value = {
                 "user_id": entry.user_id,
                 "model": model.version,
@@ -213,8 +210,10 @@ class UserStore:
             }
             text = orjson.dumps(value) if len(entry.items) else b""
             keys = self._keys.applied(entry.user_id), self._keys.recs(entry.user_id)
-            calls.append((keys, (entry.revision, model.sequence, text, self._list_ttl_s)))
-        return [PublishOutcome(word.decode()) for word in self._connection.run_script("publish", calls)]
+            return keys, (entry.revision, model.sequence, text, self._list_ttl_s)
+
+        calls = map(call, lists, items_json([entry.items for entry in lists]))
+        return [PublishOutcome(word) for word in self._connection.run_script("publish", calls, read=bytes.decode)]
 
     def user_ids(self) -> Iterator[list[str]]:
         """Yield the ids of all users with a history, in batches; users that come meanwhile may be missing."""
@@ -269,9 +268,14 @@ def items_json(lists: Sequence[RankedList]) -> Iterator[orjson.Fragment]:
         yield orjson.Fragment(b'[{"item_id":%b}]' % joined if joined else b"[]")
 
 
-def _unpack_histories(packed: Sequence[bytes]) -> list[History]:
-    """Turn what apply.lua returns of histories into these; the numbers of all users at once, for speed."""
-    flats = [msgpack.unpackb(flat) if flat else [] for flat in packed]
+def _unpacked(reply: list[Any]) -> list[Any]:
+    """Return what apply.lua does, its last part as [item_id, value, item_id, value, …]."""
+    *numbers, flat = reply
+    return [*numbers, msgpack.unpackb(flat) if flat else []]
+
+
+def _histories(flats: Sequence[list[str]]) -> list[History]:
+    """Turn hashes as Redis has them into histories; the numbers of all users at once, for speed."""
     # One JSON array, which is parsed many times faster than its numbers one by one. Seconds, too, are whole numbers
     # that a float64 holds exactly.
     fields = ",".join(chain.from_iterable(flat[1::2] for flat in flats)).replace("|", ",")
