@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import logging
 import signal
@@ -33,6 +34,10 @@ _RETRY_S = 1.0
 
 def main() -> int:
     """Run until SIGTERM or SIGINT; return the exit code."""
+    argparse.ArgumentParser(
+        prog="python -m consumer",
+        description="Keeps histories and lists in Redis while purchases come; see recsys config for its settings.",
+    ).parse_args()
     try:
         settings = load_settings()
     except RecsysError as error:

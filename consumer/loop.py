@@ -51,6 +51,7 @@ _LAST_LOOK_S = 2.0
 _LONGEST_CONFIRM_S = 1.0
 _LONGEST_BACKOFF_S = 2.0
 _SAID_AGAIN_EVERY_S = 30.0
+_WITHOUT_PARTITIONS_S = 5.0
 _LOST = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
 
 
@@ -93,6 +94,7 @@ class Loop:
         self._carried: list[tuple[int | None, Message]] = []
         """Records read while waiting, each with the assignment that brought it."""
         self._next_commit = 0.0
+        self._say_at = time.monotonic() + _WITHOUT_PARTITIONS_S
         self._served_sequence = live.current.stamp.sequence if live.current else -1
         metrics.model_sequence.set(self._served_sequence)
         metrics.partitions.set_function(lambda: len(assignment.held))
@@ -114,6 +116,7 @@ class Loop:
         try:
             while not self._stop.is_set():
                 messages = self._poll()
+                self._say_if_without_partitions()
                 self._watch.raise_if_changed()
                 if messages:
                     self._process(messages)
@@ -130,7 +133,7 @@ class Loop:
     # poll ------------------------------------------------------------------------------------------------------
 
     def _poll(self) -> list[Message]:
-        """Wait for a first record, then a little for those that come with it."""
+        """Wait for a first record and take all that are there: few when it is quiet, many when there is a backlog."""
         held = self._assignment.held
         messages = [
             message for assignment, message in self._carried if held.get(message.partition() or 0) == assignment
@@ -139,10 +142,20 @@ class Loop:
         if not messages:
             messages = self._consume(1, _IDLE_S)
         if messages:
-            settings = self._settings.consumer
-            messages += self._consume(settings.batch_size - len(messages), settings.linger_ms / 1000)
+            messages += self._consume(self._settings.consumer.batch_size - len(messages), 0)
         # What has been revoked meanwhile is left to its next owner, who reads it again.
         return [message for message in messages if message.partition() in held]
+
+    def _say_if_without_partitions(self) -> None:
+        now = time.monotonic()
+        if self._assignment.held:
+            self._say_at = now + _WITHOUT_PARTITIONS_S
+        elif now > self._say_at:
+            self._say_at = float("inf")
+            log.info(
+                "no partitions yet: group %s has enough members, or waits until the session of one that is gone ends",
+                self._settings.kafka.group_id,
+            )
 
     def _consume(self, most: int, timeout_s: float) -> list[Message]:
         if most < 1:

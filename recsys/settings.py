@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -140,9 +141,7 @@ class ConsumerSettings(_Section):
     """The service that keeps histories and lists."""
 
     batch_size: Annotated[int, Field(gt=0, le=100_000)] = 1000
-    """Most records of one micro-batch."""
-    linger_ms: Annotated[float, Field(ge=0, le=10_000)] = 2.0
-    """How long a batch waits for more records after its first."""
+    """Most records of one micro-batch; it takes what has come, and waits for no more."""
     max_malformed: Annotated[int, Field(ge=0, le=1000)] = 500
     """Most malformed records among the newest 1,000; beyond that the consumer stops; 1000 never stops."""
     commit_interval_s: Seconds = 1.0
@@ -234,13 +233,23 @@ def _explained(problem: Any) -> str:
     """Return one line that names the setting; a value that may hold a secret is not shown."""
     path = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
-        return f"{variable_name(path)}: there is no such setting{_where(path)}"
+        return f"{_no_such_setting(variable_name(path))}{_where(path)}"
     message = problem["msg"].removeprefix("Value error, ")
     if path[:2] == ["kafka", "librdkafka"]:
         return f"{variable_name(path[:2])}: {': '.join([*path[2:3], message])}"
     value = problem["input"]
     shown = isinstance(value, str | int | float) and path != ["redis", "url"] and not _is_section(path)
     return f"{variable_name(path)}: {message}" + (f" (given: {value!r})" if shown else "") + _where(path)
+
+
+def _no_such_setting(name: str) -> str:
+    paths = [
+        [section, *inner]
+        for section, field in Settings.model_fields.items()
+        for inner in ([[part] for part in type(field.default).model_fields] if _is_section([section]) else [[]])
+    ]
+    near = difflib.get_close_matches(name.upper(), map(variable_name, paths), n=1)
+    return f"{name}: there is no such setting; " + (f"is it {near[0]}?" if near else "recsys config lists them all")
 
 
 def _where(path: Sequence[str]) -> str:
@@ -279,7 +288,7 @@ def _check_variables() -> None:
             continue
         path = upper.removeprefix(ENV_PREFIX).lower().split("__")
         if path[0] not in Settings.model_fields or (len(path) > 1 and not _is_section(path[:1])):
-            raise SettingsError(f"{variable}: there is no such setting (recsys config lists them all)")
+            raise SettingsError(_no_such_setting(variable))
         if _is_section(path) or path == ["kafka", "librdkafka"]:
             try:
                 readable = isinstance(json.loads(os.environ[variable]), dict)

@@ -35,7 +35,7 @@ class Storage:
         try:
             self.fs, root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as error:
-            raise StorageError(f"{url}: {error}") from None
+            raise StorageError(f"{url} is neither a folder nor a URL that can be opened: {error}") from None
         self.root = root.rstrip("/") or "/"
         self.is_local = isinstance(self.fs, LocalFileSystem)
 

@@ -89,7 +89,7 @@ def test_basket_of_thirty_lines_is_one_revision_and_one_solve(trained: Store, sh
     # The basket is in Kafka before the consumer starts, so that one poll brings all of it.
     items = [item_name(line % 4, line // 2) for line in range(30)]
     publish(shop, [("shopper", event_json("shopper", item)) for item in items])
-    consumer = shop.start_consumer(RECSYS_CONSUMER__LINGER_MS="1000")
+    consumer = shop.start_consumer()
     published = wait_until(lambda: list_of(trained, "shopper"), "the shopper has a list")
     assert published["revision"] == 1
     metrics = consumer.metrics()

@@ -114,7 +114,7 @@ def test_user_with_a_hundred_thousand_purchases_and_a_basket_of_five_thousand_li
         producer.produce(ledger.shop.topic, encode(event), event.user_id.encode())
         producer.poll(0)
     assert producer.flush(60) == 0
-    consumer = ledger.shop.start_consumer(RECSYS_CONSUMER__BATCH_SIZE="10000", RECSYS_CONSUMER__LINGER_MS="200")
+    consumer = ledger.shop.start_consumer(RECSYS_CONSUMER__BATCH_SIZE="10000")
     ledger.publish(100)
     client: Any = ledger.store.connection.client
     expected = {user: HistoryReplay(2000) for user in ("heavy", "basket")}

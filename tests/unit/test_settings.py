@@ -176,6 +176,14 @@ def test_a_value_that_should_be_a_json_object_is_named_with_its_variable(
     assert variable in refusal()
 
 
+@pytest.mark.parametrize("variable", ["RECSYS_KAFKA__TOPC", "RECSYS_KAFKA_TOPIC", "recsys_kafka__topik"])
+def test_the_nearest_setting_is_offered(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "x")
+    with pytest.raises(SettingsError, match=r"no such setting; is it RECSYS_KAFKA__TOPIC\?"):
+        load_settings()
+
+
+
 @pytest.mark.parametrize("text", ["[kafka]\ntopc = 'x'\n", "[kafka.topc]\nx = 1\n"])
 def test_an_unknown_key_of_the_file_is_named_like_its_variable(toml: WriteToml, text: str) -> None:
     toml(text)
