@@ -82,13 +82,14 @@ def rebuild(
     starts = {topic.source(p): max(here.get(p, low), low) for p, (low, _) in watermarks.items()}
     losses = list(_losses(store, archive, models, positions, topic, watermarks))
     stage = store.rebuilding.resume()
+    pointer = store.shared.model_pointer()
+    elsewhere = pointer is not None and pointer.version not in models.versions()
+    if losses and elsewhere and not accept_loss:
+        raise _would_lose(losses, storage)
     if wipe or (stage is not RebuildStage.APPLY and _consumers_wait(settings, topic, store)):
         stage = RebuildStage.WIPE
         if losses and not accept_loss:
-            raise WouldLose(
-                f"not everything can be brought back: {'; '.join(losses)}. Is RECSYS_DATA_DIR ({storage.url}) right? "
-                f"With --accept-loss the rebuild goes on without that"
-            )
+            raise _would_lose(losses, storage)
         with progress.stage("check the archive", len(segments)) as advance:
             for segment in segments:  # before anything is removed
                 archive.read(segment)
@@ -160,6 +161,13 @@ def _watermarks(settings: Settings, topic: Topic) -> dict[int, tuple[int, int]]:
         return end_offsets(reader, settings.kafka, topic)
     finally:
         reader.close()
+
+
+def _would_lose(losses: list[str], storage: Storage) -> WouldLose:
+    return WouldLose(
+        f"not everything can be brought back: {'; '.join(losses)}. Is RECSYS_DATA_DIR ({storage.url}) right? "
+        f"With --accept-loss the rebuild goes on without that"
+    )
 
 
 def _losses(

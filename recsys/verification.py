@@ -24,9 +24,10 @@ from recsys.events import UNITS_PER_QUANTITY, decode
 from recsys.history import HistoryReplay
 from recsys.kafka import describe_topic, end_offsets, open_consumer, open_reader, read_range, record_timestamp_ms
 from recsys.model import FactorModel
-from recsys.model_store import load_model
+from recsys.model_store import ModelStore, load_model
 from recsys.progress import Advance, ProgressReporter
 from recsys.settings import Settings
+from recsys.storage import Storage
 from recsys.store import ModelPointer, Store
 
 _TOLERANCE = 1e-4
@@ -74,9 +75,14 @@ def verify(
     Raises
     ------
     NoModel
-        When no model is live.
+        When no model is live, or it is not in the archive's storage.
     """
     truth = _Truth.of_live_model(store, settings.ranking.n)
+    storage = Storage(settings.data_dir)
+    if truth.pointer.version not in ModelStore(storage).versions():
+        raise NoModel(
+            f"the live model {truth.pointer.version} is not in {storage.url}: is RECSYS_DATA_DIR that of the trainer?"
+        )
     segments = archive.segments()  # once: what the trainer archives meanwhile is read from the stream
     users = _choose_users(store, archive, segments, sample)
     replays: dict[str, HistoryReplay] = defaultdict(lambda: HistoryReplay(settings.history.max_items))
@@ -124,7 +130,10 @@ class _Truth:
     def of_live_model(cls, store: Store, n: int) -> _Truth:
         pointer = store.shared.model_pointer()
         if pointer is None:
-            raise NoModel("no model is live yet; python -m trainer --once makes one")
+            raise NoModel(
+                "Redis names no live model: python -m trainer --once makes a first one; "
+                "if Redis was emptied, recsys rebuild brings it back"
+            )
         model = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
         factors = model.item_factors.astype(np.float64)
         gram = factors.T @ factors + model.regularization * np.eye(factors.shape[1])

@@ -12,7 +12,7 @@ from recsys.settings import Settings, load_settings
 
 _WIDTH_ELSEWHERE = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
 results = Console(highlight=False, markup=False, emoji=False, width=_WIDTH_ELSEWHERE)
-errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
+errors = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def settings_for_command() -> Settings:

@@ -70,7 +70,9 @@ class TrainerControl:
         lock = Lock(self._connection.client, self._keys.trainer_lock, timeout=ttl_s, blocking=False, thread_local=False)
         with self._connection.errors_translated():
             if not lock.acquire():
-                raise LockHeld("another trainer or import is at work (if it died, its lock expires by itself)")
+                raise LockHeld(
+                    f"another trainer or import is at work (if it died, its lock expires within {ttl_s:g} s)"
+                )
         held = HeldLock(self._connection, lock, ttl_s)
         try:
             yield held

@@ -112,7 +112,7 @@ def test_csv_with_other_columns_and_returns(recsys: Command, own_store: Store, t
         (["import", "broken.parquet"], "broken.parquet: cannot be read"),
         (["publish", "good.csv"], "127.0.0.1:1"),
         (["publish", "good.csv", "--rate", "5", "--speedup", "2"], "exclude each other"),
-        (["verify"], "no model is live yet"),
+        (["verify"], "Redis names no live model"),
         (["retrain"], "no trainer is running"),
     ],
 )

@@ -183,7 +183,6 @@ def test_the_nearest_setting_is_offered(monkeypatch: pytest.MonkeyPatch, variabl
         load_settings()
 
 
-
 @pytest.mark.parametrize("text", ["[kafka]\ntopc = 'x'\n", "[kafka.topc]\nx = 1\n"])
 def test_an_unknown_key_of_the_file_is_named_like_its_variable(toml: WriteToml, text: str) -> None:
     toml(text)
