@@ -15,7 +15,7 @@ import numpy as np
 import redis
 from confluent_kafka import Producer
 
-from benchmarks.stream import USERS, Stall, open_stall, our_rate
+from benchmarks.stream import Stall, open_stall, our_rate
 
 _WARM_UP_S = 3.0
 _PATIENCE_S = 30.0
@@ -99,7 +99,7 @@ def main() -> None:
     with open_stall() as stall:
         rates = options.rates or [100, 500, 0.8 * our_rate(stall)]
         for rate in rates:
-            found = latencies_ms(stall, events_per_s=rate, seconds=min(options.seconds, USERS * 3 / rate))
+            found = latencies_ms(stall, events_per_s=rate, seconds=min(options.seconds, len(stall.users) * 3 / rate))
             middle, high, highest = np.quantile(found, [0.5, 0.99, 0.999])
             print(
                 f"{rate:7,.0f} events/s: p50 {middle:6.1f} ms, p99 {high:6.1f} ms, p99.9 {highest:6.1f} ms", flush=True

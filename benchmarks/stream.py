@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -45,26 +45,27 @@ _SOLD_AT = 1_795_342_500_000
 
 @dataclass
 class Stall:
-    """A shop with a model and `USERS` users who own `OWNED` items each."""
+    """A shop with a model and users who own `OWNED` items each."""
 
     shop: Shop
     store: Store
+    interactions: Interactions
     model: FactorModel
     owned: csr_matrix
     made: int = 0
 
-    @property
+    @cached_property
     def users(self) -> list[str]:
         """Their ids."""
-        return [f"user-{number:06d}" for number in range(USERS)]
+        return [f"user-{number:06d}" for number in range(self.owned.shape[0])]
 
     def purchases(self, count: int, *, lines: int = 1) -> list[tuple[str, bytes]]:
         """Make baskets of users in turn, of items that they own: histories stay as long as they are."""
         records = []
         for basket in range(self.made, self.made + count):
-            user = basket % USERS
+            user = basket % len(self.users)
             for line in range(lines):
-                row = self.owned.indices[user * OWNED + (basket // USERS + line) % OWNED]
+                row = self.owned.indices[user * OWNED + (basket // len(self.users) + line) % OWNED]
                 event = {
                     "event_id": f"e{basket}-{line}",
                     "user_id": f"user-{user:06d}",
@@ -86,11 +87,11 @@ class Stall:
 
 
 @contextmanager
-def open_stall() -> Iterator[Stall]:
+def open_stall(users: int = USERS) -> Iterator[Stall]:
     """Start Kafka and Redis, publish the model, import the histories."""
     interactions = complete_journey()
     model = fitted_model(interactions)
-    owned = buyers(interactions, USERS)
+    owned = buyers(interactions, users)
     with ExitStack() as stack:
         kafka = stack.enter_context(kafka_server())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -101,8 +102,8 @@ def open_stall() -> Iterator[Stall]:
         shop.environment["RECSYS_RANKING__N"] = str(LISTED)
         store = stack.enter_context(open_store(shop.settings()))
         publish_model(shop, store, model, interactions)
-        stall = Stall(shop, store, model, owned)
-        for start in range(0, USERS, BATCH):
+        stall = Stall(shop, store, interactions, model, owned)
+        for start in range(0, users, BATCH):
             store.users.apply_without_reading(
                 {
                     user: _history(user, model, owned.indices[number * OWNED : (number + 1) * OWNED])
@@ -126,7 +127,8 @@ def publish_model(shop: Shop, store: Store, model: FactorModel, interactions: In
         archive={},
         at=datetime.now(UTC),
     )
-    store.shared.move_model_pointer(version, uri, digest, seen=b"", at=datetime.now(UTC))
+    seen = store.shared.model_pointer_value()
+    store.shared.move_model_pointer(version, uri, digest, seen=seen, at=datetime.now(UTC))
 
 
 def _history(user: str, model: FactorModel, rows: Sequence[int]) -> list[PlacedEvent]:
@@ -183,7 +185,7 @@ def by_hand_rate(stall: Stall, *, events: int = 1_000) -> float:
     )
     topic = stall.shop.topic
     ends = [consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in range(PARTITIONS)]
-    for user, number in zip(stall.users, range(USERS), strict=True):  # histories in the loop's own form
+    for number, user in enumerate(stall.users):  # histories in the loop's own form
         if client.exists(f"by-hand:{user}"):
             break
         owned = stall.owned.indices[number * OWNED : (number + 1) * OWNED]

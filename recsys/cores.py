@@ -15,6 +15,8 @@ from threadpoolctl import ThreadpoolController
 
 _LEAST_PER_THREAD = 32
 T = TypeVar("T")
+_threads = 0
+"""How many to use; 0 means one on each core."""
 
 
 def spread(n_users: int, part: Callable[[int, int], T]) -> list[T]:
@@ -31,7 +33,15 @@ def spread(n_users: int, part: Callable[[int, int], T]) -> list[T]:
         return list(_executor().map(lambda span: part(*span), pairwise(bounds)))
 
 
+def use(threads: int) -> None:
+    """Spread over so many threads from now on; for a process that shares the cores with others of its kind."""
+    global _threads
+    _threads = threads
+
+
 def _cores() -> int:
+    if _threads:
+        return _threads
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -18,6 +18,7 @@ RecsysError
 ├── WouldLose              a rebuild would remove what it cannot bring back
 ├── NoModel                nothing has been published yet
 ├── NotEnoughData          there is nothing to train on
+├── SweepFailed            a process that wrote lists was killed
 ├── LockHeld               another trainer is at work
 ├── LockLost               this trainer's lock expired: another may be at work
 └── NoTrainer              nobody is there to take a request
@@ -112,6 +113,10 @@ class NoModel(RecsysError):
 
 class NotEnoughData(RecsysError):
     """There is nothing to train on."""
+
+
+class SweepFailed(RecsysError):
+    """A process that wrote lists was killed; the next round writes what it left."""
 
 
 class LockHeld(RecsysError):

@@ -23,8 +23,13 @@ _RETRY_REFUSED_S = 30.0  # a shared disk may show the files later than Redis sho
 class LoadedModel:
     """A model in memory and its place in the order of publications."""
 
-    stamp: ModelStamp
+    pointer: ModelPointer
     model: FactorModel
+
+    @property
+    def stamp(self) -> ModelStamp:
+        """Its version and place, as lists carry them."""
+        return self.pointer.stamp
 
 
 class LiveModel:
@@ -156,7 +161,7 @@ class LiveModel:
             self._refuse(pointer, InvalidModel(str(error)))
             return
         log.info("model %s (sequence %d) loaded: %d items", pointer.version, pointer.sequence, len(model.items))
-        self._offered, self._refused = LoadedModel(pointer.stamp, model), None
+        self._offered, self._refused = LoadedModel(pointer, model), None
 
     def _refuse(self, what: ModelPointer | str, error: InvalidModel) -> None:
         self._refused_at = time.monotonic()

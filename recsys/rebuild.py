@@ -137,7 +137,7 @@ def rebuild(
         raise InvalidModel(
             f"{error}; the histories are back, for the lists restore its files or let the trainer make a new model"
         ) from error
-    live = LoadedModel(pointer.stamp, model)
+    live = LoadedModel(pointer, model)
     buyers = load_buyers(pointer.uri)
     written = write_every_list(settings, store, live, buyers, users=None, progress=progress, clock=clock)
     return Rebuilt(applied, known, written.lists, written.similar, live.stamp.version, to_read)

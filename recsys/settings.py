@@ -165,6 +165,8 @@ class TrainerSettings(_Section):
     """The trainer's lock expires this long after its holder died."""
     sweep_batch: Positive = 512
     """Users refreshed at a time."""
+    sweep_processes: Annotated[int, Field(ge=0, le=256)] = 0
+    """Processes that write the lists of many users after a new model; 0 means one per core."""
 
 
 class LogSettings(_Section):

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, islice
 
 import numpy as np
+from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
-from recsys import fail_points
+from recsys import cores, fail_points
+from recsys.errors import SweepFailed
 from recsys.item_lists import popular_items, similar_items
 from recsys.listing import list_users
 from recsys.live_model import LoadedModel
+from recsys.model_store import load_model
 from recsys.progress import Advance, ProgressReporter
 from recsys.settings import Settings
-from recsys.store import PublishOutcome, Store
+from recsys.store import ModelPointer, PublishOutcome, Store, open_store
 from recsys.wall_clock import now
 
 log = logging.getLogger(__name__)
+_FEW_USERS = 20_000
+_NICE = 10  # consumers on the same machine go first
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +82,24 @@ def sweep(settings: Settings, store: Store, live: LoadedModel, advance: Advance)
     Safe beside running consumers: a list is written only if its history has not moved meanwhile, else it is read
     and computed again. Users who come after the scan has passed are the consumers' (see consumer/loop.py); what a
     consumer that died meanwhile left behind, a second sweep finds.
+
+    Many users are spread over processes, which share the files of a local model in memory.
     """
+    processes = settings.trainer.sweep_processes or os.cpu_count() or 1
+    parts = _parts(store, settings.trainer.sweep_batch)
+    # Starting processes takes longer than to write the lists of a few users here.
+    here = parts if processes == 1 else islice(parts, _FEW_USERS // settings.trainer.sweep_batch)
     written = 0
-    for found in store.users.user_ids():
-        for start in range(0, len(found), settings.trainer.sweep_batch):
-            users = found[start : start + settings.trainer.sweep_batch]
-            written += _refresh(settings, store, live, users)
+    for users in here:
+        written += _refresh(settings, store, live, users)
+        fail_points.reach("in-sweep")
+        advance(len(users))
+    with closing(_spread(settings, live.pointer, parts, processes)) as done:
+        for part in done:
+            written += part.written
+            store.connection.epoch += part.servers_changed
             fail_points.reach("in-sweep")
-            advance(len(users))
+            advance(part.users)
     return written
 
 
@@ -94,6 +117,72 @@ def _refresh(settings: Settings, store: Store, live: LoadedModel, users: Sequenc
         # MODEL_OLDER and SUPERSEDED: a still newer model is being swept already.
         users = [user for user, outcome in outcomes.items() if outcome is PublishOutcome.REVISION_MOVED]
     return written
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What another process did: users looked at, lists written, how often another server answered meanwhile."""
+
+    users: int
+    written: int
+    servers_changed: int
+
+
+def _spread(
+    settings: Settings, pointer: ModelPointer, parts: Iterator[list[str]], processes: int
+) -> Generator[_Part, None, None]:
+    """Refresh parts in other processes and yield what became of them, in no order."""
+    first = next(parts, None)
+    if first is None:
+        return
+    task = delayed(_refresh_elsewhere)
+    parallel = Parallel(
+        n_jobs=processes, backend="loky", return_as="generator_unordered", batch_size=1, inner_max_num_threads=1
+    )
+    try:
+        yield from parallel(task(settings, pointer, users) for users in chain([first], parts))
+    except TerminatedWorkerError as error:
+        raise SweepFailed(f"a process of the sweep was killed, perhaps for its memory: {error}") from error
+    finally:
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
+_opened: tuple[Settings, Store, LoadedModel] | None = None
+"""In a process of the sweep: what it works with."""
+
+
+def _refresh_elsewhere(settings: Settings, pointer: ModelPointer, users: Sequence[str]) -> _Part:
+    store, live = _open(settings, pointer)
+    epoch = store.connection.epoch
+    written = _refresh(settings, store, live, users)
+    return _Part(len(users), written, store.connection.epoch - epoch)
+
+
+def _open(settings: Settings, pointer: ModelPointer) -> tuple[Store, LoadedModel]:
+    global _opened
+    if _opened is None or (_opened[0], _opened[2].pointer) != (settings, pointer):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt ends the process that waits for this one
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        os.nice(_NICE)
+        cores.use(1)
+        store = ExitStack().enter_context(open_store(settings))  # until this process ends
+        store.connection.check()
+        live = LoadedModel(pointer, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))
+        _opened = settings, store, live
+    return _opened[1], _opened[2]
+
+
+def _parts(store: Store, size: int) -> Iterator[list[str]]:
+    for found in store.users.user_ids():
+        for start in range(0, len(found), size):
+            yield found[start : start + size]
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has been killed."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def _write_item_lists(

@@ -91,7 +91,7 @@ def run_round(
     for leftover in unpublished:
         log.info("model %s removed: it never was live", leftover)
     models.remove(unpublished)
-    live = LoadedModel(pointer.stamp, model)
+    live = LoadedModel(pointer, model)
     written = write_every_list(
         settings,
         store,

@@ -1,0 +1,77 @@
+"""Every list anew after a new model: our sweep, and implicit's own recommend in batches with pipelined SETs.
+
+Run: .venv/bin/python -m benchmarks sweep
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+import orjson
+import redis
+from implicit.cpu.als import AlternatingLeastSquares
+from threadpoolctl import threadpool_limits
+
+from benchmarks.measuring import BATCH, LISTED
+from benchmarks.results import TIMES, Measured
+from benchmarks.stream import Stall, open_stall, publish_model
+from recsys.live_model import LoadedModel
+from recsys.model_store import load_model
+from recsys.sweep import sweep
+
+USERS, ROUNDS = 100_000, 5
+
+
+def our_rate(stall: Stall) -> float:
+    """Return users per second of the sweep after a model that is new to everyone."""
+    publish_model(stall.shop, stall.store, stall.model, stall.interactions)
+    pointer = stall.store.shared.model_pointer()
+    if pointer is None:
+        raise RuntimeError("the pointer is gone")
+    live = LoadedModel(pointer, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))
+    started = time.perf_counter()
+    written = sweep(stall.shop.settings(), stall.store, live, lambda _: None)
+    return written / (time.perf_counter() - started)
+
+
+def implicit_rate(stall: Stall) -> float:
+    """Return users per second of recommend in batches; what users own is in memory already, as after training."""
+    with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(factors=stall.model.item_factors.shape[1], regularization=20.0, alpha=1.0)
+        model.item_factors = stall.model.item_factors
+        model._YtY = stall.model.item_gram
+        ids = stall.model.items.ids
+        client: Any = redis.Redis.from_url(stall.shop.redis_url)
+        confidences = stall.owned.copy()
+        confidences.data[:] = 2.0
+        started = time.perf_counter()
+        for start in range(0, len(stall.users), BATCH):
+            part = confidences[start : start + BATCH]
+            found, scores = model.recommend(np.arange(part.shape[0]), part, N=LISTED, recalculate_user=True)
+            pipeline = client.pipeline(transaction=False)
+            for user, rows, values in zip(
+                stall.users[start : start + BATCH], found.tolist(), scores.tolist(), strict=True
+            ):
+                items = [{"item_id": ids[row], "score": value} for row, value in zip(rows, values, strict=True)]
+                pipeline.set(f"by-hand:{user}:list", orjson.dumps(items))
+            pipeline.execute()
+        return len(stall.users) / (time.perf_counter() - started)
+
+
+def measure(*, quick: bool) -> list[Measured]:
+    """Compare the two, and watch a consumer beside the sweep."""
+    with open_stall(40_000 if quick else USERS) as stall:
+        ours, theirs = [], []
+        for _ in range(2 if quick else ROUNDS):
+            ours.append(our_rate(stall))
+            theirs.append(implicit_rate(stall))
+        case = f"{len(stall.users):,} users, {len(stall.model.items):,} items"
+        rate, other = statistics.median(ours), statistics.median(theirs)
+        return [
+            Measured("sweep", case, "our sweep, histories read from Redis", rate, "users/s"),
+            Measured("sweep", case, "implicit.recommend in batches, pipelined SET", other, "users/s"),
+            Measured("sweep", case, "ours / implicit", rate / other, TIMES, at_least=3),
+        ]

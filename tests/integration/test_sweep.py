@@ -1,0 +1,132 @@
+"""Every list anew, in this process and spread over others, on a real Redis."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from recsys import sweep as module
+from recsys.errors import SweepFailed
+from recsys.live_model import LoadedModel
+from recsys.model_store import ModelStore, load_model
+from recsys.refresh import RankedList
+from recsys.settings import Settings
+from recsys.storage import Storage
+from recsys.store import PlacedEvent, Store, open_store
+from recsys.sweep import sweep
+from tests.builders import item_ids, make_event, make_model
+
+USERS = [f"user-{number:03d}" for number in range(300)]
+NOW = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)
+
+
+@dataclass
+class Shop:
+    """Users who own three items each, and a model."""
+
+    settings: Settings
+    store: Store
+    live: LoadedModel
+
+    def publish_model(self) -> None:
+        """Publish a model that nobody has a list of yet."""
+        model = make_model(seed=int.from_bytes(os.urandom(4)))
+        version, uri, digest = ModelStore(Storage(self.settings.data_dir)).save(
+            model.items,
+            model.item_factors,
+            model.item_gram,
+            buyers=np.ones(len(model.items), np.int64),
+            popular=RankedList(),
+            parameters={"factors": 6, "alpha": 2.0, "regularization": 3.0, "iterations": 1, "seed": 0},
+            counts={"items": len(model.items)},
+            archive={},
+            at=NOW,
+        )
+        seen = self.store.shared.model_pointer_value()
+        pointer = self.store.shared.move_model_pointer(version, uri, digest, seen=seen, at=NOW)
+        assert pointer is not None
+        self.live = LoadedModel(pointer, load_model(uri, manifest_sha256=digest))
+
+    def lists(self) -> list[Any]:
+        """Return everyone's items, all from the live model."""
+        found = self.store.users.lists(USERS)
+        assert all(one is not None and one["model"] == self.live.stamp.version for one in found)
+        return [one["items"] for one in found if one]
+
+
+@pytest.fixture(params=["server", "cluster"])
+def shop(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    on_cluster = request.param == "cluster"
+    url = request.getfixturevalue("redis_cluster").url if on_cluster else request.getfixturevalue("redis_url")
+    settings = Settings.model_validate(
+        {
+            "data_dir": str(tmp_path),
+            "redis": {"url": url, "cluster": on_cluster, "prefix": f"recsys-{uuid.uuid4().hex[:8]}"},
+            "trainer": {"sweep_batch": 32, "sweep_processes": 2},
+        }
+    )
+    monkeypatch.setattr(module, "_FEW_USERS", 64)
+    items = item_ids(40)
+    with open_store(settings) as store:
+        store.users.apply_without_reading(
+            {
+                user: [
+                    PlacedEvent("import-x:0", place, make_event(user, items[(7 * number + place) % 40]), complete=True)
+                    for place in range(3)
+                ]
+                for number, user in enumerate(USERS)
+            }
+        )
+        shop = Shop(settings, store, None)  # type: ignore[arg-type]
+        shop.publish_model()
+        yield shop
+
+
+def children() -> list[psutil.Process]:
+    """Return the processes of a sweep that are there."""
+    return [child for child in psutil.Process().children() if "loky" in " ".join(child.cmdline())]
+
+
+def test_other_processes_write_the_lists_that_this_one_would(shop: Shop) -> None:
+    advanced: list[int] = []
+    assert sweep(shop.settings, shop.store, shop.live, advanced.append) == len(USERS)
+    assert sum(advanced) == len(USERS)
+    spread = shop.lists()
+    shop.store.connection.run([(key, ("DEL", key)) for key in map(shop.store.users._keys.recs, USERS)])
+    alone = shop.settings.model_copy(
+        update={"trainer": shop.settings.trainer.model_copy(update={"sweep_processes": 1})}
+    )
+    assert sweep(alone, shop.store, shop.live, lambda _: None) == len(USERS)
+    assert shop.lists() == spread
+    assert not [child for child in children() if "resource_tracker" not in " ".join(child.cmdline())]
+
+
+def test_lists_that_are_current_are_left_alone(shop: Shop) -> None:
+    sweep(shop.settings, shop.store, shop.live, lambda _: None)
+    assert sweep(shop.settings, shop.store, shop.live, lambda _: None) == 0
+    shop.publish_model()
+    assert sweep(shop.settings, shop.store, shop.live, lambda _: None) == len(USERS)
+    shop.lists()
+
+
+def test_a_sweep_whose_process_is_killed_fails_and_the_next_one_writes_the_rest(shop: Shop) -> None:
+    def kill_one(_: int) -> None:
+        for child in children():
+            if "resource_tracker" not in " ".join(child.cmdline()):
+                child.send_signal(signal.SIGKILL)
+                return
+
+    with pytest.raises(SweepFailed, match="killed"):
+        sweep(shop.settings, shop.store, shop.live, kill_one)
+    sweep(shop.settings, shop.store, shop.live, lambda _: None)
+    shop.lists()
