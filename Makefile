@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo test faults check format lock clean
+.PHONY: help demo test faults bench bench-quick check format lock clean
 
 help:  ## Show this help
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; name one with make PYTHON=..."; exit 1; }
@@ -26,6 +26,16 @@ faults: .venv/installed  ## Break everything, over and over, and write docs/guar
 	RECSYS_TEST_FAULTS=full RECSYS_TEST_FAULTS_RESULTS=$(CURDIR)/.faults.jsonl $(BIN)/python -m pytest tests/faults --timeout=7200 $(ARGS)
 	$(BIN)/python -m tests.faults.guarantees .faults.jsonl
 
+bench: .venv/installed .venv/bench-installed  ## Measure everything side by side and write docs/performance.md; ARGS=NAME for a part
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-quick: .venv/installed  ## Compare only; fails when a ratio falls under its bar
+	$(BIN)/python -m benchmarks --quick $(ARGS)
+
+.venv/bench-installed: .venv/installed benchmarks/requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement benchmarks/requirements.lock
+	@touch $@
+
 check: .venv/installed  ## Lint, format, types, layers, compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,6 +50,7 @@ format: .venv/installed  ## Format the code
 lock:  ## Pin all dependencies anew
 	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
 	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url --upgrade --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade --constraint requirements.lock --custom-compile-command "make lock" --output-file benchmarks/requirements.lock benchmarks/requirements.in
 	rm -rf .venv-lock
 
 clean:  ## Remove everything that make made

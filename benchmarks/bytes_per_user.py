@@ -26,8 +26,8 @@ _GROUPS = {
 }
 
 
-def main() -> None:
-    """Print bytes per user, by key and in all."""
+def bytes_per_user(*, verbose: bool = False) -> float:
+    """Return the bytes of one user, and print them by key."""
     with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder)) as url:
         settings = Settings.model_validate({"redis": {"url": url}})
         with open_store(settings) as store:
@@ -35,12 +35,15 @@ def main() -> None:
             store.users.read(["warm-up"])
             empty = client.info("memory")["used_memory"]
             _fill(store)
-            total = (client.info("memory")["used_memory"] - empty) / USERS
+            total: float = (client.info("memory")["used_memory"] - empty) / USERS
+            if not verbose:
+                return total
             print(f"{USERS:,} users, {OWNED} owned items, lists of {LISTED}; Redis {client.info()['redis_version']}")
             for key, name in _GROUPS.items():
                 sizes = [client.memory_usage(getattr(store.users._keys, key)(f"{user:08d}")) for user in range(100)]
                 print(f"  {name:<32} {sum(sizes) / len(sizes):7,.0f} bytes")
             print(f"  {'all, from used_memory':<32} {total:7,.0f} bytes per user")
+            return total
 
 
 def _fill(store: Store) -> None:
@@ -66,4 +69,4 @@ def _fill(store: Store) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    bytes_per_user(verbose=True)

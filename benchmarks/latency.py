@@ -1,12 +1,12 @@
 """From an event handed to the producer to the new list readable in Redis, under steady load.
 
-Run: .venv/bin/python -m benchmarks.latency
+Run: .venv/bin/python -m benchmarks latency
 """
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
+import statistics
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -15,6 +15,7 @@ import numpy as np
 import redis
 from confluent_kafka import Producer
 
+from benchmarks.results import Measured
 from benchmarks.stream import Stall, open_stall, our_rate
 
 _WARM_UP_S = 3.0
@@ -24,8 +25,7 @@ _PATIENCE_S = 30.0
 def latencies_ms(stall: Stall, *, events_per_s: float, seconds: float) -> np.ndarray:
     """Return the milliseconds of each event of a steady load, after a warm-up that does not count.
 
-    A list is readable when Redis says that its key was set (keyspace notifications). No user has two events under
-    way: there are as many users as events in the time that `_PATIENCE_S` allows, or fewer events than that.
+    A list is readable when Redis says that its key was set (keyspace notifications).
     """
     count = int(events_per_s * (seconds + _WARM_UP_S))
     records = stall.purchases(count)
@@ -90,21 +90,17 @@ def _matched(
     return np.array(found)
 
 
-def main() -> None:
-    """Print the quantiles at three loads."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--rates", type=float, nargs="*")
-    options = parser.parse_args()
+def measure(*, quick: bool) -> list[Measured]:
+    """Return the quantiles at 100 and 500 events/s, and at 80 % of what the consumer can do."""
+    found = []
     with open_stall() as stall:
-        rates = options.rates or [100, 500, 0.8 * our_rate(stall)]
-        for rate in rates:
-            found = latencies_ms(stall, events_per_s=rate, seconds=min(options.seconds, len(stall.users) * 3 / rate))
-            middle, high, highest = np.quantile(found, [0.5, 0.99, 0.999])
-            print(
-                f"{rate:7,.0f} events/s: p50 {middle:6.1f} ms, p99 {high:6.1f} ms, p99.9 {highest:6.1f} ms", flush=True
-            )
-
-
-if __name__ == "__main__":
-    main()
+        peak = 0.8 * statistics.median(our_rate(stall) for _ in range(3))
+        bars = {100.0: {"p50": 5.0}, 500.0: {"p50": 10.0, "p99": 50.0}, peak: {}}
+        for rate, limits in bars.items():
+            seconds = min(10.0 if quick else 30.0, len(stall.users) * 3 / rate)
+            taken = latencies_ms(stall, events_per_s=rate, seconds=seconds)
+            case = f"{rate:,.0f} events/s" + (", 80 % of what it can do" if rate == peak else "")
+            for name, quantile in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)):
+                value = float(np.quantile(taken, quantile))
+                found.append(Measured("latency", case, name, value, "ms", at_most=limits.get(name)))
+    return found

@@ -1,13 +1,15 @@
 """Purchases in real Kafka to lists in real Redis: this consumer, and the loop one would write by hand around implicit.
 
-Run: .venv/bin/python -m benchmarks.stream
+Run: .venv/bin/python -m benchmarks stream
 """
 
 from __future__ import annotations
 
+import gc
 import statistics
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from benchmarks.measuring import BATCH, LISTED, OWNED, buyers, complete_journey, fitted_model, medians
+from benchmarks.results import TIMES, Measured
 from recsys.confidence import confidence
 from recsys.events import Event, decode
 from recsys.interactions import Interactions
@@ -87,11 +90,8 @@ class Stall:
 
 
 @contextmanager
-def open_stall(users: int = USERS) -> Iterator[Stall]:
-    """Start Kafka and Redis, publish the model, import the histories."""
-    interactions = complete_journey()
-    model = fitted_model(interactions)
-    owned = buyers(interactions, users)
+def open_shop() -> Iterator[Shop]:
+    """Start real Kafka and Redis with an installation of its own."""
     with ExitStack() as stack:
         kafka = stack.enter_context(kafka_server())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -100,7 +100,16 @@ def open_stall(users: int = USERS) -> Iterator[Stall]:
         server.start()
         shop = stack.enter_context(opened_shop(kafka, server.url, folder))
         shop.environment["RECSYS_RANKING__N"] = str(LISTED)
-        store = stack.enter_context(open_store(shop.settings()))
+        yield shop
+
+
+@contextmanager
+def open_stall(users: int = USERS) -> Iterator[Stall]:
+    """Open a shop, publish the model, import the histories."""
+    interactions = complete_journey()
+    model = fitted_model(interactions)
+    owned = buyers(interactions, users)
+    with open_shop() as shop, open_store(shop.settings()) as store:
         publish_model(shop, store, model, interactions)
         stall = Stall(shop, store, interactions, model, owned)
         for start in range(0, users, BATCH):
@@ -166,8 +175,11 @@ def our_rate(stall: Stall, *, baskets: int = 3 * USERS, lines: int = 1) -> float
             raise RuntimeError(consumer.said())
 
 
-def by_hand_rate(stall: Stall, *, events: int = 1_000) -> float:
-    """Return the lists per second of a straightforward loop: one event at a time, all libraries used as they offer."""
+def by_hand_rate(stall: Stall, *, events: int = 1_000, waiting: bool = True) -> float:
+    """Return the lists per second of a straightforward loop: one event at a time, all libraries used as they offer.
+
+    ``waiting`` for each commit, the loop loses nothing; else it is faster, and a crash has it count some events twice.
+    """
     stall.publish(stall.purchases(events))
     with threadpool_limits(1, "blas"):
         model = AlternatingLeastSquares(factors=stall.model.item_factors.shape[1], regularization=20.0, alpha=1.0)
@@ -210,7 +222,7 @@ def by_hand_rate(stall: Stall, *, events: int = 1_000) -> float:
                 {"item_id": ids[row], "score": score} for row, score in zip(best.tolist(), scores.tolist(), strict=True)
             ]
             client.set(f"by-hand:{user}:list", orjson.dumps(items))
-            consumer.commit(message, asynchronous=True)  # waiting for it takes longer than all the rest
+            consumer.commit(message, asynchronous=not waiting)
             done += 1
     seconds = time.perf_counter() - started
     consumer.close()
@@ -249,6 +261,12 @@ def stages(stall: Stall) -> dict[str, float]:
     stamp = ModelStamp(model.version, 1)
     revisions = {user: state.revision for user, state in states.items()}
 
+    def grouped(records: Sequence[tuple[str, bytes]]) -> None:
+        by_user: dict[str, list[PlacedEvent]] = defaultdict(list)
+        for offset, (_, value) in enumerate(records):
+            event = decode(value)
+            by_user[event.user_id].append(PlacedEvent("bench:0", offset, event))
+
     def apply() -> None:
         revisions.update({user: state.revision for user, state in store.users.apply(next(turns)).items()})
 
@@ -256,9 +274,11 @@ def stages(stall: Stall) -> dict[str, float]:
         entries = [UserList(user, revisions[user], items) for user, items in zip(states, lists, strict=True)]
         store.users.publish(entries, stamp, at=datetime.now(UTC))
 
+    gc.collect()
+    gc.freeze()  # as in the consumer: collections are few, and none looks at what lives long
     taken = medians(
         {
-            "decode": lambda: [decode(value) for _, value in records],
+            "decode": lambda: grouped(records),
             "apply": apply,
             "refresh": lambda: refresh(histories, model, n=LISTED),
             "of it solve": lambda: model.solver.fold_in(confidences),
@@ -271,24 +291,35 @@ def stages(stall: Stall) -> dict[str, float]:
     return {stage: seconds / BATCH * 1e6 for stage, seconds in taken.items()}
 
 
-def main() -> None:
-    """Print rates, ratio and stages."""
+def measure(*, quick: bool) -> list[Measured]:
+    """Compare the two loops, with baskets of one line and more, and take the batch apart."""
+    found = []
     with open_stall() as stall:
-        rates: dict[str, list[float]] = {"ours": [], "by hand": []}
-        candidates = {"ours": partial(our_rate, stall), "by hand": partial(by_hand_rate, stall)}
-        for _ in range(5):
+        rates: dict[str, list[float]] = {"ours": [], "by hand": [], "by hand, not waiting": []}
+        candidates = {
+            "ours": partial(our_rate, stall, baskets=(1 if quick else 3) * USERS),
+            "by hand": partial(by_hand_rate, stall, events=300 if quick else 1_000, waiting=True),
+            "by hand, not waiting": partial(by_hand_rate, stall, events=300 if quick else 1_000, waiting=False),
+        }
+        for _ in range(3 if quick else 5):
             for name, candidate in candidates.items():
                 rates[name].append(candidate())
-                print(f"  {name:<10} {rates[name][-1]:8,.0f} lists/s", flush=True)
-        middle = {name: statistics.median(found) for name, found in rates.items()}
-        ratio = middle["ours"] / middle["by hand"]
-        print(f"ours {middle['ours']:,.0f}/s, by hand {middle['by hand']:,.0f}/s: {ratio:.1f}x")
+        ours, by_hand, not_waiting = (statistics.median(values) for values in rates.values())
+        case = f"{len(stall.model.items):,} items, {OWNED} owned, one line per basket, a backlog"
+        found += [
+            Measured("stream", case, "python -m consumer", ours, "lists/s"),
+            Measured("stream", case, "a loop by hand, each commit waited for", by_hand, "lists/s"),
+            Measured("stream", case, "a loop by hand, no commit waited for", not_waiting, "lists/s"),
+            Measured("stream", case, "ours / by hand", ours / by_hand, TIMES, at_least=20),
+            Measured("stream", case, "ours / by hand that waits for no commit", ours / not_waiting, TIMES),
+        ]
+        if not quick:
+            for lines in (3, 30):
+                rate = statistics.median(our_rate(stall, baskets=USERS, lines=lines) for _ in range(3))
+                found.append(Measured("stream", f"{lines} lines per basket", "events", rate * lines, "events/s"))
         alone = stages(stall)
-        for stage, microseconds in alone.items():
-            print(f"  {stage:<14} {microseconds:7.1f} us/user")
+        case = "one batch, each stage alone"
+        found += [Measured("stream", case, stage, value, "µs/user") for stage, value in alone.items()]
         total = sum(value for stage, value in alone.items() if not stage.startswith("of it"))
-        print(f"  sum {total:.1f} us: {1e6 / total:,.0f}/s without overlap")
-
-
-if __name__ == "__main__":
-    main()
+        found.append(Measured("stream", case, "ours / (1 / sum of the stages)", ours * total / 1e6, TIMES, at_least=1))
+    return found

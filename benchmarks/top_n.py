@@ -1,11 +1,10 @@
 """The exact top-N beside what else finds one: implicit, faiss, numpy; and beside the score matrix alone.
 
-Run: .venv/bin/python -m benchmarks.top_n (for faiss: .venv/bin/pip install faiss-cpu)
+Run: .venv/bin/python -m benchmarks top-n
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Callable
 
@@ -16,6 +15,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from benchmarks.measuring import BATCH, LISTED, buyers, complete_journey, enlarged, fitted_model, medians
+from benchmarks.results import TIMES, Measured
 from recsys.fold_in import UserSolver
 from recsys.model import gram
 from recsys.ranking import ItemIndex, full_sort, top_n
@@ -75,38 +75,44 @@ def ensure_exact(users: NDArray[np.float32], factors: NDArray[np.float32], owned
                 raise AssertionError("recsys.ranking is not a full sort")
 
 
-def compare(title: str, factors: NDArray[np.float32], owned: csr_matrix, *, rounds: int = 9) -> dict[str, float]:
-    """Print and return microseconds per user of each contender."""
+def compare(case: str, factors: NDArray[np.float32], owned: csr_matrix, *, rounds: int = 9) -> list[Measured]:
+    """Return microseconds per user of each contender."""
     users = users_of(factors, owned)
     taken = medians(contenders(users, factors, owned), rounds=rounds)
-    microseconds = {name: seconds / len(users) * 1e6 for name, seconds in taken.items()}
-    ours = microseconds["recsys.ranking"]
-    print(f"{title}, batch {len(users)}, {LISTED} best")
-    for name, value in microseconds.items():
-        print(f"  {name:<24} {value:10,.1f} us/user {value / ours:8.2f} x ours", flush=True)
-    return microseconds
+    return [Measured("top-n", case, name, seconds / len(users) * 1e6, "µs/user") for name, seconds in taken.items()]
 
 
-def main() -> None:
-    """Compare at 65,000 items, at a million, and for a single user."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", type=int, default=10_000, help="users compared with a full sort first")
-    parser.add_argument("--items", type=int, default=1_000_000, help="items of the large catalogue")
-    options = parser.parse_args()
+def judged(found: list[Measured], *, implicit: float, scores: float | None) -> list[Measured]:
+    """Add the ratios with their bars."""
+    value = {one.what: one.value for one in found}
+    case, ours = found[0].case, value["recsys.ranking"]
+    ratio = value["implicit.cpu.topk"] / ours
+    found = [*found, Measured("top-n", case, "implicit / ours", ratio, TIMES, at_least=implicit)]
+    if scores is not None:
+        share = ours / value["the score matrix alone"]
+        found.append(Measured("top-n", case, "ours / the score matrix alone", share, TIMES, at_most=scores))
+    return found
+
+
+def measure(*, quick: bool) -> list[Measured]:
+    """Compare at 68,000 items, at a million, for a single user; in full, also see how cost grows."""
     interactions = complete_journey()
     factors = fitted_model(interactions).item_factors
+    found = []
     with threadpool_limits(os.cpu_count(), "blas"):
-        if options.check:
-            many = buyers(interactions, options.check)
-            ensure_exact(users_of(factors, many), factors, many)
-            print(f"{options.check:,} users: the same as a full sort", flush=True)
+        checked = 500 if quick else 10_000
+        many = buyers(interactions, checked)
+        ensure_exact(users_of(factors, many), factors, many)
+        found.append(Measured("top-n", "exact", "users with the list of a full sort", checked, "of as many"))
         owned = buyers(interactions, BATCH)
-        compare(f"Complete Journey, {len(factors):,} items", factors, owned)
-        compare(f"Complete Journey, {len(factors):,} items", factors, owned[:1], rounds=99)
-        large = enlarged(factors, options.items)
-        more = csr_matrix((owned.data, owned.indices, owned.indptr), shape=(BATCH, len(large)))
-        compare(f"{len(large):,} items, norms and directions drawn from those", large, more, rounds=5)
-
-
-if __name__ == "__main__":
-    main()
+        case = f"{len(factors):,} items of Complete Journey, {LISTED} best"
+        found += judged(compare(f"{case}, batch {BATCH}", factors, owned), implicit=6, scores=0.5)
+        found += judged(compare(f"{case}, batch 1", factors, owned[:1], rounds=99), implicit=2, scores=None)
+        for n_items in (1_000_000,) if quick else (10_000, 30_000, 100_000, 300_000, 1_000_000):
+            large = enlarged(factors, n_items)
+            more = csr_matrix((owned.data, owned.indices % n_items, owned.indptr), shape=(BATCH, n_items))
+            more.sort_indices()
+            case = f"{n_items:,} items drawn from those, batch {BATCH}"
+            rows = compare(case, large, more, rounds=3 if quick else 5)
+            found += judged(rows, implicit=10, scores=0.2) if n_items == 1_000_000 else rows
+    return found

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from recsys.cores import spread
 from recsys.ranking_kernels import scan, sort_heaps
 
-_FIRST_BLOCK, _LARGEST_BLOCK = 512, 4096
+_FIRST_BLOCK, _LARGEST_BLOCK = 512, 1536
 
 Ranked = tuple[NDArray[np.int64], NDArray[np.float32]]
 

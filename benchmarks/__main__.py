@@ -1,0 +1,60 @@
+"""Everything measured side by side: `python -m benchmarks [NAME ...] [--quick]`.
+
+In full, results.json and docs/performance.md are written anew for what was measured. Quick runs write nothing and fail
+when a ratio falls under its bar; times alone never fail, they belong to the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from benchmarks import bulk, latency, memory, stream, sweep, top_n, training
+from benchmarks.results import TIMES, Measured, keep, load, machine, print_table
+
+BENCHMARKS = {
+    "top-n": top_n.measure,
+    "stream": stream.measure,
+    "latency": latency.measure,
+    "sweep": sweep.measure,
+    "bulk": bulk.measure,
+    "training": training.measure,
+    "memory": memory.measure,
+}
+QUICK = ("top-n", "stream", "sweep", "training")
+"""Those with ratios."""
+
+
+def main() -> int:
+    """Measure what was asked for; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").replace("`", ""))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all if none is given")
+    parser.add_argument("--quick", action="store_true", help="smaller; only compare, and fail when a ratio is missed")
+    parser.add_argument("--document", action="store_true", help="measure nothing; write the document from results.json")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(BENCHMARKS):
+        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    names = [] if options.document else options.names or (QUICK if options.quick else list(BENCHMARKS))
+    print(machine(), flush=True)
+    missed: list[Measured] = []
+    for name in names:
+        started = time.perf_counter()
+        found = BENCHMARKS[name](quick=options.quick)
+        print_table(found)
+        print(f"  ({time.perf_counter() - started:.0f} s)", flush=True)
+        missed += [one for one in found if one.unit == TIMES and one.holds is False]
+        if not options.quick:
+            keep(name, found)
+    if not options.quick:
+        from benchmarks.document import write
+
+        write(load())
+        return 0
+    for one in missed:
+        print(f"error: {one.benchmark}, {one.case}: {one.what} is {one.shown}, the bar is {one.bar}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
