@@ -40,7 +40,7 @@ def latencies_ms(stall: Stall, *, events_per_s: float, seconds: float) -> np.nda
         consumer.await_assigned()
         ours, theirs = multiprocessing.Pipe()
         arguments = (stall.shop.kafka.address, stall.shop.topic, records, events_per_s, theirs)
-        process = multiprocessing.get_context("spawn").Process(target=_produce, args=arguments)
+        process = multiprocessing.get_context("spawn").Process(target=produce, args=arguments)
         process.start()
         seen: list[tuple[str, float]] = []
         until = time.monotonic() + count / events_per_s + _PATIENCE_S
@@ -57,9 +57,10 @@ def latencies_ms(stall: Stall, *, events_per_s: float, seconds: float) -> np.nda
     return _matched(records, sent, seen)[int(events_per_s * _WARM_UP_S) :] * 1000
 
 
-def _produce(
+def produce(
     address: str, topic: str, records: Sequence[tuple[str, bytes]], events_per_s: float, done: Connection
 ) -> None:
+    """Hand records to Kafka at an even rate; then send the monotonic time of each."""
     producer = Producer({"bootstrap.servers": address, "linger.ms": 0, "acks": "all"})
     producer.list_topics(topic, timeout=10)
     sent = []

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 FILE = Path(__file__).parent / "results.json"
+_SCATTER = 0.2
 TIMES = "x"
 """The unit of ratios: they alone are compared between machines, so they alone are guarded."""
 
@@ -52,6 +53,13 @@ class Measured:
         if self.at_least is not None:
             return self.value >= self.at_least
         return None if self.at_most is None else self.value <= self.at_most
+
+    @property
+    def is_clearly_missed(self) -> bool:
+        """Whether the value is past its bar by more than a fifth."""
+        if self.at_least is not None:
+            return self.value < self.at_least * (1 - _SCATTER)
+        return self.at_most is not None and self.value * (1 - _SCATTER) > self.at_most
 
     @property
     def shown(self) -> str:

@@ -5,6 +5,7 @@ Run: .venv/bin/python -m benchmarks sweep
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import time
 from typing import Any
@@ -15,26 +16,75 @@ import redis
 from implicit.cpu.als import AlternatingLeastSquares
 from threadpoolctl import threadpool_limits
 
+from benchmarks.latency import produce
 from benchmarks.measuring import BATCH, LISTED
 from benchmarks.results import TIMES, Measured
 from benchmarks.stream import Stall, open_stall, publish_model
+from recsys.demo.stream import latencies_ms as consumer_latencies_ms
 from recsys.live_model import LoadedModel
 from recsys.model_store import load_model
+from recsys.settings import Settings
+from recsys.store import open_store
 from recsys.sweep import sweep
 
-USERS, ROUNDS = 100_000, 5
+USERS, ROUNDS = 200_000, 3
 
 
 def our_rate(stall: Stall) -> float:
     """Return users per second of the sweep after a model that is new to everyone."""
     publish_model(stall.shop, stall.store, stall.model, stall.interactions)
-    pointer = stall.store.shared.model_pointer()
-    if pointer is None:
-        raise RuntimeError("the pointer is gone")
-    live = LoadedModel(pointer, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))
-    started = time.perf_counter()
-    written = sweep(stall.shop.settings(), stall.store, live, lambda _: None)
-    return written / (time.perf_counter() - started)
+    return swept(stall.shop.settings())
+
+
+def swept(settings: Settings) -> float:
+    """Sweep with the live model; return users per second."""
+    with open_store(settings) as store:
+        pointer = store.shared.model_pointer()
+        if pointer is None:
+            raise RuntimeError("the pointer is gone")
+        live = LoadedModel(pointer, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))
+        live.model.prepare()
+        started = time.perf_counter()
+        written = sweep(settings, store, live, lambda _: None)
+        return written / (time.perf_counter() - started)
+
+
+def latency_beside(stall: Stall, *, events_per_s: float, seconds: float) -> float:
+    """Return the 99th percentile in milliseconds that a consumer counts while everyone's list is written anew.
+
+    It counts from the records' own timestamps: seen from outside, a list may as well be the sweep's.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    sweeper = spawn.Process(target=_sweep_for_ever, args=(stall.shop.settings(),))
+    ours, theirs = spawn.Pipe()
+    records = stall.purchases(int(events_per_s * seconds))
+    producer = spawn.Process(
+        target=produce, args=(stall.shop.kafka.address, stall.shop.topic, records, events_per_s, theirs)
+    )
+    consumer = stall.shop.start_consumer(RECSYS_CONSUMER__STATS_INTERVAL_S="3600")
+    try:
+        consumer.await_assigned()
+        sweeper.start()
+        before = consumer.metrics()
+        producer.start()
+        ours.recv()
+        producer.join()
+        while (now := consumer.metrics())["records_total"] < before["records_total"] + len(records):
+            time.sleep(0.1)
+        return consumer_latencies_ms(before, now)[1]
+    finally:
+        sweeper.terminate()
+        sweeper.join()
+        consumer.stop()
+
+
+def _sweep_for_ever(settings: Settings) -> None:
+    with open_store(settings) as store:
+        while True:
+            for users in store.users.user_ids():
+                keys = [store.users._keys.recs(user) for user in users]  # without a list, everyone is behind
+                store.connection.run([(key, ("UNLINK", key)) for key in keys])
+            swept(settings)
 
 
 def implicit_rate(stall: Stall) -> float:
@@ -70,8 +120,13 @@ def measure(*, quick: bool) -> list[Measured]:
             theirs.append(implicit_rate(stall))
         case = f"{len(stall.users):,} users, {len(stall.model.items):,} items"
         rate, other = statistics.median(ours), statistics.median(theirs)
-        return [
+        found = [
             Measured("sweep", case, "our sweep, histories read from Redis", rate, "users/s"),
             Measured("sweep", case, "implicit.recommend in batches, pipelined SET", other, "users/s"),
             Measured("sweep", case, "ours / implicit", rate / other, TIMES, at_least=3),
         ]
+        if not quick:
+            beside = latency_beside(stall, events_per_s=100, seconds=30)
+            case = f"{case}, a consumer beside it, 100 events/s"
+            found.append(Measured("sweep", case, "event to list, p99", beside, "ms", at_most=250))
+    return found
