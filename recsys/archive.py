@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -218,25 +218,54 @@ class Archive:
     def interactions(self) -> tuple[Interactions, int]:
         """Return everyone's net quantities, each event_id of a user counted once, and the number of events."""
         columns = ["user_id", "item_id", "type", "quantity", "event_id"]
-        tables = [table.filter(pc.is_valid(table["item_id"])) for table in self.tables(columns)]
-        if not tables:
-            return aggregate([], np.array([], int), [], np.array([], int), np.array([], np.int64)), 0
-        table = pa.concat_tables(tables).combine_chunks()
-        users = pc.dictionary_encode(table["user_id"]).combine_chunks()
-        items = pc.dictionary_encode(table["item_id"]).combine_chunks()
-        user_codes, item_codes = users.indices.to_numpy(), items.indices.to_numpy()
-        units = np.maximum(1, np.rint(table["quantity"].to_numpy() * UNITS_PER_QUANTITY)).astype(np.int64)
-        is_return = pc.equal(table["type"], EventType.RETURN.value).to_numpy(zero_copy_only=False)
-        units[is_return] *= -1
-        counts = _first_of_each_id(user_codes, table["event_id"])
-        result = aggregate(
-            users.dictionary.to_pylist(),
-            user_codes[counts],
-            items.dictionary.to_pylist(),
-            item_codes[counts],
-            units[counts],
-        )
+        parts = [_coded(table) for table in self.tables(columns)]
+        user_ids, user_codes = _unified([part.users for part in parts])
+        item_ids, item_codes = _unified([part.items for part in parts])
+        units = np.concatenate([np.empty(0, np.int64), *(part.units for part in parts)])
+        counts = _first_of_each_id(user_codes, parts)
+        del parts
+        result = aggregate(user_ids, user_codes[counts], item_ids, item_codes[counts], units[counts])
         return result, int(counts.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class _Coded:
+    """Rows of a segment about items, each in a few bytes.
+
+    Attributes
+    ----------
+    users, items : pa.DictionaryArray, (n,)
+    units : int64, (n,); signed millionths
+    with_id : int64, (m,); which rows have an event id
+    id_hashes : int64, (m,); its hash
+    """
+
+    users: pa.DictionaryArray
+    items: pa.DictionaryArray
+    units: NDArray[np.int64]
+    with_id: NDArray[np.int64]
+    id_hashes: NDArray[np.int64]
+
+
+def _coded(table: pa.Table) -> _Coded:
+    table = table.filter(pc.is_valid(table["item_id"]))
+    units = np.maximum(1, np.rint(table["quantity"].to_numpy() * UNITS_PER_QUANTITY)).astype(np.int64)
+    is_return = pc.equal(table["type"], EventType.RETURN.value).to_numpy(zero_copy_only=False)
+    units[is_return] *= -1
+    with_id = np.flatnonzero(pc.is_valid(table["event_id"]).to_numpy(zero_copy_only=False))
+    event_ids = table["event_id"].drop_null().to_pylist()
+    hashes = np.fromiter(map(hash, event_ids), np.int64, len(event_ids))
+    users, items = (pc.dictionary_encode(table[name]).combine_chunks() for name in ("user_id", "item_id"))
+    return _Coded(users, items, units, with_id, hashes)
+
+
+def _unified(parts: Sequence[pa.DictionaryArray]) -> tuple[list[str], NDArray[np.int32]]:
+    """Return the ids in all parts, and for each row its place among them: int32, (n,)."""
+    if not parts:
+        return [], np.empty(0, np.int32)
+    chunks = pa.chunked_array(parts).unify_dictionaries().chunks
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
+    return chunks[0].dictionary.to_pylist(), codes
 
 
 def _parquet(table: pa.Table) -> bytes:
@@ -270,11 +299,20 @@ def _precedes(segment: Segment, offset: int, forget: Segment, forget_offset: int
     return segment.round <= forget.round
 
 
-def _first_of_each_id(user_codes: NDArray[Any], event_ids: pa.ChunkedArray) -> NDArray[Any]:
+def _first_of_each_id(user_codes: NDArray[np.int32], parts: Sequence[_Coded]) -> NDArray[np.bool_]:
+    """Say for each row whether it counts: all but those whose event_id the same user had before.
+
+    Ids are told apart by hashes of 64 bits; that two of one user have the same is less likely than a broken disk.
+    """
     counts = np.ones(len(user_codes), dtype=bool)
-    with_id = pc.is_valid(event_ids).to_numpy(zero_copy_only=False)
-    if with_id.any():
-        codes = pc.dictionary_encode(event_ids).combine_chunks().indices.to_numpy(zero_copy_only=False)
-        pairs = pd.DataFrame({"user": user_codes[with_id], "event": codes[with_id].astype(np.int64)})
-        counts[with_id] = ~pairs.duplicated(keep="first").to_numpy()
+    starts = accumulate((len(part.users) for part in parts), initial=0)
+    rows = np.concatenate(
+        [np.empty(0, np.int64), *(part.with_id + start for part, start in zip(parts, starts, strict=False))]
+    )
+    hashes = np.concatenate([np.empty(0, np.int64), *(part.id_hashes for part in parts)])
+    # Stable: of rows with the same user and hash the first one comes first.
+    order = np.lexsort((hashes, user_codes[rows]))
+    users, hashes = user_codes[rows][order], hashes[order]
+    again = np.flatnonzero((users[1:] == users[:-1]) & (hashes[1:] == hashes[:-1])) + 1
+    counts[rows[order[again]]] = False
     return counts

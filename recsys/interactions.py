@@ -79,15 +79,19 @@ def aggregate(
         Only users and items with at least one owned pair are in its vocabularies.
     """
     pairs = user_codes.astype(np.int64) * max(1, len(item_ids)) + item_codes
-    unique_pairs, inverse = np.unique(pairs, return_inverse=True)
-    net = np.zeros(len(unique_pairs), dtype=np.int64)
-    np.add.at(net, inverse, units)
+    order = np.argsort(pairs)
+    pairs = pairs[order]
+    starts = np.flatnonzero(np.diff(pairs, prepend=-1))
+    net = np.add.reduceat(units[order], starts) if len(starts) else np.empty(0, np.int64)
     owned = net > 0
-    pair_users, pair_items = np.divmod(unique_pairs[owned], max(1, len(item_ids)))
+    pair_users, pair_items = np.divmod(pairs[starts[owned]], max(1, len(item_ids)))
     users, user_rows = _compact(user_ids, pair_users)
     items, item_rows = _compact(item_ids, pair_items)
+    del pairs, order
     quantities = csr_matrix(
-        (net[owned] / UNITS_PER_QUANTITY, (user_rows, item_rows)), shape=(len(users), len(items)), dtype=np.float64
+        (net[owned] / UNITS_PER_QUANTITY, (user_rows.astype(np.int32), item_rows.astype(np.int32))),
+        shape=(len(users), len(items)),
+        dtype=np.float64,
     )
     quantities.sort_indices()
     return Interactions(users, items, quantities)
@@ -95,7 +99,7 @@ def aggregate(
 
 def _compact(ids: Sequence[str], codes: NDArray[np.int64]) -> tuple[Vocabulary, NDArray[np.int64]]:
     """Keep the ids that occur in ``codes``, sorted, and translate the codes into their rows."""
-    used = np.unique(codes)
+    used = np.flatnonzero(np.bincount(codes, minlength=len(ids)))
     vocabulary = Vocabulary.of(ids[code] for code in used.tolist())
     row_of_code = np.zeros(len(ids), dtype=np.int64)
     row_of_code[used] = [vocabulary.rows[ids[code]] for code in used.tolist()]
