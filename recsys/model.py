@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -14,6 +15,8 @@ from recsys.errors import InvalidModel
 from recsys.fold_in import UserSolver
 from recsys.interactions import Vocabulary
 from recsys.ranking import ItemIndex, top_n
+
+_ROWS_AT_ONCE = 65_536
 
 
 def gram(item_factors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -78,7 +81,9 @@ class FactorModel:
             check(index.rows.dtype == np.int32, f"index_rows has dtype {index.rows.dtype}, not int32")
             whole = np.array_equal(np.sort(index.rows), np.arange(len(factors)))
             check(whole, "index_rows are not the rows of its items")
-            same = index.factors.dtype == np.float32 and np.array_equal(index.factors, factors[index.rows])
+            same = index.factors.dtype == np.float32 and index.factors.shape == factors.shape
+            parts = (slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(factors), _ROWS_AT_ONCE))
+            same = same and all(np.array_equal(index.factors[part], factors[index.rows[part]]) for part in parts)
             check(same, "index_factors are not those of its items")
 
     @cached_property
@@ -87,13 +92,27 @@ class FactorModel:
         return self.stored_index or ItemIndex.build(self.item_factors)
 
     def prepare(self) -> None:
-        """Build all that is otherwise built, and compiled, at the first use."""
+        """Build all that is otherwise built, and compiled, at the first use.
+
+        Of mapped files no page stays in memory: serving needs few of those that checking and building have read.
+        """
         self.items.rows  # noqa: B018
         nothing = np.empty(0, np.float32), self.index.rows[:0], np.zeros(2, np.int32)
         nobody = csr_matrix(nothing, shape=(1, len(self.items)))
         top_n(self.solver.fold_in(nobody), self.index, excluded=[self.index.rows[:0]], n=1)
+        for array in (self.item_factors, self.index.factors):
+            _forget_pages(array)
 
     @cached_property
     def solver(self) -> UserSolver:
         """The fold-in solver of this model."""
         return UserSolver(self.item_factors, self.item_gram, regularization=self.regularization)
+
+
+def _forget_pages(array: NDArray[np.float32]) -> None:
+    """Give back the memory behind a mapped file; what is read again comes from the system's cache."""
+    source: object = array
+    while isinstance(source, np.ndarray):
+        source = source.base
+    if isinstance(source, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        source.madvise(mmap.MADV_DONTNEED)

@@ -220,12 +220,15 @@ def _load(folder: Storage, manifest_sha256: str) -> FactorModel:
         items = pq.read_table(io.BytesIO(folder.read_file("items.parquet")), columns=["item_id"])
     if items.column_names != ["item_id"] or items["item_id"].type != pa.string() or items["item_id"].null_count:
         raise ValueError("items.parquet needs a column item_id of texts without nulls")
+    ids = items["item_id"].to_pylist()
+    del items
+    pa.default_memory_pool().release_unused()
     index = None
     if _INDEX_FILES <= manifest.files.keys():  # absent where another program has written the model
         index = ItemIndex(_array(folder, "index_rows.npy"), _array(folder, "index_factors.npy"))
     return FactorModel(
         version=manifest.version,
-        items=Vocabulary(items["item_id"].to_pylist()),
+        items=Vocabulary(ids),
         item_factors=_array(folder, "item_factors.npy"),
         item_gram=_array(folder, "item_gram.npy"),
         alpha=manifest.alpha,
