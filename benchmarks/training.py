@@ -5,6 +5,7 @@ Run: .venv/bin/python -m benchmarks training
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -71,13 +72,16 @@ def spark_fit(kept: csr_matrix) -> tuple[Callable[[], object], Callable[[], NDAr
         SparkSession.builder.master("local[2]")
         .config("spark.driver.memory", "6g")
         .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
+        .config("spark.driver.extraJavaOptions", "-Xss16m")
         .config("spark.log.level", "ERROR")
         .getOrCreate()
     )
+    spark.sparkContext.setCheckpointDir(str(folder / "checkpoints"))  # or the plan of fifteen iterations is too deep
     ratings = spark.read.parquet(str(folder / "ratings.parquet")).cache()
     ratings.count()
-    # Spark multiplies lambda by the number of a row's ratings; the mean number makes the two alike.
-    regularization = _REGULARIZATION / (kept.nnz / kept.shape[1])
+    # Spark multiplies lambda by the number of a row's ratings: here by that of a typical user and a typical item.
+    regularization = _REGULARIZATION / math.sqrt(kept.nnz / kept.shape[0] * kept.nnz / kept.shape[1])
     model: list[object] = []
 
     def fit() -> None:
