@@ -147,6 +147,7 @@ def _spread(
         get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
+_until_the_end = ExitStack()
 _opened: tuple[Settings, Store, LoadedModel] | None = None
 """In a process of the sweep: what it works with."""
 
@@ -165,7 +166,7 @@ def _open(settings: Settings, pointer: ModelPointer) -> tuple[Store, LoadedModel
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         os.nice(_NICE)
         cores.use(1)
-        store = ExitStack().enter_context(open_store(settings))  # until this process ends
+        store = _until_the_end.enter_context(open_store(settings))
         store.connection.check()
         live = LoadedModel(pointer, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))
         _opened = settings, store, live
