@@ -78,9 +78,7 @@ def measure(*, quick: bool) -> list[Measured]:
         case = f"a consumer, {len(stall.model.items):,} items ({factors:.0f} MiB of factors)"
         found += [
             Measured("memory", case, f"a backlog of {events:,} events", rate, "events/s"),
-            Measured(
-                "memory", case, "largest resident memory meanwhile", largest, "MiB", at_most=round(1.5 * factors + 300)
-            ),
+            Measured("memory", case, "largest resident memory meanwhile", largest, "MiB", at_most=_bar_mib(factors)),
         ]
         if not quick:
             factors, largest = with_items(stall, 1_000_000)

@@ -64,7 +64,7 @@ class Measured:
     @property
     def shown(self) -> str:
         """The number with its unit, to three digits."""
-        digits = max(0, 2 - len(str(int(abs(self.value)))) + 1) if abs(self.value) < 100 else 0
+        digits = max(0, 3 - len(str(int(abs(self.value)))))
         return f"{self.value:,.{digits}f} {self.unit}"
 
 

@@ -24,7 +24,7 @@ def spread(n_users: int, part: Callable[[int, int], T]) -> list[T]:
 
     ``part`` must spend its time without the interpreter's lock. Few users are one range, here and now.
     """
-    threads = min(_cores(), n_users // _LEAST_PER_THREAD)
+    threads = min(_threads or available(), n_users // _LEAST_PER_THREAD)
     if threads < 2:
         return [part(0, n_users)]
     bounds = np.linspace(0, n_users, threads + 1).astype(int).tolist()
@@ -39,9 +39,8 @@ def use(threads: int) -> None:
     _threads = threads
 
 
-def _cores() -> int:
-    if _threads:
-        return _threads
+def available() -> int:
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -53,4 +52,4 @@ def _threadpools() -> ThreadpoolController:
 
 @cache
 def _executor() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_cores(), thread_name_prefix="cores")
+    return ThreadPoolExecutor(available(), thread_name_prefix="cores")

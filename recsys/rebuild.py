@@ -80,11 +80,10 @@ def rebuild(
     positions = archive.positions(segments)
     here = positions.get(topic.id, {})
     starts = {topic.source(p): max(here.get(p, low), low) for p, (low, _) in watermarks.items()}
-    losses = list(_losses(store, archive, models, positions, topic, watermarks))
+    versions, pointer = models.versions(), store.shared.model_pointer()
+    losses = list(_losses(store, archive, versions, pointer, positions, topic, watermarks))
     stage = store.rebuilding.resume()
-    pointer = store.shared.model_pointer()
-    elsewhere = pointer is not None and pointer.version not in models.versions()
-    if losses and elsewhere and not accept_loss:
+    if pointer is not None and pointer.version not in versions and not accept_loss:
         raise _would_lose(losses, storage)
     if wipe or (stage is not RebuildStage.APPLY and _consumers_wait(settings, topic, store)):
         stage = RebuildStage.WIPE
@@ -173,13 +172,13 @@ def _would_lose(losses: list[str], storage: Storage) -> WouldLose:
 def _losses(
     store: Store,
     archive: Archive,
-    models: ModelStore,
+    versions: list[str],
+    pointer: ModelPointer | None,
     positions: dict[str, dict[int, int]],
     topic: Topic,
     watermarks: dict[int, tuple[int, int]],
 ) -> Iterator[str]:
     """Yield what neither the archive nor Kafka can bring back."""
-    versions, pointer = models.versions(), store.shared.model_pointer()
     if pointer is not None and pointer.version not in versions:
         yield f"the live model {pointer.version} is not in data_dir"
     elif not positions and not versions:

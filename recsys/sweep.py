@@ -85,7 +85,7 @@ def sweep(settings: Settings, store: Store, live: LoadedModel, advance: Advance)
 
     Many users are spread over processes, which share the files of a local model in memory.
     """
-    processes = settings.trainer.sweep_processes or os.cpu_count() or 1
+    processes = settings.trainer.sweep_processes or cores.available()
     parts = _parts(store, settings.trainer.sweep_batch)
     # Starting processes takes longer than to write the lists of a few users here.
     here = parts if processes == 1 else islice(parts, _FEW_USERS // settings.trainer.sweep_batch)

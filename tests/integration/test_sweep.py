@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import uuid
 from collections.abc import Iterator
@@ -37,10 +36,12 @@ class Shop:
     settings: Settings
     store: Store
     live: LoadedModel
+    models: int = 0
 
     def publish_model(self) -> None:
         """Publish a model that nobody has a list of yet."""
-        model = make_model(seed=int.from_bytes(os.urandom(4)))
+        self.models += 1
+        model = make_model(seed=self.models)
         version, uri, digest = ModelStore(Storage(self.settings.data_dir)).save(
             model.items,
             model.item_factors,
@@ -72,7 +73,7 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         {
             "data_dir": str(tmp_path),
             "redis": {"url": url, "cluster": on_cluster, "prefix": f"recsys-{uuid.uuid4().hex[:8]}"},
-            "trainer": {"sweep_batch": 32, "sweep_processes": 2},
+            "trainer": {"sweep_batch": 8, "sweep_processes": 2},
         }
     )
     monkeypatch.setattr(module, "_FEW_USERS", 64)
