@@ -97,7 +97,7 @@ class ApacheKafka:
         self._java = ["java", "-Xms256m", "-Xmx512m", "-cp", f"{jars}/*"]
         self._properties = str(folder / "server.properties")
         self._process: subprocess.Popen[bytes] | None = None
-        self.port, controller = free_port(), free_port()
+        self.port, controller = kept_port(), kept_port()
         self.address = f"127.0.0.1:{self.port}"
         Path(self._properties).write_text(
             f"""
@@ -172,12 +172,10 @@ class RedisServer:
     folder : Path
     options : str
         As on the command line, such as ``"--appendonly", "yes"``; without any, nothing is kept on disk.
-    port : int
-        0 chooses a free one.
     """
 
-    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
-        self.port = port or free_port()
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.port = kept_port()
         self.folder = folder / f"redis-{self.port}"
         self.folder.mkdir(parents=True)
         self.options = options
@@ -246,7 +244,7 @@ class RedisCluster:
             "0",
             *options,
         )
-        self.nodes = [RedisServer(folder, *options, port=_cluster_port()) for _ in range(masters * (1 + replicas))]
+        self.nodes = [RedisServer(folder, *options) for _ in range(masters * (1 + replicas))]
         self._folder = folder
         self._options = options
         self._masters = masters
@@ -268,7 +266,7 @@ class RedisCluster:
 
     def join(self) -> RedisServer:
         """Start one more master, without slots."""
-        node = RedisServer(self._folder, *self._options, port=_cluster_port())
+        node = RedisServer(self._folder, *self._options)
         self.nodes.append(node)
         node.start()
         self._meet(node)
@@ -368,20 +366,35 @@ class RedisCluster:
 _SLOTS = 16384
 
 
-def _cluster_port() -> int:
-    """Return a port that is free, as is the one for the cluster's own traffic, 10,000 above.
+_PORTS = range(10_000, 20_000)
+_BUS_OFFSET = 10_000
+_kept: list[socket.socket] = []
+"""Bound to the ports of servers that may be killed and started again, until this process ends; none ever listens."""
 
-    Both are below the ports that the system gives to clients, so that a killed node finds them free again.
+
+def kept_port() -> int:
+    """Return a port for a server that comes and goes; it, and the one of a cluster's own traffic, stay its own.
+
+    On Linux a socket that is bound without listening keeps everyone away who does not ask for SO_REUSEADDR: probes for
+    a free port, of this run and of others, and the system when it gives a port to a client. Servers do ask for it.
     """
     while True:
-        port = random.randrange(10_000, 22_000)
-        with socket.socket() as one, socket.socket() as other:
+        port = random.choice(_PORTS)
+        own, bus = socket.socket(), socket.socket()
+        with ExitStack() as unless_kept:
+            unless_kept.callback(bus.close)
+            unless_kept.callback(own.close)
             try:
-                one.bind(("127.0.0.1", port))
-                other.bind(("127.0.0.1", port + 10_000))
+                own.bind(("127.0.0.1", port))
+                bus.bind(("127.0.0.1", port + _BUS_OFFSET))
             except OSError:
                 continue
-            return port
+            if sys.platform == "linux":  # elsewhere they would keep the server away as well
+                for bound in (own, bus):
+                    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                _kept.extend((own, bus))
+                unless_kept.pop_all()
+        return port
 
 
 def start_process(command: list[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

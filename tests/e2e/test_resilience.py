@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from recsys.demo.services import find_redis_server, free_port
+from recsys.demo.services import find_redis_server
 from recsys.refresh import RankedList
 from recsys.settings import Settings
 from recsys.store import ModelStamp, Store, UserList, open_store
 from tests.planted import event_json, item_name, list_of, owned_by, write_history
-from tests.services import Shop, running, wait_until
+from tests.services import Shop, kept_port, running, wait_until
 from tests.stream import await_records, publish
 
 pytestmark = pytest.mark.kafka
@@ -48,7 +48,7 @@ def test_members_that_come_and_go_under_load_lose_and_double_nothing(shop: Shop,
 
 
 def test_redis_killed_under_load_holds_the_stream_back_and_nothing_is_dropped(shop: Shop, tmp_path: Path) -> None:
-    port = free_port()
+    port = kept_port()
     command = [
         find_redis_server(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path), "--save", "",
         "--appendonly", "yes", "--appendfsync", "always",
@@ -170,7 +170,7 @@ def test_services_say_in_one_line_what_is_missing(shop: Shop, tmp_path: Path) ->
 
 def test_redis_that_may_evict_histories_is_refused(shop: Shop, tmp_path: Path) -> None:
     command = [find_redis_server(), "--save", "", "--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lru", "--port"]
-    port = free_port()
+    port = kept_port()
     with running([*command, str(port)], tmp_path / "redis.log", shop.environment):
         consumer = shop.start_consumer(RECSYS_REDIS__URL=f"redis://127.0.0.1:{port}/0")
         wait_until(lambda: "maxmemory-policy is allkeys-lru" in consumer.said(), "the log says what is wrong")
