@@ -15,7 +15,7 @@ from recsys.demo.services import redis_server
 from recsys.events import Event
 from recsys.refresh import RankedList
 from recsys.settings import Settings
-from recsys.store import ModelStamp, PlacedEvent, Store, UserList, open_store
+from recsys.store import ModelStamp, PlacedEvent, Store, open_store
 
 USERS, OWNED, LISTED = 5_000, 30, 50
 _GROUPS = {
@@ -65,7 +65,7 @@ def _fill(store: Store) -> None:
         state = store.users.apply({user: [PlacedEvent(source, n, event) for n, event in enumerate(purchases)]})[user]
         scores = sorted((rng.random() for _ in range(LISTED)), reverse=True)
         ranked = RankedList(tuple(items[OWNED:]), tuple(scores))
-        store.users.publish([UserList(user, state.revision, ranked)], model, at=datetime.now(UTC))
+        store.users.publish({user: state.revision}, [ranked], model, at=datetime.now(UTC))
 
 
 if __name__ == "__main__":

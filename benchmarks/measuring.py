@@ -13,8 +13,9 @@ from scipy.sparse import csr_matrix
 
 from recsys import als
 from recsys.demo import purchases
-from recsys.interactions import Interactions, Vocabulary, aggregate
+from recsys.interactions import Interactions, aggregate
 from recsys.model import FactorModel, gram
+from recsys.vocabulary import Vocabulary
 
 FACTORS, OWNED, LISTED, BATCH = 64, 30, 50, 512
 _ALPHA, _REGULARIZATION, _ITERATIONS = 1.0, 20.0, 15

@@ -38,7 +38,7 @@ from recsys.model_store import ModelStore
 from recsys.ranking import top_n
 from recsys.refresh import refresh
 from recsys.storage import Storage
-from recsys.store import ModelStamp, PlacedEvent, Store, UserList, open_store
+from recsys.store import ModelStamp, PlacedEvent, Store, open_store
 from tests.conftest import PARTITIONS, opened_shop
 from tests.services import RedisServer, Shop, kafka_server
 
@@ -271,8 +271,7 @@ def stages(stall: Stall) -> dict[str, float]:
         revisions.update({user: state.revision for user, state in store.users.apply(next(turns)).items()})
 
     def publish() -> None:
-        entries = [UserList(user, revisions[user], items) for user, items in zip(states, lists, strict=True)]
-        store.users.publish(entries, stamp, at=datetime.now(UTC))
+        store.users.publish({user: revisions[user] for user in states}, lists, stamp, at=datetime.now(UTC))
 
     gc.collect()
     gc.freeze()  # as in the consumer: collections are few, and none looks at what lives long

@@ -21,7 +21,7 @@ from benchmarks.measuring import BATCH, LISTED
 from benchmarks.results import TIMES, Measured
 from benchmarks.stream import Stall, open_stall, publish_model
 from recsys.demo.stream import latencies_ms as consumer_latencies_ms
-from recsys.live_model import LoadedModel
+from recsys.live_model import LoadedModel, prepare
 from recsys.model_store import load_model
 from recsys.settings import Settings
 from recsys.store import open_store
@@ -43,7 +43,7 @@ def swept(settings: Settings) -> float:
         if pointer is None:
             raise RuntimeError("the pointer is gone")
         live = LoadedModel(pointer, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))
-        live.model.prepare()
+        prepare(live.model)
         started = time.perf_counter()
         written = sweep(settings, store, live, lambda _: None)
         return written / (time.perf_counter() - started)

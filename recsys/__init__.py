@@ -6,10 +6,11 @@ from importlib.metadata import version
 
 from recsys.events import Event, EventType, decode
 from recsys.history import History
-from recsys.interactions import Interactions, Vocabulary
+from recsys.interactions import Interactions
 from recsys.model import FactorModel
 from recsys.refresh import RankedList, refresh
 from recsys.settings import Settings, load_settings
+from recsys.vocabulary import Vocabulary
 
 __all__ = [
     "Event",

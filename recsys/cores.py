@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 from typing import TypeVar
@@ -25,18 +26,25 @@ def spread(n_users: int, part: Callable[[int, int], T]) -> list[T]:
     ``part`` must spend its time without the interpreter's lock. Few users are one range, here and now.
     """
     threads = min(_threads or available(), n_users // _LEAST_PER_THREAD)
-    if threads < 2:
+    if threads < 2 and _threads != 1:
         return [part(0, n_users)]
-    bounds = np.linspace(0, n_users, threads + 1).astype(int).tolist()
     # BLAS stays within each thread; more threads below these would only be in the way.
     with _threadpools().limit(limits=1, user_api="blas"):
+        if threads < 2:
+            return [part(0, n_users)]
+        bounds = np.linspace(0, n_users, threads + 1).astype(int).tolist()
         return list(_executor().map(lambda span: part(*span), pairwise(bounds)))
 
 
-def use(threads: int) -> None:
-    """Spread over so many threads from now on; for a process that shares the cores with others of its kind."""
+@contextmanager
+def only(threads: int) -> Iterator[None]:
+    """Spread over so many threads meanwhile; for a process that shares the cores with others of its kind."""
     global _threads
-    _threads = threads
+    before, _threads = _threads, threads
+    try:
+        yield
+    finally:
+        _threads = before
 
 
 def available() -> int:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys.cores import spread
+from recsys.errors import InvalidModel
 from recsys.fold_in_kernels import solve
 
 
@@ -18,6 +19,11 @@ class UserSolver:
     item_factors : float32, (n_items, factors)
     item_gram : float32, (factors, factors); YᵀY
     regularization : float; λ
+
+    Raises
+    ------
+    InvalidModel
+        When λ is so small beside the factors that float32 cannot tell the equations from singular ones.
     """
 
     def __init__(
@@ -25,6 +31,12 @@ class UserSolver:
     ) -> None:
         self._item_factors = item_factors
         self._base = item_gram + np.float32(regularization) * np.eye(len(item_gram), dtype=np.float32)
+        try:
+            np.linalg.cholesky(self._base)
+        except np.linalg.LinAlgError:
+            raise InvalidModel(
+                f"regularization {regularization:g} is too small for item factors this large: users cannot be solved"
+            ) from None
 
     def fold_in(self, confidences: csr_matrix) -> NDArray[np.float32]:
         """Solve x_u = (YᵀY + Yᵀ(C_u − I)Y + λI)⁻¹ Yᵀ C_u p_u exactly, for a batch of users.

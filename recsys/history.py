@@ -3,36 +3,86 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.events import UNITS_PER_QUANTITY, Event, EventType
+from recsys.history_kernels import read_owned
+from recsys.vocabulary import Texts, Vocabulary
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class History:
     """What one user bought: an item is owned while its net quantity is above zero.
 
     Attributes
     ----------
-    item_ids : sequence of str, length n
-    quantities : float64, (n,); net quantities (purchases minus returns), may be zero or negative
-    last_event_s : int64, (n,); time of the item's newest event, in epoch seconds
+    text : bytes
+        As Redis has it, in UTF-8: a line with an item id, then a line with its value ``<net quantity>|<last event>``,
+        and so on; empty = nothing. Ids hold no line breaks. Compiled code reads it as it is (`owned_rows`).
     """
 
-    item_ids: Sequence[str]
-    quantities: NDArray[np.float64]
-    last_event_s: NDArray[np.int64]
+    text: bytes = b""
 
     @classmethod
-    def of(cls, entries: dict[str, tuple[int, int]]) -> History:
+    def of(cls, entries: Mapping[str, tuple[int, int]]) -> History:
         """Build from item_id → (net units in millionths, last event in epoch seconds)."""
-        units = np.fromiter((entry[0] for entry in entries.values()), np.float64, len(entries))
-        last = np.fromiter((entry[1] for entry in entries.values()), np.int64, len(entries))
-        return cls(list(entries), units / UNITS_PER_QUANTITY, last)
+        lines = (f"{item}\n{_quantity(units)}|{last}" for item, (units, last) in entries.items())
+        return cls("\n".join(lines).encode())
+
+    @cached_property
+    def item_ids(self) -> list[str]:
+        """The items, in no order."""
+        return self._lines[::2]
+
+    @cached_property
+    def quantities(self) -> NDArray[np.float64]:
+        """Net quantities (purchases minus returns), may be zero or negative: float64, (n,)."""
+        return np.array([value.split("|")[0] for value in self._lines[1::2]], np.float64)
+
+    @cached_property
+    def last_event_s(self) -> NDArray[np.int64]:
+        """Time of each item's newest event, in epoch seconds: int64, (n,)."""
+        return np.array([value.split("|")[1] for value in self._lines[1::2]], np.int64)
+
+    @cached_property
+    def _lines(self) -> list[str]:
+        return self.text.decode().split("\n") if self.text else []
+
+
+def owned_rows(
+    histories: Sequence[History], items: Vocabulary
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
+    """Return what users own of the items of a model.
+
+    Returns
+    -------
+    starts : int32, (n_users + 1,)
+        Where each user's items begin in the other two.
+    rows : int32
+        Rows of owned items, ascending for each user: sums are taken in a fixed order, so a list does not depend on
+        Redis's.
+    quantities : float64
+        Their net quantities.
+    """
+    texts = Texts.of([history.text for history in histories])
+    most = np.count_nonzero(texts.data == ord("\n")) // 2 + len(histories)
+    starts = np.empty(len(histories) + 1, np.int32)
+    rows, quantities = np.empty(most, np.int32), np.empty(most, np.float64)
+    known = items.encoded
+    read_owned(texts.data, texts.bounds, known.data, known.bounds, items.table, starts, rows, quantities)
+    return starts, rows[: starts[-1]], quantities[: starts[-1]]
+
+
+def _quantity(units: int) -> str:
+    """Return a quantity as apply.lua writes it."""
+    if units % UNITS_PER_QUANTITY == 0:
+        return str(units // UNITS_PER_QUANTITY)
+    return f"{units / UNITS_PER_QUANTITY:.6f}".rstrip("0")
 
 
 @dataclass(slots=True)

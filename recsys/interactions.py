@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,26 +11,7 @@ from scipy.sparse import csr_matrix
 
 from recsys.confidence import confidence
 from recsys.events import UNITS_PER_QUANTITY
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Ids in strictly increasing order; an id's place is its row."""
-
-    ids: Sequence[str]
-
-    @classmethod
-    def of(cls, ids: Iterable[str]) -> Vocabulary:
-        """Build from ids in any order, with duplicates."""
-        return cls(sorted(set(ids)))
-
-    @cached_property
-    def rows(self) -> dict[str, int]:
-        """Id → row."""
-        return {id_: row for row, id_ in enumerate(self.ids)}
-
-    def __len__(self) -> int:
-        return len(self.ids)
+from recsys.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from recsys.live_model import LoadedModel
 from recsys.refresh import refresh
-from recsys.store import PublishOutcome, UserList, UserState
+from recsys.store import PublishOutcome, UserState
 from recsys.store.users import UserStore
 
 
@@ -25,7 +25,5 @@ def list_users(
     Idempotent: a list is written only if its user's state is still the newest.
     """
     lists = refresh([state.history for state in states.values()], live.model, n=n, hidden=hidden)
-    entries = [
-        UserList(user, state.revision, items) for (user, state), items in zip(states.items(), lists, strict=True)
-    ]
-    return dict(zip(states, users.publish(entries, live.stamp, at=at), strict=True))
+    revisions = {user: state.revision for user, state in states.items()}
+    return dict(zip(states, users.publish(revisions, lists, live.stamp, at=at), strict=True))

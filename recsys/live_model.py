@@ -10,9 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from recsys.errors import InvalidModel, StoreError
+from recsys.history import History
 from recsys.model import FactorModel
 from recsys.model_store import load_model
+from recsys.refresh import refresh
 from recsys.store import ModelPointer, ModelStamp
+from recsys.store.list_json import items_json
 from recsys.store.shared import SharedStore
 
 log = logging.getLogger(__name__)
@@ -30,6 +33,12 @@ class LoadedModel:
     def stamp(self) -> ModelStamp:
         """Its version and place, as lists carry them."""
         return self.pointer.stamp
+
+
+def prepare(model: FactorModel) -> None:
+    """Build all that is otherwise built, and compiled, for the first list."""
+    tuple(items_json(refresh([History.of({model.items.ids[0]: (1, 0)})], model, n=1)))
+    model.forget_pages()
 
 
 class LiveModel:
@@ -152,7 +161,7 @@ class LiveModel:
             model = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
             if model.version != pointer.version:
                 raise InvalidModel(f"the model at {pointer.uri} is {model.version}, not {pointer.version}")
-            model.prepare()  # here, not in the first batch after the swap
+            prepare(model)  # here, not in the first batch after the swap
         except InvalidModel as error:
             self._refuse(pointer, error)
             return

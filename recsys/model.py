@@ -9,12 +9,11 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
 from recsys.errors import InvalidModel
 from recsys.fold_in import UserSolver
-from recsys.interactions import Vocabulary
-from recsys.ranking import ItemIndex, top_n
+from recsys.ranking import ItemIndex
+from recsys.vocabulary import Vocabulary
 
 _ROWS_AT_ONCE = 65_536
 
@@ -91,15 +90,8 @@ class FactorModel:
         """The items in the order in which `top_n` looks at them."""
         return self.stored_index or ItemIndex.build(self.item_factors)
 
-    def prepare(self) -> None:
-        """Build all that is otherwise built, and compiled, at the first use.
-
-        Of mapped files no page stays in memory: serving needs few of those that checking and building have read.
-        """
-        self.items.rows  # noqa: B018
-        nothing = np.empty(0, np.float32), self.index.rows[:0], np.zeros(2, np.int32)
-        nobody = csr_matrix(nothing, shape=(1, len(self.items)))
-        top_n(self.solver.fold_in(nobody), self.index, excluded=[self.index.rows[:0]], n=1)
+    def forget_pages(self) -> None:
+        """Give back the memory behind mapped files: serving needs few of the pages that checking has read."""
         for array in (self.item_factors, self.index.factors):
             _forget_pages(array)
 

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recsys.errors import InvalidModel
-from recsys.interactions import Vocabulary
 from recsys.model import FactorModel
 from recsys.ranking import ItemIndex
 from recsys.refresh import RankedList
 from recsys.storage import Storage
+from recsys.vocabulary import Vocabulary
 
 _FOLDER = "models"
 _MANIFEST = "manifest.json"

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from recsys.ranking_kernels import scan, sort_heaps
 _FIRST_BLOCK, _LARGEST_BLOCK = 512, 1536
 
 Ranked = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Rows and scores of one user's items, best first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,45 @@ class ItemIndex:
         return places
 
 
+@dataclass(frozen=True, eq=False)
+class Ranking(Sequence[Ranked]):
+    """The best items of many users: a sequence of (rows int64, scores float32), one per user.
+
+    Attributes
+    ----------
+    rows, scores : int64, float32, (n_users, n)
+        Of each user's items, best first.
+    sizes : int64, (n_users,)
+        How many of them there are; what follows means nothing.
+    """
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    sizes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @overload
+    def __getitem__(self, place: int) -> Ranked: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Ranked]: ...
+    def __getitem__(self, place: int | slice) -> Ranked | Sequence[Ranked]:
+        if isinstance(place, slice):
+            return [self[at] for at in range(*place.indices(len(self)))]
+        size = self.sizes[place]
+        return self.rows[place, :size], self.scores[place, :size]
+
+    def spread_to(self, users: NDArray[np.integer], n_users: int) -> Ranking:
+        """Return the ranking of ``n_users`` users of which these are the given ones; the others have no items."""
+        if len(users) == n_users:
+            return self
+        rows = np.zeros((n_users, self.rows.shape[1]), np.int64)
+        scores, sizes = np.zeros(rows.shape, np.float32), np.zeros(n_users, np.int64)
+        rows[users], scores[users], sizes[users] = self.rows, self.scores, self.sizes
+        return Ranking(rows, scores, sizes)
+
+
 def top_n(
     user_factors: NDArray[np.float32],
     index: ItemIndex,
@@ -68,7 +108,7 @@ def top_n(
     excluded: Sequence[NDArray[np.integer]],
     hidden: NDArray[np.integer] | None = None,
     n: int,
-) -> list[Ranked]:
+) -> Ranking:
     """Return each user's ``n`` best items by x_u·y_i.
 
     Parameters
@@ -84,7 +124,7 @@ def top_n(
 
     Returns
     -------
-    list of (rows int64, scores float32), one per user
+    Ranking
         Best first; equal scores in order of row, which is the order of item ids. A score is the product summed in
         float64 and rounded once.
     """
@@ -95,10 +135,17 @@ def top_n(
     hidden_places = np.sort(index.places[[] if hidden is None else hidden]).astype(np.int64)
     n = min(n, len(index.rows))
 
-    def part(start: int, stop: int) -> list[Ranked]:
+    def part(start: int, stop: int) -> Ranking:
         return _top_n_of(user_factors[start:stop], index, owned_places, bounds[start : stop + 1], hidden_places, n)
 
-    return list(chain.from_iterable(spread(len(user_factors), part)))
+    parts = spread(len(user_factors), part)
+    if len(parts) == 1:
+        return parts[0]
+    return Ranking(
+        np.concatenate([part.rows for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.sizes for part in parts]),
+    )
 
 
 def _top_n_of(
@@ -108,14 +155,14 @@ def _top_n_of(
     bounds: NDArray[np.int64],
     hidden: NDArray[np.int64],
     n: int,
-) -> list[Ranked]:
+) -> Ranking:
     n_users, n_items = len(user_factors), len(index.rows)
     norms = _norms(user_factors)
     # Twice what a float32 product of the longest vectors may be off (Higham 2002, Accuracy and stability, eq. 3.5).
     roundings = 2 * (user_factors.shape[1] + 2) * 2.0**-24
     slack = (roundings * norms * index.norms[0]).astype(np.float32)
     limits = np.full(n_users, -np.inf, np.float32)
-    scores, rows = np.empty((n_users, n), np.float32), np.empty((n_users, n), np.int64)
+    scores, rows = np.zeros((n_users, n), np.float32), np.zeros((n_users, n), np.int64)
     sizes = np.zeros(n_users, np.int64)
     excluded_next, excluded_end = bounds[:-1].copy(), bounds[1:]
     users = np.arange(n_users)
@@ -146,7 +193,7 @@ def _top_n_of(
         if start < n_items:
             users = users[norms[users] * index.norms[start] >= limits[users]]
     sort_heaps(scores, rows, sizes)
-    return [(rows[user, :size], scores[user, :size]) for user, size in enumerate(sizes.tolist())]
+    return Ranking(rows, scores, sizes)
 
 
 def full_sort(

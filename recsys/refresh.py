@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from typing import overload
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys.confidence import confidence
-from recsys.history import History
+from recsys.history import History, owned_rows
 from recsys.model import FactorModel
-from recsys.ranking import top_n
+from recsys.ranking import Ranking, top_n
+from recsys.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,30 @@ class RankedList:
         return len(self.item_ids)
 
 
+@dataclass(frozen=True, eq=False)
+class RankedLists(Sequence[RankedList]):
+    """The lists of many users, as rows of a model's items until someone asks for one."""
+
+    items: Vocabulary
+    ranking: Ranking
+
+    def __len__(self) -> int:
+        return len(self.ranking)
+
+    @overload
+    def __getitem__(self, place: int) -> RankedList: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[RankedList]: ...
+    def __getitem__(self, place: int | slice) -> RankedList | Sequence[RankedList]:
+        if isinstance(place, slice):
+            return [self[at] for at in range(*place.indices(len(self)))]
+        rows, scores = self.ranking[place]
+        return RankedList(tuple(map(self.items.ids.__getitem__, rows.tolist())), tuple(scores.tolist()))
+
+
 def refresh(
     histories: Sequence[History], model: FactorModel, *, n: int, hidden: Collection[str] = frozenset()
-) -> list[RankedList]:
+) -> RankedLists:
     """Recompute users' lists: a pure function of history, model and hidden items.
 
     Parameters
@@ -44,50 +65,24 @@ def refresh(
 
     Returns
     -------
-    list of RankedList, one per history, in order
+    RankedLists; one per history, in order
         Owned and hidden items are left out. A user who owns nothing that the model knows gets an empty list:
         apps then fall back on the popular one.
     """
-    if not histories:
-        return []
-    rows_of = model.items.rows
-    users, rows, quantities = _owned(histories, rows_of)
-    bounds = np.searchsorted(users, np.arange(len(histories) + 1))
+    starts, rows, quantities = owned_rows(histories, model.items)
     confidences = csr_matrix(
-        (confidence(quantities, alpha=model.alpha), rows.astype(np.int32), bounds.astype(np.int32)),
-        shape=(len(histories), len(model.items)),
+        (confidence(quantities, alpha=model.alpha), rows, starts), shape=(len(histories), len(model.items))
     )
     user_factors = model.solver.fold_in(confidences)
-    hidden_rows = np.array([rows_of[item] for item in hidden if item in rows_of], dtype=np.int64)
+    hidden_rows = model.items.find(hidden)
     # Users without anything known are not ranked: all their scores would be zero.
-    foldable = np.flatnonzero(np.diff(bounds))
-    starts = bounds.tolist()
-    ranked = top_n(
+    foldable = np.flatnonzero(np.diff(starts))
+    bounds = starts.tolist()
+    ranking = top_n(
         user_factors[foldable],
         model.index,
-        excluded=[rows[starts[user] : starts[user + 1]] for user in foldable.tolist()],
-        hidden=hidden_rows,
+        excluded=[rows[bounds[user] : bounds[user + 1]] for user in foldable.tolist()],
+        hidden=hidden_rows[hidden_rows >= 0],
         n=n,
     )
-    lists = [RankedList()] * len(histories)
-    id_of = model.items.ids.__getitem__
-    for user, (best, scores) in zip(foldable.tolist(), ranked, strict=True):
-        lists[user] = RankedList(tuple(map(id_of, best.tolist())), tuple(scores.tolist()))
-    return lists
-
-
-def _owned(
-    histories: Sequence[History], rows_of: Mapping[str, int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return all pairs of a user and an owned item that the model knows: user, row, net quantity.
-
-    They are in order of user and row: sums are taken in a fixed order, so a list does not depend on Redis's.
-    """
-    sizes = [len(history.item_ids) for history in histories]
-    items = chain.from_iterable(history.item_ids for history in histories)
-    rows = np.fromiter(map(rows_of.get, items, repeat(-1)), np.int64, sum(sizes))
-    users = np.repeat(np.arange(len(histories)), sizes)
-    quantities = np.concatenate([history.quantities for history in histories])
-    owned = np.flatnonzero((rows >= 0) & (quantities > 0))
-    owned = owned[np.argsort(users[owned] * len(rows_of) + rows[owned])]
-    return users[owned], rows[owned], quantities[owned]
+    return RankedLists(model.items, ranking.spread_to(foldable, len(histories)))

@@ -7,14 +7,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain, islice
+from itertools import islice
 
 import numpy as np
-from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ from recsys.wall_clock import now
 
 log = logging.getLogger(__name__)
 _FEW_USERS = 20_000
-_NICE = 10  # consumers on the same machine go first
+_PARTS_UNDER_WAY = 3  # for each other process, so that it has work while this one does its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +83,40 @@ def sweep(settings: Settings, store: Store, live: LoadedModel, advance: Advance)
     and computed again. Users who come after the scan has passed are the consumers' (see consumer/loop.py); what a
     consumer that died meanwhile left behind, a second sweep finds.
 
-    Many users are spread over processes, which share the files of a local model in memory.
+    Many users are spread over processes, which share the files of a local model in memory; this one does its part.
     """
     processes = settings.trainer.sweep_processes or cores.available()
     parts = _parts(store, settings.trainer.sweep_batch)
-    # Starting processes takes longer than to write the lists of a few users here.
-    here = parts if processes == 1 else islice(parts, _FEW_USERS // settings.trainer.sweep_batch)
     written = 0
-    for users in here:
+
+    def refresh_here(users: Sequence[str]) -> None:
+        nonlocal written
         written += _refresh(settings, store, live, users)
         fail_points.reach("in-sweep")
         advance(len(users))
-    with closing(_spread(settings, live.pointer, parts, processes)) as done:
-        for part in done:
-            written += part.written
-            store.connection.epoch += part.servers_changed
-            fail_points.reach("in-sweep")
-            advance(part.users)
-    return written
+
+    def note(part: _Part) -> None:
+        nonlocal written
+        written += part.written
+        store.connection.epoch += part.servers_changed
+        fail_points.reach("in-sweep")
+        advance(part.users)
+
+    # Starting processes takes longer than to write the lists of a few users here.
+    for users in parts if processes == 1 else islice(parts, _FEW_USERS // settings.trainer.sweep_batch):
+        refresh_here(users)
+    with _others(processes - 1) as others, cores.only(1):
+        under_way: set[Future[_Part]] = set()
+        while True:
+            for users in islice(parts, _PARTS_UNDER_WAY * (processes - 1) - len(under_way)):
+                under_way.add(others.submit(_refresh_elsewhere, settings, live.pointer, users))
+            if (own := next(parts, None)) is not None:
+                refresh_here(own)
+            elif not under_way:
+                return written
+            done, under_way = wait(under_way, None if own is None else 0, return_when=FIRST_COMPLETED)
+            for future in done:
+                note(future.result())
 
 
 def _refresh(settings: Settings, store: Store, live: LoadedModel, users: Sequence[str]) -> int:
@@ -128,23 +144,16 @@ class _Part:
     servers_changed: int
 
 
-def _spread(
-    settings: Settings, pointer: ModelPointer, parts: Iterator[list[str]], processes: int
-) -> Generator[_Part, None, None]:
-    """Refresh parts in other processes and yield what became of them, in no order."""
-    first = next(parts, None)
-    if first is None:
-        return
-    task = delayed(_refresh_elsewhere)
-    parallel = Parallel(
-        n_jobs=processes, backend="loky", return_as="generator_unordered", batch_size=1, inner_max_num_threads=1
-    )
+@contextmanager
+def _others(processes: int) -> Iterator[Executor]:
+    """Yield what runs in other processes, which are started when they are first needed and ended with the block."""
+    executor = get_reusable_executor(max_workers=max(1, processes))
     try:
-        yield from parallel(task(settings, pointer, users) for users in chain([first], parts))
+        yield executor
     except TerminatedWorkerError as error:
         raise SweepFailed(f"a process of the sweep was killed, perhaps for its memory: {error}") from error
     finally:
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+        executor.shutdown(wait=True, kill_workers=True)
 
 
 _until_the_end = ExitStack()
@@ -164,8 +173,7 @@ def _open(settings: Settings, pointer: ModelPointer) -> tuple[Store, LoadedModel
     if _opened is None or (_opened[0], _opened[2].pointer) != (settings, pointer):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt ends the process that waits for this one
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-        os.nice(_NICE)
-        cores.use(1)
+        _until_the_end.enter_context(cores.only(1))
         store = _until_the_end.enter_context(open_store(settings))
         store.connection.check()
         live = LoadedModel(pointer, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))
@@ -201,10 +209,10 @@ def _write_item_lists(
     ttl_s = int(settings.ranking.list_ttl_days * 24 * 3600)
     count = 0
     with progress.stage("similar items", len(live.model.items)) as advance:
-        for lists in similar_items(
+        for item_ids, lists in similar_items(
             live.model, n=settings.ranking.similar_n, batch=settings.trainer.sweep_batch, hidden=hidden
         ):
-            store.shared.write_similar(lists, live.stamp, at=clock(), ttl_s=ttl_s)
+            store.shared.write_similar(item_ids, lists, live.stamp, at=clock(), ttl_s=ttl_s)
             count += len(lists)
             advance(len(lists))
     return count

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from recsys.events import Event, EventType
 from recsys.history import History
-from recsys.interactions import Vocabulary
 from recsys.model import FactorModel
+from recsys.vocabulary import Vocabulary
 
 NOON_MS = 1_795_348_800_000
 """2026-11-22T12:00:00Z."""
@@ -49,11 +49,7 @@ def make_forget(user_id: str = "u", *, timestamp: int = NOON_MS) -> Event:
 
 
 def make_history(quantities: Mapping[str, float]) -> History:
-    return History(
-        list(quantities),
-        np.array(list(quantities.values()), dtype=np.float64),
-        np.full(len(quantities), NOON_MS // 1000, dtype=np.int64),
-    )
+    return History.of({item: (round(quantity * 1e6), NOON_MS // 1000) for item, quantity in quantities.items()})
 
 
 def item_ids(n_items: int) -> list[str]:

@@ -13,7 +13,7 @@ from recsys.store.marks import StreamMarks
 from recsys.store.rebuilding import RebuildStage, RebuildState
 from recsys.store.shared import ModelPointer, SharedStore
 from recsys.store.trainer_control import HeldLock, TrainerControl
-from recsys.store.users import ModelStamp, PlacedEvent, PublishOutcome, UserList, UserState, UserStore, calls_by_user
+from recsys.store.users import ModelStamp, PlacedEvent, PublishOutcome, UserState, UserStore, calls_by_user
 
 __all__ = [
     "HeldLock",
@@ -26,7 +26,6 @@ __all__ = [
     "Store",
     "StreamMarks",
     "TrainerControl",
-    "UserList",
     "UserState",
     "calls_by_user",
     "open_store",

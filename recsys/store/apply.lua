@@ -11,7 +11,7 @@
 --       2 most items in a history    3 most ids remembered    4 "1" = return the history
 --       5 seconds until a forgotten user's bookkeeping expires
 -- returns {events applied, events seen before, revision, sequence of the model behind the current list or -1,
---          history as msgpack of HGETALL or ""}
+--          history: HGETALL joined by line breaks, or ""}
 --
 -- Nothing may fail once the first write is done, for what is written stays. So no key is touched again after it may
 -- have gone: in a slot of a cluster that moves away, a key that is not there may not even be read.
@@ -268,6 +268,6 @@ if erased then redis.call('DEL', recs_key) end
 
 local current = -1
 if listed == revision and redis.call('EXISTS', recs_key) == 1 then current = listed_sequence end
-local packed_history = ''
-if ARGV[4] == '1' and item_count > 0 then packed_history = cmsgpack.pack(redis.call('HGETALL', history_key)) end
-return {applied, duplicates, revision, current, packed_history}
+local history = ''
+if ARGV[4] == '1' and item_count > 0 then history = table.concat(redis.call('HGETALL', history_key), '\n') end
+return {applied, duplicates, revision, current, history}

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
+from itertools import chain, islice
 from typing import Any
 
 import redis
@@ -18,6 +19,7 @@ from recsys.store.one_server import Call, OneServer, as_it_is
 
 _OLDEST_VERSION = (6, 2)
 _MOST_SCANS = 3
+_USERS_PER_CALL = 16  # as long as that, a script holds up everyone else in Redis: a fraction of a millisecond
 _IS_A_CLUSTER = "is a node of a Redis Cluster; set RECSYS_REDIS__CLUSTER=true"
 _IS_NO_CLUSTER = "is not a node of a Redis Cluster; set RECSYS_REDIS__CLUSTER=false"
 
@@ -174,6 +176,24 @@ class Connection:
                 for i, result in zip(missing, again, strict=True):
                     results[i] = result if isinstance(result, Exception) else read(result)
             return _successful(results)
+
+    def run_script_for_users(self, name: str, calls: Iterable[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """Run a script that takes any number of users, each with as many keys and arguments; results in order.
+
+        Many users share a call, which costs the server and this side less than a call for each. In a cluster their
+        keys may be on different nodes, so there every user has a call.
+        """
+        at_once = 1 if self.is_cluster else _USERS_PER_CALL
+        users = iter(calls)
+
+        def together() -> Iterator[tuple[Sequence[str], Sequence[Any]]]:
+            while part := list(islice(users, at_once)):
+                yield (
+                    list(chain.from_iterable(keys for keys, _ in part)),
+                    list(chain.from_iterable(arguments for _, arguments in part)),
+                )
+
+        return list(chain.from_iterable(self.run_script(name, together())))
 
     def scan(self, pattern: str, *, kind: str) -> Iterator[list[str]]:
         """Yield the keys that match on all servers, in batches.

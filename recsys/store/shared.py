@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -14,8 +14,9 @@ from recsys.errors import InvalidModel
 from recsys.refresh import RankedList
 from recsys.store.connection import Connection
 from recsys.store.keys import Keys
+from recsys.store.list_json import items_json
 from recsys.store.one_server import Call
-from recsys.store.users import ModelStamp, items_json, json_time
+from recsys.store.users import ModelStamp, json_time
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,11 @@ class SharedStore:
 
     def write_popular(self, items: RankedList, model: ModelStamp, *, at: datetime) -> None:
         """Write the list for users without one."""
-        value = {"model": model.version, "generated_at": json_time(at), "items": next(items_json([items]))}
+        value = {
+            "model": model.version,
+            "generated_at": json_time(at),
+            "items": orjson.Fragment(next(items_json([items]))),
+        }
         with self._connection.errors_translated():
             self._connection.client.set(self._keys.popular, orjson.dumps(value))
 
@@ -115,17 +120,19 @@ class SharedStore:
             value: bytes | None = self._connection.client.get(self._keys.popular)
         return orjson.loads(value) if value else None
 
-    def write_similar(self, lists: Mapping[str, RankedList], model: ModelStamp, *, at: datetime, ttl_s: int) -> None:
+    def write_similar(
+        self, item_ids: Sequence[str], lists: Sequence[RankedList], model: ModelStamp, *, at: datetime, ttl_s: int
+    ) -> None:
         """Write the similar-items lists of some items."""
         generated_at = json_time(at)
         calls: list[Call] = []
-        for item_id, items in zip(lists, items_json(list(lists.values())), strict=True):
+        for item_id, items in zip(item_ids, items_json(lists), strict=True):
             key = self._keys.similar(item_id)
             value = {
                 "item_id": item_id,
                 "model": model.version,
                 "generated_at": generated_at,
-                "items": items,
+                "items": orjson.Fragment(items),
             }
             calls.append((key, ("SET", key, orjson.dumps(value), "EX", ttl_s)))
         self._connection.run(calls)

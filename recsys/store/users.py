@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import blake2b
-from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import msgpack
-import numpy as np
 import orjson
 
 from recsys import fail_points
@@ -23,6 +21,7 @@ from recsys.refresh import RankedList
 from recsys.settings import HistorySettings, RankingSettings
 from recsys.store.connection import Connection
 from recsys.store.keys import Keys
+from recsys.store.list_json import NO_ITEMS, items_json
 
 _DIGEST_BYTES = 12
 _USERS_PER_CALL = 500
@@ -101,13 +100,7 @@ class PublishOutcome(StrEnum):
     """A newer list is already there: nothing to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class UserList:
-    """A list to publish and what it was computed from."""
-
-    user_id: str
-    revision: int
-    items: RankedList
+_OUTCOMES = {outcome.encode(): outcome for outcome in PublishOutcome}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +155,13 @@ class UserStore:
 
     def read(self, user_ids: Iterable[str]) -> dict[str, UserState]:
         """Return users' states; an unknown user has revision 0 and an empty history."""
-        return self._apply(dict.fromkeys(user_ids, ()), with_history=True)
+        users = list(dict.fromkeys(user_ids))
+        calls = (((self._keys.history(user), self._keys.applied(user), self._keys.recs(user)), ()) for user in users)
+        replies = self._connection.run_script_for_users("read", calls)
+        return {
+            user: UserState(0, 0, revision, listed, History(text))
+            for user, (revision, listed, text) in zip(users, replies, strict=True)
+        }
 
     def _apply_events(self, events: Mapping[str, Sequence[PlacedEvent]], *, with_history: bool) -> dict[str, UserState]:
         """Apply all users' first events, then the next ones of those who have more."""
@@ -182,38 +181,36 @@ class UserStore:
             return {}
         options = self._history.max_items, self._history.max_event_ids, int(with_history), _FORGOTTEN_TTL_S
         calls = ((self._keys.of_user(user), (_packed(placed), *options)) for user, placed in events.items())
-        replies = self._connection.run_script("apply", calls, read=_unpacked)
-        histories = _histories([flat for *_, flat in replies])
+        replies = self._connection.run_script("apply", calls)
         return {
-            user: UserState(applied, duplicates, revision, listed, history)
-            for user, (applied, duplicates, revision, listed, _), history in zip(
-                events, replies, histories, strict=True
-            )
+            user: UserState(applied, duplicates, revision, listed, History(text))
+            for user, (applied, duplicates, revision, listed, text) in zip(events, replies, strict=True)
         }
 
-    def publish(self, lists: Sequence[UserList], model: ModelStamp, *, at: datetime) -> list[PublishOutcome]:
+    def publish(
+        self, revisions: Mapping[str, int], lists: Sequence[RankedList], model: ModelStamp, *, at: datetime
+    ) -> list[PublishOutcome]:
         """Write lists, each only if its history has not moved and no list of a newer model is there.
 
         An empty list removes the user's list, so that apps fall back on the popular one.
+
+        Parameters
+        ----------
+        revisions : mapping
+            User → revision of the history that the list was computed from.
+        lists : sequence of RankedList
+            Of these users, in order.
         """
-        if not lists:
-            return []
-        generated_at = json_time(at)
+        stamps = b',"model":%b,"revision":' % orjson.dumps(model.version)
+        moment = b',"generated_at":"%b","items":' % json_time(at).encode()
 
-        def call(entry: UserList, items: orjson.Fragment) -> tuple[tuple[str, str], tuple[int, int, bytes, int]]:
-            value = {
-                "user_id": entry.user_id,
-                "model": model.version,
-                "revision": entry.revision,
-                "generated_at": generated_at,
-                "items": items,
-            }
-            text = orjson.dumps(value) if len(entry.items) else b""
-            keys = self._keys.applied(entry.user_id), self._keys.recs(entry.user_id)
-            return keys, (entry.revision, model.sequence, text, self._list_ttl_s)
+        def call(user: str, revision: int, items: bytes) -> tuple[tuple[str, str], tuple[int, int, bytes, int]]:
+            text = b'{"user_id":%b%b%d%b%b}' % (orjson.dumps(user), stamps, revision, moment, items)
+            keys = self._keys.applied(user), self._keys.recs(user)
+            return keys, (revision, model.sequence, b"" if items == NO_ITEMS else text, self._list_ttl_s)
 
-        calls = map(call, lists, items_json([entry.items for entry in lists]))
-        return [PublishOutcome(word) for word in self._connection.run_script("publish", calls, read=bytes.decode)]
+        calls = map(call, revisions, revisions.values(), items_json(lists))
+        return [_OUTCOMES[word] for word in self._connection.run_script_for_users("publish", calls)]
 
     def user_ids(self) -> Iterator[list[str]]:
         """Yield the ids of all users with a history, in batches; users that come meanwhile may be missing."""
@@ -252,40 +249,6 @@ def calls_by_user(
 def json_time(moment: datetime) -> str:
     """Format a time for JSON: RFC 3339, UTC, milliseconds."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def items_json(lists: Sequence[RankedList]) -> Iterator[orjson.Fragment]:
-    """Yield the items of each list in the form of the contract: ``[{"item_id": "…", "score": 1.23456}, …]``.
-
-    Pieces are joined, for a dictionary per item would cost more than all the rest of a list.
-    """
-    scores = np.fromiter(chain.from_iterable(items.scores for items in lists), np.float64)
-    # As round() does: what a float32 times 1e5 is, a float64 holds.
-    rounded = iter(orjson.dumps(np.round(scores, 5), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b","))
-    for items in lists:
-        pairs = zip(map(orjson.dumps, items.item_ids), rounded)  # noqa: B905 - the scores of the other lists follow
-        joined = b'},{"item_id":'.join(map(b',"score":'.join, pairs))
-        yield orjson.Fragment(b'[{"item_id":%b}]' % joined if joined else b"[]")
-
-
-def _unpacked(reply: list[Any]) -> list[Any]:
-    """Return what apply.lua does, its last part as [item_id, value, item_id, value, …]."""
-    *numbers, flat = reply
-    return [*numbers, msgpack.unpackb(flat) if flat else []]
-
-
-def _histories(flats: Sequence[list[str]]) -> list[History]:
-    """Turn hashes as Redis has them into histories; the numbers of all users at once, for speed."""
-    # One JSON array, which is parsed many times faster than its numbers one by one. Seconds, too, are whole numbers
-    # that a float64 holds exactly.
-    fields = ",".join(chain.from_iterable(flat[1::2] for flat in flats)).replace("|", ",")
-    numbers = np.array(orjson.loads(f"[{fields}]"), np.float64)
-    quantities, last_events = numbers[::2], numbers[1::2].astype(np.int64)
-    ends = accumulate((len(flat) // 2 for flat in flats), initial=0)
-    return [
-        History(flat[::2], quantities[start:end], last_events[start:end])
-        for flat, (start, end) in zip(flats, pairwise(ends), strict=True)
-    ]
 
 
 def _digest(text: str) -> bytes:

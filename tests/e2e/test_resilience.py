@@ -11,7 +11,7 @@ import pytest
 from recsys.demo.services import find_redis_server
 from recsys.refresh import RankedList
 from recsys.settings import Settings
-from recsys.store import ModelStamp, Store, UserList, open_store
+from recsys.store import ModelStamp, Store, open_store
 from tests.planted import event_json, item_name, list_of, owned_by, write_history
 from tests.services import Shop, kept_port, running, wait_until
 from tests.stream import await_records, publish
@@ -100,7 +100,7 @@ def test_consumer_with_an_older_model_than_the_list_goes_on_at_once(shop: Shop, 
     with open_store(settings) as store:
         state = store.users.read(["user-1"])["user-1"]
         far_ahead = ModelStamp("a-newer-one", 2**40)
-        store.users.publish([UserList("user-1", state.revision, RankedList(("x",), (1.0,)))], far_ahead, at=NOW)
+        store.users.publish({"user-1": state.revision}, [RankedList(("x",), (1.0,))], far_ahead, at=NOW)
         consumer = shop.start_consumer()
         consumer.await_assigned()
         publish(shop, [("user-1", event_json("user-1", item_name(0, 0))), ("new", event_json("new", item_name(0, 1)))])

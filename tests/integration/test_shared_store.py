@@ -66,7 +66,7 @@ def test_popular_and_similar_lists_have_the_form_of_the_contract(store: Store) -
     stamp = ModelStamp("v1", 1)
     items = RankedList(("a", "b"), (3.0, 2.0))
     store.shared.write_popular(items, stamp, at=NOW)
-    store.shared.write_similar({"x": items}, stamp, at=NOW, ttl_s=60)
+    store.shared.write_similar(["x"], [items], stamp, at=NOW, ttl_s=60)
     listed = [{"item_id": "a", "score": 3.0}, {"item_id": "b", "score": 2.0}]
     at = "2026-11-22T10:15:00.000Z"
     assert store.shared.popular() == {"model": "v1", "generated_at": at, "items": listed}

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.interactions import Interactions, Vocabulary, aggregate
+from recsys.interactions import Interactions, aggregate
+from recsys.vocabulary import Vocabulary
 
 USERS = ["u3", "u1", "é", "u2", "unused"]
 ITEMS = ["b", "a", "😀", "Z", "10", "9", "unused"]

@@ -216,7 +216,8 @@ def test_a_list_does_not_depend_on_who_is_in_the_batch() -> None:
 
 
 def test_no_users_give_no_lists() -> None:
-    assert top_n(np.zeros((0, 2), np.float32), ItemIndex.build(np.zeros((5, 2), np.float32)), excluded=[], n=3) == []
+    nobody = np.zeros((0, 2), np.float32)
+    assert list(top_n(nobody, ItemIndex.build(np.zeros((5, 2), np.float32)), excluded=[], n=3)) == []
 
 
 def test_what_was_given_is_not_changed() -> None:

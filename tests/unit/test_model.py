@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from recsys.errors import InvalidModel
-from recsys.interactions import Vocabulary
 from recsys.model import gram
+from recsys.vocabulary import Vocabulary
 from tests.builders import dense_gram, make_model
 
 N_ITEMS, FACTORS = 5, 3

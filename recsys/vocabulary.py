@@ -1,0 +1,78 @@
+"""Ids and their rows; and the same ids as bytes, for compiled code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from recsys.vocabulary_kernels import fill_table, find
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Many texts in one array: the n-th is ``data[bounds[n]:bounds[n + 1]]``.
+
+    Attributes
+    ----------
+    data : uint8, (n_bytes,)
+    bounds : int64, (n_texts + 1,)
+    """
+
+    data: NDArray[np.uint8]
+    bounds: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, parts: Sequence[bytes]) -> Texts:
+        """Join texts."""
+        bounds = np.fromiter(accumulate(map(len, parts), initial=0), np.int64, len(parts) + 1)
+        return cls(np.frombuffer(b"".join(parts), np.uint8), bounds)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Ids in strictly increasing order; an id's place is its row."""
+
+    ids: Sequence[str]
+
+    @classmethod
+    def of(cls, ids: Iterable[str]) -> Vocabulary:
+        """Build from ids in any order, with duplicates."""
+        return cls(sorted(set(ids)))
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Id → row."""
+        return {id_: row for row, id_ in enumerate(self.ids)}
+
+    @cached_property
+    def encoded(self) -> Texts:
+        """The ids in UTF-8."""
+        return Texts.of([id_.encode() for id_ in self.ids])
+
+    @cached_property
+    def quoted(self) -> Texts:
+        """The ids as JSON strings."""
+        return Texts.of([orjson.dumps(id_) for id_ in self.ids])
+
+    @cached_property
+    def table(self) -> NDArray[np.int32]:
+        """Hash table over `encoded`, for `recsys.vocabulary_kernels.find`: rows, −1 where there is none."""
+        table = np.full(1 << (2 * len(self.ids)).bit_length(), -1, np.int32)
+        fill_table(self.encoded.data, self.encoded.bounds, table)
+        return table
+
+    def find(self, ids: Iterable[str]) -> NDArray[np.int64]:
+        """Return the rows of ids, −1 for those that are not there: int64, (n,)."""
+        known = self.encoded
+        texts = [np.frombuffer(id_.encode(), np.uint8) for id_ in ids]
+        found = [find(text, 0, len(text), known.data, known.bounds, self.table) for text in texts]
+        return np.array(found, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)

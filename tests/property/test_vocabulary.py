@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys.history import History, owned_rows
+from recsys.vocabulary import Vocabulary
+from tests.builders import texts
+
+units = st.integers(-(9 * 10**15), 9 * 10**15) | st.integers(-3, 3).map(lambda n: n * 10**6) | st.integers(-99, 99)
+entries = st.dictionaries(texts(8) | st.sampled_from("abc|,{}"), st.tuples(units, st.integers(0, 2**40)), max_size=12)
+
+
+@settings(deadline=None)
+@given(st.sets(texts(6), max_size=60), st.sets(texts(6), max_size=10))
+def test_every_id_is_found_at_its_row_and_no_other_is(known: set[str], others: set[str]) -> None:
+    vocabulary = Vocabulary.of(known)
+    asked = [*vocabulary.ids, *others]
+    assert vocabulary.find(asked).tolist() == [vocabulary.rows.get(id_, -1) for id_ in asked]
+
+
+def test_many_ids_are_found() -> None:
+    vocabulary = Vocabulary.of(f"{number:x}" for number in range(50_000))
+    assert np.array_equal(vocabulary.find(vocabulary.ids), np.arange(50_000))
+    assert vocabulary.find(["", "-1", "c350"]).tolist() == [-1, -1, -1]
+
+
+def test_a_vocabulary_may_be_empty() -> None:
+    assert Vocabulary([]).find(["a"]).tolist() == [-1]
+
+
+@settings(deadline=None)
+@given(entries)
+def test_a_history_gives_back_what_it_was_made_of(made_of: dict[str, tuple[int, int]]) -> None:
+    history = History.of(made_of)
+    assert history.item_ids == list(made_of)
+    assert history.quantities.tolist() == [float(units) / 1e6 for units, _ in made_of.values()]
+    assert history.last_event_s.tolist() == [last for _, last in made_of.values()]
+
+
+@settings(deadline=None)
+@given(st.lists(entries, max_size=5), st.sets(texts(8), max_size=9))
+def test_compiled_reading_finds_what_the_columns_say(
+    made_of: list[dict[str, tuple[int, int]]], known: set[str]
+) -> None:
+    items = Vocabulary.of(known.union(*(list(one)[::2] for one in made_of)))
+    histories = [History.of(one) for one in made_of]
+    starts, rows, quantities = owned_rows(histories, items)
+    assert starts[0] == 0
+    assert len(starts) == len(histories) + 1
+    for user, history in enumerate(histories):
+        owned = sorted(
+            (items.rows[item], quantity)
+            for item, quantity in zip(history.item_ids, history.quantities.tolist(), strict=True)
+            if quantity > 0 and item in items.rows
+        )
+        part = slice(starts[user], starts[user + 1])
+        assert list(zip(rows[part].tolist(), quantities[part].tolist(), strict=True)) == owned
+
+
+@pytest.mark.parametrize(
+    "text", [b"a", b"a\n", b"\n", b"\n\n\n", b"a\n|", b"a\nx|1\nb", b"a\n2", b"a\n2|1\n", b"a\n-", b"|"]
+)
+def test_a_damaged_history_is_read_as_far_as_it_goes_and_no_further(text: bytes) -> None:
+    whole = History.of({"b": (10**6, 5)})
+    starts, rows, quantities = owned_rows([whole, History(text), whole], Vocabulary(["a", "b"]))
+    assert (rows[0], quantities[0], rows[-1], quantities[-1]) == (1, 1, 1, 1)
+    assert starts[1] == 1
+    assert starts[3] - starts[2] == 1
