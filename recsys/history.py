@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.cores import spread
 from recsys.events import UNITS_PER_QUANTITY, Event, EventType
 from recsys.history_kernels import read_owned
 from recsys.vocabulary import Texts, Vocabulary
@@ -69,13 +70,19 @@ def owned_rows(
     quantities : float64
         Their net quantities.
     """
-    texts = Texts.of([history.text for history in histories])
-    most = np.count_nonzero(texts.data == ord("\n")) // 2 + len(histories)
-    starts = np.empty(len(histories) + 1, np.int32)
-    rows, quantities = np.empty(most, np.int32), np.empty(most, np.float64)
     known = items.encoded
-    read_owned(texts.data, texts.bounds, known.data, known.bounds, items.table, starts, rows, quantities)
-    return starts, rows[: starts[-1]], quantities[: starts[-1]]
+
+    def part(start: int, stop: int) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
+        texts = Texts.of([history.text for history in histories[start:stop]])
+        most = np.count_nonzero(texts.data == ord("\n")) // 2 + stop - start
+        sizes = np.empty(stop - start, np.int32)
+        rows, quantities = np.empty(most, np.int32), np.empty(most, np.float64)
+        read_owned(texts.data, texts.bounds, known.data, known.bounds, items.table, sizes, rows, quantities)
+        count = sizes.sum()
+        return sizes, rows[:count], quantities[:count]
+
+    sizes, rows, quantities = map(np.concatenate, zip(*spread(len(histories), part), strict=True))
+    return np.concatenate(([0], np.cumsum(sizes))).astype(np.int32), rows, quantities
 
 
 def _quantity(units: int) -> str:

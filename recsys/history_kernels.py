@@ -65,7 +65,7 @@ def read_owned(
     ids: Bytes,
     id_bounds: Bounds,
     table: Table,
-    starts: NDArray[np.int32],
+    sizes: NDArray[np.int32],
     rows: NDArray[np.int32],
     quantities: NDArray[np.float64],
 ) -> None:
@@ -77,13 +77,12 @@ def read_owned(
         Texts of histories, see `recsys.history.History`.
     ids, id_bounds, table
         Of the model's items, see `recsys.vocabulary.Vocabulary`.
-    starts : int32, (n_users + 1,)
-        Where each user's items begin in the following; written.
+    sizes : int32, (n_users,)
+        How many items of each user are in the following, one user behind the other; written.
     rows, quantities : int32, float64; as many as there are entries, or more
         Rows of owned items, ascending for each user, and their net quantities; written.
     """
     count = 0
-    starts[0] = 0
     for user in range(len(bounds) - 1):
         at, stop = bounds[user], bounds[user + 1]
         first = count
@@ -98,4 +97,4 @@ def read_owned(
                     count += 1
             at = value_end + 1
         _sort(rows, quantities, first, count)
-        starts[user + 1] = count
+        sizes[user] = count - first

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.cores import spread
-from recsys.ranking_kernels import scan, sort_heaps
+from recsys.ranking_kernels import scan, sort_each, sort_heaps
 
 _FIRST_BLOCK, _LARGEST_BLOCK = 512, 1536
 
@@ -129,9 +129,7 @@ def top_n(
         float64 and rounded once.
     """
     bounds = np.concatenate(([0], np.cumsum([len(rows) for rows in excluded], dtype=np.int64)))
-    first_keys = np.repeat(np.arange(len(excluded)) * len(index.rows), np.diff(bounds))
-    places = index.places[np.concatenate(excluded)] if bounds[-1] else np.empty(0, np.int32)
-    owned_places = np.sort(first_keys + places) - first_keys  # each user's, ascending
+    owned_places = index.places[np.concatenate(excluded)] if bounds[-1] else np.empty(0, np.int32)
     hidden_places = np.sort(index.places[[] if hidden is None else hidden]).astype(np.int64)
     n = min(n, len(index.rows))
 
@@ -151,12 +149,13 @@ def top_n(
 def _top_n_of(
     user_factors: NDArray[np.float32],
     index: ItemIndex,
-    excluded: NDArray[np.int64],
+    excluded: NDArray[np.int32],
     bounds: NDArray[np.int64],
     hidden: NDArray[np.int64],
     n: int,
 ) -> Ranking:
     n_users, n_items = len(user_factors), len(index.rows)
+    sort_each(excluded, bounds)
     norms = _norms(user_factors)
     # Twice what a float32 product of the longest vectors may be off (Higham 2002, Accuracy and stability, eq. 3.5).
     roundings = 2 * (user_factors.shape[1] + 2) * 2.0**-24

@@ -94,7 +94,7 @@ def scan(
     user_factors: Scores,
     item_factors: Scores,
     item_rows: NDArray[np.int32],
-    excluded: Places,
+    excluded: NDArray[np.int32],
     excluded_next: Places,
     excluded_end: Places,
     heap_scores: Scores,
@@ -115,7 +115,7 @@ def scan(
         Which users the rows of ``block`` belong to.
     user_factors, item_factors : float32, (n_users, factors), (n_items, factors)
     item_rows : int32, (n_items,)
-    excluded : int64; each user's excluded places, ascending
+    excluded : int32; each user's excluded places, ascending
     excluded_next, excluded_end : int64, (n_users,)
         Where in ``excluded`` the user's next one stands, and where they end; the former is moved on.
     heap_scores, heap_rows, heap_sizes : (n_users, n), (n_users, n), (n_users,)
@@ -160,6 +160,13 @@ def scan(
                     limit = max(limit, own_scores[0] - slack[user])
         heap_sizes[user] = size
         limits[user] = limit if size == n else -np.inf
+
+
+@compiled()
+def sort_each(places: NDArray[np.int32], bounds: Places) -> None:
+    """Sort each user's places, from ``bounds[user]`` to ``bounds[user + 1]``, in place."""
+    for user in range(len(bounds) - 1):
+        places[bounds[user] : bounds[user + 1]].sort()
 
 
 @compiled()

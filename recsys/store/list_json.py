@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import orjson
 
+from recsys.cores import spread
 from recsys.refresh import RankedList, RankedLists
 from recsys.store.list_json_kernels import LARGEST_SCORE, most_bytes, write_items
 
@@ -19,12 +20,17 @@ def items_json(lists: Sequence[RankedList]) -> Iterator[bytes]:
     if not isinstance(lists, RankedLists) or np.abs(lists.ranking.scores).max(initial=0) > LARGEST_SCORE:
         return map(_one_by_one, lists)
     ranking, quoted = lists.ranking, lists.items.quoted
-    data = np.empty(most_bytes(ranking.rows, ranking.sizes, quoted.bounds), np.uint8)
-    ends = np.empty(len(lists), np.int64)
-    write_items(ranking.rows, ranking.scores, ranking.sizes, quoted.data, quoted.bounds, data, ends)
-    text = data[: ends[-1] if len(ends) else 0].tobytes()
-    bounds = [0, *ends.tolist()]
-    return (text[start:end] for start, end in pairwise(bounds))
+
+    def part(start: int, stop: int) -> list[bytes]:
+        rows, scores, sizes = ranking.rows[start:stop], ranking.scores[start:stop], ranking.sizes[start:stop]
+        data = np.empty(most_bytes(rows, sizes, quoted.bounds), np.uint8)
+        ends = np.empty(stop - start, np.int64)
+        write_items(rows, scores, sizes, quoted.data, quoted.bounds, data, ends)
+        bounds = [0, *ends.tolist()]
+        text = data[: bounds[-1]].tobytes()
+        return [text[first:last] for first, last in pairwise(bounds)]
+
+    return chain.from_iterable(spread(len(lists), part))
 
 
 def _one_by_one(items: RankedList) -> bytes:
