@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,10 +15,10 @@ from hypothesis import strategies as st
 
 from recsys.errors import StoreUnavailable
 from recsys.events import Event, EventType
-from recsys.history import HistoryReplay
+from recsys.history import History, HistoryReplay
 from recsys.refresh import RankedList
 from recsys.settings import Settings
-from recsys.store import ModelStamp, PlacedEvent, PublishOutcome, Store, open_store
+from recsys.store import ModelStamp, PlacedEvent, PublishOutcome, Store, UserState, open_store
 
 NOW = datetime(2026, 11, 22, 10, 15, 2, 113000, tzinfo=UTC)
 MODEL = ModelStamp("20261122T101500Z-1a2b3c", 1)
@@ -50,6 +51,35 @@ def test_basket_causes_one_revision(store: Store) -> None:
     state = store.users.apply({"u": basket})["u"]
     assert (state.revision, state.applied, state.duplicates) == (1, 30, 0)
     assert entries(store) == {"item-0": (8, 0), "item-1": (8, 0), "item-2": (7, 0), "item-3": (7, 0)}
+
+
+def test_many_users_are_read_and_listed_each_as_themselves(store: Store) -> None:
+    users = [f"user-{number}" for number in range(40)]
+    applied = store.users.apply({user: [placed(0, event(f"of-{user}"))] for user in users})
+    revisions = {user: state.revision for user, state in applied.items()}
+    stale = {**revisions, "user-7": 9, "user-33": 0}
+    outcomes = store.users.publish(stale, [a_list(f"for-{user}") for user in users], MODEL, at=NOW)
+    moved = [user for user, outcome in zip(users, outcomes, strict=True) if outcome is PublishOutcome.REVISION_MOVED]
+    assert moved == ["user-7", "user-33"]
+    for user, state in store.users.read(users).items():
+        assert state.history.item_ids == [f"of-{user}"]
+        assert state.listed_sequence == (-1 if user in moved else MODEL.sequence)
+    lists = dict(zip(users, store.users.lists(users), strict=True))
+    assert {user: found and found["items"][0]["item_id"] for user, found in lists.items()} == {
+        user: None if user in moved else f"for-{user}" for user in users
+    }
+
+
+def test_reading_returns_what_applying_known_events_does(store: Store) -> None:
+    known = {
+        user: [placed(number, event("a")), placed(number + 9, event("b", 2.5))] for number, user in enumerate("uvw")
+    }
+    applied = store.users.apply(known)
+    store.users.publish({user: applied[user].revision for user in "uv"}, [a_list("x"), RankedList()], MODEL, at=NOW)
+    again = store.users.apply(known)
+    read = store.users.read([*"uvw", "nobody"])
+    assert {user: replace(state, duplicates=0) for user, state in again.items()} == {user: read[user] for user in "uvw"}
+    assert read["nobody"] == UserState(0, 0, 0, -1, History())
 
 
 def test_replayed_batch_leaves_history_and_revision_unchanged(store: Store) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from implicit.cpu.als import AlternatingLeastSquares
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
+from recsys.errors import InvalidModel
 from recsys.fold_in import UserSolver
 from tests.builders import dense_gram, dense_user_factors
 
@@ -89,3 +91,20 @@ def test_one_item_and_one_factor_give_the_textbook_number() -> None:
     solver = UserSolver(item_factors, np.array([[4.0]], dtype=np.float32), regularization=1.0)
     found = solver.fold_in(csr_matrix(np.array([[3.0]], dtype=np.float32)))
     np.testing.assert_allclose(found, [[3 * 2 / (3 * 4 + 1)]], rtol=1e-6)
+
+
+def test_a_regularization_that_float32_cannot_see_is_refused() -> None:
+    item_factors = np.full((3, 2), 1e3, dtype=np.float32)
+    with pytest.raises(InvalidModel, match="regularization 1e-06 is too small"):
+        UserSolver(item_factors, dense_gram(item_factors), regularization=1e-6)
+
+
+@pytest.mark.parametrize("factors", [1, 7, 8, 9, 64, 65])
+def test_any_number_of_factors_is_solved(factors: int) -> None:
+    rng = np.random.default_rng(factors)
+    item_factors = rng.normal(0, 0.5, (200, factors)).astype(np.float32)
+    confidences = np.where(rng.random((20, 200)) < 0.2, 1 + rng.gamma(1.0, 4.0, (20, 200)), 0).astype(np.float32)
+    found = UserSolver(item_factors, dense_gram(item_factors), regularization=5.0).fold_in(csr_matrix(confidences))
+    for user, user_factors in zip(confidences, found, strict=True):
+        owned = {int(row): float(user[row]) for row in np.flatnonzero(user)}
+        np.testing.assert_allclose(user_factors, dense_user_factors(item_factors, owned, 5.0), rtol=1e-3, atol=2e-5)
