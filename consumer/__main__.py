@@ -90,8 +90,11 @@ def _consume(
     consumer = open_consumer(
         settings.kafka,
         settings.kafka.group_id,
-        queued_min_messages=20_000,
-        queued_max_messages_kbytes=65_536,
+        # Some batches ahead and no more: a backlog waits at the broker, not in memory. A broker answers with no more at
+        # a time than the queue may hold, and a queue found full is looked at again before it can run empty.
+        queued_min_messages=5_000,
+        queued_max_messages_kbytes=1_024,
+        fetch_queue_backoff_ms=20,
         fetch_wait_max_ms=100,
         topic_metadata_refresh_interval_ms=30_000,  # new partitions are met then
     )

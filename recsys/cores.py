@@ -32,8 +32,10 @@ def spread(n_users: int, part: Callable[[int, int], T]) -> list[T]:
     with _threadpools().limit(limits=1, user_api="blas"):
         if threads < 2:
             return [part(0, n_users)]
-        bounds = np.linspace(0, n_users, threads + 1).astype(int).tolist()
-        return list(_executor().map(lambda span: part(*span), pairwise(bounds)))
+        own, *others = pairwise(np.linspace(0, n_users, threads + 1).astype(int).tolist())
+        # One range here: the allocator keeps what a batch needs for every thread that has once needed it.
+        futures = [_executor().submit(part, *span) for span in others]
+        return [part(*own), *(future.result() for future in futures)]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import threading
 import time
@@ -39,6 +40,13 @@ def prepare(model: FactorModel) -> None:
     """Build all that is otherwise built, and compiled, for the first list."""
     tuple(items_json(refresh([History.of({model.items.ids[0]: (1, 0)})], model, n=1)))
     model.forget_pages()
+    _give_back_free_memory()
+
+
+def _give_back_free_memory() -> None:
+    """Have the allocator return what it has kept since it was used for loading; glibc alone would keep it for good."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 class LiveModel:

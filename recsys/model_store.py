@@ -213,11 +213,10 @@ def _load(folder: Storage, manifest_sha256: str) -> FactorModel:
     if missing := sorted(_REQUIRED_FILES - manifest.files.keys()):
         raise ValueError(f"{_MANIFEST} does not pin {', '.join(missing)}")
     for name, record in manifest.files.items():
-        data = folder.read_file(name)
-        if len(data) != record.size_bytes or hashlib.sha256(data).hexdigest() != record.sha256:
+        if _size_and_digest(folder, name) != (record.size_bytes, record.sha256):
             raise ValueError(f"{name} is truncated or changed (size or sha256 differs from the manifest)")
     with _file_named("items.parquet"):
-        items = pq.read_table(io.BytesIO(folder.read_file("items.parquet")), columns=["item_id"])
+        items = _column(folder.read_file("items.parquet"), "item_id")
     if items.column_names != ["item_id"] or items["item_id"].type != pa.string() or items["item_id"].null_count:
         raise ValueError("items.parquet needs a column item_id of texts without nulls")
     ids = items["item_id"].to_pylist()
@@ -240,8 +239,21 @@ def _load(folder: Storage, manifest_sha256: str) -> FactorModel:
 def load_buyers(uri: str) -> NDArray[np.int64]:
     """Return the number of users who own each item of a model that `load_model` has checked: int64, (n_items,)."""
     content = Storage(uri).read_file("items.parquet")
-    buyers: NDArray[np.int64] = pq.read_table(io.BytesIO(content), columns=["buyers"])["buyers"].to_numpy()
+    buyers: NDArray[np.int64] = _column(content, "buyers")["buyers"].to_numpy()
     return buyers
+
+
+def _size_and_digest(folder: Storage, name: str) -> tuple[int, str]:
+    size, digest = 0, hashlib.sha256()
+    for piece in folder.pieces(name):
+        size += len(piece)
+        digest.update(piece)
+    return size, digest.hexdigest()
+
+
+def _column(content: bytes, name: str) -> pa.Table:
+    # Not pq.read_table(), which imports pandas: 40 MiB. Not in Arrow's threads, which keep memory of their own.
+    return pq.ParquetFile(io.BytesIO(content)).read([name], use_threads=False)
 
 
 def _array(folder: Storage, name: str) -> NDArray[Any]:

@@ -16,6 +16,7 @@ from recsys import fail_points
 from recsys.errors import StorageError
 
 _TEMPORARY_SUFFIX = ".tmp"
+_PIECE_BYTES = 2**20
 
 
 class Storage:
@@ -95,9 +96,20 @@ class Storage:
 
     def read_file(self, relative: str) -> bytes:
         """Return a file's content; a missing one stays FileNotFoundError."""
+        with self._missing_told_apart(relative):
+            return bytes(self.fs.cat_file(self.path(relative)))
+
+    def pieces(self, relative: str) -> Iterator[bytes]:
+        """Yield a file's content piece by piece; a missing one stays FileNotFoundError."""
+        with self._missing_told_apart(relative), self.fs.open(self.path(relative), "rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                yield piece
+
+    @contextmanager
+    def _missing_told_apart(self, relative: str) -> Iterator[None]:
         try:
             with self.errors_translated(relative):
-                return bytes(self.fs.cat_file(self.path(relative)))
+                yield
         except StorageError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 raise error.__cause__ from None

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.history import History, owned_rows
-from recsys.vocabulary import Vocabulary
+from recsys.vocabulary import Texts, Vocabulary
 from tests.builders import texts
 
 units = st.integers(-(9 * 10**15), 9 * 10**15) | st.integers(-3, 3).map(lambda n: n * 10**6) | st.integers(-99, 99)
@@ -29,6 +32,18 @@ def test_many_ids_are_found() -> None:
 
 def test_a_vocabulary_may_be_empty() -> None:
     assert Vocabulary([]).find(["a"]).tolist() == [-1]
+    assert Vocabulary([]).quoted.bounds.tolist() == [0]
+
+
+@given(st.sets(texts(6) | st.sampled_from(['"', ",", '",', "\\", "ü"]), max_size=20))
+def test_ids_are_joined_in_order_as_they_are_and_as_json(ids: set[str]) -> None:
+    vocabulary = Vocabulary.of(ids)
+    assert _parts(vocabulary.encoded) == [id_.encode() for id_ in vocabulary.ids]
+    assert [json.loads(text) for text in _parts(vocabulary.quoted)] == vocabulary.ids
+
+
+def _parts(joined: Texts) -> list[bytes]:
+    return [joined.data[first:last].tobytes() for first, last in pairwise(joined.bounds.tolist())]
 
 
 @settings(deadline=None)

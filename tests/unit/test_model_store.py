@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import pickle
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -122,6 +124,19 @@ def test_a_saved_model_loads_as_it_was(storage: Storage) -> None:
 def test_a_local_model_is_memory_mapped(tmp_path: Path) -> None:
     _, uri, digest = save(Storage(str(tmp_path)), make_model())
     assert isinstance(load_model(uri, manifest_sha256=digest).item_factors, np.memmap)
+
+
+def test_loading_a_model_imports_no_library_that_only_other_services_need(tmp_path: Path) -> None:
+    _, uri, digest = save(Storage(str(tmp_path)), make_model())
+    code = (
+        "import sys, consumer.__main__\n"
+        "from recsys.live_model import prepare\n"
+        "from recsys.model_store import load_model\n"
+        f"prepare(load_model({uri!r}, manifest_sha256={digest!r}))\n"
+        "print(sorted({'implicit', 'joblib', 'pandas', 'pyarrow.dataset', 'rich', 'typer'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
 
 
 def test_the_version_carries_the_time_and_the_manifest_pins_every_file(storage: Storage) -> None:

@@ -28,6 +28,16 @@ def test_what_is_written_is_read(storage: Storage) -> None:
     assert storage.read_file("a/b/c.bin") == b"\x00\xff"
 
 
+def test_a_large_file_is_read_in_pieces(storage: Storage) -> None:
+    content = bytes(range(256)) * 10_000
+    storage.write_file("a", content)
+    pieces = list(storage.pieces("a"))
+    assert b"".join(pieces) == content
+    assert len(pieces) > 1
+    storage.write_file("empty", b"")
+    assert list(storage.pieces("empty")) == []
+
+
 def test_writing_again_replaces(storage: Storage) -> None:
     storage.write_file("a", b"long content")
     storage.write_file("a", b"short")
@@ -54,6 +64,8 @@ def test_a_folder_that_is_not_there_has_no_files(storage: Storage) -> None:
 def test_a_missing_file_stays_a_missing_file(storage: Storage) -> None:
     with pytest.raises(FileNotFoundError):
         storage.read_file("nowhere/nothing")
+    with pytest.raises(FileNotFoundError):
+        list(storage.pieces("nowhere/nothing"))
 
 
 def test_deleting_removes_files_and_folders_and_minds_no_absence(storage: Storage) -> None:
