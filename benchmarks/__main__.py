@@ -1,8 +1,8 @@
 """Everything measured side by side: `python -m benchmarks [NAME ...] [--quick]`.
 
-In full, results.json and docs/performance.md are written anew for what was measured. Quick runs write nothing and fail
-when a ratio is clearly past its bar: by a fifth, which is what few rounds on a busy machine scatter. Times alone never
-fail, they belong to the machine.
+In full, results.json is written anew for what was measured, and from it docs/performance.md and docs/scaling.md. Quick
+runs write nothing and fail when a ratio is clearly past its bar: by a fifth, which is what few rounds on a busy machine
+scatter. Times alone never fail, they belong to the machine.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import argparse
 import sys
 import time
 
-from benchmarks import bulk, latency, memory, stream, sweep, top_n, training
+from benchmarks import bulk, growth, latency, memory, scale_out, stream, sweep, top_n, training
 from benchmarks.results import TIMES, Measured, keep, load, machine, print_table
 
 BENCHMARKS = {
@@ -22,6 +22,8 @@ BENCHMARKS = {
     "bulk": bulk.measure,
     "training": training.measure,
     "memory": memory.measure,
+    "scale-out": scale_out.measure,
+    "growth": growth.measure,
 }
 QUICK = ("top-n", "stream", "training")
 """Those with ratios that hold."""
@@ -32,7 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").replace("`", ""))
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all if none is given")
     parser.add_argument("--quick", action="store_true", help="smaller; only compare, and fail when a ratio is missed")
-    parser.add_argument("--document", action="store_true", help="measure nothing; write the document from results.json")
+    parser.add_argument("--document", action="store_true", help="measure nothing; write what is in results.json")
     options = parser.parse_args()
     if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
@@ -48,13 +50,21 @@ def main() -> int:
         if not options.quick:
             keep(name, found)
     if not options.quick:
-        from benchmarks.document import write
-
-        write(load())
+        _write_documents()
         return 0
     for one in missed:
         print(f"error: {one.benchmark}, {one.case}: {one.what} is {one.shown}, the bar is {one.bar}", file=sys.stderr)
     return 1 if missed else 0
+
+
+def _write_documents() -> None:
+    from benchmarks import document, scaling
+
+    document.write(load())
+    try:
+        scaling.write(load())
+    except scaling.NotMeasured as error:
+        print(f"{scaling.DOCUMENT.name} stays as it is, not measured yet: {error}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.plots import draw_growth, draw_top_n
 from benchmarks.results import FILE, Measured
 
 DOCS = Path(__file__).parent.parent / "docs"
 DOCUMENT = DOCS / "performance.md"
-PLOT = DOCS / "performance-top-n.png"
 _BEGIN, _END = "<!-- results: written by make bench -->\n", "<!-- end of results -->"
 
 
 def write(found: Sequence[Measured]) -> None:
-    """Replace the tables between the markers, and draw how the top-N grows with the catalogue."""
-    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    DOCUMENT.write_text(f"{before}{_BEGIN}{_tables(found)}{_END}{after}", encoding="utf-8")
-    _draw(found)
+    """Replace the tables between the markers, and draw how cost grows."""
+    replace(DOCUMENT, _BEGIN, _END, _tables(found))
+    draw_top_n(found, DOCS / "performance-top-n.png")
+    draw_growth(found, DOCS / "performance-growth.png")
+
+
+def replace(document: Path, begin: str, end: str, text: str) -> None:
+    """Put text between two markers."""
+    before, _, rest = document.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    document.write_text(f"{before}{begin}{text}{end}{after}", encoding="utf-8")
 
 
 def _tables(found: Sequence[Measured]) -> str:
@@ -34,27 +39,3 @@ def _tables(found: Sequence[Measured]) -> str:
             verdict = {True: "holds", False: "**missed**", None: ""}[one.holds]
             lines.append(f"| {one.case} | {one.what} | {one.shown} | {one.bar} | {verdict} |")
     return "\n".join(lines) + "\n"
-
-
-def _draw(found: Sequence[Measured]) -> None:
-    series: dict[str, list[tuple[int, float]]] = {}
-    for one in found:
-        match = re.match(r"([\d,]+) items.*batch \d{2,}", one.case)
-        if one.benchmark == "top-n" and match and one.unit == "µs/user":
-            series.setdefault(one.what, []).append((int(match[1].replace(",", "")), one.value))
-    if not series:
-        return
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for what, points in series.items():
-        points.sort()
-        ours = what == "recsys.ranking"
-        axes.plot(*zip(*points, strict=True), marker="o", label=what, linewidth=2.5 if ours else 1.2)
-    axes.set(xscale="log", yscale="log", xlabel="items", ylabel="µs per user, batch of 512", title="Exact top-50")
-    axes.grid(visible=True, which="major", alpha=0.3)
-    axes.legend()
-    figure.savefig(PLOT, dpi=110, metadata={"Software": None})

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from recsys.vocabulary import Vocabulary
 
 FACTORS, OWNED, LISTED, BATCH = 64, 30, 50, 512
 _ALPHA, _REGULARIZATION, _ITERATIONS = 1.0, 20.0, 15
+K = TypeVar("K")
 _CACHE = Path(__file__).parent.parent / ".cache" / "benchmarks"
 
 
@@ -66,25 +68,25 @@ def enlarged(factors: NDArray[np.float32], n_items: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(turned / np.where(norms == 0, 1, norms) * lengths, dtype=np.float32)
 
 
-def buyers(interactions: Interactions, n_users: int) -> csr_matrix:
-    """Return users who each own `OWNED` items that one real household owns: csr_matrix, float32 ones."""
+def buyers(interactions: Interactions, n_users: int, *, owned: int = OWNED) -> csr_matrix:
+    """Return users who each own ``owned`` items that one real household owns: csr_matrix, float32 ones."""
     rng = np.random.default_rng(2)
-    owned = interactions.quantities
-    rich = np.flatnonzero(np.diff(owned.indptr) >= OWNED)
+    bought = interactions.quantities
+    rich = np.flatnonzero(np.diff(bought.indptr) >= owned)
     rows = []
     for household in rng.choice(rich, n_users).tolist():
-        items = owned.indices[owned.indptr[household] : owned.indptr[household + 1]]
-        rows.append(np.sort(rng.choice(items, OWNED, replace=False)))
+        items = bought.indices[bought.indptr[household] : bought.indptr[household + 1]]
+        rows.append(np.sort(rng.choice(items, owned, replace=False)))
     indices = np.concatenate(rows)
     return csr_matrix(
-        (np.ones(len(indices), np.float32), indices, np.arange(n_users + 1) * OWNED),
-        shape=(n_users, owned.shape[1]),
+        (np.ones(len(indices), np.float32), indices, np.arange(n_users + 1) * owned),
+        shape=(n_users, bought.shape[1]),
     )
 
 
-def medians(candidates: Mapping[str, Callable[[], object]], *, rounds: int = 5) -> dict[str, float]:
+def medians(candidates: Mapping[K, Callable[[], object]], *, rounds: int = 5) -> dict[K, float]:
     """Return each candidate's median seconds; they take turns, after one round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    seconds: dict[K, list[float]] = {name: [] for name in candidates}
     for turn in range(rounds + 1):
         for name, candidate in candidates.items():
             started = time.perf_counter()
