@@ -51,7 +51,8 @@ def ensure_lists_are_right(stall: Stall, users: int = 1_000) -> None:
 
 def with_items(stall: Stall, n_items: int) -> tuple[float, float]:
     """Return the MiB of a larger catalogue's factors, and of a consumer that has served with it."""
-    ids = Vocabulary([f"{row:08d}" for row in range(n_items)])
+    known = stall.model.items.ids  # so that purchases are of items that the model knows
+    ids = Vocabulary([*known, *(f"~{number:08d}" for number in range(n_items - len(known)))])
     model = model_of(enlarged(stall.model.item_factors, n_items), ids)
     everyone = Interactions(Vocabulary(["nobody"]), ids, stall.owned[:1].copy())
     everyone.quantities.resize(1, n_items)

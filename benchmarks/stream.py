@@ -82,7 +82,8 @@ class Stall:
 
     def publish(self, records: Sequence[tuple[str, bytes]]) -> None:
         """Hand records to Kafka and wait until it has them."""
-        producer = Producer({"bootstrap.servers": self.shop.kafka.address, "linger.ms": 20, "acks": "all"})
+        room = {"queue.buffering.max.messages": max(len(records), 1)}
+        producer = Producer({"bootstrap.servers": self.shop.kafka.address, "linger.ms": 20, "acks": "all", **room})
         for key, value in records:
             producer.produce(self.shop.topic, value, key)
             producer.poll(0)

@@ -100,8 +100,16 @@ def test_redis_that_refuses_or_forgets_for_a_while(
     def busy() -> None:
         client.config_set("busy-reply-threshold", 100)
         other: Any = redis.Redis.from_url(breakable_redis.url, socket_timeout=0.5, retry=None)
-        with suppress(redis.RedisError):
-            other.eval("while true do end", 0)
+
+        def is_busy() -> bool:
+            with suppress(redis.RedisError):
+                other.eval("while true do end", 0)  # goes on when nobody waits for it any more, if it has begun
+            try:
+                return not client.ping()
+            except redis.ResponseError:
+                return True
+
+        wait_until(is_busy, "a script keeps Redis busy")
 
     def no_longer_busy() -> None:
         def answers() -> bool:
