@@ -112,7 +112,7 @@ class Crowd:
     def publish(self, states: Mapping[str, UserState], lists: RankedLists) -> None:
         """Write users' lists."""
         revisions = {user: state.revision for user, state in states.items()}
-        self.store.users.publish(revisions, lists, ModelStamp(self.model.version, 1), at=datetime.now(UTC))
+        self.store.users.publish(revisions, [lists], ModelStamp(self.model.version, 1), at=datetime.now(UTC))
 
 
 @cache

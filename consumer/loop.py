@@ -20,7 +20,6 @@ import logging
 import random
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
@@ -28,18 +27,18 @@ from typing import TypeVar
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
+from consumer.batch import Batch
 from consumer.ceiling import Ceiling
 from consumer.commits import Commits
 from consumer.dead_letters import DeadLetters
 from consumer.rebalance import Assignment, commit_now
-from recsys import fail_points
-from recsys.errors import MalformedEvent, OffsetsLost, StoreError, StreamUnavailable, WritesLost
-from recsys.events import decode
-from recsys.kafka import TopicWatch, location, record_timestamp_ms
-from recsys.listing import list_users
-from recsys.live_model import LiveModel
+from recsys import cores, fail_points
+from recsys.errors import OffsetsLost, StoreError, StreamUnavailable, WritesLost
+from recsys.kafka import TopicWatch, location
+from recsys.listing import Listing, compute_lists, list_users
+from recsys.live_model import LiveModel, LoadedModel
 from recsys.settings import Settings
-from recsys.store import PlacedEvent, PublishOutcome, Store, UserState
+from recsys.store import PublishOutcome, Store, UserState
 from recsys.telemetry import ConsumerMetrics
 from recsys.wall_clock import now
 
@@ -91,8 +90,10 @@ class Loop:
         self._stop = stop
         self._ceiling = Ceiling(settings)
         self._commits = Commits(consumer, assignment, settings.kafka)
+        self._ahead: Batch | None = None
+        """What was read while the batch before it was at work."""
         self._carried: list[tuple[int | None, Message]] = []
-        """Records read while waiting, each with the assignment that brought it."""
+        """Records read while waiting, each with the assignment that brought it; they come after those of `_ahead`."""
         self._next_commit = 0.0
         self._say_at = time.monotonic() + _WITHOUT_PARTITIONS_S
         self._served_sequence = live.current.stamp.sequence if live.current else -1
@@ -115,11 +116,11 @@ class Loop:
         self._assignment.subscribe(self._consumer, before_revoke=self._release_confirmed)
         try:
             while not self._stop.is_set():
-                messages = self._poll()
+                batch = self._next_batch()
                 self._say_if_without_partitions()
                 self._watch.raise_if_changed()
-                if messages:
-                    self._process(messages)
+                if batch.messages:
+                    self._process(batch)
                 self._swap_model()
                 self._commit()
             self._live.look_and_wait(_LAST_LOOK_S)
@@ -132,6 +133,26 @@ class Loop:
 
     # poll ------------------------------------------------------------------------------------------------------
 
+    def _next_batch(self) -> Batch:
+        """Return what was read ahead, else what comes."""
+        if self._ahead is None:
+            return self._batch_of(self._poll())
+        ahead, self._ahead = self._ahead, None
+        return ahead.without_lost(self._assignment.held)
+
+    def _batch_of(self, messages: Sequence[Message]) -> Batch:
+        """Make a batch of records just read."""
+        held = dict(self._assignment.held)
+        # What has been revoked meanwhile is left to its next owner, who reads it again.
+        ours = [message for message in messages if message.partition() in held]
+        return Batch(ours, held, self._assignment.topic, self._store.users.ensure_can_hold)
+
+    def _read_ahead(self, batch: Batch) -> None:
+        """Read the next batch already if there is a backlog: it is decoded while Redis applies this one."""
+        if len(batch.messages) >= self._settings.consumer.batch_size:
+            ahead = self._batch_of(self._consume(self._settings.consumer.batch_size, 0))
+            self._ahead = ahead if ahead.messages else None
+
     def _poll(self) -> list[Message]:
         """Wait for a first record and take all that are there: few when it is quiet, many when there is a backlog."""
         held = self._assignment.held
@@ -143,8 +164,7 @@ class Loop:
             messages = self._consume(1, _IDLE_S)
         if messages:
             messages += self._consume(self._settings.consumer.batch_size - len(messages), 0)
-        # What has been revoked meanwhile is left to its next owner, who reads it again.
-        return [message for message in messages if message.partition() in held]
+        return messages
 
     def _say_if_without_partitions(self) -> None:
         now = time.monotonic()
@@ -188,31 +208,26 @@ class Loop:
 
     # the batch -------------------------------------------------------------------------------------------------
 
-    def _process(self, messages: Sequence[Message]) -> None:
-        held = dict(self._assignment.held)
-        self._metrics.records.inc(len(messages))
+    def _process(self, batch: Batch) -> None:
+        self._metrics.records.inc(len(batch.messages))
         fail_points.reach("polled")
-        events = self._decode(messages)
+        self._send_dead_letters(batch)
         fail_points.reach("decoded")
-        after: dict[int, int] = {}
-        for message in messages:
-            partition = message.partition() or 0
-            after[partition] = max(after.get(partition, 0), (message.offset() or 0) + 1)
-        self._on_one_server(partial(self._carry_out, events, after, held))
+        self._read_ahead(batch)
+        self._on_one_server(partial(self._carry_out, batch))
         fail_points.reach("marked")
-        self._observe_latency(messages)
-        self._commits.note(after, held)
+        self._metrics.latency.observe(np.maximum(0.0, time.time() - batch.decoded.timestamps_ms / 1000))
+        self._commits.note(batch.decoded.after, batch.held)
 
-    def _carry_out(
-        self, events: Mapping[str, Sequence[PlacedEvent]], after: Mapping[int, int], held: Mapping[int, int]
-    ) -> None:
+    def _carry_out(self, batch: Batch) -> None:
         """Apply, refresh, publish, and say in Redis how far that is; all of it may be done again."""
-        states = self._outlasting("apply", lambda: self._store.users.apply(events))
+        early = _Early(self._settings, self._live, self._ahead)
+        states = self._outlasting("apply", lambda: self._store.users.apply(batch.decoded.events, meanwhile=early))
         fail_points.reach("applied")
         self._live.note_served(states)
         self._metrics.applied.inc(sum(state.applied for state in states.values()))
         self._metrics.duplicates.inc(sum(state.duplicates for state in states.values()))
-        self._outlasting("refresh", lambda: self._refresh(states))
+        self._outlasting("refresh", lambda: self._refresh(states, early.listing))
         fail_points.reach("published")
         self._outlasting(
             "dead letters", lambda: self._dead_letters.confirm(_LONGEST_CONFIRM_S), what="the dead-letter topic"
@@ -220,7 +235,7 @@ class Loop:
         fail_points.reach("dead-letter-sent")
         # Not of partitions that have gone and perhaps come back: reading may have begun again before this batch.
         topic, held_now = self._assignment.topic, self._assignment.held
-        marks = {topic.source(p): offset for p, offset in after.items() if held_now.get(p) == held.get(p)}
+        marks = {topic.source(p): end for p, end in batch.decoded.after.items() if held_now.get(p) == batch.held.get(p)}
         self._outlasting("mark", lambda: self._store.marks.advance(marks))
 
     def _on_one_server(self, action: Callable[[], None]) -> None:
@@ -235,34 +250,20 @@ class Loop:
                 return
             log.info("another Redis server answers now; what the one before acknowledged last is written again")
 
-    def _decode(self, messages: Sequence[Message]) -> dict[str, list[PlacedEvent]]:
-        """Group the batch's events by user, in order of arrival; queue malformed records as dead letters."""
-        topic = self._assignment.topic
-        events: dict[str, list[PlacedEvent]] = defaultdict(list)
-        malformed: list[tuple[Message, MalformedEvent]] = []
-        for message in messages:
-            try:
-                event = decode(
-                    message.value(), record_timestamp_ms=record_timestamp_ms(message), location=location(message)
-                )
-                self._store.users.ensure_can_hold(event.user_id)
-            except MalformedEvent as error:
-                self._ceiling.note(error)
-                malformed.append((message, error))
-                continue
-            self._ceiling.note(None)
-            source = topic.source(message.partition() or 0)
-            events[event.user_id].append(PlacedEvent(source, message.offset() or 0, event))
-        for message, problem in malformed:
-            self._dead_letters.send(message, problem)
+    def _send_dead_letters(self, batch: Batch) -> None:
+        """Queue the malformed records, unless they are too many."""
+        malformed = batch.decoded.malformed
+        for place in range(len(batch.messages)):
+            self._ceiling.note(malformed.get(place))
+        for place, problem in malformed.items():
+            self._dead_letters.send(batch.messages[place], problem)
             self._metrics.dead_letters.inc()
-        return events
 
-    def _refresh(self, states: Mapping[str, UserState]) -> None:
+    def _refresh(self, states: Mapping[str, UserState], ready: Listing | None = None) -> None:
         """Recompute and publish the lists of these users, until each list is that of its newest history."""
         pending = dict(states)
         while pending and (live := self._live.current) is not None:
-            stale = {user: state for user, state in pending.items() if state.listed_sequence != live.stamp.sequence}
+            stale = _stale(pending, live)
             outcomes = list_users(
                 self._store.users,
                 stale,
@@ -270,7 +271,9 @@ class Loop:
                 n=self._settings.ranking.n,
                 hidden=self._live.hidden,
                 at=now(),
+                ready=ready,
             )
+            ready = None
             self._metrics.solves.inc(len(stale))
             published = list(outcomes.values()).count(PublishOutcome.PUBLISHED)
             self._metrics.published.inc(published)
@@ -279,11 +282,6 @@ class Loop:
                 self._live.look_now()  # these users are among those whom the swap refreshes
             again = [user for user, outcome in outcomes.items() if outcome is PublishOutcome.REVISION_MOVED]
             pending = self._store.users.read(again) if again else {}
-
-    def _observe_latency(self, messages: Sequence[Message]) -> None:
-        found = map(record_timestamp_ms, messages)
-        timestamps_ms = np.array([timestamp for timestamp in found if timestamp is not None], np.float64)
-        self._metrics.latency.observe(np.maximum(0.0, time.time() - timestamps_ms / 1000))
 
     # offsets and model -----------------------------------------------------------------------------------------
 
@@ -377,6 +375,34 @@ class Loop:
             # Records that were on their way when the partitions were paused are kept for the next batch.
             messages = self._consume(1000, min(left, 0.1))
             self._carried += [(self._assignment.held.get(message.partition() or 0), message) for message in messages]
+
+
+class _Early:
+    """What is done while Redis applies a batch: decoding the next one, listing the first users of this one."""
+
+    def __init__(self, settings: Settings, live: LiveModel, ahead: Batch | None) -> None:
+        self._settings = settings
+        self._live = live
+        self._ahead = ahead
+        self.listing: Listing | None = None
+
+    def at_once(self) -> None:
+        """Decode."""
+        if self._ahead is not None:
+            self._ahead.decoded  # noqa: B018 - kept
+
+    def with_first(self, states: Mapping[str, UserState]) -> None:
+        """Compute the lists of the first users, on one core: Redis is on another."""
+        if (live := self._live.current) is not None:
+            with cores.only(1):
+                self.listing = compute_lists(
+                    _stale(states, live), live, n=self._settings.ranking.n, hidden=self._live.hidden
+                )
+
+
+def _stale(states: Mapping[str, UserState], live: LoadedModel) -> dict[str, UserState]:
+    """Return the users whose list is not that of this state and model."""
+    return {user: state for user, state in states.items() if state.listed_sequence != live.stamp.sequence}
 
 
 def _spare_collections() -> None:

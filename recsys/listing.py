@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from recsys.live_model import LoadedModel
-from recsys.refresh import refresh
+from recsys.refresh import RankedLists, refresh
 from recsys.store import PublishOutcome, UserState
 from recsys.store.users import UserStore
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Lists that are computed and yet to be published.
+
+    Attributes
+    ----------
+    revisions : mapping
+        User → revision of the history that the list follows from.
+    lists : RankedLists
+        Of these users, in order.
+    """
+
+    live: LoadedModel
+    hidden: Collection[str]
+    revisions: Mapping[str, int]
+    lists: RankedLists
+
+
+def compute_lists(states: Mapping[str, UserState], live: LoadedModel, *, n: int, hidden: Collection[str]) -> Listing:
+    """Compute the lists of users from their states."""
+    lists = refresh([state.history for state in states.values()], live.model, n=n, hidden=hidden)
+    return Listing(live, hidden, {user: state.revision for user, state in states.items()}, lists)
 
 
 def list_users(
@@ -19,11 +44,23 @@ def list_users(
     n: int,
     hidden: Collection[str],
     at: datetime,
+    ready: Listing | None = None,
 ) -> dict[str, PublishOutcome]:
     """Compute the lists of users from their states and publish them; return what became of each.
 
-    Idempotent: a list is written only if its user's state is still the newest.
+    Idempotent: a list is written only if its user's state is still the newest. Lists that are ``ready`` already are
+    sent first, if model and hidden items are the same; Redis writes them while the others are computed.
     """
-    lists = refresh([state.history for state in states.values()], live.model, n=n, hidden=hidden)
-    revisions = {user: state.revision for user, state in states.items()}
-    return dict(zip(states, users.publish(revisions, lists, live.stamp, at=at), strict=True))
+    first: list[RankedLists] = []
+    revisions: dict[str, int] = {}
+    if ready is not None and ready.live is live and ready.hidden == hidden and ready.revisions.keys() <= states.keys():
+        first.append(ready.lists)
+        revisions.update(ready.revisions)
+    others = {user: state for user, state in states.items() if user not in revisions}
+    revisions |= {user: state.revision for user, state in others.items()}
+
+    def lists() -> Iterator[RankedLists]:
+        yield from first
+        yield compute_lists(others, live, n=n, hidden=hidden).lists
+
+    return dict(zip(revisions, users.publish(revisions, lists(), live.stamp, at=at), strict=True))

@@ -22,7 +22,17 @@ from redis.connection import parse_url
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
-from recsys.store.one_server import Call, Command, OneServer, after_first, as_it_is, few_retries, receive, send
+from recsys.store.one_server import (
+    NOTHING_MEANWHILE,
+    Call,
+    Command,
+    Meanwhile,
+    OneServer,
+    after_first,
+    few_retries,
+    receive,
+    send,
+)
 
 _PAUSES_S = (0.0, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.2, 0.2)
 """Before each try of a call that is sent elsewhere or told to come again."""
@@ -98,9 +108,15 @@ class Cluster:
             self._client = None
 
     def run(
-        self, calls: Iterable[Call], *, first: Command | None = None, read: Callable[[Any], Any] = as_it_is
+        self,
+        calls: Iterable[Call],
+        *,
+        first: Command | None = None,
+        meanwhile: Meanwhile = NOTHING_MEANWHILE,
     ) -> list[Any]:
         """Send each call to the node that serves its key, one round trip per node; ``first`` goes ahead on each.
+
+        Nodes answer in any order, so nothing is done meanwhile.
 
         Calls that a node sends elsewhere, or that meet a dead node, are tried again by a renewed slot table, a few
         times; a call may run twice.
@@ -136,7 +152,7 @@ class Cluster:
                 elif isinstance(reply, TryAgainError | ClusterDownError):
                     again[place] = None
                 else:
-                    replies[place] = reply if isinstance(reply, Exception) else read(reply)
+                    replies[place] = reply
                     continue
                 refused = reply
             if not again:

@@ -15,7 +15,7 @@ from redis.exceptions import AskError, ClusterCrossSlotError, NoPermissionError,
 from recsys.errors import RecsysError, SettingsError, StoreError, StoreUnavailable, StoreUnsuitable
 from recsys.settings import RedisSettings, masked_url
 from recsys.store.cluster import Cluster
-from recsys.store.one_server import Call, OneServer, as_it_is
+from recsys.store.one_server import NOTHING_MEANWHILE, Call, Meanwhile, OneServer
 
 _OLDEST_VERSION = (6, 2)
 _MOST_SCANS = 3
@@ -153,12 +153,13 @@ class Connection:
         name: str,
         calls: Iterable[tuple[Sequence[str], Sequence[Any]]],
         *,
-        read: Callable[[Any], Any] = as_it_is,
+        meanwhile: Meanwhile = NOTHING_MEANWHILE,
     ) -> list[Any]:
-        """Run ``<name>.lua`` once per (keys, arguments), all in one round trip; results in order, as ``read`` has them.
+        """Run ``<name>.lua`` once per (keys, arguments), all in one round trip; results in order.
 
         The keys of one call are in one slot of a cluster. A server that does not have the script, or has lost it
-        (restart, failover), is given it. It works while later calls are made and earlier replies are read.
+        (restart, failover), is given it. It works while later calls are made, and while
+        that is done which is to be done ``meanwhile`` (not in a cluster, whose nodes answer in any order).
         """
         text, digest = self._script(name)
         commands: list[Call] = []
@@ -169,12 +170,12 @@ class Connection:
                 yield commands[-1]
 
         with self.errors_translated():
-            results = self._servers.run(all_commands(), read=read)
+            results = self._servers.run(all_commands(), meanwhile=meanwhile)
             missing = [i for i, result in enumerate(results) if isinstance(result, NoScriptError)]
             if missing:
                 again = self._servers.run([commands[i] for i in missing], first=("SCRIPT", "LOAD", text))
                 for i, result in zip(missing, again, strict=True):
-                    results[i] = result if isinstance(result, Exception) else read(result)
+                    results[i] = result
             return _successful(results)
 
     def run_script_for_users(self, name: str, calls: Iterable[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:

@@ -17,11 +17,9 @@ Command = tuple[Any, ...]
 """A command with its arguments."""
 Call = tuple[str, Command]
 """A key and a command that touches it; in a cluster all other keys of the command are in the same slot."""
-
-
-def as_it_is(reply: Any) -> Any:
-    """Return a reply."""
-    return reply
+Meanwhile = Mapping[int, Callable[[list[Any]], None]]
+"""What is to be done while a server works, given the replies so far, as soon as there are so many of them."""
+NOTHING_MEANWHILE: Meanwhile = {}
 
 
 def few_retries() -> Retry:
@@ -69,12 +67,16 @@ class OneServer:
         self.client.close()
 
     def run(
-        self, calls: Iterable[Call], *, first: Command | None = None, read: Callable[[Any], Any] = as_it_is
+        self,
+        calls: Iterable[Call],
+        *,
+        first: Command | None = None,
+        meanwhile: Meanwhile = NOTHING_MEANWHILE,
     ) -> list[Any]:
         """Send all calls in one round trip, after ``first`` if it is given.
 
-        The server works while later calls are still made, if they come from a generator, and while ``read`` makes
-        what is wanted of earlier replies (not together with ``first``).
+        The server works while later calls are still made, if they come from a generator, and while that is done
+        which is to be done ``meanwhile`` (not together with ``first``); a second try does it again.
 
         Returns
         -------
@@ -95,7 +97,7 @@ class OneServer:
 
         def exchange() -> list[Any]:
             send(connection, all_commands())
-            return receive(self.client, connection, commands, read)
+            return receive(self.client, connection, commands, meanwhile)
 
         try:
             replies = few_retries().call_with_retry(exchange, lambda _: connection.disconnect())
@@ -129,13 +131,18 @@ def send(connection: Any, commands: Iterable[Command]) -> None:
 
 
 def receive(
-    server: redis.Redis, connection: Any, commands: Sequence[Command], read: Callable[[Any], Any] = as_it_is
+    server: redis.Redis,
+    connection: Any,
+    commands: Sequence[Command],
+    meanwhile: Meanwhile = NOTHING_MEANWHILE,
 ) -> list[Any]:
     """Read the replies to all commands; an error that the server answered is one of them."""
     replies: list[Any] = []
     for command in commands:
+        if len(replies) in meanwhile:
+            meanwhile[len(replies)](replies)
         try:
-            replies.append(read(server.parse_response(connection, command[0])))
+            replies.append(server.parse_response(connection, command[0]))
         except redis.ResponseError as error:
             replies.append(error)
     return replies

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any
+from itertools import chain
+from typing import Any, Protocol
 
 import msgpack
 import orjson
@@ -24,6 +25,8 @@ from recsys.store.keys import Keys
 from recsys.store.list_json import NO_ITEMS, items_json
 
 _DIGEST_BYTES = 12
+_FIRST_SHARE = 3 / 8
+_LEAST_FIRST = 64
 _USERS_PER_CALL = 500
 _FORGOTTEN_TTL_S = 30 * 24 * 3600
 _EVENTS_PER_CALL = 1_000  # of one user; a longer script would hold up everyone else in Redis
@@ -60,6 +63,16 @@ class PlacedEvent:
             id_ = _digest(f"at {self.source} {self.offset}")
         item = "" if event.type is EventType.FORGET else event.item_id or ""
         return (self.source, self.offset, id_, item, event.units, event.timestamp // 1000)
+
+
+class WhileApplying(Protocol):
+    """What a process does while Redis applies events for it; either may be done again, or not at all."""
+
+    def at_once(self) -> None:
+        """Work that needs nothing of Redis."""
+
+    def with_first(self, states: dict[str, UserState]) -> None:
+        """Work on the first users' states, while Redis is at the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +150,24 @@ class UserStore:
         """Whether the state of a user with this id can be kept."""
         return not self._connection.is_cluster or self._keys.share_a_slot(user_id)
 
-    def apply(self, events: Mapping[str, Sequence[PlacedEvent]]) -> dict[str, UserState]:
+    def apply(
+        self, events: Mapping[str, Sequence[PlacedEvent]], *, meanwhile: WhileApplying | None = None
+    ) -> dict[str, UserState]:
         """Apply each user's events in order of arrival and return the states they lead to.
 
         Exactly once in effect: an event counts only if it was not applied before, so calling again with the same
         events, from this process or another, changes nothing and returns the same state.
+
+        Parameters
+        ----------
+        events : mapping
+            User → events.
+        meanwhile : WhileApplying or None
+            What to do while Redis is at work.
         """
         states: dict[str, UserState] = {}
         for part in fail_points.halves("between-applies", list(events.items())):
-            states.update(self._apply_events(dict(part), with_history=True))
+            states.update(self._apply_events(dict(part), with_history=True, meanwhile=meanwhile))
         return states
 
     def apply_without_reading(self, events: Mapping[str, Sequence[PlacedEvent]]) -> tuple[int, int]:
@@ -163,32 +185,56 @@ class UserStore:
             for user, (revision, listed, text) in zip(users, replies, strict=True)
         }
 
-    def _apply_events(self, events: Mapping[str, Sequence[PlacedEvent]], *, with_history: bool) -> dict[str, UserState]:
+    def _apply_events(
+        self, events: Mapping[str, Sequence[PlacedEvent]], *, with_history: bool, meanwhile: WhileApplying | None = None
+    ) -> dict[str, UserState]:
         """Apply all users' first events, then the next ones of those who have more."""
         states: dict[str, UserState] = {}
         start = 0
+        if any(len(placed) > _EVENTS_PER_CALL for placed in events.values()):
+            meanwhile = None  # the first states are not yet those that all events lead to
         while events:
             # One round trip at a time: a later part must never be applied before an earlier one.
             part = {user: placed[start : start + _EVENTS_PER_CALL] for user, placed in events.items()}
-            for user, state in self._apply(part, with_history=with_history).items():
+            for user, state in self._apply(part, with_history=with_history, meanwhile=meanwhile).items():
                 states[user] = state.after(states[user]) if user in states else state
             start += _EVENTS_PER_CALL
             events = {user: placed for user, placed in events.items() if len(placed) > start}
         return states
 
-    def _apply(self, events: Mapping[str, Sequence[PlacedEvent]], *, with_history: bool) -> dict[str, UserState]:
+    def _apply(
+        self, events: Mapping[str, Sequence[PlacedEvent]], *, with_history: bool, meanwhile: WhileApplying | None
+    ) -> dict[str, UserState]:
         if not events:
             return {}
         options = self._history.max_items, self._history.max_event_ids, int(with_history), _FORGOTTEN_TTL_S
         calls = ((self._keys.of_user(user), (_packed(placed), *options)) for user, placed in events.items())
-        replies = self._connection.run_script("apply", calls)
-        return {
-            user: UserState(applied, duplicates, revision, listed, History(text))
-            for user, (applied, duplicates, revision, listed, text) in zip(events, replies, strict=True)
-        }
+
+        def states_of(replies: Sequence[Any]) -> dict[str, UserState]:
+            return {
+                user: UserState(applied, duplicates, revision, listed, History(text))
+                for user, (applied, duplicates, revision, listed, text) in zip(events, replies, strict=False)
+            }
+
+        def with_first(replies: Sequence[Any]) -> None:
+            if meanwhile is not None and not any(isinstance(reply, Exception) for reply in replies):
+                meanwhile.with_first(states_of(replies))
+
+        def at_once(_: Sequence[Any]) -> None:
+            if meanwhile is not None:
+                meanwhile.at_once()
+
+        first = int(_FIRST_SHARE * len(events))
+        todo = {0: at_once} | ({first: with_first} if first >= _LEAST_FIRST else {})
+        return states_of(self._connection.run_script("apply", calls, meanwhile=todo))
 
     def publish(
-        self, revisions: Mapping[str, int], lists: Sequence[RankedList], model: ModelStamp, *, at: datetime
+        self,
+        revisions: Mapping[str, int],
+        lists: Iterable[Sequence[RankedList]],
+        model: ModelStamp,
+        *,
+        at: datetime,
     ) -> list[PublishOutcome]:
         """Write lists, each only if its history has not moved and no list of a newer model is there.
 
@@ -198,8 +244,8 @@ class UserStore:
         ----------
         revisions : mapping
             User → revision of the history that the list was computed from.
-        lists : sequence of RankedList
-            Of these users, in order.
+        lists : sequences of RankedList, one behind the other
+            Of these users, in order. A sequence is asked for when Redis has got the lists of those before it.
         """
         stamps = b',"model":%b,"revision":' % orjson.dumps(model.version)
         moment = b',"generated_at":"%b","items":' % json_time(at).encode()
@@ -209,7 +255,7 @@ class UserStore:
             keys = self._keys.applied(user), self._keys.recs(user)
             return keys, (revision, model.sequence, b"" if items == NO_ITEMS else text, self._list_ttl_s)
 
-        calls = map(call, revisions, revisions.values(), items_json(lists))
+        calls = map(call, revisions, revisions.values(), chain.from_iterable(map(items_json, lists)))
         return [_OUTCOMES[word] for word in self._connection.run_script_for_users("publish", calls)]
 
     def user_ids(self) -> Iterator[list[str]]:

@@ -100,7 +100,7 @@ def test_consumer_with_an_older_model_than_the_list_goes_on_at_once(shop: Shop, 
     with open_store(settings) as store:
         state = store.users.read(["user-1"])["user-1"]
         far_ahead = ModelStamp("a-newer-one", 2**40)
-        store.users.publish({"user-1": state.revision}, [RankedList(("x",), (1.0,))], far_ahead, at=NOW)
+        store.users.publish({"user-1": state.revision}, [[RankedList(("x",), (1.0,))]], far_ahead, at=NOW)
         consumer = shop.start_consumer()
         consumer.await_assigned()
         publish(shop, [("user-1", event_json("user-1", item_name(0, 0))), ("new", event_json("new", item_name(0, 1)))])

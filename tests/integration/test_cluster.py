@@ -54,7 +54,7 @@ def slot_of(store: Store, user: str) -> int:
 def make_listed(store: Store, user: str) -> None:
     """Give a user a history and a list: all the keys that there are."""
     revision = store.users.apply({user: [placed(0, event("a"))]})[user].revision
-    assert store.users.publish({user: revision}, [a_list("x")], MODEL, at=NOW) == [PublishOutcome.PUBLISHED]
+    assert store.users.publish({user: revision}, [[a_list("x")]], MODEL, at=NOW) == [PublishOutcome.PUBLISHED]
 
 
 def other_master(cluster: RedisCluster, master: RedisServer) -> RedisServer:
@@ -333,6 +333,6 @@ def test_replies_of_several_nodes_are_put_in_order(store: Store) -> None:
     states = store.users.apply({user: [PlacedEvent("t:0", n, event(f"item-{n}"))] for n, user in enumerate(users)})
     assert [list(states[user].history.item_ids) for user in users] == [[f"item-{n}"] for n in range(200)]
     revisions = {user: states[user].revision for user in users}
-    store.users.publish(revisions, [a_list(f"for-{user}") for user in users], ModelStamp("v", 1), at=NOW)
+    store.users.publish(revisions, [[a_list(f"for-{user}") for user in users]], ModelStamp("v", 1), at=NOW)
     published = store.users.lists(users)
     assert [one and one["items"][0]["item_id"] for one in published] == [f"for-{user}" for user in users]
