@@ -25,8 +25,8 @@ from recsys.store.keys import Keys
 from recsys.store.list_json import NO_ITEMS, items_json
 
 _DIGEST_BYTES = 12
-_FIRST_SHARE = 3 / 8
-_LEAST_FIRST = 64
+_FIRST_SHARE = 3 / 8  # of the users: listing them takes about as long as applying the others' events
+_LEAST_FIRST = 8  # fewer are listed sooner together with the others
 _USERS_PER_CALL = 500
 _FORGOTTEN_TTL_S = 30 * 24 * 3600
 _EVENTS_PER_CALL = 1_000  # of one user; a longer script would hold up everyone else in Redis

@@ -94,7 +94,8 @@ class Town:
 
     def _consumer(self) -> Consumer:
         return self._ledger.shop.start_consumer(
-            RECSYS_KAFKA__LIBRDKAFKA='{"session.timeout.ms": 3000, "heartbeat.interval.ms": 500}'
+            RECSYS_KAFKA__LIBRDKAFKA='{"session.timeout.ms": 3000, "heartbeat.interval.ms": 500}',
+            RECSYS_CONSUMER__BATCH_SIZE="50",  # full after each fault: then the next batch is read ahead
         )
 
     def _trainer(self) -> Service:
