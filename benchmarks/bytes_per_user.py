@@ -65,7 +65,7 @@ def _fill(store: Store) -> None:
         state = store.users.apply({user: [PlacedEvent(source, n, event) for n, event in enumerate(purchases)]})[user]
         scores = sorted((rng.random() for _ in range(LISTED)), reverse=True)
         ranked = RankedList(tuple(items[OWNED:]), tuple(scores))
-        store.users.publish({user: state.revision}, [ranked], model, at=datetime.now(UTC))
+        store.users.publish({user: state.revision}, [[ranked]], model, at=datetime.now(UTC))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 Delivery: at least once from Kafka, exactly once in effect in Redis. The steps for one batch, in this order:
 
 1. poll     up to `consumer.batch_size` records
-2. decode   each into an event; malformed ones are queued for the dead-letter topic, unless they are too many
+2. decode   each into an event; malformed ones are queued for the dead-letter topic, unless they are too many; under a
+            backlog already while the batch before is being applied
 3. apply    each user's events to the history in Redis (one call per user, idempotent)
 4. refresh  those users' lists: one solve per user, however many events
 5. publish  each list, unless a fresher one is there (compare-and-set)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import pytest
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, Message
+
+from consumer.batch import Batch
+from recsys.errors import MalformedEvent
+from recsys.kafka import Topic
+from tests.builders import NOON_MS
+
+TOPIC = Topic(name="purchases", id="8Jq4absFQfaeoSIaQnR8vw", partitions=(0, 1))
+
+
+def record(partition: int, offset: int, value: bytes, *, timestamp_ms: int | None = NOON_MS) -> Message:
+    kind = TIMESTAMP_NOT_AVAILABLE if timestamp_ms is None else TIMESTAMP_CREATE_TIME
+    return Message(
+        topic="purchases", partition=partition, offset=offset, value=value, timestamp=(kind, timestamp_ms or -1)
+    )
+
+
+def purchase(partition: int, offset: int, user: str, item: str = "a") -> Message:
+    return record(partition, offset, json.dumps({"user_id": user, "item_id": item}).encode())
+
+
+def refuse_odd_users(user_id: str) -> None:
+    if user_id.startswith("}"):
+        raise MalformedEvent("user_id: must not begin with }")
+
+
+def batch(messages: Sequence[Message], held: Mapping[int, int]) -> Batch:
+    return Batch(messages, held, TOPIC, refuse_odd_users)
+
+
+def test_events_are_grouped_by_user_in_order_of_arrival() -> None:
+    found = batch(
+        [purchase(0, 7, "u", "x"), purchase(1, 3, "v", "y"), purchase(1, 4, "u", "z"), purchase(0, 8, "u", "x")],
+        {0: 1, 1: 1},
+    ).decoded
+    assert {user: [(e.source, e.offset, e.event.item_id) for e in events] for user, events in found.events.items()} == {
+        "u": [(f"{TOPIC.id}:0", 7, "x"), (f"{TOPIC.id}:1", 4, "z"), (f"{TOPIC.id}:0", 8, "x")],
+        "v": [(f"{TOPIC.id}:1", 3, "y")],
+    }
+    assert found.after == {0: 9, 1: 5}
+    assert found.malformed == {}
+    assert found.timestamps_ms.tolist() == [NOON_MS] * 4
+
+
+def test_malformed_records_are_set_aside_and_count_as_read() -> None:
+    messages = [purchase(0, 5, "u"), record(0, 6, b"{"), purchase(0, 7, "}v"), record(0, 8, b"{}", timestamp_ms=None)]
+    found = batch(messages, {0: 4}).decoded
+    assert list(found.events) == ["u"]
+    assert {place: (problem.location, problem.raw) for place, problem in found.malformed.items()} == {
+        1: ("purchases[0] 6", b"{"),
+        2: ("purchases[0] 7", b""),
+        3: ("purchases[0] 8", b"{}"),
+    }
+    assert str(found.malformed[2]) == "purchases[0] 7: user_id: must not begin with }"
+    assert found.after == {0: 9}
+    assert len(found.timestamps_ms) == 3
+
+
+@pytest.mark.parametrize(
+    ("held_now", "left"),
+    [
+        ({0: 1, 1: 2}, [(0, 1), (1, 1), (0, 2)]),
+        ({0: 1}, [(0, 1), (0, 2)]),
+        ({1: 2, 2: 1}, [(1, 1)]),
+        ({0: 3, 1: 2}, [(1, 1)]),
+        ({}, []),
+    ],
+)
+def test_what_was_given_up_since_is_left_out_also_if_it_came_back(
+    held_now: dict[int, int], left: list[tuple[int, int]]
+) -> None:
+    read = batch([purchase(0, 1, "u"), purchase(1, 1, "v"), purchase(0, 2, "u")], {0: 1, 1: 2})
+    found = read.without_lost(held_now)
+    assert [(message.partition(), message.offset()) for message in found.messages] == left
+    assert (found is read) == (len(left) == 3)
