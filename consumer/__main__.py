@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import gc
 import logging
+import os
 import signal
 import sys
 import threading
 import time
 from functools import partial
+from typing import NoReturn
 
 from confluent_kafka import Consumer
 from prometheus_client import start_http_server
@@ -118,5 +121,19 @@ def _consume(
         close(consumer)
 
 
+def _end(code: int) -> NoReturn:
+    """End this process as it is, without taking the interpreter apart.
+
+    All that must be closed has been closed. Threads that wait for a broker which is away, in librdkafka and in
+    `TopicWatch`, cannot be ended; one that wakes up in an interpreter that is being taken apart may crash the process
+    after its work is done.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    faulthandler.enable()  # should a library crash, the log says where
+    _end(main())

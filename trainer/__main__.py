@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import os
 import signal
@@ -197,4 +198,5 @@ def _round(settings: Settings, store: Store) -> Outcome:
 
 
 if __name__ == "__main__":
+    faulthandler.enable()  # should a library crash, the log says where
     sys.exit(main())
