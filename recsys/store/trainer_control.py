@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -43,12 +44,10 @@ class HeldLock:
         if not held:
             raise LockLost("the lock expired during the work; nothing more is written")
 
-    def release(self) -> None:
-        """Give the lock back; one that cannot be given back expires."""
+    def stop(self) -> None:
+        """Renew it no more."""
         self._stop.set()
         self._thread.join()
-        with suppress(StoreError), self._connection.errors_translated():
-            self._lock.release()
 
 
 class TrainerControl:
@@ -68,16 +67,30 @@ class TrainerControl:
             When another trainer holds it.
         """
         lock = Lock(self._connection.client, self._keys.trainer_lock, timeout=ttl_s, blocking=False, thread_local=False)
-        with self._connection.errors_translated():
-            if not lock.acquire():
-                raise LockHeld(
-                    f"another trainer or import is at work (if it died, its lock expires within {ttl_s:g} s)"
-                )
-        held = HeldLock(self._connection, lock, ttl_s)
+        token = uuid.uuid4().hex
+        held: HeldLock | None = None
+
+        def release() -> None:
+            """Give the lock back, if it is ours; one that cannot be given back expires."""
+            if held is not None:
+                held.stop()
+            with suppress(StoreError), self._connection.errors_translated(), suppress(LockNotOwnedError):
+                lock.do_release(token)
+
         try:
+            with self._connection.errors_translated():
+                if not lock.acquire(token=token):
+                    raise LockHeld(
+                        f"another trainer or import is at work (if it died, its lock expires within {ttl_s:g} s)"
+                    )
+            held = HeldLock(self._connection, lock, ttl_s)
             yield held
         finally:
-            held.release()
+            try:
+                release()
+            except BaseException:  # a signal's, on the way: whoever comes next shall not wait for the lock to expire
+                release()
+                raise
 
     def say_alive(self, *, ttl_s: float) -> None:
         """Tell `recsys retrain` that a trainer is here to take requests."""

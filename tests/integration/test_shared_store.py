@@ -10,7 +10,7 @@ import pytest
 from recsys.errors import InvalidModel, LockHeld, LockLost, StoreUnsuitable
 from recsys.refresh import RankedList
 from recsys.settings import Settings
-from recsys.store import ModelStamp, Store, open_store
+from recsys.store import HeldLock, ModelStamp, Store, open_store
 from tests.services import wait_until
 
 NOW = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)
@@ -84,6 +84,23 @@ def test_second_trainer_is_turned_away_until_the_first_is_done(store: Store) -> 
         held.ensure_held()
         with pytest.raises(LockHeld), store.trainer.lock(ttl_s=60):
             pass
+    with store.trainer.lock(ttl_s=60):
+        pass
+
+
+@pytest.mark.parametrize("interrupted", ["stop", "__init__"])
+def test_a_signal_while_it_is_taken_or_given_back_leaves_no_lock_behind(
+    store: Store, monkeypatch: pytest.MonkeyPatch, interrupted: str
+) -> None:
+    usual = getattr(HeldLock, interrupted)
+
+    def interrupt(*arguments: object) -> None:
+        monkeypatch.setattr(HeldLock, interrupted, usual)  # once: the handler ignores further signals
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HeldLock, interrupted, interrupt)
+    with pytest.raises(KeyboardInterrupt), store.trainer.lock(ttl_s=60):
+        pass
     with store.trainer.lock(ttl_s=60):
         pass
 
