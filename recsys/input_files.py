@@ -89,7 +89,8 @@ class PurchaseFile:
         self._has_rows = True
         self._invalid_rows: list[tuple[int, str, Mapping[str, Any]]] = []
         if not path.is_file():
-            raise InputFileError(f"{path}: there is no such file")
+            problem = "this is a folder, not a file" if path.is_dir() else "there is no such file"
+            raise InputFileError(f"{path}: {problem}")
         if path.suffix.lower() not in (".parquet", ".csv"):
             raise InputFileError(f"{path}: a .parquet or .csv file is needed")
         try:
@@ -167,6 +168,8 @@ class PurchaseFile:
                 raise InputFileError(
                     f"{self.path}: there is no column {column!r} for {field_}; the columns are {columns}. {hint}"
                 )
+        if twice := sorted({column for column in present.values() if names.count(column) > 1}):
+            raise InputFileError(f"{self.path}: column {twice[0]!r} is there more than once; keep one of them")
         return present
 
     def _tables(self) -> Iterator[pa.Table]:

@@ -413,7 +413,7 @@ def test_a_parquet_file_without_rows_is_no_purchase(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_or_of_another_kind_is_an_input_file_error(tmp_path: Path) -> None:
     with pytest.raises(InputFileError, match="there is no such file"):
         PurchaseFile(tmp_path / "missing.csv", Columns())
-    with pytest.raises(InputFileError, match="there is no such file"):
+    with pytest.raises(InputFileError, match="this is a folder, not a file"):
         PurchaseFile(tmp_path, Columns())
     (tmp_path / "purchases.xlsx").write_bytes(b"")
     with pytest.raises(InputFileError, match=r"\.parquet or \.csv"):
@@ -512,3 +512,13 @@ def test_rows_of_a_long_file_keep_their_numbers_past_invalid_lines(tmp_path: Pat
     rows = [(row, event.user_id) for batch in batches for row, event in batch.events]
     assert rows == [(row, f"user-{row}") for row in range(1, 100_001) if row not in invalid]
     assert [batch.first_row for batch in batches[1:]] == [batch.last_row + 1 for batch in batches[:-1]]
+
+
+def test_a_column_that_is_there_twice_is_refused_unless_it_is_not_needed(tmp_path: Path) -> None:
+    path = tmp_path / "twice.csv"
+    path.write_text("user_id,item_id,timestamp,user_id\n1,a,2026-11-22T10:00:00Z,2\n")
+    with pytest.raises(InputFileError, match="column 'user_id' is there more than once"):
+        PurchaseFile(path, Columns())
+    path.write_text("user_id,item_id,timestamp,note,note\n1,a,2026-11-22T10:00:00Z,x,y\n")
+    (batch,) = PurchaseFile(path, Columns()).batches()
+    assert [event.user_id for _, event in batch.events] == ["1"]
