@@ -142,6 +142,7 @@ def publish_command(
     try:
         with publisher, progress.stage("publish", len(events)) as advance:
             publish_paced(publisher, events, Pace(rate, speedup), advance)
+            publisher.flush()  # done when all are delivered, not when all are queued
     except KeyboardInterrupt:
         errors.print(f"interrupted; {publisher.delivered:,} of {len(events):,} events, the oldest, are published")
         raise typer.Exit(130) from None
