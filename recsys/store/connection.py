@@ -158,8 +158,8 @@ class Connection:
         """Run ``<name>.lua`` once per (keys, arguments), all in one round trip; results in order.
 
         The keys of one call are in one slot of a cluster. A server that does not have the script, or has lost it
-        (restart, failover), is given it. It works while later calls are made, and while
-        that is done which is to be done ``meanwhile`` (not in a cluster, whose nodes answer in any order).
+        (restart, failover), is given it. It works while later calls are made, and while that is done which is to be
+        done ``meanwhile`` (not in a cluster, whose nodes answer in any order).
         """
         text, digest = self._script(name)
         commands: list[Call] = []
