@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo test faults bench bench-quick check format lock clean
+.PHONY: help demo test faults bench bench-quick quality check format lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ bench: .venv/installed .venv/bench-installed  ## Measure everything side by side
 
 bench-quick: .venv/installed  ## Compare only; fails when a ratio falls under its bar
 	$(BIN)/python -m benchmarks --quick $(ARGS)
+
+quality: .venv/installed  ## Is the product good at what it is for? DATA= names Online Retail; writes docs/quality.md
+	$(BIN)/python -m benchmarks.quality $(if $(DATA),--data $(DATA)) $(ARGS)
 
 .venv/bench-installed: .venv/installed benchmarks/requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement benchmarks/requirements.lock

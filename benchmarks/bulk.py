@@ -78,7 +78,7 @@ def matrix_cost(folder: Path) -> tuple[float, float]:
     """Return seconds and the largest resident GiB of a process that builds the matrix from an archive."""
     code = (
         "import sys, time, resource; from recsys.archive import Archive; from recsys.storage import Storage\n"
-        "started = time.perf_counter(); interactions, events = Archive(Storage(sys.argv[1])).interactions()\n"
+        "started = time.perf_counter(); interactions = Archive(Storage(sys.argv[1])).events().interactions()\n"
         "print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Measure what one user costs in Redis: a history of 30 items and a list of 50, through the product's own store.
+"""Measure what one user costs in Redis: a history of 30 items, a list of 50 and one of 5, through the product's store.
 
 Run: .venv/bin/python benchmarks/bytes_per_user.py
 """
@@ -11,18 +11,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from recsys.demo.services import redis_server
 from recsys.events import Event
-from recsys.refresh import RankedList
+from recsys.ranking import Ranking
+from recsys.refresh import RankedLists
 from recsys.settings import Settings
 from recsys.store import ModelStamp, PlacedEvent, Store, open_store
+from recsys.vocabulary import Vocabulary
 
-USERS, OWNED, LISTED = 5_000, 30, 50
+USERS, OWNED, LISTED, AGAIN = 5_000, 30, 50, 5
 _GROUPS = {
     "history": "history",
     "applied": "bookkeeping (revision, floors)",
     "seen": "bookkeeping (ids)",
     "recs": "list",
+    "again": "list of what to buy again",
 }
 
 
@@ -63,9 +68,11 @@ def _fill(store: Store) -> None:
         ]
         source = "8Jq4absFQfaeoSIaQnR8vw:3"
         state = store.users.apply({user: [PlacedEvent(source, n, event) for n, event in enumerate(purchases)]})[user]
-        scores = sorted((rng.random() for _ in range(LISTED)), reverse=True)
-        ranked = RankedList(tuple(items[OWNED:]), tuple(scores))
-        store.users.publish({user: state.revision}, [[ranked]], model, at=datetime.now(UTC))
+        scores = np.array(sorted((rng.random() for _ in range(LISTED)), reverse=True), np.float32)
+        again = Ranking(np.arange(AGAIN)[None], scores[None, :AGAIN], np.array([AGAIN]))
+        recs = Ranking(OWNED + np.arange(LISTED)[None], scores[None], np.array([LISTED]))
+        lists = RankedLists(Vocabulary(items), recs, again)
+        store.users.publish({user: state.revision}, [lists], model, at=datetime.now(UTC))
 
 
 if __name__ == "__main__":

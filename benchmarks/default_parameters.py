@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from recsys import als
 from recsys.demo import purchases
 from recsys.fold_in import UserSolver
-from recsys.interactions import Interactions, aggregate
+from recsys.interactions import EventLog, Interactions
 from recsys.model import gram
 from recsys.ranking import ItemIndex, top_n
 
@@ -56,7 +56,7 @@ def compare(name: str, frame: pd.DataFrame, cut: str) -> None:
     lists = [popular[~np.isin(popular, items)][:N] for items in owned]
     print(f"{name}: {len(users):,} users\n  {'popular':<24} {_quality(lists, wanted)}")
     for alpha, regularization in product(ALPHAS, REGULARIZATIONS):
-        confidences = interactions.confidences(alpha=alpha)
+        confidences = interactions.confidences(alpha=alpha, half_life_days=0, reference_s=0)
         factors = als.fit(confidences, factors=FACTORS, regularization=regularization, iterations=ITERATIONS, seed=0)
         user_factors = UserSolver(factors, gram(factors), regularization=regularization).fold_in(confidences[rows])
         ranked = [items for items, _ in top_n(user_factors, ItemIndex.build(factors), excluded=owned, n=N)]
@@ -67,7 +67,8 @@ def _interactions(train: pd.DataFrame) -> Interactions:
     user_codes, users = pd.factorize(train["user"])
     item_codes, items = pd.factorize(train["item"])
     units = (train["quantity"] * 1e6).round().to_numpy(dtype=np.int64)
-    return aggregate(list(users), user_codes, list(items), item_codes, units)
+    seconds = train["time"].astype("datetime64[s]").astype(np.int64).to_numpy()
+    return EventLog(list(users), user_codes, list(items), item_codes, units, seconds).interactions()
 
 
 def _quality(lists: list[NDArray[np.int64]], wanted: list[set[int]]) -> str:

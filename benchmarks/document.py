@@ -31,7 +31,7 @@ def replace(document: Path, begin: str, end: str, text: str) -> None:
 def _tables(found: Sequence[Measured]) -> str:
     runs = json.loads(FILE.read_text(encoding="utf-8"))
     lines: list[str] = []
-    for benchmark in dict.fromkeys(one.benchmark for one in found):
+    for benchmark in dict.fromkeys(one.benchmark for one in found if one.benchmark != "quality"):
         run = runs[benchmark]
         lines += [f"\n### {benchmark}\n", f"`make bench ARGS={benchmark}`, {run['at'][:10]}, {run['machine']}\n"]
         lines += ["| circumstances | what | measured | bar | |", "|---|---|---:|---|---|"]

@@ -36,7 +36,7 @@ from benchmarks.results import Measured
 from recsys import als
 from recsys.confidence import confidence
 from recsys.events import Event
-from recsys.history import History, owned_rows
+from recsys.history import History, read_histories
 from recsys.interactions import Interactions
 from recsys.item_lists import similar_items
 from recsys.model import FactorModel
@@ -169,12 +169,12 @@ def steps(crowd: Crowd, *, rounds: int) -> dict[str, Callable[[], object]]:
     lists = crowd.refreshed(states)
     histories: list[History] = [state.history for state in states.values()]
     model = crowd.model
-    starts, rows, quantities = owned_rows(histories, model.items)
-    confidences = csr_matrix(
-        (confidence(quantities, alpha=model.alpha), rows, starts), shape=(len(users), len(model.items))
+    owned = read_histories(histories, model.items)
+    confidences = owned.matrix(
+        confidence(owned.quantities, owned.ages_days(0), alpha=model.alpha, half_life_days=0), len(model.items)
     )
     user_factors = model.solver.fold_in(confidences)
-    excluded = np.split(rows, starts[1:-1])
+    excluded = np.split(owned.rows, owned.starts[1:-1])
 
     def apply() -> None:
         states.update(crowd.store.users.apply(next(batches)))

@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 
 from recsys import als
 from recsys.demo import purchases
-from recsys.interactions import Interactions, aggregate
+from recsys.interactions import EventLog, Interactions
 from recsys.model import FactorModel, gram
 from recsys.vocabulary import Vocabulary
 
@@ -30,7 +30,10 @@ def complete_journey() -> Interactions:
     user_codes, users = frame["household_id"].astype(str).factorize()
     item_codes, items = frame["product_id"].astype(str).factorize()
     units = (frame["quantity"].clip(0, 1e6) * 1_000_000).astype(np.int64)
-    return aggregate(list(users), user_codes, list(items), item_codes, units.to_numpy())
+    seconds = frame["transaction_timestamp"].astype("datetime64[s]").astype(np.int64)
+    return EventLog(
+        list(users), user_codes, list(items), item_codes, units.to_numpy(), seconds.to_numpy()
+    ).interactions()
 
 
 def fitted_model(interactions: Interactions) -> FactorModel:
@@ -39,7 +42,7 @@ def fitted_model(interactions: Interactions) -> FactorModel:
     if kept.exists():
         factors = np.load(kept)
     else:
-        confidences = interactions.confidences(alpha=_ALPHA)
+        confidences = interactions.confidences(alpha=_ALPHA, half_life_days=0, reference_s=0)
         factors = als.fit(confidences, factors=FACTORS, regularization=_REGULARIZATION, iterations=_ITERATIONS, seed=0)
         _CACHE.mkdir(parents=True, exist_ok=True)
         np.save(kept, factors)

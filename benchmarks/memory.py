@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import psutil
 
 from benchmarks.bytes_per_user import bytes_per_user
@@ -14,6 +15,7 @@ from benchmarks.measuring import LISTED, enlarged, model_of
 from benchmarks.results import Measured
 from benchmarks.stream import Stall, open_stall, publish_model
 from recsys.interactions import Interactions
+from recsys.owned import COLUMNS, Owned
 from recsys.refresh import refresh
 from recsys.vocabulary import Vocabulary
 
@@ -54,9 +56,8 @@ def with_items(stall: Stall, n_items: int) -> tuple[float, float]:
     known = stall.model.items.ids  # so that purchases are of items that the model knows
     ids = Vocabulary([*known, *(f"~{number:08d}" for number in range(n_items - len(known)))])
     model = model_of(enlarged(stall.model.item_factors, n_items), ids)
-    everyone = Interactions(Vocabulary(["nobody"]), ids, stall.owned[:1].copy())
-    everyone.quantities.resize(1, n_items)
-    publish_model(stall.shop, stall.store, model, everyone)
+    nothing = Owned(np.zeros(1, np.int32), np.empty(0, np.int32), np.empty((0, COLUMNS), np.int64))
+    publish_model(stall.shop, stall.store, model, Interactions(Vocabulary([]), ids, nothing))
     _, largest = drained(stall, 100_000)
     return model.item_factors.nbytes / _MIB, largest
 

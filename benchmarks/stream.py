@@ -34,9 +34,10 @@ from recsys.events import Event, decode
 from recsys.interactions import Interactions
 from recsys.item_lists import popular_items
 from recsys.model import FactorModel
-from recsys.model_store import ModelStore
+from recsys.model_store import Draft, ModelStore
 from recsys.ranking import top_n
 from recsys.refresh import refresh
+from recsys.settings import RankingSettings
 from recsys.storage import Storage
 from recsys.store import ModelStamp, PlacedEvent, Store, open_store
 from tests.conftest import PARTITIONS, opened_shop
@@ -127,13 +128,14 @@ def publish_model(shop: Shop, store: Store, model: FactorModel, interactions: In
     """Write the model and move the pointer, as the trainer does."""
     settings = shop.settings()
     version, uri, digest = ModelStore(Storage(settings.data_dir)).save(
-        model.items,
-        model.item_factors,
-        model.item_gram,
-        buyers=interactions.buyers(),
-        popular=popular_items(interactions.items, interactions.buyers(), n=LISTED),
-        parameters={**settings.model.model_dump(), "factors": model.item_factors.shape[1]},
-        counts={"items": len(model.items)},
+        Draft(
+            model,
+            interactions.buyers(),
+            interactions.buyers().astype(np.float64),
+            parameters={"iterations": settings.model.iterations, "seed": settings.model.seed},
+            counts={"items": len(model.items)},
+        ),
+        popular=popular_items(interactions.items, interactions.buyers().astype(np.float64), n=LISTED),
         archive={},
         at=datetime.now(UTC),
     )
@@ -216,7 +218,7 @@ def by_hand_rate(stall: Stall, *, events: int = 1_000, waiting: bool = True) -> 
             client.hincrbyfloat(f"by-hand:{user}", event["item_id"], event["quantity"])
             history = client.hgetall(f"by-hand:{user}")
             known = {rows[item]: float(quantity) for item, quantity in history.items() if item in rows}
-            data = confidence(np.array(list(known.values())), alpha=1.0)
+            data = confidence(np.array(list(known.values())), np.zeros(len(known)), alpha=1.0, half_life_days=0)
             owned_items = csr_matrix((data, list(known), [0, len(known)]), shape=(1, len(ids)))
             best, scores = model.recommend(0, owned_items, N=LISTED, recalculate_user=True)
             items = [
@@ -248,8 +250,8 @@ def stages(stall: Stall) -> dict[str, float]:
     turns = iter(placed)
     states = store.users.read([event.user_id for event in events])
     histories = [state.history for state in states.values()]
-    lists = refresh(histories, model, n=LISTED)
-    rows = [np.sort([model.items.rows[item] for item in history.item_ids]) for history in histories]
+    lists = refresh(histories, model, n=LISTED, again_n=RankingSettings().again_n)
+    rows = [np.sort([model.items.rows[item] for item in history.entries]) for history in histories]
     confidences = csr_matrix(
         (
             np.full(OWNED * BATCH, 2.0, np.float32),
@@ -280,7 +282,7 @@ def stages(stall: Stall) -> dict[str, float]:
         {
             "decode": lambda: grouped(records),
             "apply": apply,
-            "refresh": lambda: refresh(histories, model, n=LISTED),
+            "refresh": lambda: refresh(histories, model, n=LISTED, again_n=RankingSettings().again_n),
             "of it solve": lambda: model.solver.fold_in(confidences),
             "of it rank": lambda: top_n(user_factors, model.index, excluded=rows, n=LISTED),
             "publish": publish,

@@ -110,7 +110,7 @@ def spark_fit(kept: csr_matrix) -> tuple[Callable[[], object], Callable[[], NDAr
 
 def measure(*, quick: bool) -> list[Measured]:
     """Compare at equal factors and iterations."""
-    kept, held = split(complete_journey().confidences(alpha=1.0))
+    kept, held = split(complete_journey().confidences(alpha=1.0, half_life_days=0, reference_s=0))
     iterations = 3 if quick else _ITERATIONS
     factors: dict[str, NDArray[np.float32]] = {}
 

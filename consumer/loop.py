@@ -269,7 +269,7 @@ class Loop:
                 self._store.users,
                 stale,
                 live,
-                n=self._settings.ranking.n,
+                self._settings.ranking,
                 hidden=self._live.hidden,
                 at=now(),
                 ready=ready,
@@ -396,9 +396,8 @@ class _Early:
         """Compute the lists of the first users, on one core: Redis is on another."""
         if (live := self._live.current) is not None:
             with cores.only(1):
-                self.listing = compute_lists(
-                    _stale(states, live), live, n=self._settings.ranking.n, hidden=self._live.hidden
-                )
+                rules, hidden = self._settings.ranking, self._live.hidden
+                self.listing = compute_lists(_stale(states, live), live, rules, hidden=hidden)
 
 
 def _stale(states: Mapping[str, UserState], live: LoadedModel) -> dict[str, UserState]:

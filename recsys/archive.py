@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from recsys.errors import StorageError
 from recsys.events import UNITS_PER_QUANTITY, Event, EventType
-from recsys.interactions import Interactions, aggregate
+from recsys.interactions import EventLog
 from recsys.storage import Storage
 
 _FOLDER = "archive/purchases"
@@ -154,7 +154,7 @@ class Archive:
 
     def write(self, segment: Segment, rows: Sequence[tuple[int, Event]]) -> None:
         """Write one segment; it is there completely or not at all."""
-        self._storage.write_file(segment.path, _parquet(event_table(rows)))
+        self._storage.write_file(segment.path, _parquet(event_table(rows)), fail_point="in-segment")
 
     def read(self, segment: Segment, columns: list[str] | None = None) -> pa.Table:
         """Return a segment's rows."""
@@ -213,19 +213,22 @@ class Archive:
         table = self.read(segment)
         keep = choose(table)
         if not keep.all():
-            self._storage.write_file(segment.path, _parquet(table.filter(pa.array(keep))))
+            self._storage.write_file(segment.path, _parquet(table.filter(pa.array(keep))), fail_point="in-segment")
 
-    def interactions(self) -> tuple[Interactions, int]:
-        """Return everyone's net quantities, each event_id of a user counted once, and the number of events."""
-        columns = ["user_id", "item_id", "type", "quantity", "event_id"]
+    def events(self) -> EventLog:
+        """Return all events about items, each event_id of a user once."""
+        columns = ["user_id", "item_id", "type", "quantity", "timestamp", "event_id"]
         parts = [_coded(table) for table in self.tables(columns)]
         user_ids, user_codes = _unified([part.users for part in parts])
         item_ids, item_codes = _unified([part.items for part in parts])
-        units = np.concatenate([np.empty(0, np.int64), *(part.units for part in parts)])
+        units, seconds = (
+            np.concatenate([np.empty(0, np.int64), *column])
+            for column in ((part.units for part in parts), (part.seconds for part in parts))
+        )
         counts = _first_of_each_id(user_codes, parts)
         del parts
-        result = aggregate(user_ids, user_codes[counts], item_ids, item_codes[counts], units[counts])
-        return result, int(counts.sum())
+        log = EventLog(user_ids, user_codes, item_ids, item_codes, units, seconds)
+        return log if counts.all() else log.where(counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +239,7 @@ class _Coded:
     ----------
     users, items : pa.DictionaryArray, (n,)
     units : int64, (n,); signed millionths
+    seconds : int64, (n,); epoch seconds
     with_id : int64, (m,); which rows have an event id
     id_hashes : int64, (m,); its hash
     """
@@ -243,6 +247,7 @@ class _Coded:
     users: pa.DictionaryArray
     items: pa.DictionaryArray
     units: NDArray[np.int64]
+    seconds: NDArray[np.int64]
     with_id: NDArray[np.int64]
     id_hashes: NDArray[np.int64]
 
@@ -252,11 +257,12 @@ def _coded(table: pa.Table) -> _Coded:
     units = np.maximum(1, np.rint(table["quantity"].to_numpy() * UNITS_PER_QUANTITY)).astype(np.int64)
     is_return = pc.equal(table["type"], EventType.RETURN.value).to_numpy(zero_copy_only=False)
     units[is_return] *= -1
+    seconds = table["timestamp"].cast("int64").to_numpy() // 1000
     with_id = np.flatnonzero(pc.is_valid(table["event_id"]).to_numpy(zero_copy_only=False))
     event_ids = table["event_id"].drop_null().to_pylist()
     hashes = np.fromiter(map(hash, event_ids), np.int64, len(event_ids))
     users, items = (pc.dictionary_encode(table[name]).combine_chunks() for name in ("user_id", "item_id"))
-    return _Coded(users, items, units, with_id, hashes)
+    return _Coded(users, items, units, seconds, with_id, hashes)
 
 
 def _unified(parts: Sequence[pa.DictionaryArray]) -> tuple[list[str], NDArray[np.int32]]:

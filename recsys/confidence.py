@@ -6,22 +6,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def confidence(quantities: NDArray[np.floating], *, alpha: float) -> NDArray[np.float32]:
-    """Return the confidence c_ui = 1 + α·s_ui of owned items, with strength s_ui = log2(1 + net quantity).
+def confidence(
+    quantities: NDArray[np.floating], ages_days: NDArray[np.floating], *, alpha: float, half_life_days: float
+) -> NDArray[np.float32]:
+    """Return the confidence c_ui = 1 + α·s_ui of owned items, with strength s_ui = log2(1 + net quantity)·2^(−age/h).
 
     Hu, Koren & Volinsky (2008), section 4, with the logarithm so that wholesale quantities do not explode: one
-    unit has strength 1, three have 2.
+    unit has strength 1, three have 2. The strength halves with every half-life since the newest event.
 
     Parameters
     ----------
     quantities : float, (n,)
         Net quantities, all above zero.
+    ages_days : float, (n,)
+        Time since each item's newest event, ≥ 0.
     alpha : float
         Weight of the strength, ≥ 0.
+    half_life_days : float
+        h, ≥ 0; 0 = strengths do not age.
 
     Returns
     -------
     float32, (n,); empty for an empty input.
     """
     strengths = np.log2(1.0 + np.asarray(quantities, dtype=np.float64))
+    if half_life_days:
+        strengths *= np.exp2(-np.asarray(ages_days, dtype=np.float64) / half_life_days)
     return (1.0 + alpha * strengths).astype(np.float32)

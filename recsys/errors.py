@@ -18,6 +18,7 @@ RecsysError
 ├── WouldLose              a rebuild would remove what it cannot bring back
 ├── NoModel                nothing has been published yet
 ├── NotEnoughData          there is nothing to train on
+├── NothingNew             too few events since the live model for a scheduled round
 ├── SweepFailed            a process that wrote lists was killed
 ├── LockHeld               another trainer is at work
 ├── LockLost               this trainer's lock expired: another may be at work
@@ -113,6 +114,10 @@ class NoModel(RecsysError):
 
 class NotEnoughData(RecsysError):
     """There is nothing to train on."""
+
+
+class NothingNew(RecsysError):
+    """Too few events have come since the live model was fitted for a scheduled round."""
 
 
 class SweepFailed(RecsysError):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,51 @@ from numpy.typing import NDArray
 from recsys.cores import spread
 from recsys.events import UNITS_PER_QUANTITY, Event, EventType
 from recsys.history_kernels import read_owned
+from recsys.owned import COLUMNS, Owned
 from recsys.vocabulary import Texts, Vocabulary
+
+
+class Entry(NamedTuple):
+    """One item of a history.
+
+    Its value in Redis is ``<net quantity>|<newest event>``, and where it is not one purchase at one time
+    ``|<number of purchases>|<seconds from the first event to the newest>`` as well.
+    """
+
+    units: int
+    """Net quantity (purchases minus returns) in millionths."""
+    newest_s: int
+    """Time of the newest event, in epoch seconds."""
+    first_s: int
+    """Time of the first event."""
+    purchases: int
+    """Number of purchases; returns do not count."""
+
+    @classmethod
+    def of_event(cls, units: int, timestamp_s: int) -> Entry:
+        """Return what one event alone leads to."""
+        return cls(units, timestamp_s, timestamp_s, int(units > 0))
+
+    def __add__(self, other: Entry) -> Entry:  # type: ignore[override]
+        """Return what the events behind both lead to."""
+        return Entry(
+            self.units + other.units,
+            max(self.newest_s, other.newest_s),
+            min(self.first_s, other.first_s),
+            self.purchases + other.purchases,
+        )
+
+    def __str__(self) -> str:
+        span_s = self.newest_s - self.first_s
+        value = f"{_quantity(self.units)}|{self.newest_s}"
+        return value if (self.purchases, span_s) == (1, 0) else f"{value}|{self.purchases}|{span_s}"
+
+    @classmethod
+    def parse(cls, value: str) -> Entry:
+        """Read a value as Redis has it."""
+        quantity, newest_s, purchases, span_s = [*value.split("|"), "1", "0"][:4]
+        units = int(Decimal(quantity) * UNITS_PER_QUANTITY)
+        return cls(units, int(newest_s), int(newest_s) - int(span_s), int(purchases))
 
 
 @dataclass(frozen=True)
@@ -23,66 +69,39 @@ class History:
     Attributes
     ----------
     text : bytes
-        As Redis has it, in UTF-8: a line with an item id, then a line with its value ``<net quantity>|<last event>``,
-        and so on; empty = nothing. Ids hold no line breaks. Compiled code reads it as it is (`owned_rows`).
+        As Redis has it, in UTF-8: a line with an item id, then a line with its value (see `Entry`), and so on;
+        empty = nothing. Ids hold no line breaks. Compiled code reads it as it is (`read_histories`).
     """
 
     text: bytes = b""
 
     @classmethod
-    def of(cls, entries: Mapping[str, tuple[int, int]]) -> History:
-        """Build from item_id → (net units in millionths, last event in epoch seconds)."""
-        lines = (f"{item}\n{_quantity(units)}|{last}" for item, (units, last) in entries.items())
-        return cls("\n".join(lines).encode())
+    def of(cls, entries: Mapping[str, Entry]) -> History:
+        """Build from item_id → entry."""
+        return cls("\n".join(f"{item}\n{entry}" for item, entry in entries.items()).encode())
 
     @cached_property
-    def item_ids(self) -> list[str]:
-        """The items, in no order."""
-        return self._lines[::2]
-
-    @cached_property
-    def quantities(self) -> NDArray[np.float64]:
-        """Net quantities (purchases minus returns), may be zero or negative: float64, (n,)."""
-        return np.array([value.split("|")[0] for value in self._lines[1::2]], np.float64)
-
-    @cached_property
-    def last_event_s(self) -> NDArray[np.int64]:
-        """Time of each item's newest event, in epoch seconds: int64, (n,)."""
-        return np.array([value.split("|")[1] for value in self._lines[1::2]], np.int64)
-
-    @cached_property
-    def _lines(self) -> list[str]:
-        return self.text.decode().split("\n") if self.text else []
+    def entries(self) -> dict[str, Entry]:
+        """Item_id → entry, in no order; net quantities may be zero or negative."""
+        lines = self.text.decode().split("\n") if self.text else []
+        return dict(zip(lines[::2], map(Entry.parse, lines[1::2]), strict=True))
 
 
-def owned_rows(
-    histories: Sequence[History], items: Vocabulary
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
-    """Return what users own of the items of a model.
-
-    Returns
-    -------
-    starts : int32, (n_users + 1,)
-        Where each user's items begin in the other two.
-    rows : int32
-        Rows of owned items, ascending for each user: sums are taken in a fixed order, so a list does not depend on
-        Redis's.
-    quantities : float64
-        Their net quantities.
-    """
+def read_histories(histories: Sequence[History], items: Vocabulary) -> Owned:
+    """Return what users own of the items of a model, in the order of the histories."""
     known = items.encoded
 
-    def part(start: int, stop: int) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]:
+    def part(start: int, stop: int) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
         texts = Texts.of([history.text for history in histories[start:stop]])
         most = np.count_nonzero(texts.data == ord("\n")) // 2 + stop - start
         sizes = np.empty(stop - start, np.int32)
-        rows, quantities = np.empty(most, np.int32), np.empty(most, np.float64)
-        read_owned(texts.data, texts.bounds, known.data, known.bounds, items.table, sizes, rows, quantities)
+        rows, entries = np.empty(most, np.int32), np.empty((most, COLUMNS), np.int64)
+        read_owned(texts.data, texts.bounds, known.data, known.bounds, items.table, sizes, rows, entries)
         count = sizes.sum()
-        return sizes, rows[:count], quantities[:count]
+        return sizes, rows[:count], entries[:count]
 
-    sizes, rows, quantities = map(np.concatenate, zip(*spread(len(histories), part), strict=True))
-    return np.concatenate(([0], np.cumsum(sizes))).astype(np.int32), rows, quantities
+    sizes, rows, entries = map(np.concatenate, zip(*spread(len(histories), part), strict=True))
+    return Owned(np.concatenate(([0], np.cumsum(sizes))).astype(np.int32), rows, entries)
 
 
 def _quantity(units: int) -> str:
@@ -101,7 +120,7 @@ class HistoryReplay:
     """
 
     max_items: int
-    entries: dict[str, tuple[int, int]] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
     _by_age: list[tuple[int, bytes, str]] = field(default_factory=list)
     """A heap of (newest event, id in bytes, id), oldest on top, kept from the first time that an item has to leave;
@@ -127,23 +146,24 @@ class HistoryReplay:
             return
         if item_id is None:
             raise ValueError("an item_id is needed")
-        old_units, old_last = self.entries.get(item_id, (0, timestamp_s))
-        self.entries[item_id] = (old_units + units, max(old_last, timestamp_s))
+        entry, earlier = Entry.of_event(units, timestamp_s), self.entries.get(item_id)
+        self.entries[item_id] = entry if earlier is None else earlier + entry
         if self._by_age:
             heapq.heappush(self._by_age, self._aged(item_id))
         if len(self.entries) > self.max_items:
             self._drop_oldest()
 
     def _aged(self, item_id: str) -> tuple[int, bytes, str]:
-        return (self.entries[item_id][1], item_id.encode(), item_id)
+        return (self.entries[item_id].newest_s, item_id.encode(), item_id)
 
     def _drop_oldest(self) -> None:
         if not self._by_age:
             self._by_age = [self._aged(item_id) for item_id in self.entries]
             heapq.heapify(self._by_age)
         while True:
-            last, _, item_id = heapq.heappop(self._by_age)
-            if self.entries.get(item_id, (0, None))[1] == last:
+            newest_s, _, item_id = heapq.heappop(self._by_age)
+            entry = self.entries.get(item_id)
+            if entry is not None and entry.newest_s == newest_s:
                 del self.entries[item_id]
                 return
 

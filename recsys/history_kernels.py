@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.compiled import compiled
+from recsys.owned import COLUMNS, FIRST, NEWEST, PURCHASES, UNITS
 from recsys.vocabulary_kernels import Bounds, Bytes, Table, find
 
 _LINE, _BAR, _MINUS, _POINT, _ZERO, _NINE = 10, 124, 45, 46, 48, 57
@@ -27,7 +28,7 @@ def _units(text: Bytes, start: int, stop: int) -> int:
     negative = start < stop and text[start] == _MINUS
     at = start + 1 if negative else start
     units, scale = 0, 0
-    while at < stop and text[at] != _BAR:
+    while at < stop:
         if text[at] == _POINT:
             scale = _MILLIONTHS
         elif _ZERO <= text[at] <= _NINE:
@@ -42,20 +43,57 @@ def _units(text: Bytes, start: int, stop: int) -> int:
 
 
 @compiled()
-def _sort(rows: NDArray[np.int32], quantities: NDArray[np.float64], start: int, stop: int) -> None:
+def _bar(text: Bytes, start: int, stop: int) -> int:
+    """Return where a field of a value ends."""
+    at = start
+    while at < stop and text[at] != _BAR:
+        at += 1
+    return at
+
+
+@compiled()
+def _whole(text: Bytes, start: int, stop: int, default: int) -> int:
+    """Return a field that is a whole number, or the default if it is not there."""
+    if start >= stop:
+        return default
+    negative = text[start] == _MINUS
+    number = 0
+    for at in range(start + 1 if negative else start, stop):
+        number = 10 * number + text[at] - _ZERO
+    return -number if negative else number
+
+
+@compiled()
+def _read_value(text: Bytes, start: int, stop: int, entry: NDArray[np.int64]) -> None:
+    """Read what `recsys.history.Entry` writes."""
+    quantity_end = _bar(text, start, stop)
+    newest_end = _bar(text, quantity_end + 1, stop)
+    purchases_end = _bar(text, newest_end + 1, stop)
+    entry[UNITS] = _units(text, start, quantity_end)
+    entry[NEWEST] = _whole(text, quantity_end + 1, newest_end, 0)
+    entry[PURCHASES] = _whole(text, newest_end + 1, purchases_end, 1)
+    entry[FIRST] = entry[NEWEST] - _whole(text, purchases_end + 1, stop, 0)
+
+
+@compiled()
+def _sort(rows: NDArray[np.int32], entries: NDArray[np.int64], start: int, stop: int) -> None:
     """Sort a user's items by row."""
     if stop - start > _MANY:
         order = np.argsort(rows[start:stop])
         rows[start:stop] = rows[start:stop][order]
-        quantities[start:stop] = quantities[start:stop][order]
+        entries[start:stop] = entries[start:stop][order]
         return
+    entry = np.empty(COLUMNS, np.int64)
     for place in range(start + 1, stop):
-        row, quantity = rows[place], quantities[place]
+        row = rows[place]
+        entry[:] = entries[place]
         hole = place
         while hole > start and rows[hole - 1] > row:
-            rows[hole], quantities[hole] = rows[hole - 1], quantities[hole - 1]
+            rows[hole] = rows[hole - 1]
+            entries[hole] = entries[hole - 1]
             hole -= 1
-        rows[hole], quantities[hole] = row, quantity
+        rows[hole] = row
+        entries[hole] = entry
 
 
 @compiled()
@@ -67,7 +105,7 @@ def read_owned(
     table: Table,
     sizes: NDArray[np.int32],
     rows: NDArray[np.int32],
-    quantities: NDArray[np.float64],
+    entries: NDArray[np.int64],
 ) -> None:
     """Find what each user owns of what a model knows.
 
@@ -79,8 +117,8 @@ def read_owned(
         Of the model's items, see `recsys.vocabulary.Vocabulary`.
     sizes : int32, (n_users,)
         How many items of each user are in the following, one user behind the other; written.
-    rows, quantities : int32, float64; as many as there are entries, or more
-        Rows of owned items, ascending for each user, and their net quantities; written.
+    rows, entries : int32, (n,); int64, (n, 4); as many as the texts have entries, or more
+        See `recsys.owned.Owned`; written.
     """
     count = 0
     for user in range(len(bounds) - 1):
@@ -89,12 +127,12 @@ def read_owned(
         while at < stop:
             id_end = _line_end(text, at, stop)
             value_end = _line_end(text, id_end + 1, stop)
-            units = _units(text, id_end + 1, value_end)
-            if units > 0:
+            _read_value(text, id_end + 1, value_end, entries[count])
+            if entries[count, UNITS] > 0:
                 row = find(text, at, id_end, ids, id_bounds, table)
                 if row >= 0:
-                    rows[count], quantities[count] = row, units / _MILLIONTHS
+                    rows[count] = row
                     count += 1
             at = value_end + 1
-        _sort(rows, quantities, first, count)
+        _sort(rows, entries, first, count)
         sizes[user] = count - first

@@ -2,31 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.interactions import EventLog
 from recsys.model import FactorModel
 from recsys.ranking import ItemIndex, top_n
 from recsys.refresh import RankedList, RankedLists
 from recsys.vocabulary import Vocabulary
 
+_DAY_S = 24 * 3600
+
+
+def popularity(events: EventLog, items: Vocabulary, *, reference_s: int, half_life_days: float) -> NDArray[np.float64]:
+    """Return how popular items are: the number of their purchases, an older one counting less: float64, (n_items,).
+
+    Parameters
+    ----------
+    events : EventLog
+    items : Vocabulary
+    reference_s : int
+        The moment that ages are measured against, in epoch seconds; what is newer has age 0.
+    half_life_days : float
+        Above 0; after so many days a purchase counts half.
+    """
+    rows = items.find(events.item_ids)[events.item_codes]
+    bought = (rows >= 0) & (events.units > 0)
+    ages_days = np.maximum(0, reference_s - events.seconds[bought]) / _DAY_S
+    return np.bincount(rows[bought], np.exp2(-ages_days / half_life_days), len(items)).astype(np.float64)
+
 
 def popular_items(
-    items: Vocabulary, buyers: NDArray[np.int64], *, n: int, hidden: Collection[str] = frozenset()
+    items: Vocabulary, popular: NDArray[np.float64], *, n: int, hidden: Collection[str] = frozenset()
 ) -> RankedList:
-    """Return the items owned by most users; the score is their number.
+    """Return the most popular items; the score is their popularity.
 
     Parameters
     ----------
     items : Vocabulary
-    buyers : int64, (n_items,)
-        Users who own each item.
+    popular : float64, (n_items,)
+        See `popularity`.
     """
-    order = np.lexsort((np.arange(len(buyers)), -buyers)).tolist()
+    order = np.lexsort((np.arange(len(popular)), -popular)).tolist()
     best = [row for row in order if items.ids[row] not in hidden][:n]
-    return RankedList(tuple(items.ids[row] for row in best), tuple(float(buyers[row]) for row in best))
+    return RankedList(tuple(items.ids[row] for row in best), tuple(float(popular[row]) for row in best))
+
+
+def popular_by_category(
+    items: Vocabulary,
+    popular: NDArray[np.float64],
+    categories: Mapping[str, str],
+    *,
+    n: int,
+    hidden: Collection[str] = frozenset(),
+) -> dict[str, RankedList]:
+    """Return the most popular items of each category, given item id → category; items without one are in none."""
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row in np.lexsort((np.arange(len(popular)), -popular)).tolist():
+        item = items.ids[row]
+        category = categories.get(item)
+        if category and item not in hidden and len(rows_of[category]) < n:
+            rows_of[category].append(row)
+    return {
+        category: RankedList(tuple(items.ids[row] for row in rows), tuple(float(popular[row]) for row in rows))
+        for category, rows in rows_of.items()
+        if rows
+    }
 
 
 def similar_items(

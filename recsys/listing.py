@@ -8,6 +8,7 @@ from datetime import datetime
 
 from recsys.live_model import LoadedModel
 from recsys.refresh import RankedLists, refresh
+from recsys.settings import RankingSettings
 from recsys.store import PublishOutcome, UserState
 from recsys.store.users import UserStore
 
@@ -30,9 +31,12 @@ class Listing:
     lists: RankedLists
 
 
-def compute_lists(states: Mapping[str, UserState], live: LoadedModel, *, n: int, hidden: Collection[str]) -> Listing:
+def compute_lists(
+    states: Mapping[str, UserState], live: LoadedModel, rules: RankingSettings, *, hidden: Collection[str]
+) -> Listing:
     """Compute the lists of users from their states."""
-    lists = refresh([state.history for state in states.values()], live.model, n=n, hidden=hidden)
+    histories = [state.history for state in states.values()]
+    lists = refresh(histories, live.model, n=rules.n, hidden=hidden, with_owned=rules.with_owned, again_n=rules.again_n)
     return Listing(live, hidden, {user: state.revision for user, state in states.items()}, lists)
 
 
@@ -40,8 +44,8 @@ def list_users(
     users: UserStore,
     states: Mapping[str, UserState],
     live: LoadedModel,
+    rules: RankingSettings,
     *,
-    n: int,
     hidden: Collection[str],
     at: datetime,
     ready: Listing | None = None,
@@ -61,6 +65,6 @@ def list_users(
 
     def lists() -> Iterator[RankedLists]:
         yield from first
-        yield compute_lists(others, live, n=n, hidden=hidden).lists
+        yield compute_lists(others, live, rules, hidden=hidden).lists
 
     return dict(zip(revisions, users.publish(revisions, lists(), live.stamp, at=at), strict=True))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from recsys.errors import InvalidModel, StoreError
-from recsys.history import History
+from recsys.history import Entry, History
 from recsys.model import FactorModel
 from recsys.model_store import load_model
 from recsys.refresh import refresh
@@ -38,7 +38,7 @@ class LoadedModel:
 
 def prepare(model: FactorModel) -> None:
     """Build all that is otherwise built, and compiled, for the first list."""
-    tuple(items_json(refresh([History.of({model.items.ids[0]: (1, 0)})], model, n=1)))
+    tuple(items_json(refresh([History.of({model.items.ids[0]: Entry.of_event(1, 0)})], model, n=1, again_n=1)))
     model.forget_pages()
     _give_back_free_memory()
 

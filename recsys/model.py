@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.boosts import HABIT, Boosts
 from recsys.errors import InvalidModel
 from recsys.fold_in import UserSolver
 from recsys.ranking import ItemIndex
@@ -36,8 +37,15 @@ class FactorModel:
     item_gram : float32, (factors, factors); YᵀY
     alpha : float; see `recsys.confidence.confidence`
     regularization : float; λ, above zero
+    half_life_days : float; of the strength of what is owned, 0 = it does not age; see `recsys.confidence.confidence`
+    reference_s : int
+        The moment that ages are measured against, in epoch seconds: the newest event that the model has seen. It is
+        part of the model and not the time of day, so that a list follows from history and model alone; what is newer
+        has age 0.
+    boosts : Boosts or None
+        None = scores are x_u·y_i alone.
     stored_index : ItemIndex or None
-        The index that was written with the model; None builds one.
+        The index that was written with the model; None = it is built.
 
     Raises
     ------
@@ -51,6 +59,9 @@ class FactorModel:
     item_gram: NDArray[np.float32]
     alpha: float
     regularization: float
+    half_life_days: float = 0.0
+    reference_s: int = 0
+    boosts: Boosts | None = None
     stored_index: ItemIndex | None = None
 
     def __post_init__(self) -> None:
@@ -74,25 +85,52 @@ class FactorModel:
             np.isfinite(self.regularization) and self.regularization > 0,
             f"regularization is {self.regularization}, must be > 0",
         )
+        check(
+            np.isfinite(self.half_life_days) and self.half_life_days >= 0,
+            f"half_life_days is {self.half_life_days}, must be ≥ 0",
+        )
         ids = self.items.ids
         check(all(a < b for a, b in pairwise(ids)), "item ids are not strictly increasing")
+        if (boosts := self.boosts) is not None:
+            for name, bias in (("item_bias", boosts.item_bias), ("repeat_bias", boosts.repeat_bias)):
+                check(bias.shape == (len(factors),), f"{name} has shape {bias.shape}, not ({len(factors)},)")
+                check(bias.dtype == np.float32, f"{name} has dtype {bias.dtype}, not float32")
+                check(bool(np.isfinite(bias).all()), f"{name} holds NaN or infinity")
+            check(np.isfinite(boosts.affinity), f"affinity is {boosts.affinity}")
+            habit = boosts.habit
+            check(habit.shape == (len(HABIT),), f"there are {habit.size} weights of habits, not {len(HABIT)}")
+            check(bool(np.isfinite(habit).all()), "a weight of habits is NaN or infinite")
         if (index := self.stored_index) is not None:
             check(index.rows.dtype == np.int32, f"index_rows has dtype {index.rows.dtype}, not int32")
             whole = np.array_equal(np.sort(index.rows), np.arange(len(factors)))
             check(whole, "index_rows are not the rows of its items")
-            same = index.factors.dtype == np.float32 and index.factors.shape == factors.shape
-            parts = (slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(factors), _ROWS_AT_ONCE))
-            same = same and all(np.array_equal(index.factors[part], factors[index.rows[part]]) for part in parts)
-            check(same, "index_factors are not those of its items")
+            check(self._is_index(index), "index_factors are not those of its items")
+
+    def _is_index(self, index: ItemIndex) -> bool:
+        wide = self.item_factors.shape[1]
+        shape = (len(self.item_factors), wide + (self.boosts is not None))
+        if (
+            index.factors.dtype != np.float32
+            or index.factors.shape != shape
+            or index.has_bias != (self.boosts is not None)
+        ):
+            return False
+        if self.boosts is not None and not np.array_equal(index.factors[:, wide], self.boosts.item_bias[index.rows]):
+            return False
+        parts = (slice(start, start + _ROWS_AT_ONCE) for start in range(0, shape[0], _ROWS_AT_ONCE))
+        return all(np.array_equal(index.factors[part, :wide], self.item_factors[index.rows[part]]) for part in parts)
 
     @cached_property
     def index(self) -> ItemIndex:
         """The items in the order in which `top_n` looks at them."""
-        return self.stored_index or ItemIndex.build(self.item_factors)
+        return self.stored_index or ItemIndex.build(
+            self.item_factors, None if self.boosts is None else self.boosts.item_bias
+        )
 
     def forget_pages(self) -> None:
         """Give back the memory behind mapped files: serving needs few of the pages that checking has read."""
-        for array in (self.item_factors, self.index.factors):
+        stored = () if self.stored_index is None else (self.stored_index.factors,)
+        for array in (self.item_factors, *stored):
             _forget_pages(array)
 
     @cached_property

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,24 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from recsys.boosts import DEMAND, HABIT, NO_WEIGHTS, Boosts, RankerWeights
 from recsys.errors import InvalidModel
 from recsys.model import FactorModel
 from recsys.ranking import ItemIndex
+from recsys.records import Decision, GateRecord
 from recsys.refresh import RankedList
 from recsys.storage import Storage
 from recsys.vocabulary import Vocabulary
 
 _FOLDER = "models"
 _MANIFEST = "manifest.json"
+_TWIN = "before-holdout"
+_DEPTH = 3  # of models/<version>/manifest.json
 _FORMAT_VERSION = 1
 _STAMP = "%Y%m%dT%H%M%SZ"
 _VERSION = re.compile(r"(?P<stamp>[0-9]{8}T[0-9]{6}Z)-[0-9a-f]{6}")
 _INDEX_FILES = {"index_rows.npy", "index_factors.npy"}
+_BIAS_FILES = {"item_bias.npy": None, "repeat_bias.npy": None}.keys()
 _REQUIRED_FILES = {"item_factors.npy", "item_gram.npy", "items.parquet"}
 
 
@@ -43,6 +49,27 @@ class FileRecord(BaseModel):
     dtype: str | None = None
 
 
+class Weights(BaseModel):
+    """What scores have beside x_u·y_i, see `recsys.boosts.Boosts`, by the names of what is weighed."""
+
+    demand: dict[str, float] = {}
+    """What item_bias.npy was made with."""
+    affinity: float = 0.0
+    repeat_demand: dict[str, float] = {}
+    """What repeat_bias.npy was made with."""
+    habit: dict[str, float] = {}
+
+    @classmethod
+    def of(cls, learned: RankerWeights, boosts: Boosts) -> Weights:
+        """Build from what was learned and what became of it."""
+        return cls(
+            demand=dict(zip(DEMAND, learned.demand, strict=True)),
+            affinity=boosts.affinity,
+            repeat_demand=dict(zip(DEMAND, learned.repeat_demand, strict=True)),
+            habit=dict(zip(HABIT, boosts.habit.tolist(), strict=True)),
+        )
+
+
 class Manifest(BaseModel):
     """What a model is and where it comes from."""
 
@@ -53,15 +80,55 @@ class Manifest(BaseModel):
     created_at: str
     alpha: float
     regularization: float
+    half_life_days: float = 0.0
+    reference_s: int = 0
+    """The moment that ages are measured against, in epoch seconds."""
     factors: int
     iterations: int
     seed: int
+    repeat_weight: float = 0.0
+    """Part of the weights."""
+    weights: Weights | None = None
+    """Of what a score has beside x_u·y_i and b_i; None = nothing."""
     counts: dict[str, int]
     """users, items, events, pairs."""
     archive: dict[str, dict[int, int]]
     """Next offset by source and partition: what the model has seen."""
     metrics: dict[str, float] = {}
+    """Of the gate: NDCG, recall and hit rate, as ``ndcg@20_new``."""
+    gate: GateRecord | None = None
+    """How it was judged; None where that is not known."""
+    twin_sha256: str = ""
+    """Of the manifest of the same model, fitted on what precedes the hold-out; empty = there is none."""
     files: dict[str, FileRecord]
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A model to be written, and what is known of it.
+
+    Attributes
+    ----------
+    model : FactorModel
+        Its version is not that of the artifact.
+    buyers : int64, (n_items,)
+        Users who own each item.
+    popularity : float64, (n_items,)
+        See `recsys.item_lists.popularity`.
+    parameters : dict
+        What it was fitted with and the model itself does not say: iterations, seed, repeat_weight.
+    counts : dict
+        users, items, events, pairs.
+    weights : RankerWeights
+        That its boosts were made with.
+    """
+
+    model: FactorModel
+    buyers: NDArray[np.int64]
+    popularity: NDArray[np.float64]
+    parameters: dict[str, Any]
+    counts: dict[str, int]
+    weights: RankerWeights = NO_WEIGHTS
 
 
 class ModelStore:
@@ -72,58 +139,46 @@ class ModelStore:
 
     def save(
         self,
-        item_ids: Vocabulary,
-        item_factors: NDArray[np.float32],
-        item_gram: NDArray[np.float32],
+        draft: Draft,
         *,
-        buyers: NDArray[np.int64],
         popular: RankedList,
-        parameters: dict[str, Any],
-        counts: dict[str, int],
         archive: dict[str, dict[int, int]],
         at: datetime,
+        gate: GateRecord | None = None,
+        twin: Draft | None = None,
     ) -> tuple[str, str, str]:
         """Write a new version and return (version, uri, sha256 of the manifest).
 
         Parameters
         ----------
-        parameters : dict
-            alpha, regularization, factors, iterations, seed.
+        archive : dict
+            Next offset by source and partition: what the model has seen.
+        gate : GateRecord or None
+            How it was judged.
+        twin : Draft or None
+            What was judged in its place: the same model, fitted on what precedes the hold-out.
         """
         popular_json = [{"item_id": i, "score": s} for i, s in zip(popular.item_ids, popular.scores, strict=True)]
-        index = ItemIndex.build(item_factors)
-        arrays = {
-            "item_factors.npy": item_factors,
-            "item_gram.npy": item_gram,
-            "index_rows.npy": index.rows,
-            "index_factors.npy": index.factors,
-        }
-        files = {
-            **{name: _npy(array) for name, array in arrays.items()},
-            "items.parquet": _parquet({"item_id": list(item_ids.ids), "buyers": buyers}),
-            "popular.json": orjson.dumps({"items": popular_json}),
-        }
-        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        version = f"{self._new_stamp(at)}-{hashlib.sha256(''.join(digests.values()).encode()).hexdigest()[:6]}"
-        manifest = Manifest(
-            format_version=_FORMAT_VERSION,
-            version=version,
-            created_at=at.astimezone(UTC).isoformat(timespec="seconds"),
-            counts=counts,
-            archive=archive,
-            files={
-                name: FileRecord(
-                    sha256=digests[name],
-                    size_bytes=len(content),
-                    shape=list(arrays[name].shape) if name in arrays else None,
-                    dtype=str(arrays[name].dtype) if name in arrays else None,
-                )
-                for name, content in files.items()
-            },
-            **parameters,
+        files = {**_files(draft, with_index=True), "popular.json": orjson.dumps({"items": popular_json})}
+        digest = hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in files.values())).hexdigest()
+        version = f"{self._new_stamp(at)}-{digest[:6]}"
+        created_at = at.astimezone(UTC).isoformat(timespec="seconds")
+        twin_files: dict[str, bytes] = {}
+        if twin is not None:
+            twin_files = _files(twin, with_index=False)
+            manifest = _manifest(twin, twin_files, version=f"{version}/{_TWIN}", created_at=created_at)
+            twin_files[_MANIFEST] = manifest.model_dump_json(indent=2).encode()
+        manifest = _manifest(draft, files, version=version, created_at=created_at).model_copy(
+            update={
+                "archive": archive,
+                "gate": gate,
+                "metrics": {} if gate is None else gate.metrics(),
+                "twin_sha256": hashlib.sha256(twin_files[_MANIFEST]).hexdigest() if twin_files else "",
+            }
         )
         content = manifest.model_dump_json(indent=2).encode()
         relative = f"{_FOLDER}/{version}"
+        files |= {f"{_TWIN}/{name}": inner for name, inner in twin_files.items()}
         self._storage.write_folder(relative, {**files, _MANIFEST: content}, last=_MANIFEST)
         return version, self._storage.uri(relative), hashlib.sha256(content).hexdigest()
 
@@ -137,8 +192,25 @@ class ModelStore:
 
     def versions(self) -> list[str]:
         """Return all complete versions, oldest first."""
-        paths = self._storage.files(_FOLDER, f"/{_MANIFEST}")
-        return sorted(path.split("/")[-2] for path in paths if not path.split("/")[-2].endswith(".tmp"))
+        paths = (path.split("/") for path in self._storage.files(_FOLDER, f"/{_MANIFEST}"))
+        return sorted(parts[1] for parts in paths if len(parts) == _DEPTH and not parts[1].endswith(".tmp"))
+
+    def manifest(self, version: str) -> Manifest:
+        """Return what a version says of itself.
+
+        Raises
+        ------
+        InvalidModel
+            When there is no such version, or it is damaged.
+        """
+        try:
+            return _parsed(self._storage.read_file(f"{_FOLDER}/{version}/{_MANIFEST}"))
+        except FileNotFoundError:
+            known = self.versions()
+            there = f"the newest is {known[-1]}" if known else "there is none yet"
+            raise InvalidModel(f"there is no model {version} in {self._storage.url}; {there}") from None
+        except ValueError as error:
+            raise InvalidModel(f"model {version}: {error}") from None
 
     def address(self, version: str) -> tuple[str, str]:
         """Return a version's uri and the sha256 of its manifest, as `save` did."""
@@ -147,9 +219,21 @@ class ModelStore:
         return self._storage.uri(relative), hashlib.sha256(content).hexdigest()
 
     def unpublished(self, *, live: str, published_at: datetime) -> list[str]:
-        """Return the versions that were written after the live one was published: cut-off rounds left them."""
+        """Return the versions that were written after the live one was published, but for rejected ones.
+
+        Rounds that were cut off left them.
+        """
         stamp = published_at.astimezone(UTC).strftime(_STAMP)
-        return [version for version in self.versions() if version > live and version[: len(stamp)] > stamp]
+        later = [version for version in self.versions() if version > live and version[: len(stamp)] > stamp]
+        return [version for version in later if not self.is_rejected(version)]
+
+    def is_rejected(self, version: str) -> bool:
+        """Whether the gate has refused a version."""
+        try:
+            gate = self.manifest(version).gate
+        except InvalidModel:
+            return False
+        return gate is not None and gate.decision is Decision.REJECTED
 
     def remove_temporaries(self) -> None:
         """Remove what crashed writes left; call it only while holding the lock."""
@@ -161,11 +245,64 @@ class ModelStore:
             self._storage.delete(f"{_FOLDER}/{version}")
 
     def prune(self, *, keep: int, live: str) -> list[str]:
-        """Delete all but the newest ``keep`` versions, never the live one; return what was deleted."""
+        """Delete all but the newest ``keep`` published and as many rejected versions; return what was deleted.
+
+        The live one stays whatever its age.
+        """
         versions = [version for version in self.versions() if version != live]
-        doomed = versions[: max(0, len(versions) - (keep - 1))]
+        rejected = [version for version in versions if self.is_rejected(version)]
+        published = [version for version in versions if version not in rejected]
+        doomed = published[: max(0, len(published) - (keep - 1))] + rejected[: max(0, len(rejected) - keep)]
         self.remove(doomed)
         return doomed
+
+
+def _files(draft: Draft, *, with_index: bool) -> dict[str, bytes]:
+    model = draft.model
+    arrays: dict[str, NDArray[Any]] = {"item_factors.npy": model.item_factors, "item_gram.npy": model.item_gram}
+    if with_index:
+        arrays |= {"index_rows.npy": model.index.rows, "index_factors.npy": model.index.factors}
+    if model.boosts is not None:
+        arrays |= {"item_bias.npy": model.boosts.item_bias, "repeat_bias.npy": model.boosts.repeat_bias}
+    columns = {"item_id": list(model.items.ids), "buyers": draft.buyers, "popularity": draft.popularity}
+    return {**{name: _npy(array) for name, array in arrays.items()}, "items.parquet": _parquet(columns)}
+
+
+def _manifest(draft: Draft, files: Mapping[str, bytes], *, version: str, created_at: str) -> Manifest:
+    model = draft.model
+    return Manifest(
+        format_version=_FORMAT_VERSION,
+        version=version,
+        created_at=created_at,
+        alpha=model.alpha,
+        regularization=model.regularization,
+        half_life_days=model.half_life_days,
+        reference_s=model.reference_s,
+        factors=model.item_factors.shape[1],
+        counts=draft.counts,
+        archive={},
+        weights=None if model.boosts is None else Weights.of(draft.weights, model.boosts),
+        files={name: _record(name, content) for name, content in files.items()},
+        **draft.parameters,
+    )
+
+
+def _record(name: str, content: bytes) -> FileRecord:
+    shape, dtype = None, None
+    if name.endswith(".npy"):
+        header = io.BytesIO(content)
+        np.lib.format.read_magic(header)
+        found, _, kind = np.lib.format.read_array_header_1_0(header)
+        shape, dtype = list(found), str(kind)
+    return FileRecord(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content), shape=shape, dtype=dtype)
+
+
+def _parsed(content: bytes) -> Manifest:
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{_MANIFEST}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
 
 
 def load_model(uri: str, *, manifest_sha256: str) -> FactorModel:
@@ -203,11 +340,7 @@ def _load(folder: Storage, manifest_sha256: str) -> FactorModel:
     content = folder.read_file(_MANIFEST)
     if hashlib.sha256(content).hexdigest() != manifest_sha256:
         raise ValueError(f"{_MANIFEST} is not the one that was published (sha256 differs)")
-    try:
-        manifest = Manifest.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{_MANIFEST}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+    manifest = _parsed(content)
     if manifest.format_version != _FORMAT_VERSION:
         raise ValueError(f"its format version is {manifest.format_version}; this release reads {_FORMAT_VERSION}")
     if missing := sorted(_REQUIRED_FILES - manifest.files.keys()):
@@ -222,9 +355,10 @@ def _load(folder: Storage, manifest_sha256: str) -> FactorModel:
     ids = items["item_id"].to_pylist()
     del items
     pa.default_memory_pool().release_unused()
+    boosts = _boosts(folder, manifest, len(ids))
     index = None
     if _INDEX_FILES <= manifest.files.keys():  # absent where another program has written the model
-        index = ItemIndex(_array(folder, "index_rows.npy"), _array(folder, "index_factors.npy"))
+        index = ItemIndex(_array(folder, "index_rows.npy"), _array(folder, "index_factors.npy"), boosts is not None)
     return FactorModel(
         version=manifest.version,
         items=Vocabulary(ids),
@@ -232,15 +366,50 @@ def _load(folder: Storage, manifest_sha256: str) -> FactorModel:
         item_gram=_array(folder, "item_gram.npy"),
         alpha=manifest.alpha,
         regularization=manifest.regularization,
+        half_life_days=manifest.half_life_days,
+        reference_s=manifest.reference_s,
+        boosts=boosts,
         stored_index=index,
     )
 
 
-def load_buyers(uri: str) -> NDArray[np.int64]:
-    """Return the number of users who own each item of a model that `load_model` has checked: int64, (n_items,)."""
+def _boosts(folder: Storage, manifest: Manifest, n_items: int) -> Boosts | None:
+    weights, files = manifest.weights, manifest.files
+    if weights is None and _BIAS_FILES.isdisjoint(files):
+        return None
+    weights = weights or Weights()
+    if unknown := sorted(weights.habit.keys() - set(HABIT)):
+        raise ValueError(f"{_MANIFEST}: weights of {', '.join(unknown)} are unknown to this release")
+    item_bias, repeat_bias = (
+        _array(folder, name) if name in files else np.zeros(n_items, np.float32) for name in _BIAS_FILES
+    )
+    habit = np.array([weights.habit.get(name, 0.0) for name in HABIT])
+    return Boosts(item_bias, repeat_bias, weights.affinity, habit)
+
+
+def load_twin(uri: str, manifest: Manifest) -> FactorModel | None:
+    """Load what was judged in a version's place; None if there is none.
+
+    Raises
+    ------
+    InvalidModel
+        As `load_model`.
+    """
+    if not manifest.twin_sha256:
+        return None
+    return load_model(f"{uri}/{_TWIN}", manifest_sha256=manifest.twin_sha256)
+
+
+def load_popularity(uri: str) -> NDArray[np.float64]:
+    """Return how popular the items of a model are that `load_model` has checked: float64, (n_items,).
+
+    Of a model that another program has written without it: the number of buyers.
+    """
     content = Storage(uri).read_file("items.parquet")
-    buyers: NDArray[np.int64] = _column(content, "buyers")["buyers"].to_numpy()
-    return buyers
+    names = pq.ParquetFile(io.BytesIO(content)).schema_arrow.names
+    name = "popularity" if "popularity" in names else "buyers"
+    popularity: NDArray[np.float64] = _column(content, name)[name].to_numpy().astype(np.float64)
+    return popularity
 
 
 def _size_and_digest(folder: Storage, name: str) -> tuple[int, str]:

@@ -1,11 +1,12 @@
-"""Exact top-N: the best items by score, ties by row, excluded rows never.
+"""Exact top-N: the best items by score x_u·y_i + b_i, ties by row, excluded rows never.
 
-The items stand in the order of their norms, longest first, and are scored block by block. By Cauchy–Schwarz no item
-from some place on can score more than ‖x_u‖·‖y_i‖ there; a user whose worst listed score is above that is done. Real
-models have a few long item vectors and very many short ones, so most users are done after a few blocks (the
-"length-based pruning" of Teflioudi & Gemulla, 2016, Exact and approximate maximum inner product search with LEMP,
-section 4.1). Within a block, scores come from one float32 matrix product; those near enough to a list to be in it are
-computed again in float64. What is returned therefore does not depend on batch, block or machine.
+The items stand in an order in which those that can score most come first, and are scored block by block. By
+Cauchy–Schwarz no item from some place on can score more than the most of ‖x_u‖·‖y_i‖ + b_i there; a user whose worst
+listed score is above that is done. Real models have a few long item vectors and very many short ones, so most users
+are done after a few blocks (the "length-based pruning" of Teflioudi & Gemulla, 2016, Exact and approximate maximum
+inner product search with LEMP, section 4.1). Within a block, scores come from one float32 matrix product, in which the
+bias is one more dimension; those near enough to a list to be in it are computed again in float64. What is returned
+therefore does not depend on batch, block or machine.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.cores import spread
-from recsys.ranking_kernels import scan, sort_each, sort_heaps
+from recsys.ranking_kernels import enter, scan, sort_each, sort_heaps
 
 _FIRST_BLOCK, _LARGEST_BLOCK = 512, 1536
+_STRIDE = 64
+_USER_NORMS = np.concatenate(([0.0], np.exp2(np.arange(-4, 6.5, 0.5))))
 
 Ranked = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Rows and scores of one user's items, best first."""
@@ -29,30 +32,75 @@ Ranked = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 @dataclass(frozen=True, eq=False)
 class ItemIndex:
-    """Item factors in the order in which `top_n` looks at them.
+    """Items in the order in which `top_n` looks at them.
 
     Attributes
     ----------
     rows : int32, (n_items,)
         Row of the item at each place.
     factors : float32, (n_items, factors), C order
-        Of the items by place; norms do not increase.
+        Of the items by place; where there are biases, one column more: b_i.
+    has_bias : bool
     """
 
     rows: NDArray[np.int32]
     factors: NDArray[np.float32]
+    has_bias: bool = False
 
     @classmethod
-    def build(cls, item_factors: NDArray[np.float32]) -> ItemIndex:
-        """Sort items by the norm of their factors, float32, (n_items, factors); equal norms by row."""
-        rows = np.argsort(-_norms(item_factors), kind="stable").astype(np.int32)
-        return cls(rows, np.ascontiguousarray(item_factors[rows]))
+    def build(
+        cls, item_factors: NDArray[np.float32], item_bias: NDArray[np.float32] | None = None, *, user_norm: float = 1.0
+    ) -> ItemIndex:
+        """Sort items by what they can score with a user of this norm; equal ones by row.
+
+        Parameters
+        ----------
+        item_factors : float32, (n_items, factors)
+        item_bias : float32, (n_items,), or None
+        user_norm : float
+            ‖x_u‖ of a usual user: any will do, one that is far off costs time.
+        """
+        norms = _norms(item_factors)
+        most = norms if item_bias is None else user_norm * norms + item_bias
+        rows = np.argsort(-most, kind="stable").astype(np.int32)
+        wide = item_factors if item_bias is None else np.column_stack((item_factors, item_bias))
+        return cls(rows, np.ascontiguousarray(wide[rows]), item_bias is not None)
+
+    def reach(self, user_norms: NDArray[np.float64], place: int) -> NDArray[np.float64]:
+        """Return a bound on what any item from a place on can score with users of these norms: float64, (n_users,)."""
+        longest = self._longest[place]
+        if not self.has_bias:
+            reached: NDArray[np.float64] = user_norms * longest
+            return reached
+        # The most of ‖x_u‖·‖y_i‖ + b_i is convex in ‖x_u‖: a line between two points of it is never below, and it
+        # rises by no more than the longest y_i.
+        bounds: NDArray[np.float64] = np.interp(user_norms, _USER_NORMS, self._peaks[place // _STRIDE])
+        bounds += longest * np.maximum(0, user_norms - _USER_NORMS[-1])
+        return bounds
+
+    @cached_property
+    def _longest(self) -> NDArray[np.float64]:
+        """The largest norm from each place on: float64, (n_items,)."""
+        # Whoever made the index may have rounded otherwise, so that norms may increase even where there is no bias.
+        return np.maximum.accumulate(self.norms[::-1])[::-1]
+
+    @cached_property
+    def _peaks(self) -> NDArray[np.float64]:
+        """The most of ρ‖y_i‖ + b_i from every `_STRIDE`-th place on, for each ρ of `_USER_NORMS`: float64."""
+        firsts = np.arange(0, len(self.rows), _STRIDE)
+        peaks = [np.maximum.reduceat(norm * self.norms + self.factors[:, -1], firsts) for norm in _USER_NORMS]
+        return np.ascontiguousarray(np.maximum.accumulate(np.array(peaks)[:, ::-1], axis=1)[:, ::-1].T)
 
     @cached_property
     def norms(self) -> NDArray[np.float64]:
-        """Norms by place, none below one that follows: float64, (n_items,)."""
-        # Whoever made the index may have rounded otherwise.
-        return np.maximum.accumulate(_norms(self.factors)[::-1])[::-1]
+        """Norms of the item factors by place, without the bias: float64, (n_items,)."""
+        return _norms(self.factors[:, :-1] if self.has_bias else self.factors)
+
+    @cached_property
+    def most(self) -> tuple[float, float]:
+        """The largest norm and the largest size of a bias."""
+        bias = np.abs(self.factors[:, -1]).max(initial=0) if self.has_bias else 0.0
+        return float(self.norms.max(initial=0)), float(bias)
 
     @cached_property
     def places(self) -> NDArray[np.int32]:
@@ -91,6 +139,51 @@ class Ranking(Sequence[Ranked]):
         size = self.sizes[place]
         return self.rows[place, :size], self.scores[place, :size]
 
+    def with_others(
+        self,
+        starts: NDArray[np.int32],
+        rows: NDArray[np.int32],
+        boosts: NDArray[np.float64],
+        affinity: float,
+        user_factors: NDArray[np.float32],
+        item_factors: NDArray[np.float32],
+        *,
+        n: int,
+    ) -> Ranking:
+        """Return the best ``n`` of these items and others, which are not among them.
+
+        Parameters
+        ----------
+        starts : int32, (n_users + 1,)
+            Where each user's other items begin in ``rows`` and ``boosts``.
+        rows : int32, (n_others,)
+        boosts : float64, (n_others,)
+        affinity : float
+            Their scores are (1 + affinity) · x_u·y_i + boost; a boost of −∞ = not to be taken.
+        user_factors, item_factors : float32, (n_users, factors), (n_items, factors)
+        """
+        width = min(n, self.rows.shape[1] + int(np.diff(starts).max(initial=0)))
+        wide_rows, scores = np.zeros((len(self), width), np.int64), np.zeros((len(self), width), np.float32)
+        kept = min(width, self.rows.shape[1])
+        wide_rows[:, :kept], scores[:, :kept] = self.rows[:, :kept], self.scores[:, :kept]
+        sizes = np.minimum(self.sizes, width)
+
+        def part(start: int, stop: int) -> None:
+            enter(
+                starts[start : stop + 1],
+                rows,
+                boosts,
+                1.0 + affinity,
+                user_factors[start:stop],
+                item_factors,
+                wide_rows[start:stop],
+                scores[start:stop],
+                sizes[start:stop],
+            )
+
+        spread(len(self), part)
+        return Ranking(wide_rows, scores, sizes)
+
     def spread_to(self, users: NDArray[np.integer], n_users: int) -> Ranking:
         """Return the ranking of ``n_users`` users of which these are the given ones; the others have no items."""
         if len(users) == n_users:
@@ -109,7 +202,7 @@ def top_n(
     hidden: NDArray[np.integer] | None = None,
     n: int,
 ) -> Ranking:
-    """Return each user's ``n`` best items by x_u·y_i.
+    """Return each user's ``n`` best items by x_u·y_i + b_i.
 
     Parameters
     ----------
@@ -157,9 +250,12 @@ def _top_n_of(
     n_users, n_items = len(user_factors), len(index.rows)
     sort_each(excluded, bounds)
     norms = _norms(user_factors)
+    if index.has_bias:
+        user_factors = np.column_stack((user_factors, np.ones(n_users, np.float32)))
     # Twice what a float32 product of the longest vectors may be off (Higham 2002, Accuracy and stability, eq. 3.5).
     roundings = 2 * (user_factors.shape[1] + 2) * 2.0**-24
-    slack = (roundings * norms * index.norms[0]).astype(np.float32)
+    longest, largest_bias = index.most
+    slack = (roundings * (norms * longest + largest_bias)).astype(np.float32)
     limits = np.full(n_users, -np.inf, np.float32)
     scores, rows = np.zeros((n_users, n), np.float32), np.zeros((n_users, n), np.int64)
     sizes = np.zeros(n_users, np.int64)
@@ -190,7 +286,7 @@ def _top_n_of(
         )
         start, width = stop, min(2 * width, _LARGEST_BLOCK)
         if start < n_items:
-            users = users[norms[users] * index.norms[start] >= limits[users]]
+            users = users[index.reach(norms[users], start) >= limits[users]]
     sort_heaps(scores, rows, sizes)
     return Ranking(rows, scores, sizes)
 

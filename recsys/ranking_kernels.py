@@ -26,6 +26,15 @@ def _exact_score(user: Scores, item: Scores) -> np.float32:
     return np.float32(total)
 
 
+@compiled(fastmath={"reassoc", "contract", "nsz"})
+def _boosted_score(user: Scores, item: Scores, weight: float, boost: np.float64) -> np.float32:
+    """Return weight · x·y + boost, as `_exact_score` does."""
+    total = 0.0
+    for i in range(len(user)):
+        total += np.float64(user[i]) * np.float64(item[i])
+    return np.float32(weight * total + boost)
+
+
 @compiled(fastmath={"nnan", "nsz"})
 def _largest(scores: Scores, start: int, stop: int) -> np.float32:
     largest: np.float32 = scores[start]
@@ -178,3 +187,35 @@ def sort_heaps(heap_scores: Scores, heap_rows: Places, heap_sizes: Places) -> No
             scores[0], scores[size] = scores[size], scores[0]
             rows[0], rows[size] = rows[size], rows[0]
             _sift_down(scores, rows, size)
+
+
+@compiled()
+def enter(
+    starts: NDArray[np.int32],
+    rows: NDArray[np.int32],
+    boosts: NDArray[np.float64],
+    weight: float,
+    user_factors: Scores,
+    item_factors: Scores,
+    listed: Places,
+    scores: Scores,
+    sizes: Places,
+) -> None:
+    """Enter other items into lists, best first, each where it belongs; see `recsys.ranking.Ranking.with_others`."""
+    n = listed.shape[1]
+    for user in range(len(sizes)):
+        own_rows, own_scores = listed[user], scores[user]
+        for at in range(starts[user], starts[user + 1]):
+            if boosts[at] == -np.inf:
+                continue
+            score = _boosted_score(user_factors[user], item_factors[rows[at]], weight, boosts[at])
+            row = int(rows[at])
+            size = sizes[user]
+            if size == n and not _before(score, row, own_scores[n - 1], own_rows[n - 1]):
+                continue
+            place = size if size < n else n - 1
+            sizes[user] = min(size + 1, n)
+            while place > 0 and _before(score, row, own_scores[place - 1], own_rows[place - 1]):
+                own_scores[place], own_rows[place] = own_scores[place - 1], own_rows[place - 1]
+                place -= 1
+            own_scores[place], own_rows[place] = score, row

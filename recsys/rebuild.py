@@ -9,12 +9,14 @@ from datetime import datetime
 
 from recsys import fail_points
 from recsys.archive import IMPORT_PREFIX, Archive, Segment, events_of
-from recsys.errors import InvalidModel, LockLost, WouldLose, WritesLost
+from recsys.catalogue import read_catalogue
+from recsys.errors import InvalidModel, LockLost, StorageError, WouldLose, WritesLost
 from recsys.kafka import Topic, describe_topic, end_offsets, open_consumer, open_reader
 from recsys.live_model import LoadedModel
-from recsys.model_store import ModelStore, load_buyers, load_model
+from recsys.model_store import ModelStore, load_model, load_popularity
 from recsys.positions import start_offsets
 from recsys.progress import ProgressReporter
+from recsys.rounds import RoundLog
 from recsys.settings import Settings
 from recsys.storage import Storage
 from recsys.store import HeldLock, ModelPointer, RebuildStage, Store, calls_by_user
@@ -127,7 +129,8 @@ def rebuild(
     store.rebuilding.end()
     beyond = sum(max(0, end - starts[topic.source(p)]) for p, (_, end) in watermarks.items())
     to_read = beyond if stage is RebuildStage.APPLY else None
-    pointer = store.shared.model_pointer() or _newest_model(store, models, clock)
+    _restore_catalogue(store, storage)
+    pointer = store.shared.model_pointer() or _newest_model(store, models, RoundLog(storage), clock)
     if pointer is None:
         return Rebuilt(applied, known, 0, 0, "", to_read)
     try:
@@ -137,9 +140,18 @@ def rebuild(
             f"{error}; the histories are back, for the lists restore its files or let the trainer make a new model"
         ) from error
     live = LoadedModel(pointer, model)
-    buyers = load_buyers(pointer.uri)
-    written = write_every_list(settings, store, live, buyers, users=None, progress=progress, clock=clock)
+    popularity = load_popularity(pointer.uri)
+    written = write_every_list(settings, store, live, popularity, users=None, progress=progress, clock=clock)
     return Rebuilt(applied, known, written.lists, written.similar, live.stamp.version, to_read)
+
+
+def _restore_catalogue(store: Store, storage: Storage) -> None:
+    try:
+        catalogue = read_catalogue(storage)
+    except StorageError as error:
+        log.warning("without titles and availability: %s", error)
+        return
+    store.shared.write_catalogue(catalogue.titles(), catalogue.unavailable())
 
 
 def _consumers_wait(settings: Settings, topic: Topic, store: Store) -> bool:
@@ -221,9 +233,14 @@ def _apply(
     return applied, known
 
 
-def _newest_model(store: Store, models: ModelStore, clock: Callable[[], datetime]) -> ModelPointer | None:
-    """Make the newest model of the store live again; None if there is none."""
-    for version in reversed(models.versions()):
+def _newest_model(
+    store: Store, models: ModelStore, rounds: RoundLog, clock: Callable[[], datetime]
+) -> ModelPointer | None:
+    """Make the model live again that was live last, or else the newest one; None if there is none."""
+    kept = models.versions()
+    were_live = [record.version for record in rounds.publications() if record.version in kept]
+    others = [version for version in reversed(kept) if not models.is_rejected(version)]
+    for version in dict.fromkeys((*were_live, *others)):
         uri, manifest_sha256 = models.address(version)
         try:
             load_model(uri, manifest_sha256=manifest_sha256)

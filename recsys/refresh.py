@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
-from scipy.sparse import csr_matrix
+from numpy.typing import NDArray
 
+from recsys.boosts import USUAL_HABIT, habits
 from recsys.confidence import confidence
-from recsys.history import History, owned_rows
+from recsys.history import History, read_histories
 from recsys.model import FactorModel
+from recsys.owned import Owned
 from recsys.ranking import Ranking, top_n
 from recsys.vocabulary import Vocabulary
 
@@ -33,6 +35,13 @@ class RankedLists(Sequence[RankedList]):
 
     items: Vocabulary
     ranking: Ranking
+    again: Ranking | None = None
+    """Of the same users, what they may buy again; None = that was not asked for."""
+
+    @property
+    def again_lists(self) -> RankedLists | None:
+        """The lists of what users may buy again."""
+        return None if self.again is None else RankedLists(self.items, self.again)
 
     def __len__(self) -> int:
         return len(self.ranking)
@@ -49,7 +58,13 @@ class RankedLists(Sequence[RankedList]):
 
 
 def refresh(
-    histories: Sequence[History], model: FactorModel, *, n: int, hidden: Collection[str] = frozenset()
+    histories: Sequence[History],
+    model: FactorModel,
+    *,
+    n: int,
+    hidden: Collection[str] = frozenset(),
+    with_owned: bool = False,
+    again_n: int = 0,
 ) -> RankedLists:
     """Recompute users' lists: a pure function of history, model and hidden items.
 
@@ -62,27 +77,92 @@ def refresh(
         Items per list.
     hidden : collection of str
         Item ids never to be recommended.
+    with_owned : bool
+        Whether owned items compete as well.
+    again_n : int
+        Items per list of what users may buy again; 0 = no such lists.
 
     Returns
     -------
     RankedLists; one per history, in order
-        Owned and hidden items are left out. A user who owns nothing that the model knows gets an empty list:
-        apps then fall back on the popular one.
+        Hidden items are left out, and owned ones unless they compete. A user who owns nothing that the model knows gets
+        an empty list: apps then fall back on the popular one.
     """
-    starts, rows, quantities = owned_rows(histories, model.items)
-    confidences = csr_matrix(
-        (confidence(quantities, alpha=model.alpha), rows, starts), shape=(len(histories), len(model.items))
-    )
-    user_factors = model.solver.fold_in(confidences)
     hidden_rows = model.items.find(hidden)
+    hidden_rows = hidden_rows[hidden_rows >= 0]
+    owned = read_histories(histories, model.items)
+    ranking = rank(owned, model, n=n, hidden=hidden_rows, with_owned=with_owned)
+    again = rank_again(owned, model, n=again_n, hidden=hidden_rows) if again_n else None
+    return RankedLists(model.items, ranking, again)
+
+
+def rank(
+    owned: Owned, model: FactorModel, *, n: int, hidden: NDArray[np.integer] | None = None, with_owned: bool
+) -> Ranking:
+    """Return users' best items by x_u·y_i + b_i + g_ui, as `refresh` does, from what they own of the model's items.
+
+    Parameters
+    ----------
+    owned : Owned
+    hidden : integers
+        Rows never to be recommended.
+    """
+    factors = user_factors(owned, model)
     # Users without anything known are not ranked: all their scores would be zero.
-    foldable = np.flatnonzero(np.diff(starts))
-    bounds = starts.tolist()
+    foldable = np.flatnonzero(owned.sizes)
+    bounds = owned.starts.tolist()
     ranking = top_n(
-        user_factors[foldable],
+        factors[foldable],
         model.index,
-        excluded=[rows[bounds[user] : bounds[user + 1]] for user in foldable.tolist()],
-        hidden=hidden_rows[hidden_rows >= 0],
+        excluded=[owned.rows[bounds[user] : bounds[user + 1]] for user in foldable.tolist()],
+        hidden=hidden,
         n=n,
+    ).spread_to(foldable, len(owned))
+    if with_owned:
+        return _with_owned(ranking, owned, factors, model, n=n, hidden=hidden)
+    return ranking
+
+
+def rank_again(owned: Owned, model: FactorModel, *, n: int, hidden: NDArray[np.integer] | None = None) -> Ranking:
+    """Return the owned items that users are most likely to buy again: bought often and lately, and due.
+
+    The score is what the user's habit adds to that of an owned item (`recsys.boosts.habit_features`), with the learned
+    weights, or usual ones where none were learned.
+    """
+    weights = USUAL_HABIT if model.boosts is None or not model.boosts.habit.any() else model.boosts.habit
+    scores = habits(owned, reference_s=model.reference_s, weights=weights)
+    if hidden is not None and len(hidden):
+        scores[np.isin(owned.rows, hidden)] = -np.inf
+    nothing = np.empty((len(owned), 0))
+    none = Ranking(nothing.astype(np.int64), nothing.astype(np.float32), np.zeros(len(owned), np.int64))
+    no_factors = np.zeros((len(owned), 0), np.float32), np.zeros((len(model.items), 0), np.float32)
+    return none.with_others(owned.starts, owned.rows, scores, 0.0, *no_factors, n=n)
+
+
+def user_factors(owned: Owned, model: FactorModel) -> NDArray[np.float32]:
+    """Return x_u of users from what they own of the model's items: float32, (n_users, factors)."""
+    confidences = confidence(
+        owned.quantities, owned.ages_days(model.reference_s), alpha=model.alpha, half_life_days=model.half_life_days
     )
-    return RankedLists(model.items, ranking.spread_to(foldable, len(histories)))
+    return model.solver.fold_in(owned.matrix(confidences, len(model.items)))
+
+
+def _with_owned(
+    ranking: Ranking,
+    owned: Owned,
+    factors: NDArray[np.float32],
+    model: FactorModel,
+    *,
+    n: int,
+    hidden: NDArray[np.integer] | None,
+) -> Ranking:
+    """Let owned items compete with the best ones that are not owned."""
+    boosts, affinity = np.zeros(len(owned.rows)), 0.0
+    if (learned := model.boosts) is not None:
+        boosts += learned.item_bias[owned.rows]
+        boosts += learned.repeat_bias[owned.rows]
+        boosts += habits(owned, reference_s=model.reference_s, weights=learned.habit)
+        affinity = learned.affinity
+    if hidden is not None and len(hidden):
+        boosts[np.isin(owned.rows, hidden)] = -np.inf
+    return ranking.with_others(owned.starts, owned.rows, boosts, affinity, factors, model.item_factors, n=n)

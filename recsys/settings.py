@@ -8,6 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -118,8 +119,19 @@ class RankingSettings(_Section):
     """Items per list."""
     similar_n: Annotated[int, Field(gt=0, le=1000)] = 20
     """Items per similar-items list."""
+    popular_half_life_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+    """In popular lists a purchase counts half after so many days."""
+    again_n: Annotated[int, Field(ge=0, le=1000)] = 5
+    """Items per list of what a user may buy again; 0 means no such lists."""
     list_ttl_days: Annotated[float, Field(ge=0.001, le=36_500, allow_inf_nan=False)] = 30.0
     """A list expires after this many days without an event or a sweep."""
+    repeats: Literal["exclude", "include"] = "exclude"
+    """Whether lists may hold items that the user owns already."""
+
+    @property
+    def with_owned(self) -> bool:
+        """Whether owned items compete."""
+        return self.repeats == "include"
 
 
 class ModelSettings(_Section):
@@ -131,6 +143,10 @@ class ModelSettings(_Section):
     """Weight of a purchase's strength in its confidence, 1 + alpha · log2(1 + quantity)."""
     regularization: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
     """λ of the loss."""
+    half_life_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """The strength of what is owned halves this often, by the time since its newest event; 0 = it does not age."""
+    repeat_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """How much log(1 + how often the user bought it lately) lifts an owned item, beside what is learned."""
     iterations: Positive = 15
     """Alternations of one fit."""
     seed: int = 0
@@ -159,14 +175,49 @@ class TrainerSettings(_Section):
 
     interval_s: Seconds = 3600.0
     """Time from the start of one scheduled round to the next."""
+    cron: str = ""
+    """When rounds start, in UTC, as a cron expression such as `15 3 * * *`; empty means every interval_s."""
+    min_new_events: Annotated[int, Field(ge=0)] = 0
+    """A scheduled round is left out if fewer events are new; one that is asked for is not."""
+    ranker: Literal["linear", "als"] = "linear"
+    """What scores are made of: `linear` adds what recent demand and the user's habits say, `als` adds nothing."""
+    ranker_window_days: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = 30.0
+    """The weights of demand and habits are learned on the purchases of so many days."""
+    holdout_days: Annotated[float, Field(ge=0, le=3650, allow_inf_nan=False)] = 7.0
+    """A candidate is judged on the purchases of the newest so many days, which it has not seen; 0 means no gate."""
+    gate_tolerance: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.02
+    """A candidate is rejected if its NDCG, with all its interval, is below the live one's by more than this share."""
+    tune_every_days: Annotated[float, Field(ge=0, le=3650, allow_inf_nan=False)] = 0.0
+    """A scheduled round tunes first (recsys tune) if the last tuning is older than this; 0 means never."""
+    tune_trials: Positive = 40
+    """Trials of such a tuning."""
     keep_versions: Annotated[int, Field(ge=1)] = 5
-    """Model versions kept in the store, the live one included."""
+    """Model versions kept in the store, the live one included, and at most as many rejected ones."""
     lock_ttl_s: Annotated[float, Field(ge=3, allow_inf_nan=False)] = 60.0
     """The trainer's lock expires this long after its holder died."""
     sweep_batch: Positive = 512
     """Users refreshed at a time."""
     sweep_processes: Annotated[int, Field(ge=0, le=256)] = 0
     """Processes that write the lists of many users after a new model; 0 means one per core."""
+
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port of the Prometheus metrics; 0 means none."""
+
+    @field_validator("cron")
+    @classmethod
+    def _is_cron(cls, value: str) -> str:
+        if not value:
+            return value
+        from croniter import CroniterError, croniter  # only where it is needed: consumers have no use for it
+
+        problem = "must be a cron expression of five fields, such as 15 3 * * * for a quarter past three"
+        if len(value.split()) != 5:
+            raise ValueError(problem)
+        try:
+            croniter(value, datetime.now(UTC)).get_next(datetime)
+        except CroniterError as error:
+            raise ValueError(f"{problem}: {error}") from None
+        return value
 
 
 class LogSettings(_Section):

@@ -56,7 +56,7 @@ class Storage:
         except OSError as error:
             raise StorageError(f"{self.uri(relative)}: {error.strerror or error}") from error
 
-    def write_file(self, relative: str, content: bytes) -> None:
+    def write_file(self, relative: str, content: bytes, *, fail_point: str | None = None) -> None:
         """Write a file, whole or not at all, replacing one of the same name."""
         with self.errors_translated(relative):
             if not self.is_local:
@@ -66,7 +66,7 @@ class Storage:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(path.name + _TEMPORARY_SUFFIX)
             try:
-                _write_and_sync(temporary, content, fail_point="in-segment")
+                _write_and_sync(temporary, content, fail_point=fail_point)
                 temporary.replace(path)
             except OSError:
                 temporary.unlink(missing_ok=True)
@@ -74,7 +74,10 @@ class Storage:
             _sync_folder(path.parent)
 
     def write_folder(self, relative: str, files: Mapping[str, bytes], *, last: str) -> None:
-        """Write a new folder of files, whole or not at all; ``last`` is the file whose presence says it is whole."""
+        """Write a new folder of files, whole or not at all; ``last`` is the file whose presence says it is whole.
+
+        A name may lead into a folder inside it.
+        """
         with self.errors_translated(relative):
             if not self.is_local:
                 for name in sorted(files, key=lambda name: (name == last, name)):
@@ -86,8 +89,10 @@ class Storage:
             try:
                 temporary.mkdir(parents=True)
                 for name, content in files.items():
+                    (temporary / name).parent.mkdir(exist_ok=True)
                     _write_and_sync(temporary / name, content, fail_point="in-model")
-                _sync_folder(temporary)
+                for inner in {(temporary / name).parent for name in files}:
+                    _sync_folder(inner)
                 temporary.rename(folder)
             except OSError:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -156,11 +161,12 @@ class Storage:
             raise StorageError(f"{self.root} is not a folder to write to ({problem}); set RECSYS_DATA_DIR") from error
 
 
-def _write_and_sync(path: Path, content: bytes, *, fail_point: str) -> None:
+def _write_and_sync(path: Path, content: bytes, *, fail_point: str | None) -> None:
     with path.open("wb") as file:
         half = len(content) // 2
         file.write(content[:half])
-        fail_points.reach(fail_point)
+        if fail_point is not None:
+            fail_points.reach(fail_point)
         file.write(content[half:])
         file.flush()
         os.fsync(file.fileno())

@@ -20,13 +20,15 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
 from recsys import cores, fail_points
-from recsys.errors import SweepFailed
-from recsys.item_lists import popular_items, similar_items
+from recsys.catalogue import read_catalogue
+from recsys.errors import StorageError, SweepFailed
+from recsys.item_lists import popular_by_category, popular_items, similar_items
 from recsys.listing import list_users
 from recsys.live_model import LoadedModel
 from recsys.model_store import load_model
 from recsys.progress import Advance, ProgressReporter
 from recsys.settings import Settings
+from recsys.storage import Storage
 from recsys.store import ModelPointer, PublishOutcome, Store, open_store
 from recsys.wall_clock import now
 
@@ -47,18 +49,18 @@ def write_every_list(
     settings: Settings,
     store: Store,
     live: LoadedModel,
-    buyers: NDArray[np.int64],
+    popularity: NDArray[np.float64],
     *,
     users: int | None,
     progress: ProgressReporter,
     clock: Callable[[], datetime],
 ) -> Written:
-    """Write the lists of all users, of popular and of similar items.
+    """Write the lists of all users, of popular items, overall and by category, and of similar ones.
 
     Parameters
     ----------
-    buyers : int64, (n_items,)
-        Users who own each item of the model.
+    popularity : float64, (n_items,)
+        Of the model's items, see `recsys.item_lists.popularity`.
     users : int or None
         About how many there are, for the progress; None if nobody knows.
     """
@@ -67,7 +69,7 @@ def write_every_list(
         epoch = store.connection.epoch
         with progress.stage("refresh every list", users) as advance:
             lists += sweep(settings, store, live, advance)
-        similar = _write_item_lists(settings, store, live, buyers, progress, clock)
+        similar = _write_item_lists(settings, store, live, popularity, progress, clock)
         with progress.stage("refresh latecomers") as advance:
             lists += sweep(settings, store, live, advance)
         if store.connection.epoch == epoch:
@@ -128,7 +130,7 @@ def _refresh(settings: Settings, store: Store, live: LoadedModel, users: Sequenc
             for user, state in store.users.read(users).items()
             if state.listed_sequence != live.stamp.sequence
         }
-        outcomes = list_users(store.users, behind, live, n=settings.ranking.n, hidden=hidden, at=now())
+        outcomes = list_users(store.users, behind, live, settings.ranking, hidden=hidden, at=now())
         written += list(outcomes.values()).count(PublishOutcome.PUBLISHED)
         # MODEL_OLDER and SUPERSEDED: a still newer model is being swept already.
         users = [user for user, outcome in outcomes.items() if outcome is PublishOutcome.REVISION_MOVED]
@@ -198,15 +200,24 @@ def _write_item_lists(
     settings: Settings,
     store: Store,
     live: LoadedModel,
-    buyers: NDArray[np.int64],
+    popularity: NDArray[np.float64],
     progress: ProgressReporter,
     clock: Callable[[], datetime],
 ) -> int:
-    """Write the popular list and every item's similar items; return the number of the latter."""
-    hidden = store.shared.hidden()
-    popular = popular_items(live.model.items, buyers, n=settings.ranking.n, hidden=hidden)
-    store.shared.write_popular(popular, live.stamp, at=clock())
+    """Write the popular lists and every item's similar items; return the number of the latter."""
+    hidden, n, items = store.shared.hidden(), settings.ranking.n, live.model.items
     ttl_s = int(settings.ranking.list_ttl_days * 24 * 3600)
+    popular = popular_items(items, popularity, n=n, hidden=hidden)
+    store.shared.write_popular(popular, live.stamp, at=clock())
+    try:
+        categories = read_catalogue(Storage(settings.data_dir)).categories()
+    except StorageError as error:
+        log.warning("popular lists of categories stay as they are: %s", error)
+        categories = {}
+    by_category = popular_by_category(items, popularity, categories, n=n, hidden=hidden)
+    for category, best in by_category.items():
+        store.shared.write_popular(best, live.stamp, at=clock(), category=category, ttl_s=ttl_s)
+    store.shared.remove_popular(set(categories.values()) - by_category.keys())
     count = 0
     with progress.stage("similar items", len(live.model.items)) as advance:
         for item_ids, lists in similar_items(

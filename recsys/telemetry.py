@@ -7,12 +7,15 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
+
+from recsys.records import RoundRecord
 
 _LATENCY_BUCKETS_S = tuple(round(0.001 * 1.25**step, 6) for step in range(50))  # 1 ms to 56 s, 25 % apart
 
@@ -79,6 +82,36 @@ class ConsumerMetrics:
             bounds=_LATENCY_BUCKETS_S,
         )
         self.registry.register(self.latency)
+
+
+class TrainerMetrics:
+    """What the trainer's rounds were like; exposed to Prometheus when `trainer.metrics_port` is set."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def gauge(name: str, meaning: str, *labels: str) -> Gauge:
+            return Gauge(f"recsys_trainer_{name}", meaning, labels, registry=self.registry)
+
+        self._rounds = Counter(
+            "recsys_trainer_rounds", "Rounds by how they ended", ("state", "decision"), registry=self.registry
+        )
+        self._finished = gauge("last_round_timestamp_seconds", "When the newest round ended", "state")
+        self._durations = gauge("stage_seconds", "How long each stage of the newest round took", "stage")
+        self._counts = gauge("model", "What the newest model was fitted on", "what")
+        self._quality = gauge("quality", "Means of the newest candidate on the hold-out", "metric")
+
+    def note(self, record: RoundRecord) -> None:
+        """Count a round."""
+        gate = record.gate
+        self._rounds.labels(record.state, "" if gate is None else gate.decision).inc()
+        self._finished.labels(record.state).set(datetime.fromisoformat(record.finished_at).timestamp())
+        for stage, seconds in record.durations_s.items():
+            self._durations.labels(stage).set(seconds)
+        for what, count in record.counts.items():
+            self._counts.labels(what).set(count)
+        for metric, value in ({} if gate is None else gate.metrics()).items():
+            self._quality.labels(metric).set(value)
 
 
 class Histogram(Collector):

@@ -7,11 +7,12 @@ histories and lists is used here.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,21 +20,22 @@ from confluent_kafka import TopicPartition
 from numpy.typing import NDArray
 
 from recsys.archive import Archive, Segment
+from recsys.boosts import HABIT
 from recsys.errors import MalformedEvent, NoModel
 from recsys.events import UNITS_PER_QUANTITY, decode
-from recsys.history import HistoryReplay
+from recsys.history import Entry, HistoryReplay
 from recsys.kafka import describe_topic, end_offsets, open_consumer, open_reader, read_range, record_timestamp_ms
 from recsys.model import FactorModel
 from recsys.model_store import ModelStore, load_model
 from recsys.progress import Advance, ProgressReporter
-from recsys.settings import Settings
+from recsys.settings import RankingSettings, Settings
 from recsys.storage import Storage
 from recsys.store import ModelPointer, Store
 
 _TOLERANCE = 1e-4
 _USERS_PER_READ = 256
 _ATTEMPTS = 4
-_Entries = dict[str, tuple[int, int]]
+_Entries = dict[str, Entry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def verify(
     NoModel
         When no model is live, or it is not in the archive's storage.
     """
-    truth = _Truth.of_live_model(store, settings.ranking.n)
+    truth = _Truth.of_live_model(store, settings.ranking)
     storage = Storage(settings.data_dir)
     if truth.pointer.version not in ModelStore(storage).versions():
         raise NoModel(
@@ -124,10 +126,10 @@ class _Truth:
     gram: NDArray[np.float64]
     """YᵀY + λI."""
     hidden: frozenset[str]
-    n: int
+    rules: RankingSettings
 
     @classmethod
-    def of_live_model(cls, store: Store, n: int) -> _Truth:
+    def of_live_model(cls, store: Store, rules: RankingSettings) -> _Truth:
         pointer = store.shared.model_pointer()
         if pointer is None:
             raise NoModel(
@@ -137,24 +139,87 @@ class _Truth:
         model = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
         factors = model.item_factors.astype(np.float64)
         gram = factors.T @ factors + model.regularization * np.eye(factors.shape[1])
-        return cls(pointer, model, factors, gram, store.shared.hidden(), n)
+        return cls(pointer, model, factors, gram, store.shared.hidden(), rules)
 
     def renewed(self, store: Store) -> _Truth:
         """Return this, or what has taken its place if another model has been published."""
         if store.shared.model_pointer() == self.pointer:
             return self
-        return _Truth.of_live_model(store, self.n)
+        return _Truth.of_live_model(store, self.rules)
 
-    def scores(self, owned: dict[int, int]) -> NDArray[np.float64]:
+    def strength(self, entry: Entry) -> float:
+        """Return s_ui of one owned item."""
+        strength = math.log2(1.0 + entry.units / UNITS_PER_QUANTITY)
+        if self.model.half_life_days == 0:
+            return strength
+        age_days = max(0, self.model.reference_s - entry.newest_s) / 86_400
+        return strength * math.pow(0.5, age_days / self.model.half_life_days)
+
+    def habit(self, entry: Entry, of_user: Mapping[str, float], weights: Mapping[str, float]) -> float:
+        """Return the part of g_ui that follows from a user's purchases of an item, and of all that they own."""
+        age = max(0, self.model.reference_s - entry.newest_s) / 86_400
+        again = entry.purchases > 1
+        interval = (entry.newest_s - entry.first_s) / 86_400 / (entry.purchases - 1) if again else 0.0
+
+        def frequency(half_life: float) -> float:
+            if not again:
+                return math.log(1 + 0.5 ** (age / half_life))
+            return math.log(1 + sum(0.5 ** ((age + k * interval) / half_life) for k in range(max(1, entry.purchases))))
+
+        features = {
+            "owned": 1.0,
+            "frequency_30d": frequency(30),
+            "frequency_120d": frequency(120),
+            "purchases": math.log(1 + entry.purchases),
+            "recency": math.log(1 + age),
+            "again": float(again),
+            "interval": math.log(1 + interval) if again else 0.0,
+            "lateness": abs(math.log((age + 1) / (interval + 1))) if again else 0.0,
+            "quantity": math.log(1 + entry.units / UNITS_PER_QUANTITY),
+            **of_user,
+        }
+        return sum(weight * features[name] for name, weight in weights.items())
+
+    @staticmethod
+    def of_user(owned: Collection[Entry]) -> dict[str, float]:
+        """Return what is the same for all that a user owns."""
+        purchases = sum(entry.purchases for entry in owned)
+        return {"loyalty": math.log(max(1, purchases) / max(1, len(owned))), "breadth": math.log(1 + len(owned))}
+
+    def again_scores(self, entries: _Entries) -> NDArray[np.float64]:
+        """Return what habits say of the owned items; −∞ for all that may not be listed."""
+        boosts, rows_of = self.model.boosts, self.model.items.rows
+        weights = {"frequency_120d": 1.0, "lateness": -0.2}
+        if boosts is not None and boosts.habit.any():
+            weights = dict(zip(HABIT, boosts.habit.tolist(), strict=True))
+        scores = np.full(len(rows_of), -np.inf)
+        owned = {item: entry for item, entry in entries.items() if entry.units > 0 and item in rows_of}
+        of_user = self.of_user(owned.values())
+        for item, entry in owned.items():
+            if item not in self.hidden:
+                scores[rows_of[item]] = self.habit(entry, of_user, weights)
+        return scores
+
+    def scores(self, owned: dict[int, Entry]) -> NDArray[np.float64]:
         """Solve one user densely; −∞ for items that may not be listed."""
         rows = np.fromiter(owned, np.int64)
-        strengths = np.log2(1.0 + np.fromiter(owned.values(), np.float64) / UNITS_PER_QUANTITY)
+        strengths = np.array([self.strength(entry) for entry in owned.values()])
         extra = self.model.alpha * strengths  # c − 1
         own = self.factors[rows]
         user_factors = np.linalg.solve(self.gram + own.T @ (own * extra[:, None]), own.T @ (1.0 + extra))
-        scores: NDArray[np.float64] = self.factors @ user_factors
+        affinities: NDArray[np.float64] = self.factors @ user_factors
+        boosts = self.model.boosts
+        scores = affinities.copy() if boosts is None else affinities + boosts.item_bias
         rows_of = self.model.items.rows
-        scores[rows] = -np.inf
+        if not self.rules.with_owned:
+            scores[rows] = -np.inf
+        elif boosts is not None:
+            of_user = self.of_user(owned.values())
+            weights = dict(zip(HABIT, boosts.habit.tolist(), strict=True))
+            for row, entry in owned.items():
+                scores[row] += (
+                    boosts.affinity * affinities[row] + boosts.repeat_bias[row] + self.habit(entry, of_user, weights)
+                )
         scores[[rows_of[item] for item in self.hidden if item in rows_of]] = -np.inf
         return scores
 
@@ -233,18 +298,13 @@ def _compare(
     lists = 0
     for batch in _batches(sorted(users), _USERS_PER_READ):
         states = store.users.read(batch)
-        published = store.users.lists(batch)
-        for user, found_list in zip(batch, published, strict=True):
+        published = zip(store.users.lists(batch), store.users.again_lists(batch), strict=True)
+        for user, (found_list, found_again) in zip(batch, published, strict=True):
             expected = replays[user].entries if user in replays else {}
             state = states[user]
-            found = {
-                item: (round(quantity * UNITS_PER_QUANTITY), int(last))
-                for item, quantity, last in zip(
-                    state.history.item_ids, state.history.quantities, state.history.last_event_s, strict=True
-                )
-            }
-            differences.extend(_history_differences(user, expected, found))
+            differences.extend(_history_differences(user, expected, state.history.entries))
             differences.extend(_list_differences(user, expected, found_list, state.revision, truth))
+            differences.extend(_again_differences(user, expected, found_again, state.revision, truth))
             lists += found_list is not None
         advance(len(batch))
     return differences, lists
@@ -258,18 +318,15 @@ def _batches(users: list[str], size: int) -> Iterator[list[str]]:
 def _history_differences(user: str, expected: _Entries, found: _Entries) -> Iterator[Difference]:
     for item in sorted(expected.keys() | found.keys()):
         if expected.get(item) != found.get(item):
-            yield Difference(user, f"history of {item}", _entry(expected.get(item)), _entry(found.get(item)))
-
-
-def _entry(entry: tuple[int, int] | None) -> str:
-    return "none" if entry is None else f"{entry[0] / UNITS_PER_QUANTITY:g}|{entry[1]}"
+            values = (str(entries.get(item, "none")) for entries in (expected, found))
+            yield Difference(user, f"history of {item}", *values)
 
 
 def _list_differences(
     user: str, entries: _Entries, found: dict[str, Any] | None, revision: int, truth: _Truth
 ) -> Iterator[Difference]:
     rows_of = truth.model.items.rows
-    owned = {rows_of[item]: units for item, (units, _) in entries.items() if units > 0 and item in rows_of}
+    owned = {rows_of[item]: entry for item, entry in entries.items() if entry.units > 0 and item in rows_of}
     scores = truth.scores(owned) if owned else np.empty(0)
     if not np.isfinite(scores).any():
         if found is not None:
@@ -286,7 +343,27 @@ def _list_differences(
         yield Difference(user, "revision of the list", str(revision), str(found["revision"]))
         return
     listed = [(entry["item_id"], entry["score"]) for entry in found["items"]]
-    yield from _ranking_differences(user, listed, scores, truth.model, truth.n)
+    yield from _ranking_differences(user, listed, scores, truth.model, truth.rules.n)
+
+
+def _again_differences(
+    user: str, entries: _Entries, found: dict[str, Any] | None, revision: int, truth: _Truth
+) -> Iterator[Difference]:
+    what = "what to buy again"
+    scores = truth.again_scores(entries)
+    wanted = bool(truth.rules.again_n) and bool(np.isfinite(scores).any())
+    if wanted != (found is not None):
+        yield Difference(user, what, "a list" if wanted else "none", "none" if found is None else "a list")
+        return
+    if found is None:
+        return
+    if (found["model"], found["revision"]) != (truth.pointer.version, revision):
+        expected = f"of {truth.pointer.version}, revision {revision}"
+        yield Difference(user, what, expected, f"of {found['model']}, revision {found['revision']}")
+        return
+    listed = [(entry["item_id"], entry["score"]) for entry in found["items"]]
+    for difference in _ranking_differences(user, listed, scores, truth.model, truth.rules.again_n):
+        yield replace(difference, what=f"{what}: {difference.what}")
 
 
 def _ranking_differences(
@@ -301,7 +378,7 @@ def _ranking_differences(
         row = model.items.rows.get(item)
         true_score = -np.inf if row is None else float(scores[row])
         if not abs(true_score - score) <= _TOLERANCE:
-            allowed = f"{true_score:.6f}" if np.isfinite(true_score) else "not in the list: owned, hidden or unknown"
+            allowed = f"{true_score:.6f}" if np.isfinite(true_score) else "not in the list: hidden, unknown, or owned"
             yield Difference(user, f"score of {item} in place {place}", allowed, f"{score:.6f}")
         elif true_score > previous + _TOLERANCE:
             yield Difference(user, f"order at place {place}", f"{item} further up", f"{item} here")

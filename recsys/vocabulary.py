@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from recsys.vocabulary_kernels import fill_table, find
+from recsys.vocabulary_kernels import fill_table, find_each
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +83,10 @@ class Vocabulary:
 
     def find(self, ids: Iterable[str]) -> NDArray[np.int64]:
         """Return the rows of ids, −1 for those that are not there: int64, (n,)."""
-        known = self.encoded
-        texts = [np.frombuffer(id_.encode(), np.uint8) for id_ in ids]
-        found = [find(text, 0, len(text), known.data, known.bounds, self.table) for text in texts]
-        return np.array(found, np.int64)
+        known, asked = self.encoded, Texts.of_each(id_.encode() for id_ in ids)
+        rows = np.empty(len(asked.bounds) - 1, np.int64)
+        find_each(asked.data, asked.bounds, known.data, known.bounds, self.table, rows)
+        return rows
 
     def __len__(self) -> int:
         return len(self.ids)

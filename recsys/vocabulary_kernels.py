@@ -59,3 +59,12 @@ def find(text: Bytes, start: int, stop: int, data: Bytes, bounds: Bounds, table:
             if same:
                 return int(row)
         slot = (slot + 1) & (size - 1)
+
+
+@compiled()
+def find_each(
+    text: Bytes, text_bounds: Bounds, ids: Bytes, bounds: Bounds, table: Table, rows: NDArray[np.int64]
+) -> None:
+    """Find the row of each text, −1 where it is not there; ``rows``, int64, is written."""
+    for place in range(len(rows)):
+        rows[place] = find(text, text_bounds[place], text_bounds[place + 1], ids, bounds, table)

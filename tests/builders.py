@@ -8,13 +8,16 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from recsys.boosts import NO_WEIGHTS, RankerWeights
 from recsys.events import Event, EventType
-from recsys.history import History
+from recsys.history import Entry, History
 from recsys.model import FactorModel
+from recsys.model_store import Draft
 from recsys.vocabulary import Vocabulary
 
 NOON_MS = 1_795_348_800_000
 """2026-11-22T12:00:00Z."""
+NOON_S = NOON_MS // 1000
 LAST_MS = 253_402_300_799_999
 """9999-12-31T23:59:59.999Z."""
 
@@ -49,7 +52,7 @@ def make_forget(user_id: str = "u", *, timestamp: int = NOON_MS) -> Event:
 
 
 def make_history(quantities: Mapping[str, float]) -> History:
-    return History.of({item: (round(quantity * 1e6), NOON_MS // 1000) for item, quantity in quantities.items()})
+    return History.of({item: Entry(round(quantity * 1e6), NOON_S, NOON_S, 1) for item, quantity in quantities.items()})
 
 
 def item_ids(n_items: int) -> list[str]:
@@ -67,6 +70,17 @@ def make_model(
         item_gram=dense_gram(item_factors),
         alpha=alpha,
         regularization=regularization,
+    )
+
+
+def make_draft(model: FactorModel, *, weights: RankerWeights = NO_WEIGHTS) -> Draft:
+    return Draft(
+        model,
+        np.arange(len(model.items), dtype=np.int64),
+        np.arange(len(model.items)) / 2,
+        parameters={"iterations": 15, "seed": 7},
+        counts={"users": 3, "items": len(model.items), "events": 99, "pairs": 50},
+        weights=weights,
     )
 
 

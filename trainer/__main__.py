@@ -12,21 +12,26 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 
-from recsys.errors import LockHeld, NotEnoughData, RecsysError, SettingsError, StoreError
+from prometheus_client import start_http_server
+
+from recsys.errors import LockHeld, NotEnoughData, NothingNew, RecsysError, SettingsError, StorageError, StoreError
 from recsys.kafka import describe_topic
 from recsys.progress import ProgressReporter
 from recsys.readiness import until_ready
+from recsys.records import RoundRecord
+from recsys.rounds import RoundLog
 from recsys.settings import Settings, load_settings
 from recsys.storage import Storage
 from recsys.store import Store, open_store
 from recsys.store.users import json_time
-from recsys.telemetry import configure_logging
+from recsys.telemetry import TrainerMetrics, configure_logging
 from recsys.wall_clock import now, started_again_if_set_back
-from trainer.pipeline import Outcome, run_round
+from trainer.pipeline import Round, run_round
+from trainer.schedule import Schedule
 
 log = logging.getLogger("trainer")
 _LOOK_EVERY_S = 1.0
@@ -34,17 +39,29 @@ _RETRY_S = 10.0
 _RETRY_WITHOUT_DATA_S = 30.0
 _ALIVE_TTL_S = 15.0
 _NICE = 10  # consumers on the same machine go first
+_REJECTED = 3
+"""Exit code when the gate has rejected the model."""
 
 
 class _Terminated(BaseException):
     """SIGTERM or SIGINT: whatever is at work may stop anywhere, the next round goes on from there."""
 
 
+@dataclass
+class _Asked:
+    """Set by SIGUSR1: no `threading.Event`, whose own lock the signal's handler could wait for forever."""
+
+    by_signal: bool = False
+
+
 def main() -> int:
     """Run; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__.replace("`", ""))
-    parser.add_argument("--once", action="store_true", help="do one round and exit")
-    once = parser.parse_args().once
+    parser.add_argument("--once", action="store_true", help="do one round and exit: 3 if the gate rejected the model")
+    parser.add_argument("--force", action="store_true", help="with --once: publish the model whatever the gate says")
+    arguments = parser.parse_args()
+    if arguments.force and not arguments.once:
+        parser.error("--force goes with --once; a running trainer is asked by recsys retrain --force")
     try:
         settings = load_settings()
     except RecsysError as error:
@@ -59,20 +76,22 @@ def main() -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, terminate)
+    asked = _Asked()
+    signal.signal(signal.SIGUSR1, lambda *_: setattr(asked, "by_signal", True))
     try:
         with open_store(settings) as store:
-            if once:
-                _ensure_ready(settings, store)
-                _round(settings, store)
-            else:
-                _serve(settings, store)
+            if not arguments.once:
+                _serve(settings, store, asked)
+                return 0
+            _ensure_ready(settings, store)
+            done = _round(settings, store, TrainerMetrics(), asked_by="operator", force=arguments.force)
+            return 0 if done.published else _REJECTED
     except RecsysError as error:
         log.error("%s", error)
         return 2 if isinstance(error, SettingsError) else 1
     except _Terminated:
-        log.info("stopped before the round was done" if once else "stopped")
-        return 1 if once else 0
-    return 0
+        log.info("stopped before the round was done" if arguments.once else "stopped")
+        return 1 if arguments.once else 0
 
 
 def _ensure_ready(settings: Settings, store: Store) -> None:
@@ -82,62 +101,64 @@ def _ensure_ready(settings: Settings, store: Store) -> None:
     describe_topic(settings.kafka, settings.kafka.topic)
 
 
-def _serve(settings: Settings, store: Store) -> None:
-    """Do rounds until terminated; a failed one is logged and does not end the service."""
+def _serve(settings: Settings, store: Store, asked: _Asked) -> None:
+    """Do rounds until terminated; a failed one is logged and does not end the service.
+
+    A round is done when the schedule, a request in Redis, or SIGUSR1 wants one.
+    """
+    metrics = TrainerMetrics()
+    if port := settings.trainer.metrics_port:
+        try:
+            start_http_server(port, registry=metrics.registry)
+        except OSError as error:
+            raise SettingsError(f"RECSYS_TRAINER__METRICS_PORT: cannot listen on {port}: {error.strerror}") from error
     look = threading.Event()  # never set: only a wait that a signal can end
     until_ready(partial(_ensure_ready, settings, store), stop=look, log=log)
     rounds = 0  # when the last one was done here
-    next_round = _first_round(settings, store)
+    owed = ""  # by whom a round was asked for that has failed
+    schedule = Schedule(settings.trainer)
+    schedule.begin(store)
     with started_again_if_set_back(), _alive(store):
-        log.info("trainer ready; a round every %g s and on request (recsys retrain)", settings.trainer.interval_s)
+        log.info("trainer ready; a round %s and on request (recsys retrain, or SIGUSR1)", schedule)
         while True:
             look.wait(_LOOK_EVERY_S)
             try:
-                requested, finished = store.trainer.requests()
+                requests = store.trainer.requests()
                 lost = store.trainer.rounds() < rounds
             except StoreError as error:
                 log.warning("waiting: %s", error)
                 look.wait(_RETRY_S)
                 continue
-            started = time.monotonic()  # a clock that is set back must not hold up the rounds
             if lost:
                 log.error("Redis has lost what the last round wrote; another one brings the lists up to date")
-                rounds = 0
-            elif started < next_round and requested <= finished:
+                rounds, owed = 0, "loss"
+            elif not (asked.by_signal or requests.are_open or schedule.is_due):
                 continue
+            by_signal = asked.by_signal
+            asked.by_signal = False  # before the round: who asks during it wants another one
+            asked_by = "signal" if by_signal else "request" if requests.are_open else owed or "schedule"
+            started = time.monotonic()
             try:
-                _round(settings, store)
-                rounds = store.trainer.rounds()
-                next_round = started + settings.trainer.interval_s
-            except NotEnoughData as error:
-                log.info("%s", error)
-                next_round = started + min(settings.trainer.interval_s, _RETRY_WITHOUT_DATA_S)
+                _round(
+                    settings, store, metrics, asked_by=asked_by, scheduled=asked_by == "schedule", lost=owed == "loss"
+                )
+                rounds, owed = store.trainer.rounds(), ""
+                schedule.done(started)
+            except NothingNew as nothing:
+                log.info("%s", nothing)
+                schedule.done(started)
+            except NotEnoughData as nothing:
+                log.info("%s", nothing)
+                schedule.without_data(started, _RETRY_WITHOUT_DATA_S)
             except LockHeld as error:
                 log.info("waiting: %s", error)
                 look.wait(_RETRY_S)
-                next_round = _first_round(settings, store)  # the other one's round may have done
+                schedule.begin(store)  # the other one's round may have done
+                asked.by_signal |= by_signal
             except RecsysError as error:
-                log.error("%s; trying again in %g s", error, _RETRY_S)
-                next_round = started + _RETRY_S
-
-
-def _first_round(settings: Settings, store: Store) -> float:
-    """Return when the first round is due, on the monotonic clock.
-
-    At once, unless the live model is young and its round was completed.
-    """
-    at_once = time.monotonic()
-    try:
-        pointer = store.shared.model_pointer()
-        last = store.trainer.status()
-    except RecsysError as error:
-        log.warning("cannot tell how old the live model is: %s", error)
-        return at_once
-    if pointer is None or last.get("state") != "succeeded" or last.get("version") != pointer.version:
-        return at_once
-    interval_s = settings.trainer.interval_s
-    age_s = (now() - datetime.fromisoformat(pointer.published_at)).total_seconds()
-    return at_once + min(interval_s, max(0.0, interval_s - age_s))  # a model from the future is one from now
+                delay = schedule.failed()
+                owed = asked_by if asked_by != "schedule" else ""
+                log.error("%s; trying again in %g s", error, delay.total_seconds())
 
 
 @contextmanager
@@ -167,11 +188,22 @@ def _alive(store: Store) -> Iterator[None]:
             log.debug("heartbeat: %s", error)
 
 
-def _round(settings: Settings, store: Store) -> Outcome:
+def _round(
+    settings: Settings,
+    store: Store,
+    metrics: TrainerMetrics,
+    *,
+    asked_by: str,
+    force: bool = False,
+    scheduled: bool = False,
+    lost: bool = False,
+) -> Round:
     """Do one round under the lock, telling those who wait for it how far it is and how it ended."""
     with store.trainer.lock(ttl_s=settings.trainer.lock_ttl_s) as lock:
-        request, _ = store.trainer.requests()
-        status: dict[str, object] = {"request": request, "started_at": json_time(now())}
+        requests = store.trainer.requests()
+        started_at = json_time(now())
+        status: dict[str, object] = {"request": requests.requested, "started_at": started_at}
+        rounds = RoundLog(Storage(settings.data_dir))
 
         def tell(stage: str, done: int, total: int | None) -> None:
             try:
@@ -179,22 +211,63 @@ def _round(settings: Settings, store: Store) -> Outcome:
             except StoreError as error:
                 log.debug("status: %s", error)
 
+        def leave(record: RoundRecord, **more: object) -> None:
+            """Leave the record, and what those who wait want to know."""
+            metrics.note(record)
+            try:
+                rounds.add(record, at=now())
+            except StorageError as error:
+                log.warning("the round's record is lost: %s", error)
+            # Gate and counts at the top level as well: see recsys retrain --wait.
+            store.trainer.finish(requests, {**status, **record.model_dump(mode="json"), **record.counts, **more})
+
+        progress, round_ = ProgressReporter(tell), Round()
+
+        def record(state: str, error: str = "") -> RoundRecord:
+            return RoundRecord(
+                kind="retrain",
+                asked_by=asked_by,
+                started_at=started_at,
+                finished_at=json_time(now()),
+                state=state,
+                error=error,
+                published=round_.published,
+                version=round_.version,
+                live_before=round_.live_before,
+                counts=round_.counts,
+                durations_s=progress.durations_s,
+                gate=round_.gate,
+            )
+
         try:
-            outcome = run_round(settings, store, lock, ProgressReporter(tell), clock=now)
+            run_round(
+                settings,
+                store,
+                lock,
+                progress,
+                round_,
+                clock=now,
+                force=force or requests.force,
+                scheduled=scheduled and not requests.are_open,
+                lost=lost,
+            )
+        except (NotEnoughData, NothingNew) as nothing:
+            with suppress(StoreError):
+                store.trainer.finish(requests, {**status, "state": "failed", "error": str(nothing)})
+            raise
         except (RecsysError, _Terminated) as error:
             reason = "the trainer was stopped" if isinstance(error, _Terminated) else str(error)
             with suppress(StoreError):  # what ended the round is what must be known
-                store.trainer.finish(request, {**status, "state": "failed", "error": reason})
+                leave(record("failed", reason))
             raise
-        finished_at = json_time(now())
-        store.trainer.finish(
-            request, {**status, "state": "succeeded", "finished_at": finished_at, **outcome.as_status()}
-        )
-    log.info(
-        "round done: model %s from %d events; %d lists, %d similar-items lists",
-        outcome.version, outcome.events, outcome.lists, outcome.similar,
-    )  # fmt: skip
-    return outcome
+        leave(record("succeeded" if round_.published else "rejected"), lists=round_.lists, similar=round_.similar)
+    if round_.published:
+        log.info(
+            "round done: model %s (%s) from %d events; %d lists, %d similar-items lists",
+            round_.version, round_.gate.decision if round_.gate else "", round_.counts["events"], round_.lists,
+            round_.similar,
+        )  # fmt: skip
+    return round_
 
 
 if __name__ == "__main__":

@@ -1,65 +1,105 @@
-"""One round: archive, build the matrix, fit, write the model, move the pointer, refresh every list."""
+"""One round: archive, fit, judge, write the model, move the pointer, refresh every list."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import datetime
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
-from recsys import als, fail_points
+from recsys import cores, fail_points
 from recsys.archive import IMPORT_PREFIX, Archive
-from recsys.errors import InvalidModel, LockLost, NotEnoughData
-from recsys.interactions import Interactions
+from recsys.boosts import RankerWeights
+from recsys.errors import InvalidModel, LockLost, NothingNew, RecsysError, StorageError
+from recsys.evaluation import split_by_time
+from recsys.interactions import EventLog
 from recsys.item_lists import popular_items
 from recsys.live_model import LoadedModel
-from recsys.model import gram
-from recsys.model_store import ModelStore, load_model
+from recsys.model import FactorModel
+from recsys.model_store import Draft, Manifest, ModelStore, load_model, load_popularity, load_twin
 from recsys.progress import ProgressReporter
+from recsys.records import Decision, GateRecord, RoundRecord
+from recsys.rounds import RoundLog
 from recsys.settings import Settings
 from recsys.storage import Storage
-from recsys.store import HeldLock, Store
+from recsys.store import HeldLock, ModelPointer, Store
+from recsys.store.users import json_time
 from recsys.sweep import write_every_list
+from recsys.training import Fitted, Parameters, fit_model, iterations_of
+from recsys.tuned import model_settings, parameters_of, read_tuned, write_tuned
+from recsys.wall_clock import now
 from trainer.archiver import archive_new_purchases
+from trainer.gate import LiveRival, judge, unjudged, why_not
 
 log = logging.getLogger(__name__)
+_DAY_S = 24 * 3600
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a round did."""
+@dataclass
+class Round:
+    """How far a round has come: what is left of it if it fails.
 
-    version: str
-    events: int
-    users: int
-    items: int
-    lists: int
-    similar: int
-    durations_s: dict[str, float]
+    Attributes
+    ----------
+    version : str
+        Published or rejected; empty if nothing was written.
+    published : bool
+        Whether the model is live.
+    live_before : str
+        Empty if there was none.
+    lists, similar : int
+        Written.
+    """
 
-    def as_status(self) -> dict[str, Any]:
-        """Return a JSON-ready form."""
-        return asdict(self)
+    version: str = ""
+    published: bool = False
+    live_before: str = ""
+    gate: GateRecord | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    lists: int = 0
+    similar: int = 0
 
 
 def run_round(
-    settings: Settings, store: Store, lock: HeldLock, progress: ProgressReporter, *, clock: Callable[[], datetime]
-) -> Outcome:
+    settings: Settings,
+    store: Store,
+    lock: HeldLock,
+    progress: ProgressReporter,
+    round_: Round,
+    *,
+    clock: Callable[[], datetime],
+    force: bool = False,
+    scheduled: bool = False,
+    lost: bool = False,
+) -> None:
     """Do one round while holding the trainer's lock.
 
     A crash at any point leaves a state from which the next round goes on: segments and models are written whole or
     not at all, the pointer moves after the model is on disk, and each list is written by compare-and-set.
 
+    Parameters
+    ----------
+    round_ : Round
+        Filled in on the way.
+    force : bool
+        Publish the model whatever the gate says.
+    scheduled : bool
+        Nobody asked for it: it does nothing with fewer new events than `trainer.min_new_events`, and tunes if that is
+        due.
+    lost : bool
+        Redis has lost lists: they are written even if there is no new model.
+
     Raises
     ------
     NotEnoughData
         When nobody owns anything yet.
+    NothingNew
+        When there are too few new events.
     LockLost
         When the lock expired; nothing is published then.
     """
     storage = Storage(settings.data_dir)
-    archive, models = Archive(storage), ModelStore(storage)
+    archive, models, rounds = Archive(storage), ModelStore(storage), RoundLog(storage)
     pointer_before = store.shared.model_pointer_value()
     models.remove_temporaries()
     unpublished = _unpublished(store, models)
@@ -74,18 +114,43 @@ def run_round(
     for source, partition, first, last in archive.gaps():
         remedy = "import the file again" if source.startswith(IMPORT_PREFIX) else "no model will know them"
         log.warning("archive: %s, partition %d: %d to %d are missing; %s", source, partition, first, last, remedy)
-    with progress.stage("build the matrix"):
-        interactions, events = archive.interactions()
-    if not len(interactions.users):
-        raise NotEnoughData("there are no purchases to train on yet; publish some, or use recsys import")
+    if scheduled and (too_few := _too_few_new_events(store, models, archive, settings.trainer.min_new_events)):
+        _finish_lists(settings, store, models, rounds, progress, clock)
+        raise NothingNew(too_few)
+    with progress.stage("read the archive"):
+        events = archive.events()
     lock.ensure_held()
-    version, uri, manifest_sha256 = _fit_and_save(settings, archive, models, interactions, events, progress, clock)
+    newest_s = events.newest_s(int(clock().timestamp()))
+    cut_s = newest_s - round(settings.trainer.holdout_days * _DAY_S)
+    rival = _rival(store, models, rounds, cut_s)
+    round_.live_before = "" if rival is None else rival.version
+    parameters = _parameters(settings, storage, events, cut_s, progress, may_tune=scheduled)
+    gate, candidate = _judged(settings, parameters, events, rival, cut_s, progress)
+    if force and gate.decision is Decision.REJECTED:
+        gate = gate.model_copy(update={"decision": Decision.FORCED})
+    round_.gate, round_.counts = gate, {"events": len(events)} if candidate is None else _counts(candidate)
+    lock.ensure_held()
+    if gate.decision is Decision.REJECTED:
+        if candidate is not None:  # an operator may want to look at it
+            with progress.stage("write the model"):
+                round_.version, _, _ = _save(settings, archive, models, candidate, gate, clock)
+            _prune(settings, models, live=round_.live_before)
+        which = f" model {round_.version}" if round_.version else ""
+        log.warning("rejected%s; %s stays live: %s", which, round_.live_before, "; ".join(gate.reasons))
+        _finish_lists(settings, store, models, rounds, progress, clock, lost=lost)
+        return
+    weights = None if candidate is None else candidate.weights  # those that were judged
+    fitted = _fit(parameters, events, newest_s, progress, "fit", weights)
+    with progress.stage("write the model"):
+        version, uri, manifest_sha256 = _save(settings, archive, models, fitted, gate, clock, twin=candidate)
     model = load_model(uri, manifest_sha256=manifest_sha256)  # as consumers will, before they are told
     lock.ensure_held()
     fail_points.reach("before-pointer")
     pointer = store.shared.move_model_pointer(version, uri, manifest_sha256, seen=pointer_before, at=clock())
     if pointer is None:
         raise LockLost("another process moved the model pointer during the round; its model stays live")
+    round_.version, round_.published, round_.counts = version, True, _counts(fitted)
+    interactions = fitted.interactions
     log.info("model %s is live: %d users, %d items", version, len(interactions.users), len(interactions.items))
     # Not before: a trainer that lost its lock could have published one of them until the pointer had moved.
     for leftover in unpublished:
@@ -96,24 +161,15 @@ def run_round(
         settings,
         store,
         live,
-        interactions.buyers(),
+        fitted.popularity,
         users=len(interactions.users),
         progress=progress,
         clock=clock,
     )
+    round_.lists, round_.similar = written.lists, written.similar
     if store.shared.model_pointer() != pointer:
         raise LockLost(f"the pointer to model {version} was moved, or lost by Redis, during the round")
-    for version in models.prune(keep=settings.trainer.keep_versions, live=live.stamp.version):
-        log.info("model %s removed: %d newer ones are kept", version, settings.trainer.keep_versions)
-    return Outcome(
-        version=live.stamp.version,
-        events=events,
-        users=len(interactions.users),
-        items=len(interactions.items),
-        lists=written.lists,
-        similar=written.similar,
-        durations_s=progress.durations_s,
-    )
+    _prune(settings, models, live=version)
 
 
 def _unpublished(store: Store, models: ModelStore) -> list[str]:
@@ -127,40 +183,232 @@ def _unpublished(store: Store, models: ModelStore) -> list[str]:
     return models.unpublished(live=pointer.version, published_at=datetime.fromisoformat(pointer.published_at))
 
 
-def _fit_and_save(
+def _too_few_new_events(store: Store, models: ModelStore, archive: Archive, least: int) -> str:
+    """Say that fewer events are new than a scheduled round waits for; empty if there are enough."""
+    try:
+        pointer = store.shared.model_pointer()
+        if pointer is None or not least:
+            return ""
+        known = models.manifest(pointer.version).archive
+    except InvalidModel:  # whatever is live, a new model is better
+        return ""
+    new = sum(
+        max(0, end - known.get(source, {}).get(partition, 0))
+        for source, ends in archive.positions().items()
+        for partition, end in ends.items()
+    )
+    if new >= least:
+        return ""
+    return f"{new:,} new events since model {pointer.version}; a scheduled round waits for {least:,}"
+
+
+def _finish_lists(
+    settings: Settings,
+    store: Store,
+    models: ModelStore,
+    rounds: RoundLog,
+    progress: ProgressReporter,
+    clock: Callable[[], datetime],
+    *,
+    lost: bool = False,
+) -> None:
+    """Write the lists that an earlier round, or a rollback, has left, for this one makes no new model."""
+    pointer = store.shared.model_pointer()
+    if pointer is None:
+        return
+    last, _ = rounds.last_of(pointer.version)
+    if last is not None and last.state == "succeeded" and not lost:
+        return
+    started_at = json_time(clock())
+    log.warning("not every list is of model %s: what wrote them was interrupted, or Redis lost them", pointer.version)
+    live = LoadedModel(pointer, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))
+    popularity = load_popularity(pointer.uri)
+    write_every_list(settings, store, live, popularity, users=None, progress=progress, clock=clock)
+    record = RoundRecord(
+        kind="refresh",
+        asked_by="schedule",
+        started_at=started_at,
+        finished_at=json_time(clock()),
+        state="succeeded",
+        published=True,
+        version=pointer.version,
+    )
+    rounds.add(record, at=clock())
+
+
+def _rival(store: Store, models: ModelStore, rounds: RoundLog, cut_s: int) -> LiveRival | None:
+    """Return the live model, with what can be judged by what came from the cut on.
+
+    If Redis has lost the pointer, it is the one that was made live last.
+    """
+    pointer = _pointer(store)
+    kept = models.versions()
+    version = pointer.version if pointer else next((r.version for r in rounds.publications() if r.version in kept), "")
+    if not version:
+        return None
+    _, chosen = rounds.last_of(version)
+    try:
+        manifest = models.manifest(version)
+    except InvalidModel as error:
+        log.warning("the live model cannot be compared: %s", error)
+        return LiveRival(version, 0, None, chosen)
+    return LiveRival(version, manifest.counts.get("events", 0), _unaware(models, version, manifest, cut_s), chosen)
+
+
+def _pointer(store: Store) -> ModelPointer | None:
+    try:
+        return store.shared.model_pointer()
+    except InvalidModel as error:
+        log.warning("%s", error)
+        return None
+
+
+def _unaware(models: ModelStore, version: str, manifest: Manifest, cut_s: int) -> FactorModel | None:
+    """Return the version's twin, or the version itself, if it has seen nothing from the cut on."""
+    uri, manifest_sha256 = models.address(version)
+
+    def twin() -> FactorModel | None:
+        # One that was rejected was never fitted on its hold-out: it is its own twin.
+        rejected = manifest.gate is not None and manifest.gate.decision is Decision.REJECTED
+        found = load_model(uri, manifest_sha256=manifest_sha256) if rejected else load_twin(uri, manifest)
+        return found if found is not None and found.reference_s <= cut_s else None
+
+    def itself() -> FactorModel | None:
+        if not 0 < manifest.reference_s < cut_s:  # 0: of an earlier release, which did not say
+            return None
+        return load_model(uri, manifest_sha256=manifest_sha256)
+
+    for load in (twin, itself):
+        try:
+            if (model := load()) is not None:
+                return model
+        except InvalidModel as error:
+            if isinstance(error.__cause__, StorageError):  # what cannot be read now is not what is damaged
+                raise error.__cause__ from None
+            log.warning("the live model cannot be compared: %s", error)
+    return None
+
+
+def _judged(
+    settings: Settings,
+    parameters: Parameters,
+    events: EventLog,
+    rival: LiveRival | None,
+    cut_s: int,
+    progress: ProgressReporter,
+) -> tuple[GateRecord, Fitted | None]:
+    """Fit a candidate on what precedes the hold-out and judge it; None if it could not be judged."""
+    with_owned = settings.ranking.with_owned
+    split = split_by_time(events, cut_s=cut_s) if settings.trainer.holdout_days else None
+    reason = why_not(split, with_owned=with_owned)
+    if split is None or reason:
+        return unjudged(reason, events, rival), None
+    before = events.where(events.seconds < cut_s)
+    candidate = _fit(parameters, before, cut_s, progress, "fit before the hold-out")
+    with progress.stage("judge", 2 if rival is None or rival.model is None else 3) as advance:
+        gate = judge(
+            split,
+            events,
+            candidate.model,
+            rival,
+            with_owned=with_owned,
+            tolerance=settings.trainer.gate_tolerance,
+            on_recommender=lambda: advance(1),
+        )
+    return gate, candidate
+
+
+def _parameters(
+    settings: Settings,
+    storage: Storage,
+    events: EventLog,
+    until_s: int,
+    progress: ProgressReporter,
+    *,
+    may_tune: bool,
+) -> Parameters:
+    """Return what to fit with; tuned anew if that is due."""
+    current = parameters_of(settings, model_settings(settings, storage))
+    tuned = read_tuned(storage)
+    every = timedelta(days=settings.trainer.tune_every_days)
+    if not may_tune or not every or (tuned is not None and now() - tuned.moment < every):
+        return current
+    fixed = frozenset(settings.model.model_fields_set)
+    from recsys.tuning import Problem, study_folder, tune  # which takes long to import, and is rarely needed
+
+    try:
+        problem = Problem.before_holdout(events, until_s, current, fixed=fixed)
+        found = tune(
+            problem, study_folder(storage), progress, trials=settings.trainer.tune_trials, jobs=cores.available()
+        )
+    except RecsysError as error:
+        log.warning("not tuned: %s", error)
+        return current
+    write_tuned(storage, found)
+    log.info("tuned in %d trials: %.4f, before %.4f", found.trials, found.objective, found.before)
+    return parameters_of(settings, model_settings(settings, storage))
+
+
+def _fit(
+    parameters: Parameters,
+    events: EventLog,
+    reference_s: int,
+    progress: ProgressReporter,
+    stage: str,
+    weights: RankerWeights | None = None,
+) -> Fitted:
+    with progress.stage(stage, iterations_of(parameters, learn=weights is None)) as advance:
+        return fit_model(events, parameters, reference_s=reference_s, weights=weights, on_iteration=lambda: advance(1))
+
+
+def _save(
     settings: Settings,
     archive: Archive,
     models: ModelStore,
-    interactions: Interactions,
-    events: int,
-    progress: ProgressReporter,
+    fitted: Fitted,
+    gate: GateRecord,
     clock: Callable[[], datetime],
+    *,
+    twin: Fitted | None = None,
 ) -> tuple[str, str, str]:
-    """Fit and write the artifact; return its version, uri and the sha256 of its manifest."""
-    model = settings.model
-    with progress.stage("fit", model.iterations) as advance:
-        item_factors = als.fit(
-            interactions.confidences(alpha=model.alpha),
-            factors=model.factors,
-            regularization=model.regularization,
-            iterations=model.iterations,
-            seed=model.seed,
-            on_iteration=lambda: advance(1),
-        )
-    with progress.stage("write the model"):
-        return models.save(
-            interactions.items,
-            item_factors,
-            gram(item_factors),
-            buyers=interactions.buyers(),
-            popular=popular_items(interactions.items, interactions.buyers(), n=settings.ranking.n),
-            parameters={**model.model_dump(), "factors": item_factors.shape[1]},
-            counts={
-                "users": len(interactions.users),
-                "items": len(interactions.items),
-                "pairs": int(interactions.quantities.nnz),
-                "events": events,
-            },
-            archive=archive.positions(),
-            at=clock(),
-        )
+    """Write the artifact; return its version, uri and the sha256 of its manifest."""
+    return models.save(
+        _draft(fitted),
+        popular=popular_items(fitted.model.items, fitted.popularity, n=settings.ranking.n),
+        archive=archive.positions(),
+        gate=gate,
+        twin=None if twin is None else _draft(twin),
+        at=clock(),
+    )
+
+
+def _draft(fitted: Fitted) -> Draft:
+    parameters = fitted.parameters
+    return Draft(
+        fitted.model,
+        fitted.interactions.buyers(),
+        fitted.popularity,
+        parameters={
+            "iterations": parameters.iterations,
+            "seed": parameters.seed,
+            "repeat_weight": parameters.repeat_weight,
+        },
+        counts=_counts(fitted),
+        weights=fitted.weights,
+    )
+
+
+def _counts(fitted: Fitted) -> dict[str, int]:
+    interactions = fitted.interactions
+    return {
+        "users": len(interactions.users),
+        "items": len(interactions.items),
+        "pairs": len(interactions.owned.rows),
+        "events": fitted.events,
+    }
+
+
+def _prune(settings: Settings, models: ModelStore, *, live: str) -> None:
+    keep = settings.trainer.keep_versions
+    for version in models.prune(keep=keep, live=live):
+        log.info("model %s removed: %d newer ones of its kind are kept", version, keep)

@@ -8,9 +8,13 @@ import typer
 
 from recsys.cli.data import import_command, publish_command
 from recsys.cli.demo import demo_command
+from recsys.cli.evaluate import evaluate_command
+from recsys.cli.items import items_app
+from recsys.cli.models import models_app
 from recsys.cli.operate import config_command, rebuild_command, retrain_command, verify_command
 from recsys.cli.output import errors
 from recsys.cli.show import show_command
+from recsys.cli.tune import tune_command
 from recsys.errors import RecsysError, SettingsError
 
 __all__ = ["app", "main"]
@@ -27,6 +31,10 @@ app.command("import", short_help="Load a history from a file into archive and Re
 app.command("publish", short_help="Publish a file's purchases to Kafka.")(publish_command)
 app.command("show", short_help="Show a user's history and list.")(show_command)
 app.command("retrain", short_help="Ask the running trainer for a new model.")(retrain_command)
+app.command("evaluate", short_help="Judge a model by what users bought afterwards.")(evaluate_command)
+app.command("tune", short_help="Search for better hyper-parameters.")(tune_command)
+app.add_typer(models_app, name="models", short_help="List, show and roll back models.")
+app.add_typer(items_app, name="items", short_help="Import what the shop says of its items.")
 app.command("verify", short_help="Check Redis against archive and model.")(verify_command)
 app.command("rebuild", short_help="Bring Redis back from the archive.")(rebuild_command)
 app.command("config", short_help="Print all settings.")(config_command)

@@ -8,6 +8,20 @@ from typing import Annotated
 import typer
 
 from recsys.archive import Archive
+from recsys.cli.columns import (
+    Delimiter,
+    Encoding,
+    EventIdColumn,
+    ItemColumn,
+    NegativeReturns,
+    PriceColumn,
+    QuantityColumn,
+    TimestampColumn,
+    TimestampFormat,
+    Timezone,
+    TypeColumn,
+    UserColumn,
+)
 from recsys.cli.lock import held_lock
 from recsys.cli.output import errors, results, settings_for_command
 from recsys.errors import InputFileError
@@ -20,31 +34,6 @@ from recsys.store import open_store
 from recsys.wall_clock import now
 
 File = Annotated[Path, typer.Argument(help="A .parquet or .csv file of purchases.", metavar="FILE")]
-UserColumn = Annotated[str, typer.Option("--user-id-column", metavar="NAME", help="Column with the user id.")]
-ItemColumn = Annotated[str, typer.Option("--item-id-column", metavar="NAME", help="Column with the item id.")]
-QuantityColumn = Annotated[
-    str, typer.Option("--quantity-column", metavar="NAME", help="Column with the quantity; 1 if absent.")
-]
-TimestampColumn = Annotated[str, typer.Option("--timestamp-column", metavar="NAME", help="Column with the time.")]
-PriceColumn = Annotated[str, typer.Option("--price-column", metavar="NAME", help="Column with the price of one unit.")]
-EventIdColumn = Annotated[
-    str, typer.Option("--event-id-column", metavar="NAME", help="Column that identifies a row for good.")
-]
-TypeColumn = Annotated[
-    str, typer.Option("--type-column", metavar="NAME", help="Column with purchase, return or forget.")
-]
-Timezone = Annotated[
-    str, typer.Option("--timezone", metavar="ZONE", help="Zone of times that carry none, e.g. Europe/London.")
-]
-TimestampFormat = Annotated[
-    str,
-    typer.Option("--timestamp-format", metavar="FORMAT", help="strptime format of times in text; default ISO 8601."),
-]
-NegativeReturns = Annotated[
-    bool, typer.Option("--negative-returns", help="Read a negative quantity as a return; else such rows are rejected.")
-]
-Encoding = Annotated[str, typer.Option("--encoding", metavar="NAME", help="Encoding of a CSV file.")]
-Delimiter = Annotated[str, typer.Option("--delimiter", metavar="C", help="Between the fields of a CSV file.")]
 Rejects = Annotated[
     Path | None,
     typer.Option("--rejects", metavar="PATH", help="Where rejected rows go; default FILE.rejects.csv in this folder."),

@@ -10,10 +10,12 @@ from rich.table import Table
 
 from recsys.archive import Archive
 from recsys.cli.lock import held_lock
-from recsys.cli.output import errors, results, settings_for_command
+from recsys.cli.models import gate_table
+from recsys.cli.output import REJECTED, errors, results, settings_for_command
 from recsys.errors import NoTrainer
 from recsys.progress import ProgressReporter
 from recsys.rebuild import rebuild
+from recsys.records import GateRecord
 from recsys.settings_report import describe_settings
 from recsys.storage import Storage
 from recsys.store import Store, open_store
@@ -25,7 +27,12 @@ _MOST_DIFFERENCES = 50
 
 
 def retrain_command(
-    wait: Annotated[bool, typer.Option("--wait", help="Show progress and the outcome; exit 1 if it failed.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Show progress and the outcome; exit 1 if it failed, 3 if it was rejected.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Publish the model whatever the gate says; that is recorded.")
+    ] = False,
 ) -> None:
     """Ask the running trainer for a new model.
 
@@ -38,18 +45,31 @@ def retrain_command(
                 "no trainer is running to take the request; start one with python -m trainer, "
                 "or do one round now with python -m trainer --once"
             )
-        request = store.trainer.request()
+        request = store.trainer.request(force=force)
         if not wait:
             results.print("requested; recsys retrain --wait would show how it goes")
             return
         status = _await(store, request)
-    if status.get("state") != "succeeded":
+    state = status.get("state")
+    if state not in ("succeeded", "rejected"):
         errors.print(f"error: the retrain failed: {status.get('error', 'unknown')}", style="red", markup=False)
         raise typer.Exit(1)
+    gate = GateRecord.model_validate(status["gate"])
+    if gate.scores:
+        results.print(gate_table(gate))
+    if state == "rejected":
+        version = f" {status['version']}" if status["version"] else ""
+        errors.print(f"rejected: the new model{version} is not published, {gate.live} stays live", style="red")
+        for reason in gate.reasons:
+            errors.print(f"  {reason}")
+        errors.print("recsys retrain --force publishes one whatever the gate says")
+        raise typer.Exit(REJECTED)
     results.print(
         f"model {status['version']} is live: {status['events']:,} events, {status['users']:,} users, "
         f"{status['items']:,} items; {status['lists']:,} lists refreshed"
     )
+    for reason in gate.reasons:
+        results.print(f"{gate.decision.value}: {reason}")
     table = Table(title="Where the time went", title_justify="left")
     table.add_column("stage")
     table.add_column("seconds", justify="right")
@@ -62,9 +82,9 @@ def _await(store: Store, request: int) -> dict[str, Any]:
     shown = ""
     with errors.status("waiting for the trainer") as spinner:
         while True:
-            _, finished = store.trainer.requests()
+            served = store.trainer.requests().finished
             status = store.trainer.status()
-            if finished >= request:
+            if served >= request:
                 return store.trainer.outcome()
             if not store.trainer.is_alive():
                 raise NoTrainer("the trainer went away during the round; its next round starts over")

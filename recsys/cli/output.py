@@ -10,6 +10,8 @@ from rich.console import Console
 
 from recsys.settings import Settings, load_settings
 
+REJECTED = 3
+"""Exit code when the gate has rejected a model."""
 _WIDTH_ELSEWHERE = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
 results = Console(highlight=False, markup=False, emoji=False, width=_WIDTH_ELSEWHERE)
 errors = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)

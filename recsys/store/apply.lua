@@ -1,7 +1,7 @@
 -- Applies one user's events, each exactly once in effect, and returns the state they lead to.
 -- The readable twin of what happens to the history is recsys/history.py; why it is exactly once: docs/architecture.md.
 --
--- KEYS  history (hash), applied (hash), seen (string), recs (string)
+-- KEYS  history (hash), applied (hash), seen (string), recs (string), again (string)
 -- ARGV  1 events, msgpack: array of {source, offset, id, item, units, timestamp_s}
 --           source       "<topic id>:<partition>"
 --           id           digest of the event_id or of the position; "" = the position alone, from a source that is
@@ -75,15 +75,16 @@ local function remember_copy(source, offset, id)
   remember(source, offset, id)
 end
 
--- item -> {units, timestamp}; false = removed. Only touched items, unless the history is full.
+-- item -> {units, newest, first, purchases}; false = removed. Only touched items, unless the history is full.
 local entries, touched, complete = {}, {}, false
 local item_count = redis.call('HLEN', history_key)
 
 local function parse(value)
-  local separator = string.find(value, '|', 1, true)
-  local rest = string.sub(value, separator + 1)
-  local last = string.match(rest, '^-?%d+')
-  return {math.floor(tonumber(string.sub(value, 1, separator - 1)) * MILLION + 0.5), tonumber(last)}
+  local quantity, newest, purchases, span = string.match(value, '^([^|]+)|(-?%d+)|?(%d*)|?(%d*)')
+  newest = tonumber(newest)
+  return {
+    math.floor(tonumber(quantity) * MILLION + 0.5), newest, newest - (tonumber(span) or 0), tonumber(purchases) or 1
+  }
 end
 
 local function read(item)
@@ -195,8 +196,10 @@ for _, event in ipairs(events) do
       if entry then
         entry[1] = entry[1] + units
         if timestamp > entry[2] then entry[2] = timestamp end
+        if timestamp < entry[3] then entry[3] = timestamp end
+        if units > 0 then entry[4] = entry[4] + 1 end
       else
-        entries[item] = {units, timestamp}
+        entries[item] = {units, timestamp, timestamp, units > 0 and 1 or 0}
         item_count = item_count + 1
       end
       touched[item] = true
@@ -247,7 +250,11 @@ if applied > 0 then
         quantity = string.gsub(string.format('%.6f', entry[1] / MILLION), '0+$', '')
       end
       written[#written + 1] = item
-      written[#written + 1] = quantity .. '|' .. string.format('%.0f', entry[2])
+      local value = quantity .. '|' .. string.format('%.0f', entry[2])
+      if entry[4] ~= 1 or entry[3] ~= entry[2] then
+        value = value .. string.format('|%.0f|%.0f', entry[4], entry[2] - entry[3])
+      end
+      written[#written + 1] = value
     elseif not erased then
       removed[#removed + 1] = item
     end
@@ -264,7 +271,7 @@ elseif applied > 0 then
   redis.call('PERSIST', applied_key)
 end
 
-if erased then redis.call('DEL', recs_key) end
+if erased then redis.call('DEL', recs_key, KEYS[5]) end
 
 local current = -1
 if listed == revision and redis.call('EXISTS', recs_key) == 1 then current = listed_sequence end

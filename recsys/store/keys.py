@@ -34,9 +34,19 @@ class Keys:
         """Return the key of remembered events: STRING, msgpack: positions and ids of the newest events."""
         return f"{self.prefix}:{{{user_id}}}:seen"
 
-    def of_user(self, user_id: str) -> tuple[str, str, str, str]:
-        """Return all keys of a user: history, applied, seen, recs."""
-        return self.history(user_id), self.applied(user_id), self.seen(user_id), self.recs(user_id)
+    def again(self, user_id: str) -> str:
+        """Return the key of the list of what a user may buy again: STRING, JSON; read by apps."""
+        return f"{self.prefix}:{{{user_id}}}:again"
+
+    def of_user(self, user_id: str) -> tuple[str, str, str, str, str]:
+        """Return all keys of a user: history, applied, seen, recs, again."""
+        return (
+            self.history(user_id),
+            self.applied(user_id),
+            self.seen(user_id),
+            self.recs(user_id),
+            self.again(user_id),
+        )
 
     def similar(self, item_id: str) -> str:
         """Return the key of an item's similar items: STRING, JSON; read by apps."""
@@ -46,10 +56,19 @@ class Keys:
         """Return the key of the stream's marks on one shard: HASH source → next offset to be applied."""
         return f"{self.prefix}:marks:{{{shard}}}" if shard else f"{self.prefix}:marks"
 
+    def popular_in(self, category: str | None) -> str:
+        """Return the key of the popular list, overall or of a category: STRING, JSON; read by apps."""
+        return f"{self.prefix}:popular" if category is None else f"{self.prefix}:popular:{category}"
+
     @property
-    def popular(self) -> str:
-        """STRING, JSON; read by apps."""
-        return f"{self.prefix}:popular"
+    def titles(self) -> str:
+        """HASH item_id → title, of the imported catalogue."""
+        return f"{self.prefix}:titles"
+
+    @property
+    def unavailable(self) -> str:
+        """SET of item ids that the imported catalogue says are not available."""
+        return f"{self.prefix}:unavailable"
 
     @property
     def model(self) -> str:

@@ -1,10 +1,15 @@
 -- Writes users' lists, each if it was computed from the newest history, with a model not older than the list's.
 --
--- KEYS  of each user: applied (hash), recs (string)
--- ARGV  of each user: 1 revision the list was computed from    2 sequence of its model
---                     3 the list as JSON, "" = no list         4 seconds until it expires
+-- KEYS  of each user: applied (hash), recs (string), again (string)
+-- ARGV  of each user: 1 revision the lists were computed from    2 sequence of their model
+--                     3 the list as JSON, "" = no list           4 the list of what to buy again, "" = none
+--                     5 seconds until they expire
 -- returns for each user one of the words that recsys.store.users.PublishOutcome explains
-local function publish(applied_key, recs_key, own_revision, own_sequence, list, ttl_s)
+local function put(key, list, ttl_s)
+  if list == '' then redis.call('DEL', key) else redis.call('SET', key, list, 'EX', ttl_s) end
+end
+
+local function publish(applied_key, recs_key, again_key, own_revision, own_sequence, list, again, ttl_s)
   local revision, sequence = tonumber(own_revision), tonumber(own_sequence)
   local state = redis.call('HMGET', applied_key, 'revision', 'listed', 'sequence')
   local newest = tonumber(state[1] or '0')
@@ -13,18 +18,17 @@ local function publish(applied_key, recs_key, own_revision, own_sequence, list, 
     return listed >= revision and 'superseded' or 'model_older'
   end
   if newest ~= revision then return 'revision_moved' end
-  if list == '' then
-    redis.call('DEL', recs_key)
-  else
-    redis.call('SET', recs_key, list, 'EX', ttl_s)
-  end
+  put(recs_key, list, ttl_s)
+  put(again_key, again, ttl_s)
   if newest > 0 then redis.call('HSET', applied_key, 'listed', own_revision, 'sequence', own_sequence) end
   return 'published'
 end
 
 local outcomes = {}
-for i = 1, #KEYS / 2 do
-  local k, a = 2 * i, 4 * i
-  outcomes[i] = publish(KEYS[k - 1], KEYS[k], ARGV[a - 3], ARGV[a - 2], ARGV[a - 1], ARGV[a])
+for i = 1, #KEYS / 3 do
+  local k, a = 3 * i, 5 * i
+  outcomes[i] = publish(
+    KEYS[k - 2], KEYS[k - 1], KEYS[k], ARGV[a - 4], ARGV[a - 3], ARGV[a - 2], ARGV[a - 1], ARGV[a]
+  )
 end
 return outcomes

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -19,6 +19,8 @@ from recsys.store.one_server import Call
 from recsys.store.users import ModelStamp, json_time
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+_AT_ONCE = 1_000
 
 
 class ModelPointer(BaseModel):
@@ -99,25 +101,63 @@ class SharedStore:
         return None
 
     def hidden(self) -> frozenset[str]:
-        """Return the items never to be recommended."""
+        """Return the items not to be recommended: those that an operator hides, and those that are not available."""
         with self._connection.errors_translated():
-            members: set[bytes] = self._connection.client.smembers(self._keys.hidden)
-        return frozenset(member.decode(errors="replace") for member in members)
+            hidden: set[bytes] = self._connection.client.smembers(self._keys.hidden)
+            unavailable: set[bytes] = self._connection.client.smembers(self._keys.unavailable)
+        return frozenset(member.decode(errors="replace") for member in hidden | unavailable)
 
-    def write_popular(self, items: RankedList, model: ModelStamp, *, at: datetime) -> None:
-        """Write the list for users without one."""
+    def write_catalogue(self, titles: Mapping[str, str], unavailable: Collection[str]) -> None:
+        """Replace what is known of items: titles by item id, and the items that are not available."""
+        client, titles_key, unavailable_key = self._connection.client, self._keys.titles, self._keys.unavailable
+        with self._connection.errors_translated():
+            gone = {key.decode() for key in client.hkeys(titles_key)} - titles.keys()
+            for part in _parts(list(titles.items())):
+                client.hset(titles_key, mapping=dict(part))
+            for names in _parts(sorted(gone)):
+                client.hdel(titles_key, *names)
+            back = {member.decode() for member in client.smembers(unavailable_key)} - set(unavailable)
+            for names in _parts(sorted(unavailable)):
+                client.sadd(unavailable_key, *names)
+            for names in _parts(sorted(back)):
+                client.srem(unavailable_key, *names)
+
+    def titles(self, item_ids: Sequence[str]) -> dict[str, str]:
+        """Return item id → title of those that have one."""
+        if not item_ids:
+            return {}
+        with self._connection.errors_translated():
+            found = self._connection.client.hmget(self._keys.titles, list(item_ids))
+        return {item: title.decode() for item, title in zip(item_ids, found, strict=True) if title is not None}
+
+    def write_popular(
+        self,
+        items: RankedList,
+        model: ModelStamp,
+        *,
+        at: datetime,
+        category: str | None = None,
+        ttl_s: int | None = None,
+    ) -> None:
+        """Write the list for users without one, or one of a category, which may expire."""
         value = {
+            **({} if category is None else {"category": category}),
             "model": model.version,
             "generated_at": json_time(at),
             "items": orjson.Fragment(next(items_json([items]))),
         }
         with self._connection.errors_translated():
-            self._connection.client.set(self._keys.popular, orjson.dumps(value))
+            self._connection.client.set(self._keys.popular_in(category), orjson.dumps(value), ex=ttl_s)
 
-    def popular(self) -> dict[str, Any] | None:
-        """Return the popular list as apps see it."""
+    def remove_popular(self, categories: Collection[str]) -> None:
+        """Remove the lists of categories that have nothing to list."""
+        keys = [self._keys.popular_in(category) for category in sorted(categories)]
+        self._connection.run([(key, ("DEL", key)) for key in keys])
+
+    def popular(self, category: str | None = None) -> dict[str, Any] | None:
+        """Return the popular list as apps see it, overall or of a category."""
         with self._connection.errors_translated():
-            value: bytes | None = self._connection.client.get(self._keys.popular)
+            value: bytes | None = self._connection.client.get(self._keys.popular_in(category))
         return orjson.loads(value) if value else None
 
     def write_similar(
@@ -142,3 +182,8 @@ class SharedStore:
         with self._connection.errors_translated():
             value: bytes | None = self._connection.client.get(self._keys.similar(item_id))
         return orjson.loads(value) if value else None
+
+
+def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(values), _AT_ONCE):
+        yield values[start : start + _AT_ONCE]

@@ -6,7 +6,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from redis.exceptions import LockNotOwnedError
@@ -15,6 +15,31 @@ from redis.lock import Lock
 from recsys.errors import LockHeld, LockLost, StoreError
 from recsys.store.connection import Connection
 from recsys.store.keys import Keys
+
+_REQUEST = """
+redis.call('HINCRBY', KEYS[1], 'forced', ARGV[1])
+return redis.call('HINCRBY', KEYS[1], 'requested', 1)
+"""
+
+
+class Requests(NamedTuple):
+    """How many retrains were asked for, and how many of these requests are served."""
+
+    requested: int = 0
+    finished: int = 0
+    forced: int = 0
+    """How many of them to publish whatever the gate says."""
+    forced_finished: int = 0
+
+    @property
+    def are_open(self) -> bool:
+        """Whether one waits."""
+        return self.requested > self.finished
+
+    @property
+    def force(self) -> bool:
+        """Whether one that waits is to publish whatever the gate says."""
+        return self.forced > self.forced_finished
 
 
 class HeldLock:
@@ -107,26 +132,31 @@ class TrainerControl:
         with self._connection.errors_translated():
             return bool(self._connection.client.exists(self._keys.trainer_alive))
 
-    def request(self) -> int:
-        """Ask for a retrain and return the request's number; requests before the next round share it."""
-        with self._connection.errors_translated():
-            return int(self._connection.client.hincrby(self._keys.trainer_requests, "requested", 1))
+    def request(self, *, force: bool = False) -> int:
+        """Ask for a retrain and return the request's number; requests before the next round share it.
 
-    def requests(self) -> tuple[int, int]:
-        """Return the numbers of the newest request and of the newest finished one."""
+        With ``force`` its model is to be published whatever the gate says.
+        """
         with self._connection.errors_translated():
-            requested, finished = self._connection.client.hmget(self._keys.trainer_requests, ["requested", "finished"])
-        return int(requested or 0), int(finished or 0)
+            return int(self._connection.client.eval(_REQUEST, 1, self._keys.trainer_requests, int(force)))
 
-    def finish(self, request: int, status: Mapping[str, Any]) -> None:
-        """Record the outcome of the round that served all requests up to ``request``.
+    def requests(self) -> Requests:
+        """Return how many requests there were, and how many are served."""
+        names = ["requested", "finished", "forced", "forced_finished"]
+        with self._connection.errors_translated():
+            values = self._connection.client.hmget(self._keys.trainer_requests, names)
+        return Requests(*(int(value or 0) for value in values))
+
+    def finish(self, served: Requests, status: Mapping[str, Any]) -> None:
+        """Record the outcome of the round that served all requests up to these.
 
         The status first: two keys need not share a slot of a Redis Cluster, so a crash may come between them, and a
         request that stays open is only served once more.
         """
         self.write_status(status)
         outcome: dict[Any, Any] = {
-            "finished": str(request),
+            "finished": str(served.requested),
+            "forced_finished": str(served.forced),
             "outcome": orjson.dumps(status),
             "rounds": str(self.rounds() + 1),
         }

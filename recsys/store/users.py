@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, Protocol
 
 import msgpack
@@ -18,13 +18,13 @@ from recsys import fail_points
 from recsys.errors import MalformedEvent
 from recsys.events import Event, EventType
 from recsys.history import History
-from recsys.refresh import RankedList
+from recsys.refresh import RankedList, RankedLists
 from recsys.settings import HistorySettings, RankingSettings
 from recsys.store.connection import Connection
 from recsys.store.keys import Keys
 from recsys.store.list_json import NO_ITEMS, items_json
 
-_DIGEST_BYTES = 12
+_DIGEST_BYTES = 8  # that two of the few hundred ids kept of a user share one is less likely than a broken disk
 _FIRST_SHARE = 3 / 8  # of the users: listing them takes about as long as applying the others' events
 _LEAST_FIRST = 8  # fewer are listed sooner together with the others
 _USERS_PER_CALL = 500
@@ -238,7 +238,8 @@ class UserStore:
     ) -> list[PublishOutcome]:
         """Write lists, each only if its history has not moved and no list of a newer model is there.
 
-        An empty list removes the user's list, so that apps fall back on the popular one.
+        An empty list removes the user's list, so that apps fall back on the popular one. Lists of what users may buy
+        again go with them.
 
         Parameters
         ----------
@@ -250,12 +251,15 @@ class UserStore:
         stamps = b',"model":%b,"revision":' % orjson.dumps(model.version)
         moment = b',"generated_at":"%b","items":' % json_time(at).encode()
 
-        def call(user: str, revision: int, items: bytes) -> tuple[tuple[str, str], tuple[int, int, bytes, int]]:
-            text = b'{"user_id":%b%b%d%b%b}' % (orjson.dumps(user), stamps, revision, moment, items)
-            keys = self._keys.applied(user), self._keys.recs(user)
-            return keys, (revision, model.sequence, b"" if items == NO_ITEMS else text, self._list_ttl_s)
+        def call(
+            user: str, revision: int, items: tuple[bytes, bytes]
+        ) -> tuple[tuple[str, str, str], tuple[int, int, bytes, bytes, int]]:
+            before = b'{"user_id":%b%b%d%b' % (orjson.dumps(user), stamps, revision, moment)
+            recs, again = (b"" if part == NO_ITEMS else b"%b%b}" % (before, part) for part in items)
+            keys = self._keys.applied(user), self._keys.recs(user), self._keys.again(user)
+            return keys, (revision, model.sequence, recs, again, self._list_ttl_s)
 
-        calls = map(call, revisions, revisions.values(), chain.from_iterable(map(items_json, lists)))
+        calls = map(call, revisions, revisions.values(), chain.from_iterable(map(_both_as_json, lists)))
         return [_OUTCOMES[word] for word in self._connection.run_script_for_users("publish", calls)]
 
     def user_ids(self) -> Iterator[list[str]]:
@@ -275,7 +279,13 @@ class UserStore:
 
     def lists(self, user_ids: Sequence[str]) -> list[dict[str, Any] | None]:
         """Return the published lists as apps see them, None where there is none."""
-        keys = [self._keys.recs(user) for user in user_ids]
+        return self._read_json([self._keys.recs(user) for user in user_ids])
+
+    def again_lists(self, user_ids: Sequence[str]) -> list[dict[str, Any] | None]:
+        """Return the lists of what users may buy again as apps see them, None where there is none."""
+        return self._read_json([self._keys.again(user) for user in user_ids])
+
+    def _read_json(self, keys: Sequence[str]) -> list[dict[str, Any] | None]:
         values = self._connection.run([(key, ("GET", key)) for key in keys])
         return [orjson.loads(value) if value else None for value in values]
 
@@ -290,6 +300,12 @@ def calls_by_user(
     users = list(by_user)
     for start in range(0, len(users), _USERS_PER_CALL):
         yield {user: by_user[user] for user in users[start : start + _USERS_PER_CALL]}
+
+
+def _both_as_json(lists: Sequence[RankedList]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the items of each user's list and of what may be bought again."""
+    again = lists.again_lists if isinstance(lists, RankedLists) else None
+    return zip(items_json(lists), repeat(NO_ITEMS) if again is None else items_json(again), strict=False)
 
 
 def json_time(moment: datetime) -> str:

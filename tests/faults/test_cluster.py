@@ -138,7 +138,7 @@ def slots_of(ledger: Ledger) -> dict[str, int]:
 
 
 def has_all_keys(ledger: Ledger, user: str) -> bool:
-    return bool(ledger.store.connection.client.exists(*ledger.store.users._keys.of_user(user)) == 4)
+    return bool(ledger.store.connection.client.exists(*ledger.store.users._keys.of_user(user)) == 5)
 
 
 def offset(server: RedisServer) -> int:

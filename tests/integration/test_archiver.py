@@ -58,12 +58,12 @@ def test_crash_between_two_segments_neither_loses_nor_repeats(
     publish(shop, records(0, 60))
     write, written = Storage.write_file, 0
 
-    def failing(self: Storage, relative: str, content: bytes) -> None:
+    def failing(self: Storage, relative: str, content: bytes, *, fail_point: str | None = None) -> None:
         nonlocal written
         written += 1
         if written > 2:
             raise StorageError("the disk is full")
-        write(self, relative, content)
+        write(self, relative, content, fail_point=fail_point)
 
     with monkeypatch.context() as patched:
         patched.setattr(Storage, "write_file", failing)

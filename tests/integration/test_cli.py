@@ -57,7 +57,7 @@ def recsys(redis_url: str, prefix: str, tmp_path: Path) -> Command:
 
 def quantities(store: Store, user: str) -> dict[str, float]:
     history = store.users.read([user])[user].history
-    return dict(zip(history.item_ids, history.quantities.tolist(), strict=True))
+    return {item: entry.units / 1e6 for item, entry in history.entries.items()}
 
 
 def test_parquet_import_counts_everything_once_however_often_it_is_run(
@@ -215,3 +215,22 @@ def test_delimiter_can_be_chosen_and_is_hinted_at(recsys: Command, own_store: St
 def test_wrong_time_format_is_one_error_not_a_rejected_file(recsys: Command, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("user_id,item_id,timestamp\n1,A,2026-01-01\n")
     assert "--timestamp-format" in recsys("import", "rows.csv", "--timestamp-format", "%Q", expect=1).stderr
+
+
+def test_items_are_imported_for_lists_and_for_people(recsys: Command, own_store: Store, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item_id,title,category,available\ntea,Green tea,Drinks,yes\nmug,Mug,,no\n")
+    done = recsys("items", "import", "items.csv")
+    assert "2 items imported; the catalogue has 2, in 1 categories, 1 of them not available" in done.stdout
+    assert own_store.shared.titles(["tea", "mug", "other"]) == {"tea": "Green tea", "mug": "Mug"}
+    assert own_store.shared.hidden() == {"mug"}
+
+    (tmp_path / "more.csv").write_text("item_id,title,available\nmug,Big mug,true\nhat,Hat,perhaps\n")
+    done = recsys("items", "import", "more.csv")
+    assert "row 2: available: 'perhaps' is neither true nor false" in done.stderr
+    assert own_store.shared.titles(["mug", "hat"]) == {"mug": "Big mug"}
+    assert own_store.shared.hidden() == frozenset()
+
+    place = PlacedEvent("t:0", 0, Event(user_id="u", item_id="tea", timestamp=1_795_348_800_000))
+    own_store.users.apply({"u": [place]})
+    assert "Green tea" in recsys("show", "u").stdout
+    assert "there is no such file" in recsys("items", "import", "none.csv", expect=1).stderr

@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from recsys.errors import MalformedEvent, SettingsError, StoreUnavailable, StoreUnsuitable
 from recsys.events import Event, EventType
-from recsys.refresh import RankedList
+from recsys.ranking import Ranking
+from recsys.refresh import RankedList, RankedLists
 from recsys.settings import Settings
 from recsys.store import ModelStamp, PlacedEvent, PublishOutcome, Store, open_store
+from recsys.vocabulary import Vocabulary
 from tests.faults.proxy import TcpProxy
 from tests.integration.test_user_store import MODEL, NOW, a_list, entries, event, placed
 from tests.services import RedisCluster, RedisServer, wait_until
@@ -54,7 +57,9 @@ def slot_of(store: Store, user: str) -> int:
 def make_listed(store: Store, user: str) -> None:
     """Give a user a history and a list: all the keys that there are."""
     revision = store.users.apply({user: [placed(0, event("a"))]})[user].revision
-    assert store.users.publish({user: revision}, [[a_list("x")]], MODEL, at=NOW) == [PublishOutcome.PUBLISHED]
+    one = Ranking(np.zeros((1, 1), np.int64), np.ones((1, 1), np.float32), np.ones(1, np.int64))
+    lists = RankedLists(Vocabulary(["x"]), one, again=one)
+    assert store.users.publish({user: revision}, [lists], MODEL, at=NOW) == [PublishOutcome.PUBLISHED]
 
 
 def other_master(cluster: RedisCluster, master: RedisServer) -> RedisServer:
@@ -114,7 +119,7 @@ def test_user_torn_between_two_nodes_is_served_as_soon_as_the_move_goes_on(store
 def test_slot_may_move_to_a_node_that_has_none_yet(store: Store, cluster: RedisCluster) -> None:
     make_listed(store, "u")
     store.shared.write_popular(RankedList(("a",), (1.0,)), MODEL, at=NOW)
-    key = store.shared._keys.popular
+    key = store.shared._keys.popular_in(None)
     newcomer = cluster.join()
     slot = OpenSlot(store, cluster, "u", newcomer)
     slot.move(*slot.keys)
@@ -150,7 +155,7 @@ def test_forget_is_complete_in_a_slot_that_moves(store: Store, cluster: RedisClu
     make_listed(store, "u")
     slot = OpenSlot(store, cluster, "u")
     state = store.users.apply({"u": [placed(5, Event(user_id="u", type=EventType.FORGET, timestamp=0))]})["u"]
-    assert (state.applied, state.revision, len(state.history.item_ids)) == (1, 2, 0)
+    assert (state.applied, state.revision, len(state.history.entries)) == (1, 2, 0)
     slot.close()
     assert store.users.read(["u"])["u"].revision == 2
     assert store.users.lists(["u"]) == [None]
@@ -331,7 +336,7 @@ def test_cluster_at_other_addresses_is_found_by_its_url(cluster: RedisCluster, t
 def test_replies_of_several_nodes_are_put_in_order(store: Store) -> None:
     users = [f"user-{n}" for n in range(200)]
     states = store.users.apply({user: [PlacedEvent("t:0", n, event(f"item-{n}"))] for n, user in enumerate(users)})
-    assert [list(states[user].history.item_ids) for user in users] == [[f"item-{n}"] for n in range(200)]
+    assert [list(states[user].history.entries) for user in users] == [[f"item-{n}"] for n in range(200)]
     revisions = {user: states[user].revision for user in users}
     store.users.publish(revisions, [[a_list(f"for-{user}") for user in users]], ModelStamp("v", 1), at=NOW)
     published = store.users.lists(users)

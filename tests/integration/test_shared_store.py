@@ -11,6 +11,7 @@ from recsys.errors import InvalidModel, LockHeld, LockLost, StoreUnsuitable
 from recsys.refresh import RankedList
 from recsys.settings import Settings
 from recsys.store import HeldLock, ModelStamp, Store, open_store
+from recsys.store.trainer_control import Requests
 from tests.services import wait_until
 
 NOW = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)
@@ -120,11 +121,20 @@ def test_lost_lock_is_noticed(store: Store) -> None:
 
 
 def test_requests_share_the_round_that_starts_after_them(store: Store) -> None:
-    assert store.trainer.requests() == (0, 0)
+    assert store.trainer.requests() == Requests()
+    assert not store.trainer.requests().are_open
     store.trainer.request()
     newest = store.trainer.request()
-    store.trainer.finish(newest, {"state": "succeeded"})
-    assert store.trainer.requests() == (newest, newest)
+    open_ = store.trainer.requests()
+    assert (open_.are_open, open_.force, open_.requested) == (True, False, newest)
+    store.trainer.request(force=True)
+    forced = store.trainer.requests()
+    store.trainer.finish(open_, {"state": "succeeded"})  # of a round that began before
+    assert store.trainer.requests().are_open
+    assert store.trainer.requests().force
+    store.trainer.finish(forced, {"state": "succeeded"})
+    assert not store.trainer.requests().are_open
+    assert not store.trainer.requests().force
     assert store.trainer.status() == {"state": "succeeded"}
 
 

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 
@@ -24,7 +23,7 @@ from recsys.settings import Settings
 from recsys.storage import Storage
 from recsys.store import PlacedEvent, Store, open_store
 from recsys.sweep import sweep
-from tests.builders import item_ids, make_event, make_model
+from tests.builders import item_ids, make_draft, make_event, make_model
 
 USERS = [f"user-{number:03d}" for number in range(300)]
 NOW = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)
@@ -44,15 +43,7 @@ class Shop:
         self.models += 1
         model = make_model(seed=self.models)
         version, uri, digest = ModelStore(Storage(self.settings.data_dir)).save(
-            model.items,
-            model.item_factors,
-            model.item_gram,
-            buyers=np.ones(len(model.items), np.int64),
-            popular=RankedList(),
-            parameters={"factors": 6, "alpha": 2.0, "regularization": 3.0, "iterations": 1, "seed": 0},
-            counts={"items": len(model.items)},
-            archive={},
-            at=NOW,
+            make_draft(model), popular=RankedList(), archive={}, at=NOW
         )
         seen = self.store.shared.model_pointer_value()
         pointer = self.store.shared.move_model_pointer(version, uri, digest, seen=seen, at=NOW)

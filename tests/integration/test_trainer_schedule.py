@@ -9,20 +9,23 @@ import pytest
 
 from recsys.settings import Settings
 from recsys.store import Store
+from recsys.store.trainer_control import Requests
 from recsys.wall_clock import now
-from trainer.__main__ import _first_round
+from trainer.schedule import Schedule
 
 INTERVAL_S = 3600.0
 SETTINGS = Settings.model_validate({"trainer": {"interval_s": INTERVAL_S}})
 
 
 def due_in_s(store: Store) -> float:
-    return _first_round(SETTINGS, store) - time.monotonic()
+    schedule = Schedule(SETTINGS.trainer)
+    schedule.begin(store)
+    return schedule.due - time.monotonic()
 
 
 def publish(store: Store, *, age: timedelta, **status: str) -> None:
     store.shared.move_model_pointer("v1", "/models/v1", "aa", seen=b"", at=now() - age)
-    store.trainer.finish(0, {"state": "succeeded", "version": "v1", **status})
+    store.trainer.finish(Requests(), {"state": "succeeded", "version": "v1", **status})
 
 
 def test_at_once_without_a_model(store: Store) -> None:
@@ -55,3 +58,36 @@ def test_at_once_if_the_pointer_is_damaged(store: Store) -> None:
     publish(store, age=timedelta(0))
     store.connection.client.set(store.shared._keys.model, b"{")
     assert due_in_s(store) <= 0
+
+
+def test_a_round_that_was_rejected_was_completed_as_well(store: Store) -> None:
+    store.shared.move_model_pointer("v1", "/models/v1", "aa", seen=b"", at=now() - timedelta(days=9))
+    status = {"state": "rejected", "version": "v2", "live_before": "v1", "finished_at": (now()).isoformat()}
+    store.trainer.finish(Requests(), status)
+    assert due_in_s(store) == pytest.approx(INTERVAL_S, abs=30)
+    store.trainer.finish(Requests(), {**status, "live_before": "v0"})
+    assert due_in_s(store) <= 0
+
+
+def test_a_cron_expression_says_when(store: Store) -> None:
+    schedule = Schedule(Settings.model_validate({"trainer": {"cron": "*/10 * * * *"}}).trainer)
+    schedule.begin(store)
+    assert schedule.due <= time.monotonic()  # there is no model yet
+    schedule.done(time.monotonic())
+    left_s = 600 - now().timestamp() % 600
+    assert schedule.due - time.monotonic() == pytest.approx(left_s, abs=5)
+    publish(store, age=timedelta(hours=2))
+    schedule.begin(store)
+    assert schedule.due <= time.monotonic()  # one was missed meanwhile
+    publish_again = Schedule(Settings.model_validate({"trainer": {"cron": "0 0 1 1 *"}}).trainer)
+    publish_again.begin(store)
+    assert not publish_again.is_due
+    assert str(publish_again) == "at 0 0 1 1 * (cron, UTC)"
+
+
+def test_each_failure_waits_longer_until_one_succeeds(store: Store) -> None:
+    schedule = Schedule(SETTINGS.trainer)
+    assert [schedule.failed().total_seconds() for _ in range(8)] == [10, 20, 40, 80, 160, 320, 600, 600]
+    assert not schedule.is_due
+    schedule.done(time.monotonic())
+    assert schedule.failed().total_seconds() == 10

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from recsys.errors import StoreUnavailable
 from recsys.events import Event, EventType
-from recsys.history import History, HistoryReplay
+from recsys.history import Entry, History, HistoryReplay
 from recsys.refresh import RankedList
 from recsys.settings import Settings
 from recsys.store import ModelStamp, PlacedEvent, PublishOutcome, Store, UserState, open_store
@@ -35,11 +35,11 @@ def placed(offset: int, event: Event, source: str = "t:0", *, complete: bool = F
 
 
 def entries(store: Store, user: str = "u") -> dict[str, tuple[float, int]]:
-    history = store.users.read([user])[user].history
-    return {
-        item: (float(quantity), int(last))
-        for item, quantity, last in zip(history.item_ids, history.quantities, history.last_event_s, strict=True)
-    }
+    return {item: (entry.units / 1e6, entry.newest_s) for item, entry in whole_entries(store, user).items()}
+
+
+def whole_entries(store: Store, user: str = "u") -> dict[str, Entry]:
+    return store.users.read([user])[user].history.entries
 
 
 def a_list(*items: str) -> RankedList:
@@ -62,7 +62,7 @@ def test_many_users_are_read_and_listed_each_as_themselves(store: Store) -> None
     moved = [user for user, outcome in zip(users, outcomes, strict=True) if outcome is PublishOutcome.REVISION_MOVED]
     assert moved == ["user-7", "user-33"]
     for user, state in store.users.read(users).items():
-        assert state.history.item_ids == [f"of-{user}"]
+        assert list(state.history.entries) == [f"of-{user}"]
         assert state.listed_sequence == (-1 if user in moved else MODEL.sequence)
     lists = dict(zip(users, store.users.lists(users), strict=True))
     assert {user: found and found["items"][0]["item_id"] for user, found in lists.items()} == {
@@ -107,8 +107,7 @@ def test_a_basket_of_many_lines_is_applied_in_several_short_calls(store: Store, 
     assert calls == 6, "five for the basket, one for the other user"
     assert (states["u"].applied, states["u"].duplicates, states["u"].revision) == (4_500, 0, 5)
     assert (states["other"].applied, states["other"].revision) == (1, 1)
-    assert {item: (round(q * 1e6), at) for item, (q, at) in entries(store).items()} == expected.entries
-    assert sorted(states["u"].history.item_ids) == sorted(expected.entries)
+    assert whole_entries(store) == states["u"].history.entries == expected.entries
     again = store.users.apply({"u": basket})["u"]
     assert (again.applied, again.duplicates, again.revision) == (0, 4_500, 5)
 
@@ -116,7 +115,13 @@ def test_a_basket_of_many_lines_is_applied_in_several_short_calls(store: Store, 
 def test_history_is_stored_in_the_form_of_the_contract(store: Store) -> None:
     store.users.apply({"u": [placed(0, event("sku-9", 1.25, at=1795342272)), placed(1, event("sku-9", 2))]})
     key = f"{store.users._keys.prefix}:{{u}}:history"
-    assert store.connection.client.hgetall(key) == {b"sku-9": b"3.25|1795342272"}
+    store.users.apply({"u": [placed(2, event("sku-1", at=1795342272)), placed(3, event("sku-1", at=1795342200))]})
+    store.users.apply({"u": [placed(4, event("sku-2", at=1795342272))]})
+    assert store.connection.client.hgetall(key) == {
+        b"sku-9": b"3.25|1795342272|2|1795342272",  # net quantity, newest event, purchases, seconds since the first
+        b"sku-1": b"2|1795342272|2|72",
+        b"sku-2": b"1|1795342272",  # one purchase at one time
+    }
 
 
 def test_event_sent_twice_counts_once_wherever_the_copy_lands(store: Store) -> None:
@@ -298,5 +303,4 @@ def test_any_batching_and_redelivery_gives_what_a_plain_replay_gives(
         store.users.apply({user: stream[start:end]})
         for rewind in rewinds:  # a crash: the stream is read again from somewhere before
             store.users.apply({user: stream[min(rewind, start) : end]})
-    found = {item: (round(quantity * 1e6), last) for item, (quantity, last) in entries(store, user).items()}
-    assert found == expected.entries
+    assert whole_entries(store, user) == expected.entries

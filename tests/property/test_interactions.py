@@ -6,50 +6,66 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.interactions import Interactions, aggregate
+from recsys.history import Entry, HistoryReplay
+from recsys.interactions import EventLog, Interactions
 from recsys.vocabulary import Vocabulary
+from tests.builders import LAST_MS
 
 USERS = ["u3", "u1", "é", "u2", "unused"]
 ITEMS = ["b", "a", "😀", "Z", "10", "9", "unused"]
-Change = tuple[str, str, int]
+Change = tuple[str, str, int, int]
 
 changes = st.lists(
     st.tuples(
-        st.sampled_from(USERS[:-1]), st.sampled_from(ITEMS[:-1]), st.integers(-3, 3) | st.integers(-(10**12), 10**12)
+        st.sampled_from(USERS[:-1]),
+        st.sampled_from(ITEMS[:-1]),
+        st.integers(-3, 3) | st.integers(-(10**12), 10**12),
+        st.integers(0, 3) | st.integers(0, LAST_MS // 1000),
     ),
     max_size=30,
 )
 
 
 def aggregated(events: list[Change], users: list[str] = USERS, items: list[str] = ITEMS) -> Interactions:
-    return aggregate(
+    return EventLog(
         users,
-        np.array([users.index(user) for user, _, _ in events], dtype=np.int32),
+        np.array([users.index(user) for user, *_ in events], dtype=np.int32),
         items,
-        np.array([items.index(item) for _, item, _ in events], dtype=np.int32),
-        np.array([units for _, _, units in events], dtype=np.int64),
-    )
+        np.array([items.index(item) for _, item, *_ in events], dtype=np.int32),
+        np.array([units for _, _, units, _ in events], dtype=np.int64),
+        np.array([second for *_, second in events], dtype=np.int64),
+    ).interactions()
 
 
-def summed(events: list[Change]) -> dict[tuple[str, str], float]:
-    net: dict[tuple[str, str], int] = defaultdict(int)
-    for user, item, units in events:
-        net[user, item] += units
-    return {pair: units / 1_000_000 for pair, units in net.items() if units > 0}
+def summed(events: list[Change]) -> dict[tuple[str, str], Entry]:
+    replays: dict[str, HistoryReplay] = defaultdict(lambda: HistoryReplay(1_000))
+    for user, item, units, second in events:
+        replays[user].apply_fields("purchase", item, units, second, None)
+    return {
+        (user, item): entry
+        for user, replay in replays.items()
+        for item, entry in replay.entries.items()
+        if entry.units > 0
+    }
 
 
-def pairs(interactions: Interactions) -> dict[tuple[str, str], float]:
-    matrix = interactions.quantities.tocoo()
+def pairs(interactions: Interactions) -> dict[tuple[str, str], Entry]:
+    owned = interactions.owned
     users, items = interactions.users.ids, interactions.items.ids
     return {
-        (users[row], items[column]): quantity
-        for row, column, quantity in zip(matrix.row.tolist(), matrix.col.tolist(), matrix.data.tolist(), strict=True)
+        (users[user], items[row]): Entry(*entry)
+        for user in range(len(owned))
+        for row, entry in zip(
+            owned.rows[owned.starts[user] : owned.starts[user + 1]].tolist(),
+            owned.entries[owned.starts[user] : owned.starts[user + 1]].tolist(),
+            strict=True,
+        )
     }
 
 
 @given(changes)
 @settings(max_examples=150, deadline=None)
-def test_aggregate_is_a_sum_by_dictionary(events: list[Change]) -> None:
+def test_interactions_are_what_replays_lead_to(events: list[Change]) -> None:
     found, expected = aggregated(events), summed(events)
     assert pairs(found) == expected
     assert found.quantities.nnz == len(expected)
@@ -58,6 +74,7 @@ def test_aggregate_is_a_sum_by_dictionary(events: list[Change]) -> None:
     assert found.quantities.shape == (len(found.users), len(found.items))
     assert found.quantities.has_sorted_indices
     assert found.quantities.dtype == np.float64
+    assert found.owned.rows.dtype == found.owned.starts.dtype == np.int32
 
 
 @given(changes, st.data())
@@ -73,8 +90,9 @@ def test_neither_the_order_of_events_nor_of_ids_changes_the_sum(events: list[Cha
 @given(changes, st.integers(-(10**6), 10**6))
 @settings(max_examples=100, deadline=None)
 def test_splitting_events_does_not_change_the_sum(events: list[Change], part: int) -> None:
-    split = [(user, item, share) for user, item, units in events for share in (part, units - part)]
-    assert pairs(aggregated(split)) == pairs(aggregated(events))
+    split = [(user, item, share, at) for user, item, units, at in events for share in (part, units - part)]
+    one, other = pairs(aggregated(split)), pairs(aggregated(events))
+    assert {pair: entry[:3] for pair, entry in one.items()} == {pair: entry[:3] for pair, entry in other.items()}
 
 
 @given(changes)
@@ -90,7 +108,7 @@ def test_buyers_are_counted_per_item(events: list[Change]) -> None:
 @settings(max_examples=50, deadline=None)
 def test_confidences_stand_where_the_quantities_stand(events: list[Change], alpha: float) -> None:
     found = aggregated(events)
-    confidences = found.confidences(alpha=alpha)
+    confidences = found.confidences(alpha=alpha, half_life_days=0, reference_s=0)
     assert confidences.dtype == np.float32
     assert confidences.shape == found.quantities.shape
     dense = found.quantities.toarray()

@@ -179,6 +179,38 @@ def test_top_n_of_real_factors_is_a_full_sort(problem: Problem) -> None:
         assert scores.tolist() == true_scores.tolist()
 
 
+@given(real_problems(), st.sampled_from([0.0, 0.01, 1.0, 100.0]), st.sampled_from([0.01, 1.0, 50.0]))
+@settings(max_examples=60, deadline=None)
+def test_a_bias_counts_like_one_more_dimension(problem: Problem, spread: float, user_norm: float) -> None:
+    n_users, n_items = len(problem.user_factors), len(problem.item_factors)
+    bias = np.random.default_rng(n_items).normal(0, spread, n_items).astype(np.float32)
+    index = ItemIndex.build(problem.item_factors, bias, user_norm=user_norm)
+    found = top_n(problem.user_factors, index, excluded=problem.excluded, n=problem.n)
+    expected = full_sort(
+        np.column_stack((problem.user_factors, np.ones(n_users, np.float32))),
+        np.column_stack((problem.item_factors, bias)),
+        excluded=problem.excluded,
+        n=problem.n,
+    )
+    for (rows, scores), (true_rows, true_scores) in zip(found, expected, strict=True):
+        assert rows.tolist() == true_rows.tolist()
+        assert scores.tolist() == true_scores.tolist()
+
+
+def test_few_blocks_are_looked_at_where_the_bias_decides() -> None:
+    rng = np.random.default_rng(6)
+    items = (rng.normal(size=(20_000, 8)) * 0.01).astype(np.float32)
+    bias = -np.arange(20_000, dtype=np.float32)[rng.permutation(20_000)]
+    index = ItemIndex.build(items, bias)
+    norms = np.array([0.0, 1.0, 40.0, 1e6])
+    for place in (0, 64, 1000, 19_999):
+        left = index.rows[place:]
+        most = [(norm * np.linalg.norm(items[left], axis=1) + bias[left]).max() for norm in norms]
+        bounds = index.reach(norms, place)
+        assert (bounds >= np.array(most) - 1e-6 * np.abs(most)).all()
+        assert bounds[1] < most[1] + 65  # near enough to stop there: the bias falls by 1 from place to place
+
+
 def test_hidden_items_are_in_no_list() -> None:
     rng = np.random.default_rng(4)
     users = rng.normal(size=(70, 8)).astype(np.float32)

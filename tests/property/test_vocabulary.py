@@ -8,12 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.history import History, owned_rows
+from recsys.history import Entry, History, read_histories
 from recsys.vocabulary import Texts, Vocabulary
 from tests.builders import texts
 
-units = st.integers(-(9 * 10**15), 9 * 10**15) | st.integers(-3, 3).map(lambda n: n * 10**6) | st.integers(-99, 99)
-entries = st.dictionaries(texts(8) | st.sampled_from("abc|,{}"), st.tuples(units, st.integers(0, 2**40)), max_size=12)
+units = st.integers(-(4 * 10**15), 4 * 10**15) | st.integers(-3, 3).map(lambda n: n * 10**6) | st.integers(-99, 99)
+seconds = st.integers(0, 2**40)
+entry = st.builds(
+    lambda units, newest_s, span_s, purchases: Entry(units, newest_s, newest_s - span_s, purchases),
+    units,
+    seconds,
+    st.just(0) | seconds,
+    st.just(1) | st.integers(0, 10**6),
+)
+entries = st.dictionaries(texts(8) | st.sampled_from("abc|,{}"), entry, max_size=12)
 
 
 @settings(deadline=None)
@@ -47,40 +55,31 @@ def _parts(joined: Texts) -> list[bytes]:
 
 
 @settings(deadline=None)
-@given(entries)
-def test_a_history_gives_back_what_it_was_made_of(made_of: dict[str, tuple[int, int]]) -> None:
-    history = History.of(made_of)
-    assert history.item_ids == list(made_of)
-    assert history.quantities.tolist() == [float(units) / 1e6 for units, _ in made_of.values()]
-    assert history.last_event_s.tolist() == [last for _, last in made_of.values()]
-
-
-@settings(deadline=None)
 @given(st.lists(entries, max_size=5), st.sets(texts(8), max_size=9))
-def test_compiled_reading_finds_what_the_columns_say(
-    made_of: list[dict[str, tuple[int, int]]], known: set[str]
-) -> None:
+def test_compiled_reading_finds_what_the_columns_say(made_of: list[dict[str, Entry]], known: set[str]) -> None:
     items = Vocabulary.of(known.union(*(list(one)[::2] for one in made_of)))
     histories = [History.of(one) for one in made_of]
-    starts, rows, quantities = owned_rows(histories, items)
-    assert starts[0] == 0
-    assert len(starts) == len(histories) + 1
+    owned = read_histories(histories, items)
+    assert owned.starts[0] == 0
+    assert len(owned) == len(histories)
     for user, history in enumerate(histories):
-        owned = sorted(
-            (items.rows[item], quantity)
-            for item, quantity in zip(history.item_ids, history.quantities.tolist(), strict=True)
-            if quantity > 0 and item in items.rows
+        assert history.entries == made_of[user]
+        expected = sorted(
+            (items.rows[item], list(entry))
+            for item, entry in history.entries.items()
+            if entry.units > 0 and item in items.rows
         )
-        part = slice(starts[user], starts[user + 1])
-        assert list(zip(rows[part].tolist(), quantities[part].tolist(), strict=True)) == owned
+        part = slice(owned.starts[user], owned.starts[user + 1])
+        assert list(zip(owned.rows[part].tolist(), owned.entries[part].tolist(), strict=True)) == expected
 
 
 @pytest.mark.parametrize(
     "text", [b"a", b"a\n", b"\n", b"\n\n\n", b"a\n|", b"a\nx|1\nb", b"a\n2", b"a\n2|1\n", b"a\n-", b"|"]
 )
 def test_a_damaged_history_is_read_as_far_as_it_goes_and_no_further(text: bytes) -> None:
-    whole = History.of({"b": (10**6, 5)})
-    starts, rows, quantities = owned_rows([whole, History(text), whole], Vocabulary(["a", "b"]))
-    assert (rows[0], quantities[0], rows[-1], quantities[-1]) == (1, 1, 1, 1)
-    assert starts[1] == 1
-    assert starts[3] - starts[2] == 1
+    whole = History.of({"b": Entry(10**6, 5, 4, 2)})
+    owned = read_histories([whole, History(text), whole], Vocabulary(["a", "b"]))
+    expected = (1, [10**6, 5, 4, 2])
+    assert (owned.rows[0], owned.entries[0].tolist()) == (owned.rows[-1], owned.entries[-1].tolist()) == expected
+    assert owned.starts[1] == 1
+    assert owned.starts[3] - owned.starts[2] == 1

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recsys.boosts import HABIT, Boosts
 from recsys.errors import InvalidModel
 from recsys.model import gram
 from recsys.vocabulary import Vocabulary
@@ -18,6 +19,13 @@ def with_value(value: float, *shape: int) -> np.ndarray[Any, np.dtype[np.float32
     array = np.ones(shape, dtype=np.float32)
     array[-1, -1] = value
     return array
+
+
+def with_boosts(**changes: Any) -> Boosts:
+    nothing = np.zeros(N_ITEMS, np.float32)
+    return Boosts(
+        **{"item_bias": nothing, "repeat_bias": nothing, "affinity": 0.0, "habit": np.zeros(len(HABIT)), **changes}
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,6 +62,14 @@ def with_value(value: float, *shape: int) -> np.ndarray[Any, np.dtype[np.float32
         ({"alpha": -0.1}, "alpha"),
         ({"alpha": float("nan")}, "alpha"),
         ({"alpha": float("inf")}, "alpha"),
+        ({"half_life_days": -1.0}, "half_life_days"),
+        ({"half_life_days": float("nan")}, "half_life_days"),
+        ({"boosts": with_boosts(item_bias=np.ones(N_ITEMS + 1, np.float32))}, "item_bias has shape"),
+        ({"boosts": with_boosts(item_bias=np.ones(N_ITEMS))}, "item_bias has dtype"),
+        ({"boosts": with_boosts(repeat_bias=np.full(N_ITEMS, np.nan, np.float32))}, "repeat_bias holds NaN"),
+        ({"boosts": with_boosts(affinity=float("nan"))}, "affinity"),
+        ({"boosts": with_boosts(habit=np.ones(len(HABIT) + 1))}, "weights of habits"),
+        ({"boosts": with_boosts(habit=np.full(len(HABIT), np.inf))}, "weight of habits"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recsys.boosts import DEMAND, HABIT, NO_WEIGHTS, RankerWeights
 from recsys.errors import InvalidModel, StorageError
 from recsys.model import FactorModel
-from recsys.model_store import Manifest, ModelStore, load_model
-from recsys.refresh import RankedList
+from recsys.model_store import Draft, Manifest, ModelStore, load_model, load_twin
+from recsys.records import Decision, GateRecord
+from recsys.refresh import RankedList, refresh
 from recsys.storage import Storage
-from tests.builders import make_model
+from tests.builders import make_draft, make_history, make_model
 
 AT = datetime(2026, 11, 22, 10, 15, 0, tzinfo=UTC)
 FILES = (
@@ -41,23 +44,22 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     return Storage(str(tmp_path) if request.param == "local" else f"memory://{uuid.uuid4().hex}")
 
 
-def save(storage: Storage, model: FactorModel, at: datetime = AT) -> tuple[str, str, str]:
+def save(
+    storage: Storage,
+    model: FactorModel,
+    at: datetime = AT,
+    *,
+    weights: RankerWeights = NO_WEIGHTS,
+    gate: GateRecord | None = None,
+    twin: Draft | None = None,
+) -> tuple[str, str, str]:
     return ModelStore(storage).save(
-        model.items,
-        model.item_factors,
-        model.item_gram,
-        buyers=np.arange(len(model.items), dtype=np.int64),
+        make_draft(model, weights=weights),
         popular=RankedList(tuple(model.items.ids[:2]), (9.0, 4.0)),
-        parameters={
-            "alpha": model.alpha,
-            "regularization": model.regularization,
-            "factors": model.item_factors.shape[1],
-            "iterations": 15,
-            "seed": 7,
-        },
-        counts={"users": 3, "items": len(model.items), "events": 99, "pairs": 50},
         archive={"topic-id": {0: 12, 3: 7}},
         at=at,
+        gate=gate,
+        twin=twin,
     )
 
 
@@ -121,6 +123,118 @@ def test_a_saved_model_loads_as_it_was(storage: Storage) -> None:
     assert loaded.solver.fold_in is not None
 
 
+def test_what_scores_have_beside_the_factors_is_saved(storage: Storage) -> None:
+    demand = np.random.default_rng(0).normal(size=(40, len(DEMAND)))
+    weights = RankerWeights((0.3, 0.2, -0.1), -0.4, (0.0, 0.1, 0.2), tuple(float(k) for k in range(len(HABIT))))
+    model = replace(
+        make_model(), half_life_days=30.0, reference_s=1_795_000_000, boosts=weights.boosts(demand, repeat_weight=0.5)
+    )
+    version, uri, digest = save(storage, model, weights=weights)
+    loaded = load_model(uri, manifest_sha256=digest)
+    assert (loaded.half_life_days, loaded.reference_s) == (30.0, 1_795_000_000)
+    assert loaded.boosts is not None
+    assert model.boosts is not None
+    np.testing.assert_array_equal(loaded.boosts.item_bias, model.boosts.item_bias)
+    np.testing.assert_array_equal(loaded.boosts.repeat_bias, model.boosts.repeat_bias)
+    np.testing.assert_array_equal(loaded.boosts.habit, model.boosts.habit)
+    assert loaded.boosts.affinity == -0.4
+    histories = [make_history({"item-0003": 1.0, "item-0020": 2.0})]
+    assert list(refresh(histories, loaded, n=9)) == list(refresh(histories, model, n=9))
+    manifest = json.loads(storage.read_file(f"models/{version}/manifest.json"))
+    assert manifest["weights"]["demand"] == {"demand_7d": 0.3, "demand_30d": 0.2, "demand_90d": -0.1}
+    assert manifest["weights"]["habit"]["frequency_120d"] == 2.5
+    assert set(manifest["files"]) == {*FILES, "item_bias.npy", "repeat_bias.npy"}
+
+
+def test_an_item_bias_of_another_program_counts(storage: Storage) -> None:
+    model = make_model()
+    version, _, _ = save(storage, model)
+    bias = np.linspace(-1, 1, 40).astype(np.float32)
+    manifest = json.loads(storage.read_file(f"models/{version}/manifest.json"))
+    for name in ("index_rows.npy", "index_factors.npy"):  # of a model without bias
+        del manifest["files"][name]
+    manifest["files"]["item_bias.npy"] = {}
+    rewrite_manifest(storage, version, manifest)
+    digest = forge(storage, version, "item_bias.npy", npy(bias))
+    loaded = load_model(storage.uri(f"models/{version}"), manifest_sha256=digest)
+    assert loaded.boosts is not None
+    np.testing.assert_array_equal(loaded.boosts.item_bias, bias)
+    assert loaded.boosts.affinity == 0
+    assert not loaded.boosts.habit.any()
+    assert not loaded.boosts.repeat_bias.any()
+
+
+@pytest.mark.parametrize(
+    ("bias", "problem"),
+    [
+        (np.ones(39, np.float32), "item_bias has shape"),
+        (np.ones(40), "item_bias has dtype"),
+        (np.full(40, np.nan, np.float32), "NaN"),
+        (np.zeros(40, np.float32) + 1, "index_factors are not those"),
+    ],
+    ids=["shape", "dtype", "finite", "index"],
+)
+def test_a_bias_that_is_not_sound_is_refused(storage: Storage, bias: np.ndarray[Any, Any], problem: str) -> None:
+    boosts = RankerWeights(demand=(1.0, 0.0, 0.0)).boosts(np.zeros((40, len(DEMAND))))
+    version, uri, _ = save(storage, replace(make_model(), boosts=boosts))
+    digest = forge(storage, version, "item_bias.npy", npy(bias))
+    with pytest.raises(InvalidModel, match=problem):
+        load_model(uri, manifest_sha256=digest)
+
+
+def test_weights_that_this_release_does_not_know_are_refused(storage: Storage) -> None:
+    version, uri, _ = save(storage, make_model())
+    manifest = json.loads(storage.read_file(f"models/{version}/manifest.json"))
+    manifest["weights"] = {"habit": {"phase_of_the_moon": 1.0}}
+    digest = rewrite_manifest(storage, version, manifest)
+    with pytest.raises(InvalidModel, match="phase_of_the_moon"):
+        load_model(uri, manifest_sha256=digest)
+
+
+def test_what_was_judged_in_its_place_is_kept_beside_a_model(storage: Storage) -> None:
+    twin = make_model(30, seed=1)
+    gate = GateRecord(decision=Decision.PUBLISHED, cut="2026-11-15T00:00:00Z")
+    version, uri, digest = save(storage, make_model(), gate=gate, twin=make_draft(twin))
+    manifest = ModelStore(storage).manifest(version)
+    assert manifest.gate == gate
+    loaded = load_twin(uri, manifest)
+    assert loaded is not None
+    np.testing.assert_array_equal(loaded.item_factors, twin.item_factors)
+    assert ModelStore(storage).versions() == [version]
+    storage.delete(f"models/{version}/before-holdout")
+    load_model(uri, manifest_sha256=digest)  # consumers do not need it
+    with pytest.raises(InvalidModel):
+        load_twin(uri, manifest)
+
+
+def test_a_model_that_was_not_judged_has_no_twin(storage: Storage) -> None:
+    version, uri, _ = save(storage, make_model())
+    assert load_twin(uri, ModelStore(storage).manifest(version)) is None
+
+
+def test_a_version_that_is_not_there_is_named_with_one_that_is(storage: Storage) -> None:
+    store = ModelStore(storage)
+    with pytest.raises(InvalidModel, match=r"no model v1 .*there is none yet"):
+        store.manifest("v1")
+    version, _, _ = save(storage, make_model())
+    with pytest.raises(InvalidModel, match=rf"no model v1 .*the newest is {version}"):
+        store.manifest("v1")
+
+
+def test_rejected_versions_are_kept_apart(storage: Storage) -> None:
+    store = ModelStore(storage)
+    rejected = GateRecord(decision=Decision.REJECTED, reasons=["worse"])
+    made = [
+        save(storage, make_model(seed=seed), AT + timedelta(hours=seed), gate=rejected if seed % 2 else None)[0]
+        for seed in range(8)
+    ]
+    assert [store.is_rejected(version) for version in made] == [False, True] * 4
+    live = made[4]
+    assert store.unpublished(live=live, published_at=AT + timedelta(hours=4)) == [made[6]]
+    assert store.prune(keep=2, live=live) == [made[0], made[2], made[1], made[3]]
+    assert store.versions() == made[4:]
+
+
 def test_a_local_model_is_memory_mapped(tmp_path: Path) -> None:
     _, uri, digest = save(Storage(str(tmp_path)), make_model())
     assert isinstance(load_model(uri, manifest_sha256=digest).item_factors, np.memmap)
@@ -133,7 +247,8 @@ def test_loading_a_model_imports_no_library_that_only_other_services_need(tmp_pa
         "from recsys.live_model import prepare\n"
         "from recsys.model_store import load_model\n"
         f"prepare(load_model({uri!r}, manifest_sha256={digest!r}))\n"
-        "print(sorted({'implicit', 'joblib', 'pandas', 'pyarrow.dataset', 'rich', 'typer'} & sys.modules.keys()))"
+        "others = {'implicit', 'joblib', 'pandas', 'pyarrow.dataset', 'rich', 'sklearn', 'typer'}\n"
+        "print(sorted(others & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stdout + done.stderr
@@ -164,7 +279,9 @@ def test_other_programs_can_read_the_artifact(storage: Storage) -> None:
     model = make_model()
     version, _, _ = save(storage, model)
     items = pq.read_table(io.BytesIO(storage.read_file(f"models/{version}/items.parquet")))
-    assert items.to_pydict() == {"item_id": list(model.items.ids), "buyers": list(range(40))}
+    assert items.to_pydict() == {
+        "item_id": list(model.items.ids), "buyers": list(range(40)), "popularity": [item / 2 for item in range(40)],
+    }  # fmt: skip
     assert json.loads(storage.read_file(f"models/{version}/popular.json")) == {
         "items": [{"item_id": "item-0000", "score": 9.0}, {"item_id": "item-0001", "score": 4.0}]
     }

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from recsys.boosts import HABIT, Boosts
+from recsys.history import Entry, History
 from recsys.model import FactorModel
 from recsys.refresh import RankedList, refresh
-from tests.builders import best_rows, dense_user_factors, item_ids, make_history, make_model
+from tests.builders import NOON_S, best_rows, dense_user_factors, item_ids, make_history, make_model
 
 IDS = item_ids(40)
 
@@ -119,6 +122,119 @@ def test_the_order_of_a_history_does_not_change_the_list() -> None:
 def test_no_item_is_left_when_all_are_owned_or_hidden() -> None:
     history = make_history(dict.fromkeys(IDS[:20], 1.0))
     assert list(refresh([history], make_model(), n=5, hidden=IDS[20:])) == [RankedList()]
+
+
+def with_boosts(model: FactorModel, *, seed: int) -> FactorModel:
+    rng = np.random.default_rng(seed)
+    n_items = len(model.items)
+    return replace(
+        model,
+        half_life_days=40.0,
+        reference_s=NOON_S,
+        boosts=Boosts(
+            item_bias=rng.normal(0, 0.3, n_items).astype(np.float32),
+            repeat_bias=rng.normal(0, 0.3, n_items).astype(np.float32),
+            affinity=-0.4,
+            habit=rng.normal(0, 0.2, len(HABIT)),
+        ),
+    )
+
+
+def habit_by_hand(entry: Entry, entries: Mapping[str, Entry]) -> list[float]:
+    age = max(0, NOON_S - entry.newest_s) / 86_400
+    interval = (entry.newest_s - entry.first_s) / 86_400 / (entry.purchases - 1) if entry.purchases > 1 else 0.0
+    times = [age + place * interval for place in range(max(1, entry.purchases))]
+    again = entry.purchases > 1
+    return [
+        1.0,
+        math.log(1 + sum(0.5 ** (time / 30) for time in times)),
+        math.log(1 + sum(0.5 ** (time / 120) for time in times)),
+        math.log(1 + entry.purchases),
+        math.log(1 + age),
+        float(again),
+        math.log(1 + interval) if again else 0.0,
+        abs(math.log((age + 1) / (interval + 1))) if again else 0.0,
+        math.log(1 + entry.units / 1e6),
+        math.log(max(1, sum(one.purchases for one in entries.values())) / len(entries)),
+        math.log(1 + len(entries)),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("n", [3, 20, 40])
+@pytest.mark.parametrize("with_owned", [False, True])
+def test_boosted_lists_equal_an_independent_solution(seed: int, n: int, with_owned: bool) -> None:
+    model, rng = with_boosts(make_model(seed=seed), seed=seed), np.random.default_rng(seed)
+    hidden = {"item-0003", "item-0017"}
+    histories = [
+        {
+            str(item): Entry(
+                int(rng.integers(1, 9)) * 500_000,
+                newest := NOON_S - int(rng.integers(-9, 90)) * 86_400,
+                newest - int(rng.integers(0, 99)) * 86_400,
+                int(rng.integers(0, 6)),
+            )
+            for item in rng.choice(IDS, rng.integers(1, 15), replace=False).tolist()
+        }
+        for _ in range(8)
+    ]
+    found = refresh([History.of(entries) for entries in histories], model, n=n, hidden=hidden, with_owned=with_owned)
+    boosts = model.boosts
+    assert boosts is not None
+    for entries, listed in zip(histories, found, strict=True):
+        strengths = {
+            item: math.log2(1 + entry.units / 1e6) * 0.5 ** (max(0, NOON_S - entry.newest_s) / 86_400 / 40)
+            for item, entry in entries.items()
+        }
+        confidences = {IDS.index(item): 1 + model.alpha * strength for item, strength in strengths.items()}
+        user = dense_user_factors(model.item_factors, confidences, model.regularization)
+        affinities = model.item_factors.astype(np.float64) @ user
+        scores = affinities + boosts.item_bias
+        for item, entry in entries.items():
+            row = IDS.index(item)
+            scores[row] += boosts.affinity * affinities[row] + boosts.repeat_bias[row]
+            scores[row] += float(np.dot(boosts.habit, habit_by_hand(entry, entries)))
+        excluded = {IDS.index(item) for item in (hidden if with_owned else hidden | entries.keys())}
+        expected = best_rows(scores.tolist(), excluded, n)
+        assert listed.item_ids == tuple(IDS[row] for row in expected)
+        assert listed.scores == pytest.approx([scores[row] for row in expected], abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("n", [1, 4, 30])
+def test_what_to_buy_again_is_ranked_by_habits(seed: int, n: int) -> None:
+    plain, rng = make_model(seed=seed), np.random.default_rng(seed)
+    learned = with_boosts(plain, seed=seed)
+    assert learned.boosts is not None
+    histories = [
+        {
+            str(item): Entry(
+                10**6, NOON_S - int(rng.integers(60)) * 86_400, NOON_S - 99 * 86_400, int(rng.integers(1, 6))
+            )
+            for item in rng.choice(IDS, rng.integers(0, 15), replace=False).tolist()
+        }
+        for _ in range(8)
+    ]
+    usual = [{"frequency_120d": 1.0, "lateness": -0.2}.get(name, 0.0) for name in HABIT]
+    for model, weights in ((replace(plain, reference_s=NOON_S), usual), (learned, learned.boosts.habit.tolist())):
+        lists = refresh([History.of(entries) for entries in histories], model, n=3, hidden={IDS[5]}, again_n=n)
+        assert lists.again_lists is not None
+        for entries, found in zip(histories, lists.again_lists, strict=True):
+            scores = {item: float(np.dot(weights, habit_by_hand(entry, entries))) for item, entry in entries.items()}
+            expected = sorted(scores.keys() - {IDS[5]}, key=lambda item: (-scores[item], item))[:n]
+            assert list(found.item_ids) == expected
+            assert found.scores == pytest.approx([scores[item] for item in expected], abs=1e-5)
+
+
+def test_no_lists_of_what_to_buy_again_are_made_unless_asked_for() -> None:
+    assert refresh([make_history({IDS[0]: 1.0})], make_model(), n=3).again_lists is None
+
+
+def test_owned_items_compete_by_their_affinity_where_nothing_was_learned() -> None:
+    model = make_model()
+    (listed,) = refresh([make_history({IDS[3]: 2.0})], model, n=40, with_owned=True)
+    scores = independent_scores(model, {IDS[3]: 2.0})
+    assert listed.item_ids == tuple(IDS[row] for row in best_rows(scores, set(), 40))
 
 
 def test_no_histories_give_no_lists() -> None:

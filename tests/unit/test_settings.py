@@ -325,3 +325,12 @@ def test_every_setting_has_a_meaning_and_can_be_set_by_the_variable_described(
         monkeypatch.setenv(variable, value)
     assert {source for _, _, source, _ in describe_settings(load_settings())} == {"environment"}
     assert load_settings() == Settings()
+
+
+@pytest.mark.parametrize("cron", ["soon", "* * * *", "61 * * * *", "0 0 30 2 *", "0 0 3 * * *"])
+def test_a_cron_expression_is_checked(cron: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_TRAINER__CRON", cron)
+    with pytest.raises(SettingsError, match="RECSYS_TRAINER__CRON: must be a cron expression of five fields"):
+        load_settings()
+    monkeypatch.setenv("RECSYS_TRAINER__CRON", "15 3 * * *")
+    assert load_settings().trainer.cron == "15 3 * * *"

@@ -1,0 +1,210 @@
+"""How good a model's lists are for what users bought after it was fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from recsys.errors import InputFileError, InvalidModel, NotEnoughData
+from recsys.evaluation import compare, split_by_time
+from recsys.events import EventType
+from recsys.input_files import PurchaseFile
+from recsys.interactions import EventLog
+from recsys.model import FactorModel
+from recsys.model_store import ModelStore, load_model, load_twin
+from recsys.recommenders import baselines, model_lists
+from recsys.records import Measured
+
+LENGTHS = (10, 20)
+MODEL = "the model"
+_DAY_S = 24 * 3600
+
+
+class Assessment(BaseModel):
+    """What was found."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model: str
+    """Its version."""
+    stands_in: bool
+    """Whether the same model, fitted on what precedes its own hold-out, was judged in its place."""
+    fitted_until: str
+    cut: str
+    """What was bought from then on is what lists should have held."""
+    end: str
+    users: int
+    items: int
+    """That could be listed."""
+    scores: list[Measured]
+
+    def score(self, recommender: str, segment: str, column: str, n: int) -> Measured | None:
+        """Return one score."""
+        wanted = (recommender, segment, column, n)
+        return next((row for row in self.scores if (row.recommender, row.segment, row.column, row.n) == wanted), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model that is evaluated.
+
+    Attributes
+    ----------
+    fitted, before_holdout : FactorModel, FactorModel or None
+        The model itself, and the same one fitted on what precedes its own hold-out.
+    """
+
+    version: str
+    fitted: FactorModel
+    before_holdout: FactorModel | None
+
+    @classmethod
+    def of(cls, models: ModelStore, version: str) -> Subject:
+        """Load a version.
+
+        Raises
+        ------
+        InvalidModel
+            When there is none, or it is damaged.
+        """
+        manifest = models.manifest(version)
+        uri, manifest_sha256 = models.address(version)
+        model = load_model(uri, manifest_sha256=manifest_sha256)
+        # One that was rejected was never fitted on its hold-out: it is its own twin.
+        return cls(version, model, model if models.is_rejected(version) else load_twin(uri, manifest))
+
+    def unaware(self, cut_s: int) -> FactorModel:
+        """Return the one of both that has seen nothing from the cut on.
+
+        Raises
+        ------
+        InvalidModel
+            When there is none.
+        """
+        if 0 < self.fitted.reference_s < cut_s:
+            return self.fitted
+        if self.before_holdout is not None and self.before_holdout.reference_s <= cut_s:
+            return self.before_holdout
+        if not self.fitted.reference_s:
+            raise InvalidModel(f"model {self.version}, of an earlier release, does not say up to when it was fitted")
+        raise InvalidModel(
+            f"model {self.version} was fitted on purchases up to {_time(self.fitted.reference_s)} and cannot be "
+            f"judged by those since {_time(cut_s)}; give later ones with --data, or a later moment with --since"
+        )
+
+
+def with_history(later: EventLog, archived: Callable[[], EventLog], cut_s: int) -> EventLog:
+    """Return events of a file, with what was archived before the cut if the file holds nothing from before it."""
+    if (later.seconds < cut_s).any():
+        return later
+    earlier = archived()
+    return earlier.where(earlier.seconds < cut_s).joined(later)
+
+
+def assess(
+    subject: Subject, events: EventLog, cut_s: int, *, on_recommender: Callable[[], None] = lambda: None
+) -> Assessment:
+    """Judge a model's lists beside the baselines.
+
+    Parameters
+    ----------
+    subject : Subject
+    events : EventLog
+        Before the cut: what users own by then; from it on: what their lists should have held.
+    cut_s : int
+        Epoch seconds.
+    on_recommender : callable
+        Called after each of the five.
+
+    Raises
+    ------
+    InvalidModel
+        When the model knows what came after the cut.
+    NotEnoughData
+        When nobody bought something afterwards that could have been known.
+    """
+    model = subject.unaware(cut_s)
+    split = split_by_time(events, cut_s=cut_s)
+    if not split.n_users:
+        raise NotEnoughData(
+            f"nobody who had bought something before {_time(cut_s)} bought something known afterwards: "
+            "there is nothing to judge lists by"
+        )
+    n = max(LENGTHS)
+    recommenders = {MODEL: lambda with_owned: model_lists(model, split, n=n, with_owned=with_owned)}
+    scores = compare(
+        split, {**recommenders, **baselines(split, events, n=n)}, lengths=LENGTHS, on_recommender=on_recommender
+    )
+    return Assessment(
+        model=subject.version,
+        stands_in=model is not subject.fitted,
+        fitted_until=_time(model.reference_s),
+        cut=_time(cut_s),
+        end=_time(int(events.seconds.max())),
+        users=split.n_users,
+        items=len(split.train.items),
+        scores=[Measured.of(score) for score in scores],
+    )
+
+
+def cut_of_archive(events: EventLog, now_s: int, *, holdout_days: float) -> int:
+    """Return where the hold-out of an archive begins, as for the trainer's gate."""
+    if not holdout_days:
+        raise NotEnoughData("there is no hold-out (RECSYS_TRAINER__HOLDOUT_DAYS is 0); name a moment with --since")
+    return events.newest_s(now_s) - round(holdout_days * _DAY_S)
+
+
+def cut_of_file(events: EventLog, subject: Subject, *, holdout_days: float) -> int:
+    """Return where a model's knowledge ends, if the file goes on beyond that; else where the hold-out begins."""
+    if not len(events):
+        raise NotEnoughData("the file holds no purchases")
+    newest_s = int(events.seconds.max())
+    if not subject.fitted.reference_s:
+        raise InvalidModel(f"model {subject.version} of an earlier release, does not say up to when it was fitted")
+    if newest_s > subject.fitted.reference_s:
+        return subject.fitted.reference_s + 1
+    return newest_s - round(holdout_days * _DAY_S)
+
+
+def read_events(file: PurchaseFile, on_rows: Callable[[int], None] = lambda _: None) -> tuple[EventLog, int]:
+    """Return a file's events about items, each event_id of a user once, and how many rows are malformed.
+
+    Raises
+    ------
+    InputFileError
+        When the file cannot be read, or no row is valid.
+    """
+    users: dict[str, int] = {}
+    items: dict[str, int] = {}
+    seen: set[tuple[str, str]] = set()
+    rejected = 0
+
+    def rows() -> Iterator[tuple[int, int, int, int]]:
+        nonlocal rejected
+        for batch in file.batches():
+            rejected += len(batch.rejects)
+            for _, event in batch.events:
+                if event.type is EventType.FORGET or event.item_id is None:
+                    continue
+                if event.event_id is not None:
+                    if (event.user_id, event.event_id) in seen:
+                        continue
+                    seen.add((event.user_id, event.event_id))
+                user = users.setdefault(event.user_id, len(users))
+                item = items.setdefault(event.item_id, len(items))
+                yield user, item, event.units, event.timestamp // 1000
+            on_rows(len(batch.events) + len(batch.rejects))
+
+    found = np.fromiter(chain.from_iterable(rows()), np.int64).reshape(-1, 4)
+    if not len(found):
+        raise InputFileError(f"{file.path}: no row is a valid purchase; recsys import says why")
+    return EventLog(list(users), found[:, 0], list(items), found[:, 1], found[:, 2], found[:, 3]), rejected
+
+
+def _time(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat().replace("+00:00", "Z")

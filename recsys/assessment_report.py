@@ -1,0 +1,115 @@
+"""An assessment as a page: self-contained HTML with plots."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Iterator, Sequence
+
+from recsys.assessment import LENGTHS, MODEL, Assessment
+from recsys.evaluation import ALL, EVERYBODY, NEW, NEWCOMERS, SEGMENTS
+from recsys.records import Mean, Measured
+
+TITLES = {NEW: "Items new to the user", ALL: "All items, owned ones as well"}
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; margin: 1rem 0 2rem } th, td { padding: .25rem .7rem; text-align: right }
+th:first-child, td:first-child { text-align: left } thead th { border-bottom: 2px solid #888 }
+tbody tr:nth-child(odd) { background: #f5f5f5 } tr.model td { font-weight: 600 } .interval { color: #777 }
+figure { margin: 1rem 0 } svg { max-width: 100%; height: auto }
+"""
+
+
+def html_report(found: Assessment) -> str:
+    """Return the page."""
+    n = max(LENGTHS)
+    stands_in = " (the same model, fitted on what precedes its own hold-out, in its place)" if found.stands_in else ""
+    parts = [
+        f"<h1>Model {html.escape(found.model)}</h1>",
+        f"<p>Fitted on purchases up to {found.fitted_until}{stands_in}, judged by what {found.users:,} users bought "
+        f"from {found.cut} to {found.end}, among {found.items:,} items. Means over users and 95 % bootstrap "
+        f"intervals.</p>",
+    ]
+    for column, title in TITLES.items():
+        parts += [f"<h2>{title}</h2>", f"<figure>{_plot(found, column, n)}</figure>"]
+        for length in LENGTHS:
+            parts.append(_table(found, column, length))
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Model {html.escape(found.model)}</title>'
+        f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _plot(found: Assessment, column: str, n: int) -> str:
+    """Draw NDCG and hit rate by segment, as SVG."""
+    from matplotlib.figure import Figure  # takes a second to import
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    segments = [name for name in (*SEGMENTS, NEWCOMERS) if _users(found, name, column)]
+    names = _recommenders(found, column)
+    for axes, (metric, label) in zip(
+        figure.subplots(1, 2), (("ndcg", f"NDCG@{n}"), ("hit_rate", f"hit rate@{n}")), strict=True
+    ):
+        width = 0.8 / max(1, len(names))
+        for place, name in enumerate(names):
+            means = [_mean(found.score(name, segment, column, n), metric) for segment in segments]
+            at = [x + (place - (len(names) - 1) / 2) * width for x in range(len(segments))]
+            heights = [mean.mean or 0.0 for mean in means]
+            errors = [
+                [height - (mean.low or 0.0) for height, mean in zip(heights, means, strict=True)],
+                [(mean.high or 0.0) - height for height, mean in zip(heights, means, strict=True)],
+            ]
+            axes.bar(at, heights, width, yerr=errors, label=name, error_kw={"elinewidth": 0.8, "ecolor": "#444"})
+        labels = [f"{segment}\n{_users(found, segment, column):,}" for segment in segments]
+        axes.set_xticks(range(len(segments)), labels, fontsize=8)
+        axes.set_ylabel(label)
+        axes.grid(axis="y", alpha=0.3)
+    figure.axes[0].legend(fontsize=8)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    drawn = buffer.getvalue()
+    return drawn[drawn.index("<svg") :]
+
+
+def _table(found: Assessment, column: str, n: int) -> str:
+    head = "".join(
+        f"<th>{name}</th>" for name in ("", f"NDCG@{n}", f"recall@{n}", f"hit rate@{n}", "coverage", "novelty")
+    )
+    rows: list[str] = []
+    for segment in (*SEGMENTS, NEWCOMERS):
+        if not (users := _users(found, segment, column)):
+            continue
+        rows.append(f'<tr><th colspan="6">{segment}: {users:,}</th></tr>')
+        for score in _scores(found, segment, column, n):
+            cells = "".join(f"<td>{_cell(mean)}</td>" for mean in (score.ndcg, score.recall, score.hit_rate))
+            kind = ' class="model"' if score.recommender == MODEL else ""
+            rows.append(
+                f"<tr{kind}><td>{html.escape(score.recommender)}</td>{cells}"
+                f"<td>{score.coverage:.3f}</td><td>{score.novelty:.2f}</td></tr>"
+            )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _cell(mean: Mean) -> str:
+    if mean.mean is None or mean.low is None or mean.high is None:
+        return "–"
+    return f'{mean.mean:.4f} <span class="interval">{mean.low:.4f}–{mean.high:.4f}</span>'
+
+
+def _scores(found: Assessment, segment: str, column: str, n: int) -> Iterator[Measured]:
+    for score in found.scores:
+        if (score.segment, score.column, score.n) == (segment, column, n):
+            yield score
+
+
+def _recommenders(found: Assessment, column: str) -> Sequence[str]:
+    return [score.recommender for score in _scores(found, EVERYBODY, column, max(LENGTHS))]
+
+
+def _users(found: Assessment, segment: str, column: str) -> int:
+    return max((score.ndcg.users for score in _scores(found, segment, column, max(LENGTHS))), default=0)
+
+
+def _mean(score: Measured | None, metric: str) -> Mean:
+    found: Mean | None = None if score is None else getattr(score, metric)
+    return found or Mean(mean=None, low=None, high=None, users=0)

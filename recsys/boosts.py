@@ -1,0 +1,193 @@
+"""What a score has beside x_u·y_i: recent demand for an item, and a user's own habit of buying it again.
+
+score_ui = x_u·y_i + b_i + g_ui. b_i is a weighted sum of the item's recent demand. g_ui, for owned items only, is one
+of the user's habits, of x_u·y_i and of demand. The weights are learned (`recsys.ranker`); these are the features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.boosts_kernels import weigh_habits
+from recsys.cores import spread
+from recsys.owned import FIRST, NEWEST, PURCHASES, Owned
+
+_DAY_S = 24 * 3600
+DEMAND_HALF_LIVES_DAYS: Final = (7.0, 30.0, 90.0)
+HABIT_HALF_LIVES_DAYS: Final = (30.0, 120.0)
+DEMAND: Final = tuple(f"demand_{half_life:g}d" for half_life in DEMAND_HALF_LIVES_DAYS)
+HABIT: Final = (
+    "owned",
+    *(f"frequency_{half_life:g}d" for half_life in HABIT_HALF_LIVES_DAYS),
+    "purchases",
+    "recency",
+    "again",
+    "interval",
+    "lateness",
+    "quantity",
+    "loyalty",
+    "breadth",
+)
+"""Names of the features, in the order of their columns."""
+_HABIT_HALF_LIVES = np.array(HABIT_HALF_LIVES_DAYS)
+USUAL_HABIT: Final = np.array([{"frequency_120d": 1.0, "lateness": -0.2}.get(name, 0.0) for name in HABIT])
+"""Weights of habits where none were learned: about those that real shops lead to."""
+_NO_DEMAND, _NO_HABIT = (0.0,) * len(DEMAND), (0.0,) * len(HABIT)
+
+
+@dataclass(frozen=True, eq=False)
+class Boosts:
+    """What scores have beside x_u·y_i: b_i for every item, and for those that a user owns g_ui as well.
+
+    g_ui = affinity · x_u·y_i + repeat_bias_i + habit · h_ui, with the features h_ui of `habit_features`.
+
+    Attributes
+    ----------
+    item_bias : float32, (n_items,); b_i
+    repeat_bias : float32, (n_items,)
+    affinity : float
+    habit : float64, (len(HABIT),)
+    """
+
+    item_bias: NDArray[np.float32]
+    repeat_bias: NDArray[np.float32]
+    affinity: float
+    habit: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class RankerWeights:
+    """Learned weights, in units of x_u·y_i; all zero = plain ALS.
+
+    Attributes
+    ----------
+    demand : tuple of float, as `DEMAND`
+        Of b_i.
+    affinity : float
+        Of x_u·y_i in g_ui, beside the 1 that it has anyway.
+    repeat_demand, habit : tuples of float, as `DEMAND` and `HABIT`
+        Of g_ui.
+    """
+
+    demand: tuple[float, ...] = _NO_DEMAND
+    affinity: float = 0.0
+    repeat_demand: tuple[float, ...] = _NO_DEMAND
+    habit: tuple[float, ...] = _NO_HABIT
+
+    @property
+    def are_zero(self) -> bool:
+        """Whether nothing was learned."""
+        return self == NO_WEIGHTS
+
+    def boosts(self, demand: NDArray[np.float64], *, repeat_weight: float = 0.0) -> Boosts | None:
+        """Return the boosts of items with this demand; None if they would all be zero.
+
+        Parameters
+        ----------
+        demand : float64, (n_items, 3)
+            See `demand_features`.
+        repeat_weight : float
+            Added to the weight of log(1 + how often a user bought an item lately).
+        """
+        if self.are_zero and not repeat_weight:
+            return None
+        habit = np.array(self.habit, np.float64)
+        habit[HABIT.index("frequency_120d")] += repeat_weight
+        return Boosts(
+            item_bias=(demand @ np.array(self.demand)).astype(np.float32),
+            repeat_bias=(demand @ np.array(self.repeat_demand)).astype(np.float32),
+            affinity=self.affinity,
+            habit=habit,
+        )
+
+
+NO_WEIGHTS: Final = RankerWeights()
+
+
+def demand_features(
+    rows: NDArray[np.integer], seconds: NDArray[np.int64], n_items: int, *, reference_s: int
+) -> NDArray[np.float64]:
+    """Return each item's recent demand: log(1 + Σ 2^(−age/h)) over its purchases, for each half-life h.
+
+    Parameters
+    ----------
+    rows : integers, (n_purchases,)
+    seconds : int64, (n_purchases,)
+        When, in epoch seconds; later than the reference counts as just now.
+    reference_s : int
+
+    Returns
+    -------
+    float64, (n_items, 3)
+    """
+    ages = np.maximum(0, reference_s - seconds) / _DAY_S
+    sums = [np.bincount(rows, np.exp2(-ages / half_life), n_items) for half_life in DEMAND_HALF_LIVES_DAYS]
+    return np.log1p(np.column_stack(sums))
+
+
+def decayed_frequency(owned: Owned, *, reference_s: int, half_life_days: float) -> NDArray[np.float64]:
+    """Return the number of a user's purchases of each owned item, an older one counting less: float64, (n,).
+
+    A history keeps the first event, the newest one and how many purchases there were; they are taken to be equally
+    far apart, with interval τ = (newest − first) / (n − 1), so that Σ_k 2^(−(age + k·τ)/h) is a geometric series. It
+    does not depend on the order in which the events arrived.
+    """
+    decay = np.exp2(-_interval_days(owned) / half_life_days)
+    purchases = np.maximum(1, owned.entries[:, PURCHASES])
+    near_one = decay > 1 - 1e-9
+    series = np.where(near_one, purchases, (1 - decay**purchases) / np.where(near_one, 1, 1 - decay))
+    frequency: NDArray[np.float64] = np.exp2(-owned.ages_days(reference_s) / half_life_days) * series
+    return frequency
+
+
+def habit_features(owned: Owned, *, reference_s: int) -> NDArray[np.float64]:
+    """Return what is known of a user's habit of buying each owned item: float64, (n, len(HABIT)).
+
+    The last two are the same for all items of a user: how often each of them was bought, and how many there are. They
+    tell whether this user buys things again, and so move owned items against others, never against one another.
+    """
+    owner, sizes = owned.owners(), owned.sizes
+    purchases = np.bincount(owner, owned.entries[:, PURCHASES], len(owned))
+    loyalty = np.log(np.maximum(purchases, 1) / np.maximum(sizes, 1))
+    ages, intervals = owned.ages_days(reference_s), _interval_days(owned)
+    again = owned.entries[:, PURCHASES] > 1
+    frequencies = [
+        np.log1p(decayed_frequency(owned, reference_s=reference_s, half_life_days=half_life))
+        for half_life in HABIT_HALF_LIVES_DAYS
+    ]
+    return np.column_stack(
+        [
+            np.ones(len(ages)),
+            *frequencies,
+            np.log1p(owned.entries[:, PURCHASES]),
+            np.log1p(ages),
+            again,
+            np.where(again, np.log1p(intervals), 0.0),
+            np.where(again, np.abs(np.log((ages + 1) / (intervals + 1))), 0.0),
+            np.log1p(owned.quantities),
+            loyalty[owner],
+            np.log1p(sizes)[owner],
+        ]
+    )
+
+
+def habits(owned: Owned, *, reference_s: int, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ``habit_features(owned) @ weights`` for less: float64, (n,)."""
+    scores = np.empty(len(owned.rows))
+
+    def part(start: int, stop: int) -> None:
+        starts = owned.starts[start : stop + 1]
+        weigh_habits(starts, owned.entries, reference_s, _HABIT_HALF_LIVES, weights, scores)
+
+    spread(len(owned), part)
+    return scores
+
+
+def _interval_days(owned: Owned) -> NDArray[np.float64]:
+    """Return the mean time between purchases of each item, 0 where there was one only: float64, (n,)."""
+    entries = owned.entries
+    return (entries[:, NEWEST] - entries[:, FIRST]) / _DAY_S / np.maximum(1, entries[:, PURCHASES] - 1)

@@ -1,0 +1,71 @@
+"""The compiled part of `recsys.boosts`: what habits say of owned items, without arrays in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.compiled import compiled
+from recsys.events import UNITS_PER_QUANTITY
+from recsys.owned import FIRST, NEWEST, PURCHASES, UNITS
+
+_DAY_S = 86_400.0
+
+
+@compiled()
+def _frequency(age: float, interval: float, purchases: int, half_life: float) -> Any:
+    """See `recsys.boosts.decayed_frequency`."""
+    newest = 2.0 ** (-age / half_life)
+    if purchases <= 1:
+        return newest
+    decay = 2.0 ** (-interval / half_life)
+    if decay > 1 - 1e-9:
+        return newest * purchases
+    return newest * (1 - decay**purchases) / (1 - decay)
+
+
+@compiled()
+def weigh_habits(
+    starts: NDArray[np.int32],
+    entries: NDArray[np.int64],
+    reference_s: int,
+    half_lives: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    scores: NDArray[np.float64],
+) -> None:
+    """Weigh what `recsys.boosts.habit_features` says of each entry, in the order of its columns.
+
+    Parameters
+    ----------
+    starts, entries : int32, (n_users + 1,); int64, (n, 4)
+        See `recsys.owned.Owned`; only these users are looked at.
+    half_lives : float64, (2,)
+        Of the frequencies, in days.
+    weights : float64, (11,)
+    scores : float64, (n,)
+        Written.
+    """
+    for user in range(len(starts) - 1):
+        first, last = starts[user], starts[user + 1]
+        total = 0
+        for at in range(first, last):
+            total += entries[at, PURCHASES]
+        of_user = weights[0] + weights[10] * np.log1p(last - first)
+        of_user += weights[9] * np.log(max(total, 1) / max(last - first, 1))
+        for at in range(first, last):
+            purchases = entries[at, PURCHASES]
+            age = max(0, reference_s - entries[at, NEWEST]) / _DAY_S
+            interval = (entries[at, NEWEST] - entries[at, FIRST]) / _DAY_S / max(1, purchases - 1)
+            log_age = np.log1p(age)
+            score = of_user
+            score += weights[1] * np.log1p(_frequency(age, interval, purchases, half_lives[0]))
+            score += weights[2] * np.log1p(_frequency(age, interval, purchases, half_lives[1]))
+            score += weights[3] * np.log1p(purchases)
+            score += weights[4] * log_age
+            if purchases > 1:
+                log_interval = np.log1p(interval)
+                score += weights[5] + weights[6] * log_interval + weights[7] * abs(log_age - log_interval)
+            score += weights[8] * np.log1p(entries[at, UNITS] / UNITS_PER_QUANTITY)
+            scores[at] = score

@@ -1,0 +1,191 @@
+"""`recsys evaluate`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from recsys.archive import Archive
+from recsys.assessment import (
+    LENGTHS,
+    Assessment,
+    Subject,
+    assess,
+    cut_of_archive,
+    cut_of_file,
+    read_events,
+    with_history,
+)
+from recsys.assessment_report import html_report
+from recsys.cli.columns import (
+    Delimiter,
+    Encoding,
+    EventIdColumn,
+    ItemColumn,
+    NegativeReturns,
+    PriceColumn,
+    QuantityColumn,
+    TimestampColumn,
+    TimestampFormat,
+    Timezone,
+    TypeColumn,
+    UserColumn,
+)
+from recsys.cli.output import errors, results, settings_for_command
+from recsys.errors import InputFileError, NoModel
+from recsys.evaluation import ALL, NEW, NEWCOMERS, SEGMENTS
+from recsys.input_files import Columns, PurchaseFile
+from recsys.interactions import EventLog
+from recsys.model_store import ModelStore
+from recsys.progress import ProgressReporter
+from recsys.records import Mean, Measured
+from recsys.settings import Settings
+from recsys.storage import Storage
+from recsys.store import open_store
+from recsys.wall_clock import now
+
+_RECOMMENDERS = 5
+
+
+def evaluate_command(
+    model: Annotated[str, typer.Option("--model", metavar="VERSION", help="Which one; default: the live one.")] = "",
+    live: Annotated[bool, typer.Option("--live", help="The live one.")] = False,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FILE", help="Purchases to judge by; default: the archive.")
+    ] = None,
+    since: Annotated[
+        datetime | None, typer.Option("--since", metavar="TIME", help="Judge by what was bought from then on (UTC).")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", metavar="N", help="Places that count in the table: 10 or 20.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="PATH", help="Write a report with plots as well.")
+    ] = None,
+    user_id_column: UserColumn = "user_id",
+    item_id_column: ItemColumn = "item_id",
+    quantity_column: QuantityColumn = "quantity",
+    timestamp_column: TimestampColumn = "timestamp",
+    price_column: PriceColumn = "price",
+    event_id_column: EventIdColumn = "event_id",
+    type_column: TypeColumn = "type",
+    timezone: Timezone = "UTC",
+    timestamp_format: TimestampFormat = "",
+    negative_returns: NegativeReturns = False,
+    encoding: Encoding = "utf8",
+    delimiter: Delimiter = ",",
+) -> None:
+    """Judge a model's lists by what users bought afterwards, beside what a shop could do without one.
+
+    Purchases of the archive: the newest RECSYS_TRAINER__HOLDOUT_DAYS; the model that is judged has not seen them.
+    Those of a file: what goes beyond the model's; the file may also hold what came before, else the archive does.
+    """
+    if n not in LENGTHS:
+        raise InputFileError(f"--n: {' or '.join(map(str, LENGTHS))}, not {n}")
+    if model and live:
+        raise InputFileError("--model and --live exclude each other; give one of them")
+    columns = Columns(
+        user_id_column, item_id_column, quantity_column, timestamp_column, price_column, event_id_column, type_column,
+        timezone, timestamp_format, negative_returns, encoding, delimiter,
+    )  # fmt: skip
+    settings = settings_for_command()
+    file = None if data is None else PurchaseFile(data, columns)
+    storage = Storage(settings.data_dir)
+    progress = ProgressReporter(console=errors)
+    with progress.stage("load the model"):
+        version = _live_version(settings) if model in ("", "live") else model
+        subject = Subject.of(ModelStore(storage), version)
+    since_s = None if since is None else int(since.replace(tzinfo=since.tzinfo or UTC).timestamp())
+    events, cut_s = _events(settings, Archive(storage), subject, file, since_s, progress)
+    with progress.stage("judge", _RECOMMENDERS) as advance:
+        found = assess(subject, events, cut_s, on_recommender=lambda: advance(1))
+    if html is not None:
+        try:
+            html.write_text(html_report(found), encoding="utf-8")
+        except OSError as error:
+            raise InputFileError(f"--html: {html} cannot be written: {error.strerror}") from error
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+        return
+    results.print(_table(found, n))
+    if html is not None:
+        results.print(f"report written to {html}", markup=False)
+
+
+def _live_version(settings: Settings) -> str:
+    with open_store(settings) as store:
+        pointer = store.shared.model_pointer()
+    if pointer is None:
+        raise NoModel("no model is live; recsys retrain, or python -m trainer --once, makes one")
+    return pointer.version
+
+
+def _events(
+    settings: Settings,
+    archive: Archive,
+    subject: Subject,
+    file: PurchaseFile | None,
+    since_s: int | None,
+    progress: ProgressReporter,
+) -> tuple[EventLog, int]:
+    """Return what to judge by, and the cut."""
+    holdout_days = settings.trainer.holdout_days
+
+    def archived() -> EventLog:
+        with progress.stage("read the archive"):
+            return archive.events()
+
+    if file is None:
+        events = archived()
+        return events, since_s or cut_of_archive(events, int(now().timestamp()), holdout_days=holdout_days)
+    with progress.stage(f"read {file.path.name}", file.rows) as advance:
+        events, rejected = read_events(file, advance)
+    if rejected:
+        errors.print(f"{rejected:,} rows are malformed and left out; recsys import says why")
+    cut_s = since_s or cut_of_file(events, subject, holdout_days=holdout_days)
+    return with_history(events, archived, cut_s), cut_s
+
+
+def _table(found: Assessment, n: int) -> Table:
+    stands_in = ", or rather the same one fitted before its own hold-out" if found.stands_in else ""
+    table = Table(
+        title=f"Model {found.model}{stands_in}: {found.users:,} users' purchases from {found.cut} to {found.end}",
+        title_justify="left",
+        caption="new: lists without owned items · all: owned items compete · ±: half of the 95 % interval",
+        caption_justify="left",
+    )
+    table.add_column("")
+    for column in (NEW, ALL):
+        for name in (f"NDCG@{n}, {column}", f"recall@{n}", f"hit rate@{n}", "coverage", "novelty"):
+            table.add_column(name, justify="right")
+    names = list(dict.fromkeys(score.recommender for score in found.scores))
+    for segment in (*SEGMENTS, NEWCOMERS):
+        scores = {name: {column: found.score(name, segment, column, n) for column in (NEW, ALL)} for name in names}
+        users = max((s.ndcg.users for both in scores.values() for s in both.values() if s is not None), default=0)
+        if not users:
+            continue
+        table.add_section()
+        table.add_row(f"{segment}: {users:,}", style="bold")
+        for name, both in scores.items():
+            table.add_row(f"  {name}", *(cell for column in (NEW, ALL) for cell in _cells(both[column])))
+    return table
+
+
+def _cells(score: Measured | None) -> list[str]:
+    if score is None or score.ndcg.mean is None:
+        return ["–"] * 5
+    return [
+        _with_half(score.ndcg),
+        *(f"{mean.mean:.4f}" for mean in (score.recall, score.hit_rate)),
+        f"{score.coverage:.3f}",
+        f"{score.novelty:.2f}",
+    ]
+
+
+def _with_half(mean: Mean) -> str:
+    if mean.low is None or mean.high is None:
+        return "–"
+    return f"{mean.mean:.4f} ±{(mean.high - mean.low) / 2:.4f}"

@@ -1,0 +1,63 @@
+"""`recsys items`: what the shop says of its items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsys.catalogue import ItemColumns, read_catalogue, read_items, write_catalogue
+from recsys.cli.lock import held_lock
+from recsys.cli.output import errors, results, settings_for_command
+from recsys.storage import Storage
+from recsys.store import open_store
+
+items_app = typer.Typer(help="Import titles, categories and availability of items.", rich_markup_mode=None)
+_SHOWN = 10
+
+
+@items_app.callback()
+def items() -> None:
+    """Import titles, categories and availability of items."""
+
+
+@items_app.command("import")
+def import_items_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .parquet or .csv file of items.")],
+    item_id_column: Annotated[str, typer.Option("--item-id-column", metavar="NAME")] = "item_id",
+    title_column: Annotated[
+        str, typer.Option("--title-column", metavar="NAME", help="Default: title, name or description, if there.")
+    ] = "",
+    category_column: Annotated[
+        str, typer.Option("--category-column", metavar="NAME", help="Default: category, if there.")
+    ] = "",
+    available_column: Annotated[
+        str, typer.Option("--available-column", metavar="NAME", help="Default: available, if there: true or false.")
+    ] = "",
+) -> None:
+    """Take over what a file says of items; what it does not name stays as it was.
+
+    Items that are not available are in no list that is computed from then on. The popular lists of categories, and
+    everyone's lists, follow with the next training.
+    """
+    found, rejected = read_items(file, ItemColumns(item_id_column, title_column, category_column, available_column))
+    settings = settings_for_command()
+    storage = Storage(settings.data_dir)
+    with open_store(settings) as store, held_lock(settings, store):
+        storage.check_writable()
+        before = read_catalogue(storage)
+        catalogue = before.updated(found)
+        write_catalogue(storage, catalogue)
+        store.shared.write_catalogue(catalogue.titles(), catalogue.unavailable())
+        store.shared.remove_popular(set(before.categories().values()) - set(catalogue.categories().values()))
+    categories = set(catalogue.categories().values())
+    results.print(
+        f"{len(found.items):,} items imported; the catalogue has {len(catalogue.items):,}, in {len(categories):,} "
+        f"categories, {len(catalogue.unavailable()):,} of them not available"
+    )
+    for one in rejected[:_SHOWN]:
+        errors.print(f"row {one.row:,}: {one.reason}", markup=False)
+    if rejected:
+        errors.print(f"{len(rejected):,} rows rejected")
+        raise typer.Exit(0 if found.items else 1)

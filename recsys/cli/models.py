@@ -1,0 +1,272 @@
+"""`recsys models`: what versions there are, what each is, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Annotated
+
+import orjson
+import typer
+from rich.table import Table
+
+from recsys.cli.lock import held_lock
+from recsys.cli.output import errors, results, settings_for_command
+from recsys.errors import InvalidModel, NoModel, StoreError
+from recsys.evaluation import ALL, NEW
+from recsys.model_store import Manifest, ModelStore
+from recsys.progress import ProgressReporter
+from recsys.records import GateRecord, Mean, RoundRecord
+from recsys.rollback import previous_version, roll_back
+from recsys.rounds import RoundLog
+from recsys.settings import Settings
+from recsys.storage import Storage
+from recsys.store import open_store
+from recsys.wall_clock import now
+
+models_app = typer.Typer(help="List, show and roll back models.", invoke_without_command=True, rich_markup_mode=None)
+_ROUNDS_SHOWN = 10
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@models_app.callback()
+def list_command(context: typer.Context, as_json: Json = False) -> None:
+    """List the models that are kept, the newest first, and the last rounds."""
+    if context.invoked_subcommand is not None:
+        return
+    settings = settings_for_command()
+    storage = Storage(settings.data_dir)
+    models = ModelStore(storage)
+    roles = _roles(settings, storage, models)
+    rounds = list(_first(RoundLog(storage).newest_first(), _ROUNDS_SHOWN))
+    found = [(version, role, _manifest(models, version)) for version, role in roles.items()]
+    if as_json:
+        rows = [
+            {"role": role, **({"version": version} if manifest is None else _summary(manifest))}
+            for version, role, manifest in found
+        ]
+        _print_json({"models": rows, "rounds": [record.model_dump(mode="json") for record in rounds]})
+        return
+    if not found:
+        raise NoModel("there is no model yet; recsys retrain, or python -m trainer --once, makes one")
+    table = Table(title=f"Models in {storage.url}", title_justify="left")
+    for name in ("version", "role", "made (UTC)"):
+        table.add_column(name, no_wrap=True)
+    for name in ("events", "users", "items"):
+        table.add_column(name, justify="right")
+    table.add_column("factors, α, λ, half-life")
+    for name in ("NDCG@20 new", "all"):
+        table.add_column(name, justify="right")
+    for version, role, manifest in found:
+        if manifest is None:
+            table.add_row(version, f"{role} (damaged)".strip())
+            continue
+        counts = [f"{manifest.counts.get(name, 0):,}" for name in ("events", "users", "items")]
+        quality = [_number(manifest.metrics.get(f"ndcg@20_{column}")) for column in (NEW, ALL)]
+        made = manifest.created_at[:16].replace("T", " ")
+        table.add_row(version, role, made, *counts, _parameters(manifest), *quality)
+    results.print(table)
+    results.print(_rounds_table(rounds))
+
+
+@models_app.command("show")
+def show_model_command(
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="A version, or `live`.")], as_json: Json = False
+) -> None:
+    """Show what a model was fitted on and with, how it was judged, and its learned weights."""
+    settings = settings_for_command()
+    storage = Storage(settings.data_dir)
+    models = ModelStore(storage)
+    if version == "live":
+        version = _live(settings) or _no_live()
+    manifest = models.manifest(version)
+    role = _roles(settings, storage, models).get(version, "")
+    if as_json:
+        _print_json({"role": role, **manifest.model_dump(mode="json")})
+        return
+    table = Table(title=f"Model {version}" + (f" ({role})" if role else ""), title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    table.add_row("made", manifest.created_at)
+    counts = manifest.counts
+    table.add_row("fitted on", ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+    table.add_row("ages are from", datetime.fromtimestamp(manifest.reference_s, UTC).isoformat())
+    table.add_row("parameters", _parameters(manifest, named=True))
+    table.add_row("size", f"{sum(file.size_bytes for file in manifest.files.values()) / 2**20:,.1f} MiB")
+    results.print(table)
+    if (gate := manifest.gate) is not None:
+        if gate.scores:
+            results.print(gate_table(gate))
+        results.print("; ".join([gate.decision.value, *gate.reasons]))
+    if (weights := manifest.weights) is not None:
+        results.print(_weights_table(manifest))
+        results.print(f"x·y counts {1 + weights.affinity:.3f} for owned items, 1 for others")
+    else:
+        results.print("no learned weights: scores are x·y alone")
+
+
+@models_app.command("rollback")
+def rollback_command(
+    version: Annotated[
+        str | None, typer.Argument(metavar="VERSION", help="Default: the one that was live before.")
+    ] = None,
+) -> None:
+    """Make an earlier model live again and refresh every list.
+
+    It stays until a model passes the gate against it, or an operator says otherwise. After an interruption name the
+    version and run it again.
+    """
+    if version == "":
+        raise InvalidModel("VERSION is empty; leave it out for the model that was live before")
+    settings = settings_for_command()
+    with open_store(settings) as store:
+        store.connection.check()
+        pointer = store.shared.model_pointer()
+        live = "" if pointer is None else pointer.version
+        target = version or previous_version(Storage(settings.data_dir), live=live)  # as things are now
+        try:
+            with held_lock(settings, store) as lock:
+                progress = ProgressReporter(console=errors)
+                done = roll_back(settings, store, lock, progress, target, live_before=live, clock=now)
+        except KeyboardInterrupt:
+            errors.print("interrupted; recsys models says what is live, recsys models rollback VERSION goes on")
+            raise typer.Exit(130) from None
+    before = f", {done.live_before} was before" if done.live_before not in ("", done.version) else ""
+    results.print(
+        f"model {done.version} is live{before}; {done.written.lists:,} lists and {done.written.similar:,} "
+        f"similar-items lists written"
+    )
+
+
+def gate_table(gate: GateRecord) -> Table:
+    """Return what the gate compared."""
+    judged = next(iter(gate.scores))
+    table = Table(
+        title=f"On {judged.ndcg.users:,} users' purchases since {gate.cut[:16].replace('T', ' ')} UTC",
+        title_justify="left",
+        caption="means and 95 % intervals; * decides",
+        caption_justify="left",
+    )
+    table.add_column("")
+    titles = {NEW: "new to the user", ALL: "all items"}
+    for column, title in titles.items():
+        star = "*" if column == gate.column else ""
+        table.add_column(f"NDCG@{judged.n}, {title}{star}", justify="right")
+        table.add_column("hit rate", justify="right")
+    for name in dict.fromkeys(score.recommender for score in gate.scores):
+        cells = []
+        for column in titles:
+            score = gate.score(name, column)
+            cells += ["–", "–"] if score is None else [_with_interval(score.ndcg), _number(score.hit_rate.mean)]
+        table.add_row(name, *cells)
+    if (difference := gate.difference) is not None:
+        cell = _with_interval(difference, signed=True)
+        table.add_row("candidate − live", *(["", "", cell, ""] if gate.column == ALL else [cell, "", "", ""]))
+    return table
+
+
+def _rounds_table(rounds: list[RoundRecord]) -> Table:
+    table = Table(title="Last rounds", title_justify="left")
+    for name in ("finished (UTC)", "asked by", "outcome", "version"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("events", justify="right")
+    table.add_column("seconds", justify="right")
+    table.add_column("why", overflow="fold")
+    for record in rounds:
+        outcome = record.state
+        if record.kind == "rollback":
+            outcome = "rolled back"
+        elif record.gate is not None:
+            outcome = record.gate.decision.value
+        reasons = record.error or "; ".join([] if record.gate is None else record.gate.reasons)
+        events = f"{record.counts['events']:,}" if "events" in record.counts else ""
+        seconds = f"{sum(record.durations_s.values()):,.1f}"
+        when = record.finished_at[:19].replace("T", " ")
+        table.add_row(when, record.asked_by, outcome, record.version, events, seconds, reasons)
+    return table
+
+
+def _weights_table(manifest: Manifest) -> Table:
+    weights = manifest.weights
+    table = Table(title="Learned weights, in units of x·y", title_justify="left")
+    table.add_column("feature")
+    for name in ("every item (b)", "owned item (g)"):
+        table.add_column(name, justify="right")
+    if weights is not None:
+        for name, weight in weights.demand.items():
+            table.add_row(name, f"{weight:+.4f}", f"{weights.repeat_demand.get(name, 0.0):+.4f}")
+        for name, weight in weights.habit.items():
+            table.add_row(name, "", f"{weight:+.4f}")
+    return table
+
+
+def _roles(settings: Settings, storage: Storage, models: ModelStore) -> dict[str, str]:
+    """Return version → live, previous, rejected or nothing, the newest first."""
+    live = _live(settings)
+    try:
+        previous = previous_version(storage, live=live) if live else ""
+    except NoModel:
+        previous = ""
+    roles = {}
+    for version in reversed(models.versions()):
+        role = "live" if version == live else "previous" if version == previous else ""
+        roles[version] = role or ("rejected" if models.is_rejected(version) else "")
+    return roles
+
+
+def _live(settings: Settings) -> str:
+    """Return the live version; empty if there is none, or Redis does not say."""
+    try:
+        with open_store(settings) as store:
+            pointer = store.shared.model_pointer()
+    except (StoreError, InvalidModel) as error:
+        errors.print(f"which one is live is unknown: {error}", style="red")
+        return ""
+    return "" if pointer is None else pointer.version
+
+
+def _no_live() -> str:
+    raise NoModel("no model is live; recsys models lists those that are kept")
+
+
+def _manifest(models: ModelStore, version: str) -> Manifest | None:
+    try:
+        return models.manifest(version)
+    except InvalidModel:
+        return None
+
+
+def _summary(manifest: Manifest) -> dict[str, object]:
+    kept = {"version", "created_at", "factors", "alpha", "regularization", "half_life_days", "repeat_weight"}
+    more = {"iterations", "seed", "reference_s", "counts", "metrics", "gate"}
+    return manifest.model_dump(mode="json", include=kept | more)
+
+
+def _parameters(manifest: Manifest, *, named: bool = False) -> str:
+    half_life = f"{manifest.half_life_days:g} d" if manifest.half_life_days else "none"
+    if not named:
+        return f"{manifest.factors}, {manifest.alpha:g}, {manifest.regularization:g}, {half_life}"
+    return (
+        f"{manifest.factors} factors, alpha {manifest.alpha:g}, regularization {manifest.regularization:g}, "
+        f"half-life {half_life}, repeat weight {manifest.repeat_weight:g}, {manifest.iterations} iterations, "
+        f"seed {manifest.seed}"
+    )
+
+
+def _with_interval(mean: Mean, *, signed: bool = False) -> str:
+    if mean.mean is None or mean.low is None or mean.high is None:
+        return "–"
+    sign = "+" if signed else ""
+    return f"{mean.mean:{sign}.4f} ({mean.low:{sign}.4f} to {mean.high:{sign}.4f})"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _first(records: Iterable[RoundRecord], count: int) -> list[RoundRecord]:
+    return [record for _, record in zip(range(count), records, strict=False)]
+
+
+def _print_json(value: object) -> None:
+    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())

@@ -1,0 +1,62 @@
+"""`recsys tune`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from recsys import cores
+from recsys.archive import Archive
+from recsys.cli.output import errors, results, settings_for_command
+from recsys.progress import ProgressReporter
+from recsys.storage import Storage
+from recsys.tuned import model_settings, parameters_of, write_tuned
+from recsys.tuning import SEARCHED, Problem, hold_out_begins, study_folder, tune
+from recsys.wall_clock import now
+
+
+def tune_command(
+    trials: Annotated[
+        int, typer.Option("--trials", min=1, metavar="N", help="Trials in all, with those of an interrupted search.")
+    ] = 40,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=0, metavar="N", help="Trials at the same time; 0 means one per core.")
+    ] = 0,
+) -> None:
+    """Search for better hyper-parameters on archived purchases; the next retrains use them.
+
+    The newest RECSYS_TRAINER__HOLDOUT_DAYS are not looked at: by those the gate judges. A parameter that is set
+    (RECSYS_MODEL__…) stays as it is. After an interruption just run it again.
+    """
+    settings = settings_for_command()
+    storage = Storage(settings.data_dir)
+    storage.check_writable()
+    progress = ProgressReporter(console=errors)
+    with progress.stage("read the archive"):
+        events = Archive(storage).events()
+    current = parameters_of(settings, model_settings(settings, storage))
+    fixed = frozenset(settings.model.model_fields_set)
+    until_s = hold_out_begins(events, now(), holdout_days=settings.trainer.holdout_days)
+    problem = Problem.before_holdout(events, until_s, current, fixed=fixed)
+    try:
+        found = tune(problem, study_folder(storage), progress, trials=trials, jobs=jobs or cores.available())
+    except KeyboardInterrupt:
+        errors.print("interrupted; the same command goes on with the trials that are done")
+        raise typer.Exit(130) from None
+    write_tuned(storage, found)
+    table = Table(title=f"Best of {found.trials} trials, on purchases before {found.validated_until[:10]}")
+    table.title_justify = "left"
+    for name in ("", "before", "tuned"):
+        table.add_column(name, justify="right" if name else "left")
+    for name in SEARCHED:
+        tuned = found.parameters.get(name)
+        before = found.parameters_before.get(name, getattr(current, name))
+        table.add_row(name, f"{before:.4g}", "set by you" if tuned is None else f"{tuned:.4g}")
+    table.add_section()
+    table.add_row("NDCG@20, new to the user", "", f"{found.ndcg_new:.4f}")
+    table.add_row("NDCG@20, all items", "", f"{found.ndcg_all:.4f}")
+    table.add_row("geometric mean", f"{found.before:.4f}", f"{found.objective:.4f}")
+    results.print(table)
+    results.print(f"kept in {storage.url}; recsys retrain, or python -m trainer --once, uses them", markup=False)

@@ -1,0 +1,148 @@
+"""What a model is compared with: popularity, recent popularity, a user's own habit, item-kNN. All return `Lists`."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Final
+
+import numpy as np
+from implicit.nearest_neighbours import CosineRecommender
+from implicit.utils import ParameterWarning
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from recsys.boosts import decayed_frequency
+from recsys.evaluation import Lists, Recommender, Split
+from recsys.interactions import EventLog, Interactions
+from recsys.model import FactorModel
+from recsys.owned import Owned
+from recsys.ranking import Ranking
+from recsys.refresh import rank
+
+_SCORES_AT_ONCE = 8_000_000
+_DAY_S = 24 * 3600
+POPULAR: Final = "popular"
+RECENT_HALF_LIFE_DAYS: Final = 30.0
+HABIT_HALF_LIFE_DAYS: Final = 120.0
+NEIGHBOURS: Final = 100
+
+
+def as_lists(ranking: Ranking, n: int) -> Lists:
+    """Return a ranking as rows of ``n`` places, −1 where there is no item."""
+    lists = np.full((len(ranking), n), -1)
+    width = min(n, ranking.rows.shape[1])
+    lists[:, :width] = np.where(np.arange(width) < ranking.sizes[:, None], ranking.rows[:, :width], -1)
+    return lists
+
+
+def of_model(model: FactorModel, owned: Owned, *, n: int, with_owned: bool, batch: int = 2048) -> Lists:
+    """Return the lists that a model gives users who own these of its items: int64, (n_users, n)."""
+    parts = [
+        as_lists(rank(owned.of(np.arange(start, min(start + batch, len(owned)))), model, n=n, with_owned=with_owned), n)
+        for start in range(0, len(owned), batch)
+    ]
+    return np.concatenate(parts) if parts else np.empty((0, n), np.int64)
+
+
+def model_lists(model: FactorModel, split: Split, *, n: int, with_owned: bool) -> Lists:
+    """Return a model's lists for the users of a split, by rows of the split's items; it may know others."""
+    here = split.train.items
+    owned = split.owned.translated(model.items.find(here.ids))
+    rows = here.find(model.items.ids)
+    lists = of_model(model, owned, n=n, with_owned=with_owned)
+    return np.where(lists >= 0, rows[lists], -1)
+
+
+def baselines(split: Split, events: EventLog, *, n: int) -> dict[str, Recommender]:
+    """Return what a model should beat, by name.
+
+    Parameters
+    ----------
+    split : Split
+    events : EventLog
+        At least those before the cut.
+    n : int
+        Length of their lists.
+    """
+    before = events.where(events.seconds < split.cut_s)
+    rows = split.train.items.find(before.item_ids)[before.item_codes]
+    bought = (rows >= 0) & (before.units > 0)
+    ages = (split.cut_s - before.seconds[bought]) / _DAY_S
+    weights = np.exp2(-ages / RECENT_HALF_LIFE_DAYS)
+    recent = np.bincount(rows[bought], weights, len(split.train.items)).astype(np.float64)
+    buyers = split.train.buyers().astype(np.float64)
+    return {
+        POPULAR: lambda with_owned: of_scores(buyers, split.owned, n=n, with_owned=with_owned),
+        "recently popular": lambda with_owned: of_scores(recent, split.owned, n=n, with_owned=with_owned),
+        "own frequency": lambda with_owned: (
+            of_habit(split.owned, reference_s=split.cut_s, n=n, half_life_days=HABIT_HALF_LIFE_DAYS)
+            if with_owned
+            else None
+        ),
+        "item-kNN": lambda with_owned: of_neighbours(
+            split.train, split.owned, n=n, neighbours=NEIGHBOURS, with_owned=with_owned
+        ),
+    }
+
+
+def of_scores(scores: NDArray[np.float64], owned: Owned, *, n: int, with_owned: bool) -> Lists:
+    """Return lists of the items with the highest scores, float64, (n_items,), the same for everyone."""
+    order = np.lexsort((np.arange(len(scores)), -scores))
+    places = np.tile(np.arange(n), (len(owned), 1))
+    if not with_owned:
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        owner = owned.owners()
+        taken = place[owned.rows][np.lexsort((place[owned.rows], owner))]
+        # The k-th owned item of a user, by place, moves everything from its place on, k places counted off, by one.
+        moves = taken - (np.arange(len(taken)) - owned.starts[owner])
+        near = moves < n
+        keys = owner[near] * n + moves[near]
+        places += np.bincount(keys, minlength=places.size).reshape(places.shape).cumsum(axis=1)
+    lists: Lists = np.where(places < len(order), order[np.minimum(places, len(order) - 1)], -1)
+    return lists
+
+
+def of_habit(owned: Owned, *, reference_s: int, n: int, half_life_days: float) -> Lists:
+    """Return each user's owned items, the most frequently and most recently bought first."""
+    frequency = decayed_frequency(owned, reference_s=reference_s, half_life_days=half_life_days)
+    owner = owned.owners()
+    order = np.lexsort((owned.rows, -frequency, owner))
+    places = np.arange(len(order)) - owned.starts[owner]
+    lists = np.full((len(owned), n), -1)
+    kept = places < n
+    lists[owner[kept], places[kept]] = owned.rows[order][kept]
+    return lists
+
+
+def of_neighbours(train: Interactions, owned: Owned, *, n: int, neighbours: int, with_owned: bool) -> Lists:
+    """Return the items most like what users own: the sum of cosines to it, of each item's nearest ones (item-kNN).
+
+    Deshpande & Karypis (2004), Item-based top-N recommendation algorithms.
+    """
+    n_items = len(train.items)
+    lists = np.full((len(owned), n), -1)
+    if not len(owned):
+        return lists
+    recommender = CosineRecommender(K=neighbours + 1)  # of which the item itself is one
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ParameterWarning)  # of what it passes on to itself
+        recommender.fit(train.owned.matrix(np.ones(len(train.owned.rows)), n_items), show_progress=False)
+    similarity = recommender.similarity.astype(np.float32).tocoo()
+    apart = similarity.row != similarity.col
+    similarity = csr_matrix(
+        (similarity.data[apart], (similarity.col[apart], similarity.row[apart])), shape=(n_items, n_items)
+    )
+    histories = owned.matrix(np.ones(len(owned.rows), np.float32), n_items)
+    width, batch = min(n, n_items), max(1, _SCORES_AT_ONCE // n_items)
+    for start in range(0, len(owned), batch):
+        part = histories[start : start + batch]
+        scores = (part @ similarity).toarray()
+        if not with_owned:
+            scores[np.repeat(np.arange(part.shape[0]), np.diff(part.indptr)), part.indices] = 0
+        best = np.argpartition(-scores, width - 1, axis=1)[:, :width]
+        found = np.take_along_axis(scores, best, axis=1)
+        order = np.lexsort((best, -found), axis=1)
+        best, found = np.take_along_axis(best, order, axis=1), np.take_along_axis(found, order, axis=1)
+        lists[start : start + batch, :width] = np.where(found > 0, best, -1)
+    return lists

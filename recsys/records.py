@@ -1,0 +1,129 @@
+"""What the gate and the trainer's rounds leave behind for operators to read."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+
+from recsys.evaluation import ALL, Interval, Score
+
+CANDIDATE: Final = "candidate"
+LIVE: Final = "live"
+"""Names of what the gate compares, beside `recsys.recommenders.POPULAR`."""
+
+
+class Decision(StrEnum):
+    """What becomes of a candidate."""
+
+    PUBLISHED = "published"
+    UNJUDGED = "unjudged"
+    """Published, for there was too little to judge it by."""
+    FORCED = "forced"
+    """Published by an operator against the gate."""
+    REJECTED = "rejected"
+
+
+class Mean(BaseModel):
+    """A mean over users with its 95 % interval; null if there are none."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    users: int
+
+    @classmethod
+    def of(cls, interval: Interval) -> Mean:
+        """Build from what was measured."""
+        if not interval.users:
+            return cls(mean=None, low=None, high=None, users=0)
+        return cls(mean=interval.mean, low=interval.low, high=interval.high, users=interval.users)
+
+
+class Measured(BaseModel):
+    """A `recsys.evaluation.Score`, to be kept."""
+
+    recommender: str
+    segment: str
+    column: str
+    n: int
+    ndcg: Mean
+    recall: Mean
+    hit_rate: Mean
+    coverage: float
+    novelty: float
+
+    @classmethod
+    def of(cls, score: Score) -> Measured:
+        """Build from what was measured."""
+        return cls(
+            recommender=score.recommender,
+            segment=score.segment,
+            column=score.column,
+            n=score.n,
+            ndcg=Mean.of(score.ndcg),
+            recall=Mean.of(score.recall),
+            hit_rate=Mean.of(score.hit_rate),
+            coverage=score.coverage,
+            novelty=score.novelty,
+        )
+
+
+class GateRecord(BaseModel):
+    """How a candidate was judged."""
+
+    decision: Decision
+    reasons: list[str] = []
+    """Why it was rejected, not judged, or forced against."""
+    cut: str = ""
+    """It was fitted on what came before and judged by what came from then on; RFC 3339, empty if it was not judged."""
+    column: str = ALL
+    """Which lists decide: ``new`` or ``all``, see `recsys.evaluation.Score`."""
+    live: str = ""
+    """Version that it was compared with; empty = none."""
+    difference: Mean | None = None
+    """NDCG of the candidate minus that of the live model, for the same users."""
+    scores: list[Measured] = []
+
+    def metrics(self) -> dict[str, float]:
+        """Return the candidate's means, by names such as ``ndcg@20_new``."""
+        found: dict[str, float] = {}
+        for row in self.scores:
+            for name, mean in (("ndcg", row.ndcg), ("recall", row.recall), ("hit_rate", row.hit_rate)):
+                if row.recommender == CANDIDATE and mean.mean is not None:
+                    found[f"{name}@{row.n}_{row.column}"] = mean.mean
+        return found
+
+    def score(self, recommender: str, column: str) -> Measured | None:
+        """Return one recommender's row."""
+        return next((row for row in self.scores if (row.recommender, row.column) == (recommender, column)), None)
+
+
+class RoundRecord(BaseModel):
+    """One round of the trainer, or a rollback."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    kind: str
+    """``retrain``, ``rollback``, or ``refresh``: lists that a round or rollback had left were written."""
+    asked_by: str
+    """``schedule``, ``request``, ``signal``, ``operator``, or ``loss``: Redis had lost lists."""
+    started_at: str
+    finished_at: str
+    state: str
+    """``succeeded``, ``rejected`` or ``failed``."""
+    published: bool = False
+    """Whether its version became the live one; if the round failed afterwards, not all lists may be of it."""
+    version: str = ""
+    """The model that was published or rejected."""
+    live_before: str = ""
+    error: str = ""
+    counts: dict[str, int] = {}
+    durations_s: dict[str, float] = {}
+    gate: GateRecord | None = None
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether an operator has chosen its version: by a rollback, or against the gate."""
+        return self.kind == "rollback" or (self.gate is not None and self.gate.decision is Decision.FORCED)

@@ -1,0 +1,150 @@
+"""From events to a model: interactions, item factors, learned weights. Trainer, gate and tuning share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys import als
+from recsys.boosts import NO_WEIGHTS, RankerWeights
+from recsys.errors import NotEnoughData
+from recsys.evaluation import split_by_time
+from recsys.interactions import EventLog, Interactions
+from recsys.item_lists import popularity
+from recsys.model import FactorModel, gram
+from recsys.ranker import item_demand, learn
+
+_DAY_S = 24 * 3600
+_UNSAVED = "unsaved"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a model is fitted with.
+
+    Attributes
+    ----------
+    factors, iterations, seed : int
+    alpha, regularization, half_life_days : float
+        See `recsys.confidence.confidence` and `recsys.als.fit`.
+    repeat_weight : float
+        See `recsys.ranker.RankerWeights.boosts`.
+    ranker_window_days : float
+        Weights of demand and habits are learned on the purchases of so many days; 0 = plain ALS.
+    popular_half_life_days : float
+        See `recsys.item_lists.popularity`.
+    """
+
+    factors: int
+    alpha: float
+    regularization: float
+    half_life_days: float
+    repeat_weight: float
+    iterations: int
+    seed: int
+    ranker_window_days: float
+    popular_half_life_days: float = 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A model that is not saved yet, and what it was fitted on.
+
+    Attributes
+    ----------
+    events : int
+    popularity : float64, (n_items,)
+        See `recsys.item_lists.popularity`.
+    """
+
+    parameters: Parameters
+    interactions: Interactions
+    events: int
+    model: FactorModel
+    weights: RankerWeights
+    popularity: NDArray[np.float64]
+
+
+def fit_model(
+    events: EventLog,
+    parameters: Parameters,
+    *,
+    reference_s: int,
+    weights: RankerWeights | None = None,
+    on_iteration: Callable[[], None] = lambda: None,
+) -> Fitted:
+    """Fit item factors on all events, and learn what demand and habits weigh on the newest of them.
+
+    The weights come from a model fitted on what precedes the last ``ranker_window_days``.
+
+    Parameters
+    ----------
+    events : EventLog
+    parameters : Parameters
+    reference_s : int
+        The moment that ages are measured against, in epoch seconds.
+    weights : RankerWeights or None
+        Weights that are known already; None = they are learned.
+    on_iteration : callable
+        Called after each of `iterations_of` iterations, or fewer if no weights are learned.
+
+    Raises
+    ------
+    NotEnoughData
+        When nobody owns anything.
+    """
+    interactions = events.interactions()
+    if not len(interactions.users):
+        raise NotEnoughData("there are no purchases to train on yet; publish some, or use recsys import")
+    model = _fit(interactions, parameters, reference_s, on_iteration)
+    if weights is None:
+        weights = _learned(events, parameters, reference_s, on_iteration)
+    boosts = weights.boosts(item_demand(events, model), repeat_weight=parameters.repeat_weight)
+    popular = popularity(events, model.items, reference_s=reference_s, half_life_days=parameters.popular_half_life_days)
+    return Fitted(parameters, interactions, len(events), replace(model, boosts=boosts), weights, popular)
+
+
+def _learned(
+    events: EventLog, parameters: Parameters, reference_s: int, on_iteration: Callable[[], None]
+) -> RankerWeights:
+    if not parameters.ranker_window_days:
+        return NO_WEIGHTS
+    cut_s = reference_s - round(parameters.ranker_window_days * _DAY_S)
+    split = split_by_time(events, cut_s=cut_s)
+    if not split.n_users:
+        return NO_WEIGHTS
+    earlier = _fit(split.train, parameters, cut_s, on_iteration)
+    return learn(split, earlier, item_demand(events.where(events.seconds < cut_s), earlier), seed=parameters.seed)
+
+
+def iterations_of(parameters: Parameters, *, learn: bool = True) -> int:
+    """Return how many iterations there are at most, for the progress."""
+    return parameters.iterations * (2 if learn and parameters.ranker_window_days else 1)
+
+
+def _fit(
+    interactions: Interactions, parameters: Parameters, reference_s: int, on_iteration: Callable[[], None]
+) -> FactorModel:
+    item_factors = als.fit(
+        interactions.confidences(
+            alpha=parameters.alpha, half_life_days=parameters.half_life_days, reference_s=reference_s
+        ),
+        factors=parameters.factors,
+        regularization=parameters.regularization,
+        iterations=parameters.iterations,
+        seed=parameters.seed,
+        on_iteration=on_iteration,
+    )
+    return FactorModel(
+        version=_UNSAVED,
+        items=interactions.items,
+        item_factors=item_factors,
+        item_gram=gram(item_factors),
+        alpha=parameters.alpha,
+        regularization=parameters.regularization,
+        half_life_days=parameters.half_life_days,
+        reference_s=reference_s,
+    )

@@ -1,0 +1,85 @@
+"""The parameters that tuning found, kept under ``data_dir`` for the next rounds."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from recsys.errors import StorageError
+from recsys.settings import ModelSettings, Settings
+from recsys.storage import Storage
+from recsys.training import Parameters
+
+_PATH = "tuned.json"
+
+
+class Tuned(BaseModel):
+    """What tuning found."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    parameters: dict[str, float]
+    """Of `ModelSettings`, those that were searched."""
+    objective: float
+    """Geometric mean of the two following."""
+    ndcg_new: float
+    ndcg_all: float
+    """Means of NDCG@20 over the validation windows, of lists without owned items and with them."""
+    before: float
+    """The objective with the parameters that were in use when the search began."""
+    parameters_before: dict[str, float] = {}
+    """Those."""
+    validated_until: str
+    """No purchase from then on was looked at."""
+    events: int
+    trials: int
+    at: str
+
+    @property
+    def moment(self) -> datetime:
+        """When the tuning ended."""
+        return datetime.fromisoformat(self.at)
+
+
+def read_tuned(storage: Storage) -> Tuned | None:
+    """Return what the last tuning found, None if there was none.
+
+    Raises
+    ------
+    StorageError
+        When the file is damaged.
+    """
+    try:
+        return Tuned.model_validate_json(storage.read_file(_PATH))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise StorageError(f"{storage.uri(_PATH)} is damaged; remove it, then tune again with recsys tune") from error
+
+
+def write_tuned(storage: Storage, tuned: Tuned) -> None:
+    """Let the next rounds use these parameters."""
+    storage.write_file(_PATH, tuned.model_dump_json(indent=2).encode())
+
+
+def model_settings(settings: Settings, storage: Storage) -> ModelSettings:
+    """Return the hyper-parameters to fit with: what an operator has set, else what was tuned, else the defaults."""
+    tuned = read_tuned(storage)
+    if tuned is None:
+        return settings.model
+    found = {name: value for name, value in tuned.parameters.items() if name not in settings.model.model_fields_set}
+    try:
+        return ModelSettings.model_validate({**settings.model.model_dump(), **found})
+    except ValidationError as error:
+        raise StorageError(f"{storage.uri(_PATH)} is damaged; remove it, then tune again with recsys tune") from error
+
+
+def parameters_of(settings: Settings, model: ModelSettings) -> Parameters:
+    """Return what to fit with."""
+    window_days = settings.trainer.ranker_window_days if settings.trainer.ranker == "linear" else 0.0
+    return Parameters(
+        **model.model_dump(),
+        ranker_window_days=window_days,
+        popular_half_life_days=settings.ranking.popular_half_life_days,
+    )

@@ -1,0 +1,294 @@
+"""Searching for hyper-parameters with Optuna's TPE, on what precedes the hold-out that the gate judges by."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import optuna
+from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from recsys import cores
+from recsys.errors import InvalidModel, NotEnoughData, StorageError
+from recsys.evaluation import EVERYBODY, Split, split_by_time, user_metrics
+from recsys.interactions import EventLog
+from recsys.progress import ProgressReporter
+from recsys.recommenders import of_model
+from recsys.storage import Storage
+from recsys.training import Parameters, fit_model
+from recsys.tuned import Tuned
+
+N: Final = 20
+WINDOWS: Final = 2
+WINDOW_DAYS: Final = 14
+"""A trial is judged by two windows of two weeks, one after the other; it may be pruned after the newer one."""
+SEARCHED: Final = ("factors", "regularization", "alpha", "iterations", "half_life_days", "repeat_weight")
+_LEAST_USERS = 50
+_STARTUP_TRIALS = 10
+_DAY_S = 24 * 3600
+_FOLDER = "tuning"
+_NEW, _ALL, _CURRENT = "ndcg_new", "ndcg_all", "current"
+_TRIED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.WAITING)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is searched, and on what.
+
+    Attributes
+    ----------
+    events : EventLog
+        Those before the hold-out only.
+    until_s : int
+        Where the hold-out begins, in epoch seconds.
+    current : Parameters
+        Those in use, which are tried first.
+    fixed : frozenset of str
+        Names of parameters that an operator has set: they stay as they are.
+    """
+
+    events: EventLog
+    until_s: int
+    current: Parameters
+    fixed: frozenset[str]
+
+    @classmethod
+    def before_holdout(cls, events: EventLog, until_s: int, current: Parameters, *, fixed: frozenset[str]) -> Problem:
+        """Leave out what the gate judges by.
+
+        Raises
+        ------
+        NotEnoughData
+            When too few users bought something in one of the windows.
+        """
+        if not len(events):
+            raise NotEnoughData("there are no purchases to tune on yet; publish some, or use recsys import")
+        known = events.where(events.seconds < until_s)
+        problem = cls(known, until_s, current, fixed)
+        for cut_s in problem.cuts_s:
+            split = problem.split(cut_s)
+            users = int((split.segment(EVERYBODY) & (split.new.sizes > 0)).sum())
+            if users < _LEAST_USERS:
+                since, until = (_day(second) for second in (cut_s, cut_s + WINDOW_DAYS * _DAY_S))
+                raise NotEnoughData(
+                    f"too little to tune on: from {since} to {until} only {users:,} users bought something new to them "
+                    f"that was known before, and {_LEAST_USERS} are needed"
+                )
+        return problem
+
+    @property
+    def cuts_s(self) -> list[int]:
+        """Where the windows begin, the newest first."""
+        return [self.until_s - (window + 1) * WINDOW_DAYS * _DAY_S for window in range(WINDOWS)]
+
+    def split(self, cut_s: int) -> Split:
+        """Return the split of one window."""
+        return split_by_time(self.events, cut_s=cut_s, end_s=cut_s + WINDOW_DAYS * _DAY_S)
+
+    def name(self) -> str:
+        """Name the problem: trials of the same one can be added to."""
+        kept = {
+            name: value for name, value in asdict(self.current).items() if name in self.fixed or name not in SEARCHED
+        }
+        text = f"{self.until_s} {len(self.events)} {int(self.events.seconds.sum())} {sorted(self.fixed)} {kept}"
+        return f"{_day(self.until_s)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def hold_out_begins(events: EventLog, at: datetime, *, holdout_days: float) -> int:
+    """Return where the hold-out that the gate judges by begins, in epoch seconds."""
+    return events.newest_s(int(at.timestamp())) - round(holdout_days * _DAY_S)
+
+
+def study_folder(storage: Storage) -> Path:
+    """Return where trials are written: under data_dir if it is a local folder, else among temporary files."""
+    return Path(storage.path(_FOLDER)) if storage.is_local else Path(tempfile.gettempdir()) / "recsys-tuning"
+
+
+def tune(problem: Problem, folder: Path, progress: ProgressReporter, *, trials: int, jobs: int) -> Tuned:
+    """Search until the study of this problem has so many trials; return the best parameters.
+
+    Trials run in parallel processes and are written to a journal in ``folder`` as they end, so an interrupted search
+    goes on where it was.
+
+    Parameters
+    ----------
+    trials : int
+        In all, with those of earlier calls; at least 1.
+    jobs : int
+        Processes; 1 = this one.
+
+    Raises
+    ------
+    StorageError
+        When the journal cannot be written.
+    NotEnoughData
+        When no trial could be completed.
+    """
+    try:
+        return _tune(problem, folder, progress, trials=trials, jobs=jobs)
+    except OSError as error:
+        raise StorageError(f"{folder}: the trials cannot be written: {error.strerror or error}") from error
+    except TerminatedWorkerError as error:
+        raise NotEnoughData(
+            f"a process of the tuning was killed, perhaps for its memory; try --jobs 1: {error}"
+        ) from error
+
+
+def _tune(problem: Problem, folder: Path, progress: ProgressReporter, *, trials: int, jobs: int) -> Tuned:
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = folder / f"{problem.name()}.journal"
+    study = _study(journal, problem)
+    done = len(_finished(study))
+    if not any(_CURRENT in trial.user_attrs and trial.state in _TRIED for trial in study.get_trials(deepcopy=False)):
+        study.enqueue_trial(_as_suggested(problem), user_attrs={_CURRENT: True})
+    with progress.stage("tune", trials) as advance:
+        advance(min(done, trials))
+        # The first one alone: what is in use now is what others are measured against.
+        for batch, processes in ((range(done, min(trials, 1)), 1), (range(max(done, 1), trials), jobs)):
+            runs = Parallel(n_jobs=processes, return_as="generator_unordered", mmap_mode="r")(
+                delayed(_run)(journal, problem, seed, processes) for seed in batch
+            )
+            for _ in runs:
+                advance(1)
+    finished = _finished(study)
+    complete = [trial for trial in finished if trial.state is TrialState.COMPLETE]
+    if not complete:
+        raise NotEnoughData("no trial could be completed: see the messages above")
+    best = max(complete, key=_value)
+    current = next((trial for trial in complete if _CURRENT in trial.user_attrs), None)
+    return Tuned(
+        parameters=_searched(_parameters(best, problem), problem),
+        objective=_value(best),
+        ndcg_new=best.user_attrs[_NEW],
+        ndcg_all=best.user_attrs[_ALL],
+        before=0.0 if current is None else _value(current),
+        parameters_before={} if current is None else _searched(_parameters(current, problem), problem),
+        validated_until=datetime.fromtimestamp(problem.until_s, UTC).isoformat(),
+        events=len(problem.events),
+        trials=len(finished),
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _searched(parameters: Parameters, problem: Problem) -> dict[str, float]:
+    return {name: getattr(parameters, name) for name in SEARCHED if name not in problem.fixed}
+
+
+def _run(journal: Path, problem: Problem, seed: int, processes: int) -> None:
+    """Do one trial, in a process that may be another's."""
+    study = _study(journal, problem, seed=seed)
+    trial = study.ask()
+    parameters = _suggested(trial, problem)
+    found: dict[str, list[float]] = {_NEW: [], _ALL: []}
+    try:
+        with cores.only(max(1, cores.available() // processes)):
+            for step, cut_s in enumerate(problem.cuts_s):
+                for name, value in _judged(problem, parameters, cut_s).items():
+                    found[name].append(value)
+                trial.report(_objective(found), step)
+                if step < WINDOWS - 1 and trial.should_prune():
+                    study.tell(trial, state=TrialState.PRUNED)
+                    return
+    except InvalidModel:  # such as a regularization too small for these factors
+        study.tell(trial, state=TrialState.PRUNED)
+        return
+    for name, values in found.items():
+        trial.set_user_attr(name, float(np.mean(values)))
+    study.tell(trial, _objective(found))
+
+
+def _judged(problem: Problem, parameters: Parameters, cut_s: int) -> dict[str, float]:
+    """Fit on what precedes a window and return NDCG@20 of both kinds of lists on it."""
+    split = problem.split(cut_s)
+    before = problem.events.where(problem.events.seconds < cut_s)
+    model = fit_model(before, parameters, reference_s=cut_s).model
+    known = np.flatnonzero(split.segment(EVERYBODY))
+    found = {}
+    for name, wanted, with_owned in ((_NEW, split.new, False), (_ALL, split.everything, True)):
+        lists = of_model(model, split.owned.of(known), n=N, with_owned=with_owned)
+        found[name] = float(user_metrics(lists, wanted.of(known), n=N).ndcg.mean())
+    return found
+
+
+def _objective(found: Mapping[str, list[float]]) -> float:
+    """Return the geometric mean of both NDCGs: neither kind of list is improved at the cost of the other for long."""
+    return float(np.sqrt(np.mean(found[_NEW]) * np.mean(found[_ALL])))
+
+
+def _suggested(trial: Trial, problem: Problem) -> Parameters:
+    changes: dict[str, Any] = {}
+    for name in SEARCHED:
+        if name in problem.fixed:
+            continue
+        if name == "half_life_days":
+            ages = trial.suggest_categorical("ages", [True, False])
+            changes[name] = trial.suggest_float(name, 7, 730, log=True) if ages else 0.0
+        elif name == "factors":
+            changes[name] = trial.suggest_int(name, 16, 128, step=16)
+        elif name == "iterations":
+            changes[name] = trial.suggest_int(name, 5, 25)
+        elif name == "repeat_weight":
+            changes[name] = trial.suggest_float(name, 0.0, 2.0)
+        else:
+            low, high = {"regularization": (0.3, 300), "alpha": (0.1, 50)}[name]
+            changes[name] = trial.suggest_float(name, low, high, log=True)
+    return replace(problem.current, **changes)
+
+
+def _as_suggested(problem: Problem) -> dict[str, Any]:
+    """Return the parameters in use, in the form that `_suggested` takes them apart in."""
+    current = {name: value for name, value in asdict(problem.current).items() if name in SEARCHED}
+    suggested = {name: value for name, value in current.items() if name not in problem.fixed}
+    if "half_life_days" in suggested:
+        suggested["ages"] = bool(suggested["half_life_days"])
+        if not suggested["ages"]:
+            del suggested["half_life_days"]
+    return suggested
+
+
+def _parameters(trial: FrozenTrial, problem: Problem) -> Parameters:
+    changes = {name: value for name, value in trial.params.items() if name != "ages"}
+    if not trial.params.get("ages", True):
+        changes["half_life_days"] = 0.0
+    return replace(problem.current, **changes)
+
+
+def _study(journal: Path, problem: Problem, *, seed: int = 0) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("optuna").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is experimental in it
+        return optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(journal))),
+            study_name=problem.name(),
+            load_if_exists=True,
+            direction="maximize",
+            sampler=optuna.samplers.TPESampler(
+                seed=seed, n_startup_trials=_STARTUP_TRIALS, multivariate=True, group=True, constant_liar=True
+            ),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
+        )
+
+
+def _finished(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def _value(trial: FrozenTrial) -> float:
+    return float(trial.value or 0.0)
+
+
+def _day(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d")

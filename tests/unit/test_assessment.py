@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recsys.assessment import (
+    MODEL,
+    Assessment,
+    Subject,
+    assess,
+    cut_of_archive,
+    cut_of_file,
+    read_events,
+    with_history,
+)
+from recsys.assessment_report import html_report
+from recsys.errors import InputFileError, InvalidModel, NotEnoughData
+from recsys.input_files import Columns, PurchaseFile
+from recsys.interactions import EventLog
+from recsys.model import FactorModel
+from recsys.training import Parameters, fit_model
+from tests.builders import NOON_S
+from tests.shops import DAY_S, habitual_shop, write_parquet
+
+CUT_S = NOON_S - 20 * DAY_S
+PARAMETERS = Parameters(
+    factors=8, alpha=2.0, regularization=5.0, half_life_days=0, repeat_weight=0, iterations=8, seed=0,
+    ranker_window_days=20,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shop() -> EventLog:
+    return habitual_shop(seed=0, n_users=150)
+
+
+@pytest.fixture(scope="module")
+def model(shop: EventLog) -> FactorModel:
+    return fit_model(shop.where(shop.seconds < CUT_S), PARAMETERS, reference_s=CUT_S - 1).model
+
+
+@pytest.fixture(scope="module")
+def found(shop: EventLog, model: FactorModel) -> Assessment:
+    return assess(Subject("v1", model, None), shop, CUT_S)
+
+
+def test_a_model_of_a_shop_with_tastes_beats_what_needs_none(found: Assessment) -> None:
+    for column, better in (("new", "popular"), ("all", "own frequency")):
+        ours, other = (found.score(name, "all users", column, 20) for name in (MODEL, better))
+        assert ours is not None
+        assert other is not None
+        assert ours.ndcg.low is not None
+        assert other.ndcg.high is not None
+        assert ours.ndcg.low > other.ndcg.high
+    assert {score.recommender for score in found.scores} == {
+        MODEL, "popular", "recently popular", "own frequency", "item-kNN",
+    }  # fmt: skip
+    assert {score.n for score in found.scores} == {10, 20}
+    assert (found.stands_in, found.cut) == (False, "2026-11-02T12:00:00Z")
+    assert Assessment.model_validate_json(found.model_dump_json()) == found
+
+
+def test_a_model_that_knows_other_items_is_judged_by_those_of_the_shop(shop: EventLog, model: FactorModel) -> None:
+    stranger = replace(shop, item_ids=[f"other-{item}" if item < "item-120" else item for item in shop.item_ids])
+    judged = assess(Subject("v1", model, None), stranger, CUT_S)
+    ours = judged.score(MODEL, "all users", "all", 20)
+    assert ours is not None
+    assert ours.ndcg.mean is not None
+    assert 0 < ours.ndcg.mean < 0.9
+
+
+def test_what_has_seen_the_purchases_is_not_judged_by_them(shop: EventLog, model: FactorModel) -> None:
+    aware = replace(model, reference_s=NOON_S)
+    stands_in = assess(Subject("v1", aware, model), shop, CUT_S)
+    assert stands_in.stands_in
+    assert stands_in.fitted_until == "2026-11-02T11:59:59Z"
+    for twin in (None, replace(model, reference_s=CUT_S + 1)):
+        with pytest.raises(InvalidModel, match="cannot be judged by those since 2026-11-02T12:00:00Z"):
+            assess(Subject("v1", aware, twin), shop, CUT_S)
+
+
+def test_nobody_to_judge_by_is_said(shop: EventLog, model: FactorModel) -> None:
+    before = shop.where(shop.seconds < CUT_S)
+    with pytest.raises(NotEnoughData, match="nothing to judge lists by"):
+        assess(Subject("v1", model, None), before, CUT_S)
+
+
+def test_the_cut_is_where_the_models_knowledge_ends_or_the_hold_out_begins(shop: EventLog, model: FactorModel) -> None:
+    subject = Subject("v1", model, None)
+    newest_s = int(shop.seconds.max())
+    assert cut_of_file(shop, subject, holdout_days=7) == CUT_S
+    known = shop.where(shop.seconds < CUT_S)
+    assert cut_of_file(known, subject, holdout_days=7) == int(known.seconds.max()) - 7 * DAY_S
+    of_earlier_release = Subject("v0", replace(model, reference_s=0), None)
+    with pytest.raises(InvalidModel, match="of an earlier release"):
+        cut_of_file(shop, of_earlier_release, holdout_days=7)
+    with pytest.raises(InvalidModel, match="of an earlier release"):
+        of_earlier_release.unaware(CUT_S)
+    assert cut_of_archive(shop, NOON_S, holdout_days=7) == newest_s - 7 * DAY_S
+    until_s = newest_s - DAY_S
+    last_s = int(shop.seconds[shop.seconds <= until_s].max())
+    assert cut_of_archive(shop, until_s, holdout_days=7) == last_s - 7 * DAY_S  # events from the future do not count
+    with pytest.raises(NotEnoughData):
+        cut_of_file(shop.where(shop.seconds < 0), subject, holdout_days=7)
+    with pytest.raises(NotEnoughData):
+        cut_of_archive(shop, NOON_S, holdout_days=0)
+
+
+def test_a_file_of_later_purchases_goes_on_where_the_archive_ends(shop: EventLog, model: FactorModel) -> None:
+    earlier, later = shop.where(shop.seconds < CUT_S), shop.where(shop.seconds >= CUT_S)
+    joined = with_history(later, lambda: shop, CUT_S)  # the archive may have grown meanwhile
+    assert len(joined) == len(shop)
+    assert with_history(shop, lambda: earlier, CUT_S) is shop
+    one, other = (assess(Subject("v1", model, None), events, CUT_S) for events in (joined, shop))
+    assert one == other
+
+
+def test_a_file_is_read_like_an_import(shop: EventLog, tmp_path: Path) -> None:
+    write_parquet(shop, tmp_path / "shop.parquet")
+    rows: list[int] = []
+    read, rejected = read_events(PurchaseFile(tmp_path / "shop.parquet", Columns()), rows.append)
+    assert (len(read), rejected, sum(rows)) == (len(shop), 0, len(shop))
+    one, other = read.interactions(), shop.interactions()
+    assert list(one.users.ids) == list(other.users.ids)
+    np.testing.assert_array_equal(one.owned.entries, other.owned.entries)
+    (tmp_path / "odd.csv").write_text(
+        "user_id,item_id,timestamp,event_id,quantity\nu,a,2026-01-01,x,1\nu,a,2026-01-01,x,1\nu,,2026-01-01,y,1\n"
+    )
+    read, rejected = read_events(PurchaseFile(tmp_path / "odd.csv", Columns()))
+    assert (len(read), rejected) == (1, 1)
+    (tmp_path / "bad.csv").write_text("user_id,item_id,timestamp\nu,a,soon\n")
+    with pytest.raises(InputFileError, match="no row is a valid purchase"):
+        read_events(PurchaseFile(tmp_path / "bad.csv", Columns()))
+
+
+def test_the_report_is_one_page_with_plots_and_every_number(found: Assessment) -> None:
+    page = html_report(found.model_copy(update={"model": "<script>"}))
+    assert page.count("<svg") == 2
+    assert page.count("<table") == 4
+    assert "<script>" not in page
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    ours = found.score(MODEL, "all users", "new", 20)
+    assert ours is not None
+    assert f"{ours.ndcg.mean:.4f}" in page

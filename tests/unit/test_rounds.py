@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from prometheus_client import generate_latest
+
+from recsys.errors import NoModel
+from recsys.evaluation import Interval, Score
+from recsys.records import CANDIDATE, Decision, GateRecord, Mean, Measured, RoundRecord
+from recsys.rollback import previous_version
+from recsys.rounds import RoundLog
+from recsys.storage import Storage
+from recsys.telemetry import TrainerMetrics
+from tests.builders import make_model
+from tests.unit.test_model_store import save
+
+AT = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)
+
+
+@pytest.fixture(params=["local", "memory"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path) if request.param == "local" else f"memory://{uuid.uuid4().hex}")
+
+
+def record(version: str = "v1", state: str = "succeeded", **more: object) -> RoundRecord:
+    fields = {"kind": "retrain", "asked_by": "schedule", "started_at": AT.isoformat(), "finished_at": AT.isoformat()}
+    published = {"published": state == "succeeded"}
+    return RoundRecord.model_validate({**fields, **published, "state": state, "version": version, **more})
+
+
+def gate(decision: Decision = Decision.PUBLISHED) -> GateRecord:
+    interval = Interval(0.25, 0.2, 0.3, 90)
+    score = Score(CANDIDATE, "all users", "new", 20, interval, interval, interval, 0.5, 4.0)
+    return GateRecord(decision=decision, scores=[Measured.of(score)], cut=AT.isoformat())
+
+
+def test_records_come_back_the_newest_first_whatever_the_clock_says(storage: Storage) -> None:
+    rounds = RoundLog(storage)
+    assert list(rounds.newest_first()) == []
+    made = [record("v1", gate=gate()), record("v2", "failed", error="no"), record("v3", "rejected")]
+    for at, one in zip((AT, AT - timedelta(days=3), AT - timedelta(days=9)), made, strict=True):
+        rounds.add(one, at=at)
+    assert list(rounds.newest_first()) == made[::-1]
+    assert [one.version for one in rounds.publications()] == ["v1"]
+
+
+def test_only_the_newest_records_are_kept_and_failures_push_no_publication_out(storage: Storage) -> None:
+    rounds = RoundLog(storage)
+    rounds.add(record("live", kind="rollback"), at=AT)
+    for number in range(205):
+        rounds.add(record(f"v{number}", "failed"), at=AT - timedelta(minutes=number))  # by a clock that was set back
+    kept = [one.version for one in rounds.newest_first()]
+    assert kept == [*(f"v{number}" for number in range(204, 4, -1)), "live"]
+    assert rounds.last_of("live") == (record("live", kind="rollback"), True)
+    assert rounds.last_of("v204") == (None, False)
+
+
+def test_lists_that_were_written_later_change_nothing_about_who_chose_the_model(storage: Storage) -> None:
+    rounds = RoundLog(storage)
+    rounds.add(record("v1", "failed", published=True, gate=gate(Decision.FORCED)), at=AT)
+    interrupted, chosen = rounds.last_of("v1")
+    assert interrupted is not None
+    assert (interrupted.state, chosen) == ("failed", True)
+    rounds.add(record("v1", kind="refresh"), at=AT)
+    completed, chosen = rounds.last_of("v1")
+    assert completed is not None
+    assert (completed.state, chosen) == ("succeeded", True)
+
+
+def test_a_record_can_be_completed(storage: Storage) -> None:
+    rounds = RoundLog(storage)
+    path = rounds.add(record(), at=AT)
+    rounds.write(path, record(durations_s={"fit": 2.0}))
+    assert [one.durations_s for one in rounds.newest_first()] == [{"fit": 2.0}]
+
+
+def test_a_damaged_record_is_passed_over(storage: Storage, caplog: pytest.LogCaptureFixture) -> None:
+    rounds = RoundLog(storage)
+    rounds.add(record("v1"), at=AT)
+    path = rounds.add(record("v2"), at=AT + timedelta(hours=1))
+    storage.write_file(path, b"{")
+    assert [one.version for one in rounds.publications()] == ["v1"]
+    assert "is damaged and passed over; remove it" in caplog.text
+
+
+def test_an_operators_choice_is_a_rollback_or_a_forced_model() -> None:
+    assert record(kind="rollback").is_choice
+    assert record(gate=gate(Decision.FORCED)).is_choice
+    assert not record(gate=gate()).is_choice
+    assert not record().is_choice
+
+
+def test_the_model_before_is_the_one_that_was_live_before_and_is_kept(storage: Storage) -> None:
+    rounds = RoundLog(storage)
+    first, second, third = (save(storage, make_model(seed=n), AT + timedelta(hours=n))[0] for n in range(3))
+    with pytest.raises(NoModel):
+        previous_version(storage, live=first)
+    for number, version in enumerate((first, "gone", second, third)):
+        rounds.add(record(version), at=AT + timedelta(hours=number))
+    assert previous_version(storage, live=third) == second
+    assert previous_version(storage, live=second) == first  # not the one that is gone
+    rounds.add(record(second, kind="rollback"), at=AT + timedelta(hours=9))
+    assert previous_version(storage, live=second) == third  # a rollback can be taken back
+    assert previous_version(storage, live="from elsewhere") == second
+
+
+def test_an_interval_of_nobody_has_no_numbers() -> None:
+    nobody = Mean.of(Interval(float("nan"), float("nan"), float("nan"), 0))
+    assert nobody == Mean(mean=None, low=None, high=None, users=0)
+    assert Mean.model_validate_json(nobody.model_dump_json()) == nobody
+
+
+def test_metrics_tell_of_rounds() -> None:
+    metrics = TrainerMetrics()
+    metrics.note(record(gate=gate(), durations_s={"fit": 2.5}, counts={"events": 99}))
+    metrics.note(record(state="failed", error="no"))
+    text = generate_latest(metrics.registry).decode()
+    assert 'recsys_trainer_rounds_total{decision="published",state="succeeded"} 1.0' in text
+    assert 'recsys_trainer_rounds_total{decision="",state="failed"} 1.0' in text
+    assert 'recsys_trainer_stage_seconds{stage="fit"} 2.5' in text
+    assert 'recsys_trainer_model{what="events"} 99.0' in text
+    assert 'recsys_trainer_quality{metric="ndcg@20_new"} 0.25' in text
+    assert f'recsys_trainer_last_round_timestamp_seconds{{state="succeeded"}} {AT.timestamp():.10g}'[:60] in text

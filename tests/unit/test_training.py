@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from recsys.boosts import HABIT, RankerWeights
+from recsys.errors import NotEnoughData
+from recsys.evaluation import split_by_time, user_metrics
+from recsys.history import Entry, History
+from recsys.interactions import EventLog
+from recsys.recommenders import of_model
+from recsys.refresh import refresh
+from recsys.training import Fitted, Parameters, fit_model
+from tests.builders import NOON_S
+from tests.shops import DAY_S, habitual_shop
+
+PLAIN = Parameters(
+    factors=8, alpha=2.0, regularization=5.0, half_life_days=0, repeat_weight=0, iterations=8, seed=0,
+    ranker_window_days=0,
+)  # fmt: skip
+LINEAR = replace(PLAIN, ranker_window_days=20.0)
+CUT_S = NOON_S - 20 * DAY_S
+
+
+def fitted_before_the_cut(shop: EventLog, parameters: Parameters) -> Fitted:
+    return fit_model(shop.where(shop.seconds < CUT_S), parameters, reference_s=CUT_S)
+
+
+def quality(shop: EventLog, fitted: Fitted, *, with_owned: bool) -> float:
+    split = split_by_time(shop, cut_s=CUT_S)
+    lists = of_model(fitted.model, split.owned, n=10, with_owned=with_owned)
+    return float(user_metrics(lists, split.everything if with_owned else split.new, n=10).ndcg.mean())
+
+
+def test_fashions_and_habits_are_learned() -> None:
+    new, everything = np.zeros((3, 2)), np.zeros((3, 2))
+    for seed in range(3):
+        shop = habitual_shop(seed=seed)
+        plain, linear = fitted_before_the_cut(shop, PLAIN), fitted_before_the_cut(shop, LINEAR)
+        assert not linear.weights.are_zero
+        np.testing.assert_array_equal(plain.model.item_factors, linear.model.item_factors)
+        new[seed] = [quality(shop, fitted, with_owned=False) for fitted in (plain, linear)]
+        everything[seed] = [quality(shop, fitted, with_owned=True) for fitted in (plain, linear)]
+    assert new.mean(axis=0)[1] > 1.03 * new.mean(axis=0)[0]
+    assert (everything[:, 1] > 2 * everything[:, 0]).all()
+
+
+def test_learned_weights_are_applied_to_the_model_of_everything() -> None:
+    shop = habitual_shop(seed=1)
+    earlier = fitted_before_the_cut(shop, LINEAR)
+    later = fit_model(shop, LINEAR, reference_s=NOON_S, weights=earlier.weights)
+    assert later.weights is earlier.weights
+    assert later.events == len(shop) > earlier.events
+    assert later.model.boosts is not None
+    assert earlier.model.boosts is not None
+    assert later.model.boosts.habit.tolist() == earlier.model.boosts.habit.tolist()
+    assert later.model.boosts.item_bias.tolist() != earlier.model.boosts.item_bias.tolist()  # demand moves on
+
+
+def test_what_happens_after_the_window_begins_does_not_reach_the_factors_that_weights_are_learned_with() -> None:
+    shop = habitual_shop(seed=2, n_users=120)
+    window_s = round(LINEAR.ranker_window_days * DAY_S)
+    newest = shop.seconds >= NOON_S - window_s
+    assert newest.any()
+    without = fit_model(shop.where(~newest), LINEAR, reference_s=NOON_S)
+    assert without.weights.are_zero  # nobody bought anything that could be learned from
+
+
+@pytest.mark.parametrize("parameters", [PLAIN, LINEAR])
+def test_too_little_to_learn_from_is_plain_als(parameters: Parameters) -> None:
+    shop = habitual_shop(seed=0, n_users=5)
+    fitted = fit_model(shop, parameters, reference_s=NOON_S)
+    assert fitted.weights == RankerWeights()
+    assert fitted.model.boosts is None
+
+
+def test_one_user_with_one_item_makes_a_model() -> None:
+    log = EventLog(["u"], np.zeros(1, np.int32), ["a"], np.zeros(1, np.int32), np.array([10**6]), np.array([NOON_S]))
+    fitted = fit_model(log, LINEAR, reference_s=NOON_S)
+    assert list(fitted.model.items.ids) == ["a"]
+    assert fitted.model.boosts is None
+
+
+def test_nothing_owned_is_not_enough() -> None:
+    log = EventLog(["u"], np.zeros(1, np.int32), ["a"], np.zeros(1, np.int32), np.array([-(10**6)]), np.array([NOON_S]))
+    for events in (log, log.where(np.zeros(1, np.bool_))):
+        with pytest.raises(NotEnoughData):
+            fit_model(events, LINEAR, reference_s=NOON_S)
+
+
+def test_progress_is_told_of_every_iteration() -> None:
+    calls: list[None] = []
+    fit_model(habitual_shop(seed=0), LINEAR, reference_s=NOON_S, on_iteration=lambda: calls.append(None))
+    assert len(calls) == 2 * LINEAR.iterations
+
+
+def test_a_list_follows_from_history_and_model_alone_whatever_the_time() -> None:
+    parameters = replace(LINEAR, half_life_days=30.0)
+    model = fitted_before_the_cut(habitual_shop(seed=3), parameters).model
+    assert model.reference_s == CUT_S
+    now, later = (
+        refresh([History.of({"item-001": Entry.of_event(10**6, second)})], model, n=10, with_owned=True)
+        for second in (CUT_S, CUT_S + 400 * DAY_S)
+    )
+    assert list(now) == list(later)  # what is newer than the model has age 0
+    (earlier,) = refresh([History.of({"item-001": Entry.of_event(10**6, CUT_S - 90 * DAY_S)})], model, n=10)
+    assert earlier != now[0]
+
+
+def test_a_repeat_weight_moves_owned_items_up() -> None:
+    shop = habitual_shop(seed=4)
+    plain, lifted = (fitted_before_the_cut(shop, replace(PLAIN, repeat_weight=weight)) for weight in (0.0, 5.0))
+    split = split_by_time(shop, cut_s=CUT_S)
+    owned = [
+        set(split.owned.rows[first:last].tolist())
+        for first, last in zip(split.owned.starts[:-1].tolist(), split.owned.starts[1:].tolist(), strict=True)
+    ]
+
+    def listed(fitted: Fitted) -> int:
+        lists = of_model(fitted.model, split.owned, n=10, with_owned=True)
+        return sum(len(rows & set(found)) for rows, found in zip(owned, lists.tolist(), strict=True))
+
+    assert listed(lifted) > listed(plain)
+    assert lifted.model.boosts is not None
+    assert lifted.model.boosts.habit[HABIT.index("frequency_120d")] == 5.0
+
+
+@pytest.mark.parametrize("with_owned", [False, True])
+def test_lists_for_evaluation_are_those_that_are_published(with_owned: bool) -> None:
+    shop = habitual_shop(seed=5, n_users=200)
+    fitted = fitted_before_the_cut(shop, LINEAR)
+    assert fitted.model.boosts is not None
+    owned = fitted.interactions.owned
+    lists = of_model(fitted.model, owned, n=10, with_owned=with_owned, batch=64)
+    ids = fitted.model.items.ids
+    for user, row_ids in enumerate(lists.tolist()):
+        places = range(owned.starts[user], owned.starts[user + 1])
+        history = History.of({ids[owned.rows[at]]: Entry(*owned.entries[at].tolist()) for at in places})
+        (published,) = refresh([history], fitted.model, n=10, with_owned=with_owned)
+        assert [ids[row] for row in row_ids] == list(published.item_ids)

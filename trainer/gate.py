@@ -1,0 +1,177 @@
+"""The gate: whether a candidate may take the live model's place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.evaluation import ALL, EVERYBODY, NEW, Interval, Lists, Recommender, Split, compare, intervals, user_metrics
+from recsys.interactions import EventLog
+from recsys.model import FactorModel
+from recsys.recommenders import POPULAR, baselines, model_lists
+from recsys.records import CANDIDATE, LIVE, Decision, GateRecord, Mean, Measured
+
+_CHOSEN = ", and an operator has chosen the live model; retrain with --force to publish this one anyway"
+N = 20
+"""Places of a list that count."""
+LEAST_USERS = 50
+LEAST_SHARE_OF_EVENTS = 0.9
+"""An archive with a smaller share of the live model's events has lost some: a few users forgotten are no such loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRival:
+    """The live model, as far as it can be compared.
+
+    Attributes
+    ----------
+    version : str
+    events : int
+        That it was fitted on.
+    model : FactorModel or None
+        The same model, fitted on what precedes its own hold-out; None if there is none, or it knows this one's.
+    chosen : bool
+        Whether an operator made it live, by a rollback or against the gate: it does not give way unjudged.
+    """
+
+    version: str
+    events: int
+    model: FactorModel | None
+    chosen: bool = False
+
+
+def judge(
+    split: Split,
+    events: EventLog,
+    candidate: FactorModel,
+    live: LiveRival | None,
+    *,
+    with_owned: bool,
+    tolerance: float,
+    on_recommender: Callable[[], None] = lambda: None,
+) -> GateRecord:
+    """Compare a candidate with the live model and with popularity by NDCG@20 on the hold-out.
+
+    The candidate is rejected if its mean is not above that of popularity; if it is below that of the live model by
+    more than the tolerance, with all of the 95 % interval of the difference for the same users; or if much of
+    what the live model was fitted on is gone from the archive. The first model is published whatever it is: without
+    one there are no lists at all.
+
+    Parameters
+    ----------
+    split : Split
+        At the beginning of the hold-out.
+    events : EventLog
+        All that there are.
+    candidate : FactorModel
+        Fitted on what precedes the hold-out.
+    live : LiveRival or None
+    with_owned : bool
+        Whether lists with owned items decide, because these are published.
+    tolerance : float
+        A share of the live model's NDCG.
+    on_recommender : callable
+        Called after each of three or fewer comparisons.
+    """
+    recommenders: dict[str, Recommender] = {CANDIDATE: _kept(candidate, split)}
+    rival = None if live is None else live.model
+    if rival is not None:
+        recommenders[LIVE] = _kept(rival, split)
+    recommenders[POPULAR] = baselines(split, events, n=N)[POPULAR]
+    scores = compare(split, recommenders, lengths=(N,), segments=(EVERYBODY,), on_recommender=on_recommender)
+    record = GateRecord(
+        decision=Decision.PUBLISHED,
+        cut=datetime.fromtimestamp(split.cut_s, UTC).isoformat(),
+        column=ALL if with_owned else NEW,
+        live="" if live is None else live.version,
+        scores=[Measured.of(score) for score in scores],
+    )
+    found = {score.recommender: score.ndcg for score in scores if score.column == record.column}
+    reasons = _losses(events, live)
+    if not found[CANDIDATE].mean > found[POPULAR].mean:
+        reasons.append(
+            f"it does not beat popularity: NDCG@{N} {found[CANDIDATE].mean:.4f} against {found[POPULAR].mean:.4f}"
+        )
+    if live is None:
+        return record.model_copy(
+            update={"reasons": [f"{reason}; it is the first model all the same" for reason in reasons]}
+        )
+    if rival is None:
+        cannot = f"the live model {live.version} has seen the hold-out, or is not known well enough to be compared"
+        reasons += [cannot + _CHOSEN] if live.chosen else []
+        return record.model_copy(
+            update={"decision": Decision.REJECTED if reasons else Decision.PUBLISHED, "reasons": reasons or [cannot]}
+        )
+    candidate_ndcg, live_ndcg = (_ndcg(recommenders[name], split, with_owned=with_owned) for name in (CANDIDATE, LIVE))
+    (difference,) = intervals((candidate_ndcg - live_ndcg)[:, None])
+    if difference.high < -tolerance * found[LIVE].mean:
+        reasons.append(_worse(live.version, found[CANDIDATE], found[LIVE], difference, tolerance))
+    return record.model_copy(
+        update={
+            "decision": Decision.REJECTED if reasons else Decision.PUBLISHED,
+            "reasons": reasons,
+            "difference": Mean.of(difference),
+        }
+    )
+
+
+def why_not(split: Split | None, *, with_owned: bool) -> str:
+    """Say why a candidate cannot be judged on a hold-out; empty if it can."""
+    if split is None:
+        return "there is no hold-out (RECSYS_TRAINER__HOLDOUT_DAYS is 0)"
+    wanted = split.everything if with_owned else split.new
+    users = int((split.segment(EVERYBODY) & (wanted.sizes > 0)).sum())
+    if users >= LEAST_USERS:
+        return ""
+    those = "1 user" if users == 1 else f"{users:,} users"
+    return f"{those} bought something in the hold-out that a model could have known, and {LEAST_USERS} are needed"
+
+
+def unjudged(reason: str, events: EventLog, live: LiveRival | None) -> GateRecord:
+    """Return what becomes of a candidate that cannot be judged: published, but not against an operator's choice."""
+    reasons = _losses(events, live)
+    if live is not None and live.chosen:
+        reasons.append(reason + _CHOSEN)
+    decision = Decision.REJECTED if reasons else Decision.UNJUDGED
+    return GateRecord(decision=decision, reasons=reasons or [reason], live="" if live is None else live.version)
+
+
+def _losses(events: EventLog, live: LiveRival | None) -> list[str]:
+    if live is None or len(events) >= LEAST_SHARE_OF_EVENTS * live.events:
+        return []
+    return [
+        f"the archive holds {len(events):,} events, but the live model {live.version} was fitted on {live.events:,}: "
+        f"are segments missing?"
+    ]
+
+
+def _kept(model: FactorModel, split: Split) -> Recommender:
+    """Return a model's lists, each kind made once."""
+    kept: dict[bool, Lists] = {}
+
+    def lists(with_owned: bool) -> Lists:
+        if with_owned not in kept:
+            kept[with_owned] = model_lists(model, split, n=N, with_owned=with_owned)
+        return kept[with_owned]
+
+    return lists
+
+
+def _ndcg(recommender: Recommender, split: Split, *, with_owned: bool) -> NDArray[np.float64]:
+    lists = recommender(with_owned)
+    assert lists is not None  # noqa: S101 - models make both kinds
+    wanted = split.everything if with_owned else split.new
+    metrics = user_metrics(lists, wanted, n=N)
+    return metrics.ndcg[split.segment(EVERYBODY)[metrics.users]]
+
+
+def _worse(version: str, candidate: Interval, live: Interval, difference: Interval, tolerance: float) -> str:
+    share, low, high = (value / live.mean for value in (difference.mean, difference.low, difference.high))
+    return (
+        f"it is worse than the live model {version}: NDCG@{N} {candidate.mean:.4f} against {live.mean:.4f}, "
+        f"a difference of {share:+.1%} (95 % interval {low:+.1%} to {high:+.1%}; {tolerance:.1%} is tolerated)"
+    )

@@ -1,0 +1,82 @@
+"""When the trainer does its rounds."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import datetime, timedelta
+
+from croniter import croniter
+
+from recsys.errors import RecsysError
+from recsys.settings import TrainerSettings
+from recsys.store import Store
+from recsys.wall_clock import now
+
+log = logging.getLogger(__name__)
+_RETRY_S, _LONGEST_RETRY_S = 10.0, 600.0
+
+
+class Schedule:
+    """When the next round is due, on the monotonic clock: a clock that is set back must not hold it up."""
+
+    def __init__(self, settings: TrainerSettings) -> None:
+        self._cron = settings.cron
+        self._interval_s = settings.interval_s
+        self._failures = 0
+        self.due = time.monotonic()
+
+    def __str__(self) -> str:
+        return f"at {self._cron} (cron, UTC)" if self._cron else f"every {self._interval_s:g} s"
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a round is to be done now."""
+        return time.monotonic() >= self.due
+
+    def begin(self, store: Store) -> None:
+        """Let the first round be due at once, unless the newest one is young and was completed."""
+        self.due = time.monotonic()
+        try:
+            pointer = store.shared.model_pointer()
+            last = store.trainer.status()
+        except RecsysError as error:
+            log.warning("cannot tell how old the live model is: %s", error)
+            return
+        if pointer is None:
+            return
+        if last.get("state") == "succeeded" and last.get("version") == pointer.version:
+            done = pointer.published_at
+        elif last.get("state") == "rejected" and last.get("live_before") == pointer.version:
+            done = str(last["finished_at"])
+        else:
+            return
+        completed = datetime.fromisoformat(done)
+        if self._cron:
+            due_in_s = (croniter(self._cron, min(completed, now())).get_next(datetime) - now()).total_seconds()
+        else:
+            age_s = (now() - completed).total_seconds()
+            due_in_s = min(self._interval_s, self._interval_s - age_s)  # a model from the future is one from now
+        self.due += max(0.0, due_in_s)
+
+    def done(self, started: float) -> None:
+        """Say that a round that started at this moment, on the monotonic clock, is completed."""
+        self._failures = 0
+        if self._cron:
+            moment = now()
+            due_in_s = (croniter(self._cron, moment).get_next(datetime) - moment).total_seconds()
+            self.due = time.monotonic() + due_in_s
+        else:
+            self.due = started + self._interval_s
+
+    def without_data(self, started: float, retry_s: float) -> None:
+        """Say that there was nothing to train on."""
+        self._failures = 0
+        self.due = started + min(self._interval_s, retry_s)
+
+    def failed(self) -> timedelta:
+        """Say that a round failed; return how long until the next try: longer each time, ten minutes at most."""
+        delay_s = min(_LONGEST_RETRY_S, _RETRY_S * 2**self._failures)
+        self._failures = min(self._failures + 1, 20)
+        self.due = time.monotonic() + delay_s
+        return timedelta(seconds=delay_s)
