@@ -95,6 +95,7 @@ def opened_ledger(kafka: KafkaServer, redis_url: str, folder: Path, *, seed: int
 @contextmanager
 def trained_ledger(shop: Shop, *, seed: int = 1, users: int = 40, recurring: bool = False) -> Iterator[Ledger]:
     """Import a history, make the first model, and open the shop's oracle."""
+    shop.environment["RECSYS_TRAINER__HOLDOUT_DAYS"] = "0"  # no gate: these purchases are drawn at random
     write_history(shop.folder / "history.csv")
     shop.recsys("import", "history.csv")
     shop.run("trainer", "--once")
