@@ -21,7 +21,9 @@ from recsys.refresh import user_factors
 
 _MOST_USERS = 5_000
 _NEGATIVES = 100
-_LEAST_USERS, _LEAST_PURCHASES = 30, 100
+_LEAST_PURCHASES = 100
+_LEAST_EFFECT = 0.1
+"""Of x_u·y_i: by how much the log-odds of a purchase rise with one standard deviation; on real data it is about 1."""
 
 
 def item_demand(events: EventLog, model: FactorModel) -> NDArray[np.float64]:
@@ -65,12 +67,14 @@ def learn(split: Split, model: FactorModel, demand: NDArray[np.float64], *, seed
     pairs = owner * n_items + owned.rows
     drawn_of, drawn_rows, drawn_weights = _drawn(np.union1d(pairs, new.keys), len(users), n_items, rng)
     new_of, new_rows = np.divmod(new.keys, max(1, n_items))
+    features_of_new = np.concatenate((features(new_of, new_rows), features(drawn_of, drawn_rows)))
     of_new = _regression(
-        np.concatenate((features(new_of, new_rows), features(drawn_of, drawn_rows))),
+        features_of_new,
         np.concatenate((np.ones(len(new_rows), np.bool_), np.zeros(len(drawn_rows), np.bool_))),
         np.concatenate((np.ones(len(new_rows)), drawn_weights)),
     )
-    if of_new is None or not of_new[1] > 0:
+    # All weights are in units of that of x_u·y_i: one that is nearly nothing would make them as large as one likes.
+    if of_new is None or not of_new[1] * features_of_new[:, 0].std() >= _LEAST_EFFECT:
         return NO_WEIGHTS
     unit, n_demand = of_new[1], len(DEMAND)
     new_demand = of_new[2:]

@@ -140,3 +140,12 @@ def test_lists_for_evaluation_are_those_that_are_published(with_owned: bool) -> 
         history = History.of({ids[owned.rows[at]]: Entry(*owned.entries[at].tolist()) for at in places})
         (published,) = refresh([history], fitted.model, n=10, with_owned=with_owned)
         assert [ids[row] for row in row_ids] == list(published.item_ids)
+
+
+def test_no_weights_are_learned_where_affinity_tells_nothing() -> None:
+    shop = habitual_shop(seed=6)
+    rng = np.random.default_rng(6)
+    aimless = replace(shop, item_codes=rng.integers(0, len(shop.item_ids), len(shop)).astype(np.int32))
+    for seed in range(3):
+        fitted = fitted_before_the_cut(aimless, replace(LINEAR, seed=seed))
+        assert fitted.weights.are_zero or max(map(abs, fitted.weights.habit)) < 100
