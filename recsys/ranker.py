@@ -23,7 +23,7 @@ _MOST_USERS = 5_000
 _NEGATIVES = 100
 _LEAST_PURCHASES = 100
 _LEAST_EFFECT = 0.03
-"""Of x_u·y_i: by how much the log-odds of a purchase rise with one standard deviation; on real data it is some tenths."""
+"""Of x_u·y_i: how much the log-odds of a purchase rise with a standard deviation; on real data some tenths."""
 
 
 def item_demand(events: EventLog, model: FactorModel) -> NDArray[np.float64]:
