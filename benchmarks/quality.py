@@ -116,7 +116,7 @@ def measure_lists(shop: Shop, *, trials: int, report: Path) -> list[Measured]:
 
     def ndcg(name: str, column: str) -> float:
         score = found.score(name, EVERYBODY, column, 20)
-        return 0.0 if score is None or score.ndcg.mean is None else score.ndcg.mean
+        return 0.0 if score is None else score.ndcg.mean
 
     parameters = ", ".join(f"{name} {value:.3g}" for name, value in tuned["parameters"].items())
     print(f"tuned: {parameters}", flush=True)

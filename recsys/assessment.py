@@ -11,14 +11,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from recsys.errors import InputFileError, InvalidModel, NotEnoughData
-from recsys.evaluation import compare, split_by_time
+from recsys.evaluation import Score, compare, split_by_time
 from recsys.events import EventType
 from recsys.input_files import PurchaseFile
 from recsys.interactions import EventLog
 from recsys.model import FactorModel
 from recsys.model_store import ModelStore, load_model, load_twin
 from recsys.recommenders import baselines, model_lists
-from recsys.records import Measured
 
 LENGTHS = (10, 20)
 MODEL = "the model"
@@ -41,9 +40,9 @@ class Assessment(BaseModel):
     users: int
     items: int
     """That could be listed."""
-    scores: list[Measured]
+    scores: list[Score]
 
-    def score(self, recommender: str, segment: str, column: str, n: int) -> Measured | None:
+    def score(self, recommender: str, segment: str, column: str, n: int) -> Score | None:
         """Return one score."""
         wanted = (recommender, segment, column, n)
         return next((row for row in self.scores if (row.recommender, row.segment, row.column, row.n) == wanted), None)
@@ -148,7 +147,7 @@ def assess(
         end=_time(int(events.seconds.max())),
         users=split.n_users,
         items=len(split.train.items),
-        scores=[Measured.of(score) for score in scores],
+        scores=scores,
     )
 
 

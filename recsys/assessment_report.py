@@ -7,8 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 
 from recsys.assessment import LENGTHS, MODEL, Assessment
-from recsys.evaluation import ALL, EVERYBODY, NEW, NEWCOMERS, SEGMENTS
-from recsys.records import Mean, Measured
+from recsys.evaluation import ALL, EVERYBODY, NEW, NEWCOMERS, NOBODY, SEGMENTS, Interval, Score
 
 TITLES = {NEW: "Items new to the user", ALL: "All items, owned ones as well"}
 _STYLE = """
@@ -54,11 +53,8 @@ def _plot(found: Assessment, column: str, n: int) -> str:
         for place, name in enumerate(names):
             means = [_mean(found.score(name, segment, column, n), metric) for segment in segments]
             at = [x + (place - (len(names) - 1) / 2) * width for x in range(len(segments))]
-            heights = [mean.mean or 0.0 for mean in means]
-            errors = [
-                [height - (mean.low or 0.0) for height, mean in zip(heights, means, strict=True)],
-                [(mean.high or 0.0) - height for height, mean in zip(heights, means, strict=True)],
-            ]
+            heights = [mean.mean for mean in means]
+            errors = [[mean.mean - mean.low for mean in means], [mean.high - mean.mean for mean in means]]
             axes.bar(at, heights, width, yerr=errors, label=name, error_kw={"elinewidth": 0.8, "ecolor": "#444"})
         labels = [f"{segment}\n{_users(found, segment, column):,}" for segment in segments]
         axes.set_xticks(range(len(segments)), labels, fontsize=8)
@@ -90,13 +86,13 @@ def _table(found: Assessment, column: str, n: int) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _cell(mean: Mean) -> str:
-    if mean.mean is None or mean.low is None or mean.high is None:
+def _cell(mean: Interval) -> str:
+    if not mean.users:
         return "–"
     return f'{mean.mean:.4f} <span class="interval">{mean.low:.4f}–{mean.high:.4f}</span>'
 
 
-def _scores(found: Assessment, segment: str, column: str, n: int) -> Iterator[Measured]:
+def _scores(found: Assessment, segment: str, column: str, n: int) -> Iterator[Score]:
     for score in found.scores:
         if (score.segment, score.column, score.n) == (segment, column, n):
             yield score
@@ -110,6 +106,6 @@ def _users(found: Assessment, segment: str, column: str) -> int:
     return max((score.ndcg.users for score in _scores(found, segment, column, max(LENGTHS))), default=0)
 
 
-def _mean(score: Measured | None, metric: str) -> Mean:
-    found: Mean | None = None if score is None else getattr(score, metric)
-    return found or Mean(mean=None, low=None, high=None, users=0)
+def _mean(score: Score | None, metric: str) -> Interval:
+    found: Interval = NOBODY if score is None else getattr(score, metric)
+    return found

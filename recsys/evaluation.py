@@ -210,7 +210,7 @@ def novelty(lists: Lists, buyers: NDArray[np.int64], *, n: int, n_users: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over users, and the interval that holds it in 95 % of resamples; not a number if there are no users."""
+    """A mean over users and the interval that holds it in 95 % of resamples; without users the numbers mean nothing."""
 
     mean: float
     low: float
@@ -249,7 +249,7 @@ def intervals(
     return [Interval(*column) if column[-1] else NOBODY for column in columns]
 
 
-NOBODY: Final = Interval(float("nan"), float("nan"), float("nan"), 0)
+NOBODY: Final = Interval(0.0, 0.0, 0.0, 0)
 
 # comparison -------------------------------------------------------------------------------------------------------
 

@@ -25,51 +25,6 @@ class Decision(StrEnum):
     REJECTED = "rejected"
 
 
-class Mean(BaseModel):
-    """A mean over users with its 95 % interval; null if there are none."""
-
-    mean: float | None
-    low: float | None
-    high: float | None
-    users: int
-
-    @classmethod
-    def of(cls, interval: Interval) -> Mean:
-        """Build from what was measured."""
-        if not interval.users:
-            return cls(mean=None, low=None, high=None, users=0)
-        return cls(mean=interval.mean, low=interval.low, high=interval.high, users=interval.users)
-
-
-class Measured(BaseModel):
-    """A `recsys.evaluation.Score`, to be kept."""
-
-    recommender: str
-    segment: str
-    column: str
-    n: int
-    ndcg: Mean
-    recall: Mean
-    hit_rate: Mean
-    coverage: float
-    novelty: float
-
-    @classmethod
-    def of(cls, score: Score) -> Measured:
-        """Build from what was measured."""
-        return cls(
-            recommender=score.recommender,
-            segment=score.segment,
-            column=score.column,
-            n=score.n,
-            ndcg=Mean.of(score.ndcg),
-            recall=Mean.of(score.recall),
-            hit_rate=Mean.of(score.hit_rate),
-            coverage=score.coverage,
-            novelty=score.novelty,
-        )
-
-
 class GateRecord(BaseModel):
     """How a candidate was judged."""
 
@@ -82,20 +37,20 @@ class GateRecord(BaseModel):
     """Which lists decide: ``new`` or ``all``, see `recsys.evaluation.Score`."""
     live: str = ""
     """Version that it was compared with; empty = none."""
-    difference: Mean | None = None
+    difference: Interval | None = None
     """NDCG of the candidate minus that of the live model, for the same users."""
-    scores: list[Measured] = []
+    scores: list[Score] = []
 
     def metrics(self) -> dict[str, float]:
         """Return the candidate's means, by names such as ``ndcg@20_new``."""
         found: dict[str, float] = {}
         for row in self.scores:
             for name, mean in (("ndcg", row.ndcg), ("recall", row.recall), ("hit_rate", row.hit_rate)):
-                if row.recommender == CANDIDATE and mean.mean is not None:
+                if row.recommender == CANDIDATE and mean.users:
                     found[f"{name}@{row.n}_{row.column}"] = mean.mean
         return found
 
-    def score(self, recommender: str, column: str) -> Measured | None:
+    def score(self, recommender: str, column: str) -> Score | None:
         """Return one recommender's row."""
         return next((row for row in self.scores if (row.recommender, row.column) == (recommender, column)), None)
 

@@ -13,7 +13,7 @@ from recsys.evaluation import ALL, EVERYBODY, NEW, Interval, Lists, Recommender,
 from recsys.interactions import EventLog
 from recsys.model import FactorModel
 from recsys.recommenders import POPULAR, baselines, model_lists
-from recsys.records import CANDIDATE, LIVE, Decision, GateRecord, Mean, Measured
+from recsys.records import CANDIDATE, LIVE, Decision, GateRecord
 
 _CHOSEN = ", and an operator has chosen the live model; retrain with --force to publish this one anyway"
 N = 20
@@ -88,7 +88,7 @@ def judge(
         cut=datetime.fromtimestamp(split.cut_s, UTC).isoformat(),
         column=ALL if with_owned else NEW,
         live="" if live is None else live.version,
-        scores=[Measured.of(score) for score in scores],
+        scores=scores,
     )
     found = {score.recommender: score.ndcg for score in scores if score.column == record.column}
     reasons = _losses(events, live)
@@ -114,7 +114,7 @@ def judge(
         update={
             "decision": Decision.REJECTED if reasons else Decision.PUBLISHED,
             "reasons": reasons,
-            "difference": Mean.of(difference),
+            "difference": difference,
         }
     )
 

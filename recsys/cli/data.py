@@ -8,20 +8,7 @@ from typing import Annotated
 import typer
 
 from recsys.archive import Archive
-from recsys.cli.columns import (
-    Delimiter,
-    Encoding,
-    EventIdColumn,
-    ItemColumn,
-    NegativeReturns,
-    PriceColumn,
-    QuantityColumn,
-    TimestampColumn,
-    TimestampFormat,
-    Timezone,
-    TypeColumn,
-    UserColumn,
-)
+from recsys.cli.columns import reads_purchases
 from recsys.cli.lock import held_lock
 from recsys.cli.output import errors, results, settings_for_command
 from recsys.errors import InputFileError
@@ -40,31 +27,18 @@ Rejects = Annotated[
 ]
 
 
+@reads_purchases
 def import_command(
     file: File,
-    user_id_column: UserColumn = "user_id",
-    item_id_column: ItemColumn = "item_id",
-    quantity_column: QuantityColumn = "quantity",
-    timestamp_column: TimestampColumn = "timestamp",
-    price_column: PriceColumn = "price",
-    event_id_column: EventIdColumn = "event_id",
-    type_column: TypeColumn = "type",
-    timezone: Timezone = "UTC",
-    timestamp_format: TimestampFormat = "",
-    negative_returns: NegativeReturns = False,
-    encoding: Encoding = "utf8",
-    delimiter: Delimiter = ",",
     rejects: Rejects = None,
+    *,
+    columns: Columns,
 ) -> None:
     """Put a history straight into archive and Redis: a shop's first day.
 
     Importing the same file with the same options again counts nothing twice, so after an interruption just run it
     again. Lists follow with the next training.
     """
-    columns = Columns(
-        user_id_column, item_id_column, quantity_column, timestamp_column, price_column, event_id_column, type_column,
-        timezone, timestamp_format, negative_returns, encoding, delimiter,
-    )  # fmt: skip
     settings = settings_for_command()
     purchases = PurchaseFile(file, columns)
     rejects_path = _rejects_path(file, rejects)
@@ -90,6 +64,7 @@ def import_command(
         results.print("next: recsys retrain, or python -m trainer --once, makes the lists")
 
 
+@reads_purchases
 def publish_command(
     file: File,
     rate: Annotated[
@@ -99,19 +74,9 @@ def publish_command(
     speedup: Annotated[
         float | None, typer.Option("--speedup", min=0.001, metavar="N", help="N times faster than it happened.")
     ] = None,
-    user_id_column: UserColumn = "user_id",
-    item_id_column: ItemColumn = "item_id",
-    quantity_column: QuantityColumn = "quantity",
-    timestamp_column: TimestampColumn = "timestamp",
-    price_column: PriceColumn = "price",
-    event_id_column: EventIdColumn = "event_id",
-    type_column: TypeColumn = "type",
-    timezone: Timezone = "UTC",
-    timestamp_format: TimestampFormat = "",
-    negative_returns: NegativeReturns = False,
-    encoding: Encoding = "utf8",
-    delimiter: Delimiter = ",",
     rejects: Rejects = None,
+    *,
+    columns: Columns,
 ) -> None:
     """Publish a file's purchases to Kafka, oldest first.
 
@@ -119,10 +84,6 @@ def publish_command(
     """
     if rate is not None and speedup is not None:
         raise InputFileError("--rate and --speedup exclude each other; give one of them")
-    columns = Columns(
-        user_id_column, item_id_column, quantity_column, timestamp_column, price_column, event_id_column, type_column,
-        timezone, timestamp_format, negative_returns, encoding, delimiter,
-    )  # fmt: skip
     settings = settings_for_command()
     rejects_path = _rejects_path(file, rejects)
     events, rejected = read_in_time_order(PurchaseFile(file, columns), rejects_path)

@@ -21,28 +21,14 @@ from recsys.assessment import (
     with_history,
 )
 from recsys.assessment_report import html_report
-from recsys.cli.columns import (
-    Delimiter,
-    Encoding,
-    EventIdColumn,
-    ItemColumn,
-    NegativeReturns,
-    PriceColumn,
-    QuantityColumn,
-    TimestampColumn,
-    TimestampFormat,
-    Timezone,
-    TypeColumn,
-    UserColumn,
-)
+from recsys.cli.columns import reads_purchases
 from recsys.cli.output import errors, results, settings_for_command
 from recsys.errors import InputFileError, NoModel
-from recsys.evaluation import ALL, NEW, NEWCOMERS, SEGMENTS
+from recsys.evaluation import ALL, NEW, NEWCOMERS, SEGMENTS, Interval, Score
 from recsys.input_files import Columns, PurchaseFile
 from recsys.interactions import EventLog
 from recsys.model_store import ModelStore
 from recsys.progress import ProgressReporter
-from recsys.records import Mean, Measured
 from recsys.settings import Settings
 from recsys.storage import Storage
 from recsys.store import open_store
@@ -51,6 +37,7 @@ from recsys.wall_clock import now
 _RECOMMENDERS = 5
 
 
+@reads_purchases
 def evaluate_command(
     model: Annotated[str, typer.Option("--model", metavar="VERSION", help="Which one; default: the live one.")] = "",
     live: Annotated[bool, typer.Option("--live", help="The live one.")] = False,
@@ -65,18 +52,8 @@ def evaluate_command(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="PATH", help="Write a report with plots as well.")
     ] = None,
-    user_id_column: UserColumn = "user_id",
-    item_id_column: ItemColumn = "item_id",
-    quantity_column: QuantityColumn = "quantity",
-    timestamp_column: TimestampColumn = "timestamp",
-    price_column: PriceColumn = "price",
-    event_id_column: EventIdColumn = "event_id",
-    type_column: TypeColumn = "type",
-    timezone: Timezone = "UTC",
-    timestamp_format: TimestampFormat = "",
-    negative_returns: NegativeReturns = False,
-    encoding: Encoding = "utf8",
-    delimiter: Delimiter = ",",
+    *,
+    columns: Columns,
 ) -> None:
     """Judge a model's lists by what users bought afterwards, beside what a shop could do without one.
 
@@ -87,10 +64,6 @@ def evaluate_command(
         raise InputFileError(f"--n: {' or '.join(map(str, LENGTHS))}, not {n}")
     if model and live:
         raise InputFileError("--model and --live exclude each other; give one of them")
-    columns = Columns(
-        user_id_column, item_id_column, quantity_column, timestamp_column, price_column, event_id_column, type_column,
-        timezone, timestamp_format, negative_returns, encoding, delimiter,
-    )  # fmt: skip
     settings = settings_for_command()
     file = None if data is None else PurchaseFile(data, columns)
     storage = Storage(settings.data_dir)
@@ -174,8 +147,8 @@ def _table(found: Assessment, n: int) -> Table:
     return table
 
 
-def _cells(score: Measured | None) -> list[str]:
-    if score is None or score.ndcg.mean is None:
+def _cells(score: Score | None) -> list[str]:
+    if score is None or not score.ndcg.users:
         return ["–"] * 5
     return [
         _with_half(score.ndcg),
@@ -185,7 +158,5 @@ def _cells(score: Measured | None) -> list[str]:
     ]
 
 
-def _with_half(mean: Mean) -> str:
-    if mean.low is None or mean.high is None:
-        return "–"
+def _with_half(mean: Interval) -> str:
     return f"{mean.mean:.4f} ±{(mean.high - mean.low) / 2:.4f}"

@@ -13,10 +13,10 @@ from rich.table import Table
 from recsys.cli.lock import held_lock
 from recsys.cli.output import errors, results, settings_for_command
 from recsys.errors import InvalidModel, NoModel, StoreError
-from recsys.evaluation import ALL, NEW
+from recsys.evaluation import ALL, NEW, Interval
 from recsys.model_store import Manifest, ModelStore
 from recsys.progress import ProgressReporter
-from recsys.records import GateRecord, Mean, RoundRecord
+from recsys.records import GateRecord, RoundRecord
 from recsys.rollback import previous_version, roll_back
 from recsys.rounds import RoundLog
 from recsys.settings import Settings
@@ -253,8 +253,8 @@ def _parameters(manifest: Manifest, *, named: bool = False) -> str:
     )
 
 
-def _with_interval(mean: Mean, *, signed: bool = False) -> str:
-    if mean.mean is None or mean.low is None or mean.high is None:
+def _with_interval(mean: Interval, *, signed: bool = False) -> str:
+    if not mean.users:
         return "–"
     sign = "+" if signed else ""
     return f"{mean.mean:{sign}.4f} ({mean.low:{sign}.4f} to {mean.high:{sign}.4f})"

@@ -52,8 +52,6 @@ def test_a_model_of_a_shop_with_tastes_beats_what_needs_none(found: Assessment) 
         ours, other = (found.score(name, "all users", column, 20) for name in (MODEL, better))
         assert ours is not None
         assert other is not None
-        assert ours.ndcg.low is not None
-        assert other.ndcg.high is not None
         assert ours.ndcg.low > other.ndcg.high
     assert {score.recommender for score in found.scores} == {
         MODEL, "popular", "recently popular", "own frequency", "item-kNN",
@@ -68,7 +66,6 @@ def test_a_model_that_knows_other_items_is_judged_by_those_of_the_shop(shop: Eve
     judged = assess(Subject("v1", model, None), stranger, CUT_S)
     ours = judged.score(MODEL, "all users", "all", 20)
     assert ours is not None
-    assert ours.ndcg.mean is not None
     assert 0 < ours.ndcg.mean < 0.9
 
 
