@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks.quality_document import write_document
 from benchmarks.results import Measured, keep, print_table
-from recsys.assessment import MODEL, Assessment, Subject, assess
+from recsys.assessment import MODEL, Assessment, assess
 from recsys.assessment_report import html_report
 from recsys.demo import purchases
 from recsys.demo.services import embedded_broker, redis_server
@@ -353,7 +353,7 @@ def measure_evaluation(*, n_users: int = 30_000, n_items: int = 40_000) -> list[
     before = events.where(events.seconds < cut_s)
     model = fit_model(before, replace(GATED, iterations=2, factors=64), reference_s=cut_s - 1).model
     started = time.perf_counter()
-    found = assess(Subject("made up", model, None), events, cut_s)
+    found = assess("made up", model, events, cut_s)
     seconds = time.perf_counter() - started
     case = f"recsys evaluate, {found.users:,} users, {found.items:,} items"
     return [Measured("quality", case, "model and four baselines, two columns, five segments", seconds, "s", at_most=60)]

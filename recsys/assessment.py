@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 
@@ -16,12 +15,13 @@ from recsys.events import EventType
 from recsys.input_files import PurchaseFile
 from recsys.interactions import EventLog
 from recsys.model import FactorModel
-from recsys.model_store import ModelStore, load_model, load_twin
+from recsys.model_store import Manifest, ModelStore
 from recsys.recommenders import baselines, model_lists
 
 LENGTHS = (10, 20)
 MODEL = "the model"
 _DAY_S = 24 * 3600
+_EARLIER = "is of an earlier release, and does not say up to when it was fitted"
 
 
 class Assessment(BaseModel):
@@ -48,53 +48,23 @@ class Assessment(BaseModel):
         return next((row for row in self.scores if (row.recommender, row.segment, row.column, row.n) == wanted), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A model that is evaluated.
+def judged_model(models: ModelStore, version: str, cut_s: int) -> FactorModel:
+    """Load what can be judged of a version by what came from the cut on.
 
-    Attributes
-    ----------
-    fitted, before_holdout : FactorModel, FactorModel or None
-        The model itself, and the same one fitted on what precedes its own hold-out.
+    Raises
+    ------
+    InvalidModel
+        When there is no such version, or all of it has seen some of that.
     """
-
-    version: str
-    fitted: FactorModel
-    before_holdout: FactorModel | None
-
-    @classmethod
-    def of(cls, models: ModelStore, version: str) -> Subject:
-        """Load a version.
-
-        Raises
-        ------
-        InvalidModel
-            When there is none, or it is damaged.
-        """
-        manifest = models.manifest(version)
-        uri, manifest_sha256 = models.address(version)
-        model = load_model(uri, manifest_sha256=manifest_sha256)
-        # One that was rejected was never fitted on its hold-out: it is its own twin.
-        return cls(version, model, model if models.is_rejected(version) else load_twin(uri, manifest))
-
-    def unaware(self, cut_s: int) -> FactorModel:
-        """Return the one of both that has seen nothing from the cut on.
-
-        Raises
-        ------
-        InvalidModel
-            When there is none.
-        """
-        if 0 < self.fitted.reference_s < cut_s:
-            return self.fitted
-        if self.before_holdout is not None and self.before_holdout.reference_s <= cut_s:
-            return self.before_holdout
-        if not self.fitted.reference_s:
-            raise InvalidModel(f"model {self.version}, of an earlier release, does not say up to when it was fitted")
+    model = models.unaware_of(version, cut_s=cut_s)
+    if model is None:
+        fitted_until_s = models.manifest(version).reference_s
+        until = f"was fitted on purchases up to {_time(fitted_until_s)}" if fitted_until_s else _EARLIER
         raise InvalidModel(
-            f"model {self.version} was fitted on purchases up to {_time(self.fitted.reference_s)} and cannot be "
-            f"judged by those since {_time(cut_s)}; give later ones with --data, or a later moment with --since"
+            f"model {version} {until}, and cannot be judged by those since {_time(cut_s)}; give later ones with "
+            f"--data, or a later moment with --since"
         )
+    return model
 
 
 def with_history(later: EventLog, archived: Callable[[], EventLog], cut_s: int) -> EventLog:
@@ -106,13 +76,20 @@ def with_history(later: EventLog, archived: Callable[[], EventLog], cut_s: int) 
 
 
 def assess(
-    subject: Subject, events: EventLog, cut_s: int, *, on_recommender: Callable[[], None] = lambda: None
+    version: str,
+    model: FactorModel,
+    events: EventLog,
+    cut_s: int,
+    *,
+    on_recommender: Callable[[], None] = lambda: None,
 ) -> Assessment:
     """Judge a model's lists beside the baselines.
 
     Parameters
     ----------
-    subject : Subject
+    version : str
+    model : FactorModel
+        What is judged of this version, see `judged_model`.
     events : EventLog
         Before the cut: what users own by then; from it on: what their lists should have held.
     cut_s : int
@@ -122,12 +99,9 @@ def assess(
 
     Raises
     ------
-    InvalidModel
-        When the model knows what came after the cut.
     NotEnoughData
         When nobody bought something afterwards that could have been known.
     """
-    model = subject.unaware(cut_s)
     split = split_by_time(events, cut_s=cut_s)
     if not split.n_users:
         raise NotEnoughData(
@@ -140,8 +114,8 @@ def assess(
         split, {**recommenders, **baselines(split, events, n=n)}, lengths=LENGTHS, on_recommender=on_recommender
     )
     return Assessment(
-        model=subject.version,
-        stands_in=model is not subject.fitted,
+        model=version,
+        stands_in=model.version != version,
         fitted_until=_time(model.reference_s),
         cut=_time(cut_s),
         end=_time(int(events.seconds.max())),
@@ -158,15 +132,15 @@ def cut_of_archive(events: EventLog, now_s: int, *, holdout_days: float) -> int:
     return events.newest_s(now_s) - round(holdout_days * _DAY_S)
 
 
-def cut_of_file(events: EventLog, subject: Subject, *, holdout_days: float) -> int:
+def cut_of_file(events: EventLog, manifest: Manifest, *, holdout_days: float) -> int:
     """Return where a model's knowledge ends, if the file goes on beyond that; else where the hold-out begins."""
     if not len(events):
         raise NotEnoughData("the file holds no purchases")
+    if not manifest.reference_s:
+        raise InvalidModel(f"model {manifest.version} {_EARLIER}; name a moment with --since")
     newest_s = int(events.seconds.max())
-    if not subject.fitted.reference_s:
-        raise InvalidModel(f"model {subject.version} of an earlier release, does not say up to when it was fitted")
-    if newest_s > subject.fitted.reference_s:
-        return subject.fitted.reference_s + 1
+    if newest_s > manifest.reference_s:
+        return manifest.reference_s + 1
     return newest_s - round(holdout_days * _DAY_S)
 
 

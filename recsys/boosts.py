@@ -28,9 +28,6 @@ HABIT: Final = (
     "again",
     "interval",
     "lateness",
-    "quantity",
-    "loyalty",
-    "breadth",
 )
 """Names of the features, in the order of their columns."""
 _HABIT_HALF_LIVES = np.array(HABIT_HALF_LIVES_DAYS)
@@ -145,14 +142,7 @@ def decayed_frequency(owned: Owned, *, reference_s: int, half_life_days: float) 
 
 
 def habit_features(owned: Owned, *, reference_s: int) -> NDArray[np.float64]:
-    """Return what is known of a user's habit of buying each owned item: float64, (n, len(HABIT)).
-
-    The last two are the same for all items of a user: how often each of them was bought, and how many there are. They
-    tell whether this user buys things again, and so move owned items against others, never against one another.
-    """
-    owner, sizes = owned.owners(), owned.sizes
-    purchases = np.bincount(owner, owned.entries[:, PURCHASES], len(owned))
-    loyalty = np.log(np.maximum(purchases, 1) / np.maximum(sizes, 1))
+    """Return what is known of a user's habit of buying each owned item: float64, (n, len(HABIT))."""
     ages, intervals = owned.ages_days(reference_s), _interval_days(owned)
     again = owned.entries[:, PURCHASES] > 1
     frequencies = [
@@ -168,9 +158,6 @@ def habit_features(owned: Owned, *, reference_s: int) -> NDArray[np.float64]:
             again,
             np.where(again, np.log1p(intervals), 0.0),
             np.where(again, np.abs(np.log((ages + 1) / (intervals + 1))), 0.0),
-            np.log1p(owned.quantities),
-            loyalty[owner],
-            np.log1p(sizes)[owner],
         ]
     )
 
@@ -180,10 +167,9 @@ def habits(owned: Owned, *, reference_s: int, weights: NDArray[np.float64]) -> N
     scores = np.empty(len(owned.rows))
 
     def part(start: int, stop: int) -> None:
-        starts = owned.starts[start : stop + 1]
-        weigh_habits(starts, owned.entries, reference_s, _HABIT_HALF_LIVES, weights, scores)
+        weigh_habits(owned.entries[start:stop], reference_s, _HABIT_HALF_LIVES, weights, scores[start:stop])
 
-    spread(len(owned), part)
+    spread(len(scores), part)
     return scores
 
 

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.compiled import compiled
-from recsys.events import UNITS_PER_QUANTITY
-from recsys.owned import FIRST, NEWEST, PURCHASES, UNITS
+from recsys.owned import FIRST, NEWEST, PURCHASES
 
 _DAY_S = 86_400.0
 
@@ -28,7 +27,6 @@ def _frequency(age: float, interval: float, purchases: int, half_life: float) ->
 
 @compiled()
 def weigh_habits(
-    starts: NDArray[np.int32],
     entries: NDArray[np.int64],
     reference_s: int,
     half_lives: NDArray[np.float64],
@@ -39,33 +37,25 @@ def weigh_habits(
 
     Parameters
     ----------
-    starts, entries : int32, (n_users + 1,); int64, (n, 4)
-        See `recsys.owned.Owned`; only these users are looked at.
+    entries : int64, (n, 4)
+        See `recsys.owned.Owned`.
     half_lives : float64, (2,)
         Of the frequencies, in days.
-    weights : float64, (11,)
+    weights : float64, (8,)
     scores : float64, (n,)
         Written.
     """
-    for user in range(len(starts) - 1):
-        first, last = starts[user], starts[user + 1]
-        total = 0
-        for at in range(first, last):
-            total += entries[at, PURCHASES]
-        of_user = weights[0] + weights[10] * np.log1p(last - first)
-        of_user += weights[9] * np.log(max(total, 1) / max(last - first, 1))
-        for at in range(first, last):
-            purchases = entries[at, PURCHASES]
-            age = max(0, reference_s - entries[at, NEWEST]) / _DAY_S
-            interval = (entries[at, NEWEST] - entries[at, FIRST]) / _DAY_S / max(1, purchases - 1)
-            log_age = np.log1p(age)
-            score = of_user
-            score += weights[1] * np.log1p(_frequency(age, interval, purchases, half_lives[0]))
-            score += weights[2] * np.log1p(_frequency(age, interval, purchases, half_lives[1]))
-            score += weights[3] * np.log1p(purchases)
-            score += weights[4] * log_age
-            if purchases > 1:
-                log_interval = np.log1p(interval)
-                score += weights[5] + weights[6] * log_interval + weights[7] * abs(log_age - log_interval)
-            score += weights[8] * np.log1p(entries[at, UNITS] / UNITS_PER_QUANTITY)
-            scores[at] = score
+    for at in range(len(scores)):
+        purchases = entries[at, PURCHASES]
+        age = max(0, reference_s - entries[at, NEWEST]) / _DAY_S
+        interval = (entries[at, NEWEST] - entries[at, FIRST]) / _DAY_S / max(1, purchases - 1)
+        log_age = np.log1p(age)
+        score = weights[0]
+        score += weights[1] * np.log1p(_frequency(age, interval, purchases, half_lives[0]))
+        score += weights[2] * np.log1p(_frequency(age, interval, purchases, half_lives[1]))
+        score += weights[3] * np.log1p(purchases)
+        score += weights[4] * log_age
+        if purchases > 1:
+            log_interval = np.log1p(interval)
+            score += weights[5] + weights[6] * log_interval + weights[7] * abs(log_age - log_interval)
+        scores[at] = score

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recsys.boosts import DEMAND, HABIT, NO_WEIGHTS, Boosts, RankerWeights
-from recsys.errors import InvalidModel
+from recsys.errors import InvalidModel, StorageError
 from recsys.model import FactorModel
 from recsys.ranking import ItemIndex
 from recsys.records import Decision, GateRecord
@@ -28,6 +29,7 @@ from recsys.refresh import RankedList
 from recsys.storage import Storage
 from recsys.vocabulary import Vocabulary
 
+log = logging.getLogger(__name__)
 _FOLDER = "models"
 _MANIFEST = "manifest.json"
 _TWIN = "before-holdout"
@@ -101,6 +103,11 @@ class Manifest(BaseModel):
     twin_sha256: str = ""
     """Of the manifest of the same model, fitted on what precedes the hold-out; empty = there is none."""
     files: dict[str, FileRecord]
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether the gate has refused it."""
+        return self.gate is not None and self.gate.decision is Decision.REJECTED
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,10 +237,46 @@ class ModelStore:
     def is_rejected(self, version: str) -> bool:
         """Whether the gate has refused a version."""
         try:
-            gate = self.manifest(version).gate
+            return self.manifest(version).is_rejected
         except InvalidModel:
             return False
-        return gate is not None and gate.decision is Decision.REJECTED
+
+    def unaware_of(self, version: str, *, cut_s: int) -> FactorModel | None:
+        """Return what can be judged of a version by what came from a moment on: its twin, or the version itself.
+
+        None if both have seen some of that, or cannot be loaded.
+
+        Raises
+        ------
+        InvalidModel
+            When there is no such version.
+        StorageError
+            When it cannot be read now, which says nothing of it.
+        """
+        manifest = self.manifest(version)
+        uri, manifest_sha256 = self.address(version)
+
+        def itself() -> FactorModel:
+            return load_model(uri, manifest_sha256=manifest_sha256)
+
+        ways: list[Callable[[], FactorModel | None]] = []
+        if manifest.is_rejected:  # never fitted on its hold-out, it is its own twin
+            ways += [itself] if manifest.reference_s <= cut_s else []
+        else:
+            ways += [lambda: load_twin(uri, manifest)]
+            # 0: of an earlier release, which did not say up to when it was fitted
+            ways += [itself] if 0 < manifest.reference_s < cut_s else []
+        for load in ways:
+            try:
+                model = load()
+            except InvalidModel as error:
+                if isinstance(error.__cause__, StorageError):
+                    raise error.__cause__ from None
+                log.warning("%s", error)
+                continue
+            if model is not None and model.reference_s <= cut_s:
+                return model
+        return None
 
     def remove_temporaries(self) -> None:
         """Remove what crashed writes left; call it only while holding the lock."""

@@ -22,6 +22,8 @@ from recsys.refresh import user_factors
 _MOST_USERS = 5_000
 _NEGATIVES = 100
 _LEAST_PURCHASES = 100
+_LEAST_DEVIATION = 0.01
+"""Demand and habits, all logarithms, that differ less than by 1 % tell nothing, and could get any weight."""
 _LEAST_EFFECT = 0.03
 """Of x_u·y_i: how much the log-odds of a purchase rise with a standard deviation; on real data some tenths."""
 
@@ -73,7 +75,7 @@ def learn(split: Split, model: FactorModel, demand: NDArray[np.float64], *, seed
         np.concatenate((np.ones(len(new_rows), np.bool_), np.zeros(len(drawn_rows), np.bool_))),
         np.concatenate((np.ones(len(new_rows)), drawn_weights)),
     )
-    # All weights are in units of that of x_u·y_i: one that is nearly nothing would make them as large as one likes.
+    # All weights are in units of that of x_u·y_i, and without bound where that is nearly nothing.
     if of_new is None or not of_new[1] * features_of_new[:, 0].std() >= _LEAST_EFFECT:
         return NO_WEIGHTS
     unit, n_demand = of_new[1], len(DEMAND)
@@ -115,12 +117,15 @@ def _regression(
         return None
     from sklearn.linear_model import LogisticRegression  # takes a second to import
 
-    deviations = features.std(axis=0)
-    deviations[deviations == 0] = 1
-    # Newton steps: few are needed where there are a million rows and a dozen columns, tens of times faster than L-BFGS.
+    means, deviations = features.mean(axis=0), features.std(axis=0)
+    tells = deviations > np.where(np.arange(len(deviations)) == 0, 0.0, _LEAST_DEVIATION)  # x_u·y_i comes first
+    scaled = (features[:, tells] - means[tells]) / deviations[tells]
+    # Newton steps: few are needed where there are a million rows and a dozen columns.
     regression = LogisticRegression(C=1.0, solver="newton-cholesky", max_iter=200)
-    regression.fit(features / deviations, bought, sample_weight=weights / weights.mean())
-    return np.concatenate((regression.intercept_, regression.coef_[0] / deviations))
+    regression.fit(scaled, bought, sample_weight=weights / weights.mean())
+    coefficients = np.zeros(features.shape[1])
+    coefficients[tells] = regression.coef_[0] / deviations[tells]
+    return np.concatenate((regression.intercept_ - coefficients @ means, coefficients))
 
 
 def _floats(values: NDArray[np.float64]) -> tuple[float, ...]:

@@ -155,8 +155,8 @@ class _Truth:
         age_days = max(0, self.model.reference_s - entry.newest_s) / 86_400
         return strength * math.pow(0.5, age_days / self.model.half_life_days)
 
-    def habit(self, entry: Entry, of_user: Mapping[str, float], weights: Mapping[str, float]) -> float:
-        """Return the part of g_ui that follows from a user's purchases of an item, and of all that they own."""
+    def habit(self, entry: Entry, weights: Mapping[str, float]) -> float:
+        """Return the part of g_ui that follows from a user's purchases of an item alone."""
         age = max(0, self.model.reference_s - entry.newest_s) / 86_400
         again = entry.purchases > 1
         interval = (entry.newest_s - entry.first_s) / 86_400 / (entry.purchases - 1) if again else 0.0
@@ -175,16 +175,8 @@ class _Truth:
             "again": float(again),
             "interval": math.log(1 + interval) if again else 0.0,
             "lateness": abs(math.log((age + 1) / (interval + 1))) if again else 0.0,
-            "quantity": math.log(1 + entry.units / UNITS_PER_QUANTITY),
-            **of_user,
         }
         return sum(weight * features[name] for name, weight in weights.items())
-
-    @staticmethod
-    def of_user(owned: Collection[Entry]) -> dict[str, float]:
-        """Return what is the same for all that a user owns."""
-        purchases = sum(entry.purchases for entry in owned)
-        return {"loyalty": math.log(max(1, purchases) / max(1, len(owned))), "breadth": math.log(1 + len(owned))}
 
     def again_scores(self, entries: _Entries) -> NDArray[np.float64]:
         """Return what habits say of the owned items; −∞ for all that may not be listed."""
@@ -193,11 +185,9 @@ class _Truth:
         if boosts is not None and boosts.habit.any():
             weights = dict(zip(HABIT, boosts.habit.tolist(), strict=True))
         scores = np.full(len(rows_of), -np.inf)
-        owned = {item: entry for item, entry in entries.items() if entry.units > 0 and item in rows_of}
-        of_user = self.of_user(owned.values())
-        for item, entry in owned.items():
-            if item not in self.hidden:
-                scores[rows_of[item]] = self.habit(entry, of_user, weights)
+        for item, entry in entries.items():
+            if entry.units > 0 and item in rows_of and item not in self.hidden:
+                scores[rows_of[item]] = self.habit(entry, weights)
         return scores
 
     def scores(self, owned: dict[int, Entry]) -> NDArray[np.float64]:
@@ -214,12 +204,9 @@ class _Truth:
         if not self.rules.with_owned:
             scores[rows] = -np.inf
         elif boosts is not None:
-            of_user = self.of_user(owned.values())
             weights = dict(zip(HABIT, boosts.habit.tolist(), strict=True))
             for row, entry in owned.items():
-                scores[row] += (
-                    boosts.affinity * affinities[row] + boosts.repeat_bias[row] + self.habit(entry, of_user, weights)
-                )
+                scores[row] += boosts.affinity * affinities[row] + boosts.repeat_bias[row] + self.habit(entry, weights)
         scores[[rows_of[item] for item in self.hidden if item in rows_of]] = -np.inf
         return scores
 

@@ -156,9 +156,9 @@ def _serve(settings: Settings, store: Store, asked: _Asked) -> None:
                 schedule.begin(store)  # the other one's round may have done
                 asked.by_signal |= by_signal
             except RecsysError as error:
-                delay = schedule.failed()
+                delay_s = schedule.failed()
                 owed = asked_by if asked_by != "schedule" else ""
-                log.error("%s; trying again in %g s", error, delay.total_seconds())
+                log.error("%s; trying again in %g s", error, delay_s)
 
 
 @contextmanager

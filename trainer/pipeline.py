@@ -10,13 +10,12 @@ from datetime import datetime, timedelta
 from recsys import cores, fail_points
 from recsys.archive import IMPORT_PREFIX, Archive
 from recsys.boosts import RankerWeights
-from recsys.errors import InvalidModel, LockLost, NothingNew, RecsysError, StorageError
+from recsys.errors import InvalidModel, LockLost, NothingNew, RecsysError
 from recsys.evaluation import split_by_time
 from recsys.interactions import EventLog
 from recsys.item_lists import popular_items
 from recsys.live_model import LoadedModel
-from recsys.model import FactorModel
-from recsys.model_store import Draft, Manifest, ModelStore, load_model, load_popularity, load_twin
+from recsys.model_store import Draft, ModelStore, load_model, load_popularity
 from recsys.progress import ProgressReporter
 from recsys.records import Decision, GateRecord, RoundRecord
 from recsys.rounds import RoundLog
@@ -114,9 +113,11 @@ def run_round(
     for source, partition, first, last in archive.gaps():
         remedy = "import the file again" if source.startswith(IMPORT_PREFIX) else "no model will know them"
         log.warning("archive: %s, partition %d: %d to %d are missing; %s", source, partition, first, last, remedy)
-    if scheduled and (too_few := _too_few_new_events(store, models, archive, settings.trainer.min_new_events)):
-        _finish_lists(settings, store, models, rounds, progress, clock)
-        raise NothingNew(too_few)
+    if scheduled and (pointer := _pointer(store)) is not None:
+        too_few = _too_few_new_events(pointer.version, models, archive, settings.trainer.min_new_events)
+        if too_few:
+            _keep_live(settings, store, models, rounds, pointer.version, progress, clock)
+            raise NothingNew(too_few)
     with progress.stage("read the archive"):
         events = archive.events()
     lock.ensure_held()
@@ -137,7 +138,7 @@ def run_round(
             _prune(settings, models, live=round_.live_before)
         which = f" model {round_.version}" if round_.version else ""
         log.warning("rejected%s; %s stays live: %s", which, round_.live_before, "; ".join(gate.reasons))
-        _finish_lists(settings, store, models, rounds, progress, clock, lost=lost)
+        _keep_live(settings, store, models, rounds, round_.live_before, progress, clock, lost=lost)
         return
     weights = None if candidate is None else candidate.weights  # those that were judged
     fitted = _fit(parameters, events, newest_s, progress, "fit", weights)
@@ -174,22 +175,16 @@ def run_round(
 
 def _unpublished(store: Store, models: ModelStore) -> list[str]:
     """Return the versions that rounds before this one wrote and did not publish."""
-    try:
-        pointer = store.shared.model_pointer()
-    except InvalidModel:  # nobody knows which one is live: keep them all
-        return []
-    if pointer is None:
+    pointer = _pointer(store)
+    if pointer is None:  # nobody knows which one is live: keep them all
         return []
     return models.unpublished(live=pointer.version, published_at=datetime.fromisoformat(pointer.published_at))
 
 
-def _too_few_new_events(store: Store, models: ModelStore, archive: Archive, least: int) -> str:
+def _too_few_new_events(live: str, models: ModelStore, archive: Archive, least: int) -> str:
     """Say that fewer events are new than a scheduled round waits for; empty if there are enough."""
     try:
-        pointer = store.shared.model_pointer()
-        if pointer is None or not least:
-            return ""
-        known = models.manifest(pointer.version).archive
+        known = models.manifest(live).archive
     except InvalidModel:  # whatever is live, a new model is better
         return ""
     new = sum(
@@ -199,30 +194,38 @@ def _too_few_new_events(store: Store, models: ModelStore, archive: Archive, leas
     )
     if new >= least:
         return ""
-    return f"{new:,} new events since model {pointer.version}; a scheduled round waits for {least:,}"
+    return f"{new:,} new events since model {live}; a scheduled round waits for {least:,}"
 
 
-def _finish_lists(
+def _keep_live(
     settings: Settings,
     store: Store,
     models: ModelStore,
     rounds: RoundLog,
+    version: str,
     progress: ProgressReporter,
     clock: Callable[[], datetime],
     *,
     lost: bool = False,
 ) -> None:
-    """Write the lists that an earlier round, or a rollback, has left, for this one makes no new model."""
-    pointer = store.shared.model_pointer()
-    if pointer is None:
-        return
-    last, _ = rounds.last_of(pointer.version)
-    if last is not None and last.state == "succeeded" and not lost:
+    """Let the live model go on, for this round makes no new one.
+
+    If Redis has lost the pointer to it, it is written again. Lists that an earlier round, or a rollback, has left are
+    written, and all of them if Redis has ``lost`` some.
+    """
+    seen, pointer = store.shared.model_pointer_value(), _pointer(store)
+    last, _ = rounds.last_of(version)
+    if pointer is not None and last is not None and last.state == "succeeded" and not lost:
         return
     started_at = json_time(clock())
-    log.warning("not every list is of model %s: what wrote them was interrupted, or Redis lost them", pointer.version)
-    live = LoadedModel(pointer, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))
-    popularity = load_popularity(pointer.uri)
+    log.warning("not every list is of model %s: what wrote them was interrupted, or Redis lost them", version)
+    uri, manifest_sha256 = models.address(version)
+    model = load_model(uri, manifest_sha256=manifest_sha256)
+    if pointer is None:
+        pointer = store.shared.move_model_pointer(version, uri, manifest_sha256, seen=seen, at=clock())
+        if pointer is None:
+            raise LockLost("another process moved the model pointer during the round; its model stays live")
+    live, popularity = LoadedModel(pointer, model), load_popularity(uri)
     write_every_list(settings, store, live, popularity, users=None, progress=progress, clock=clock)
     record = RoundRecord(
         kind="refresh",
@@ -231,7 +234,7 @@ def _finish_lists(
         finished_at=json_time(clock()),
         state="succeeded",
         published=True,
-        version=pointer.version,
+        version=version,
     )
     rounds.add(record, at=clock())
 
@@ -252,7 +255,7 @@ def _rival(store: Store, models: ModelStore, rounds: RoundLog, cut_s: int) -> Li
     except InvalidModel as error:
         log.warning("the live model cannot be compared: %s", error)
         return LiveRival(version, 0, None, chosen)
-    return LiveRival(version, manifest.counts.get("events", 0), _unaware(models, version, manifest, cut_s), chosen)
+    return LiveRival(version, manifest.counts.get("events", 0), models.unaware_of(version, cut_s=cut_s), chosen)
 
 
 def _pointer(store: Store) -> ModelPointer | None:
@@ -261,32 +264,6 @@ def _pointer(store: Store) -> ModelPointer | None:
     except InvalidModel as error:
         log.warning("%s", error)
         return None
-
-
-def _unaware(models: ModelStore, version: str, manifest: Manifest, cut_s: int) -> FactorModel | None:
-    """Return the version's twin, or the version itself, if it has seen nothing from the cut on."""
-    uri, manifest_sha256 = models.address(version)
-
-    def twin() -> FactorModel | None:
-        # One that was rejected was never fitted on its hold-out: it is its own twin.
-        rejected = manifest.gate is not None and manifest.gate.decision is Decision.REJECTED
-        found = load_model(uri, manifest_sha256=manifest_sha256) if rejected else load_twin(uri, manifest)
-        return found if found is not None and found.reference_s <= cut_s else None
-
-    def itself() -> FactorModel | None:
-        if not 0 < manifest.reference_s < cut_s:  # 0: of an earlier release, which did not say
-            return None
-        return load_model(uri, manifest_sha256=manifest_sha256)
-
-    for load in (twin, itself):
-        try:
-            if (model := load()) is not None:
-                return model
-        except InvalidModel as error:
-            if isinstance(error.__cause__, StorageError):  # what cannot be read now is not what is damaged
-                raise error.__cause__ from None
-            log.warning("the live model cannot be compared: %s", error)
-    return None
 
 
 def _judged(

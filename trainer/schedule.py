@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from croniter import croniter
 
@@ -53,7 +53,7 @@ class Schedule:
             return
         completed = datetime.fromisoformat(done)
         if self._cron:
-            due_in_s = (croniter(self._cron, min(completed, now())).get_next(datetime) - now()).total_seconds()
+            due_in_s = self._until_next(min(completed, now()))
         else:
             age_s = (now() - completed).total_seconds()
             due_in_s = min(self._interval_s, self._interval_s - age_s)  # a model from the future is one from now
@@ -63,9 +63,7 @@ class Schedule:
         """Say that a round that started at this moment, on the monotonic clock, is completed."""
         self._failures = 0
         if self._cron:
-            moment = now()
-            due_in_s = (croniter(self._cron, moment).get_next(datetime) - moment).total_seconds()
-            self.due = time.monotonic() + due_in_s
+            self.due = time.monotonic() + self._until_next(now())
         else:
             self.due = started + self._interval_s
 
@@ -74,9 +72,14 @@ class Schedule:
         self._failures = 0
         self.due = started + min(self._interval_s, retry_s)
 
-    def failed(self) -> timedelta:
-        """Say that a round failed; return how long until the next try: longer each time, ten minutes at most."""
+    def _until_next(self, moment: datetime) -> float:
+        """Return the seconds from now until the expression's next time after a moment."""
+        due = croniter(self._cron, moment).get_next(datetime)
+        return float((due - now()).total_seconds())
+
+    def failed(self) -> float:
+        """Say that a round failed; return the seconds until the next try: more each time, ten minutes at most."""
         delay_s = min(_LONGEST_RETRY_S, _RETRY_S * 2**self._failures)
         self._failures = min(self._failures + 1, 20)
         self.due = time.monotonic() + delay_s
-        return timedelta(seconds=delay_s)
+        return delay_s

@@ -13,10 +13,10 @@ from recsys.archive import Archive
 from recsys.assessment import (
     LENGTHS,
     Assessment,
-    Subject,
     assess,
     cut_of_archive,
     cut_of_file,
+    judged_model,
     read_events,
     with_history,
 )
@@ -27,7 +27,7 @@ from recsys.errors import InputFileError, NoModel
 from recsys.evaluation import ALL, NEW, NEWCOMERS, SEGMENTS, Interval, Score
 from recsys.input_files import Columns, PurchaseFile
 from recsys.interactions import EventLog
-from recsys.model_store import ModelStore
+from recsys.model_store import Manifest, ModelStore
 from recsys.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage import Storage
@@ -68,13 +68,15 @@ def evaluate_command(
     file = None if data is None else PurchaseFile(data, columns)
     storage = Storage(settings.data_dir)
     progress = ProgressReporter(console=errors)
-    with progress.stage("load the model"):
-        version = _live_version(settings) if model in ("", "live") else model
-        subject = Subject.of(ModelStore(storage), version)
+    models = ModelStore(storage)
+    version = _live_version(settings) if model in ("", "live") else model
+    manifest = models.manifest(version)
     since_s = None if since is None else int(since.replace(tzinfo=since.tzinfo or UTC).timestamp())
-    events, cut_s = _events(settings, Archive(storage), subject, file, since_s, progress)
+    events, cut_s = _events(settings, Archive(storage), manifest, file, since_s, progress)
+    with progress.stage("load the model"):
+        judged = judged_model(models, version, cut_s)
     with progress.stage("judge", _RECOMMENDERS) as advance:
-        found = assess(subject, events, cut_s, on_recommender=lambda: advance(1))
+        found = assess(version, judged, events, cut_s, on_recommender=lambda: advance(1))
     if html is not None:
         try:
             html.write_text(html_report(found), encoding="utf-8")
@@ -99,7 +101,7 @@ def _live_version(settings: Settings) -> str:
 def _events(
     settings: Settings,
     archive: Archive,
-    subject: Subject,
+    manifest: Manifest,
     file: PurchaseFile | None,
     since_s: int | None,
     progress: ProgressReporter,
@@ -118,7 +120,7 @@ def _events(
         events, rejected = read_events(file, advance)
     if rejected:
         errors.print(f"{rejected:,} rows are malformed and left out; recsys import says why")
-    cut_s = since_s or cut_of_file(events, subject, holdout_days=holdout_days)
+    cut_s = since_s or cut_of_file(events, manifest, holdout_days=holdout_days)
     return with_history(events, archived, cut_s), cut_s
 
 

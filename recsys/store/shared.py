@@ -102,10 +102,10 @@ class SharedStore:
 
     def hidden(self) -> frozenset[str]:
         """Return the items not to be recommended: those that an operator hides, and those that are not available."""
-        with self._connection.errors_translated():
-            hidden: set[bytes] = self._connection.client.smembers(self._keys.hidden)
-            unavailable: set[bytes] = self._connection.client.smembers(self._keys.unavailable)
-        return frozenset(member.decode(errors="replace") for member in hidden | unavailable)
+        members = self._connection.run(
+            [(key, ("SMEMBERS", key)) for key in (self._keys.hidden, self._keys.unavailable)]
+        )
+        return frozenset(member.decode(errors="replace") for found in members for member in found)
 
     def write_catalogue(self, titles: Mapping[str, str], unavailable: Collection[str]) -> None:
         """Replace what is known of items: titles by item id, and the items that are not available."""

@@ -304,3 +304,19 @@ def test_a_rebuild_brings_the_model_back_that_was_live(trained: Shop, settings: 
     ensure_verified(trained)
     kept = trained.run("trainer", "--once", expect=3, RECSYS_TRAINER__HOLDOUT_DAYS="0")
     assert "an operator has chosen the live model" in kept.stderr
+
+
+@pytest.mark.parametrize("left", [None, b"{"])
+def test_a_lost_or_damaged_pointer_comes_back_with_a_round_that_is_rejected(
+    trained: Shop, settings: Settings, left: bytes | None
+) -> None:
+    (first,) = versions(trained)
+    with open_store(settings) as store:
+        store.connection.client.delete(store.shared._keys.model)
+        if left is not None:
+            store.connection.client.set(store.shared._keys.model, left)
+        trained.run("trainer", "--once", expect=3, **BAD)
+        pointer = store.shared.model_pointer()
+        assert pointer is not None
+        assert pointer.version == first
+    ensure_verified(trained)

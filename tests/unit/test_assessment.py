@@ -9,10 +9,10 @@ import pytest
 from recsys.assessment import (
     MODEL,
     Assessment,
-    Subject,
     assess,
     cut_of_archive,
     cut_of_file,
+    judged_model,
     read_events,
     with_history,
 )
@@ -21,9 +21,12 @@ from recsys.errors import InputFileError, InvalidModel, NotEnoughData
 from recsys.input_files import Columns, PurchaseFile
 from recsys.interactions import EventLog
 from recsys.model import FactorModel
+from recsys.model_store import ModelStore
+from recsys.storage import Storage
 from recsys.training import Parameters, fit_model
-from tests.builders import NOON_S
+from tests.builders import NOON_S, make_draft
 from tests.shops import DAY_S, habitual_shop, write_parquet
+from tests.unit.test_model_store import save
 
 CUT_S = NOON_S - 20 * DAY_S
 PARAMETERS = Parameters(
@@ -39,12 +42,13 @@ def shop() -> EventLog:
 
 @pytest.fixture(scope="module")
 def model(shop: EventLog) -> FactorModel:
-    return fit_model(shop.where(shop.seconds < CUT_S), PARAMETERS, reference_s=CUT_S - 1).model
+    fitted = fit_model(shop.where(shop.seconds < CUT_S), PARAMETERS, reference_s=CUT_S - 1).model
+    return replace(fitted, version="v1")
 
 
 @pytest.fixture(scope="module")
 def found(shop: EventLog, model: FactorModel) -> Assessment:
-    return assess(Subject("v1", model, None), shop, CUT_S)
+    return assess("v1", model, shop, CUT_S)
 
 
 def test_a_model_of_a_shop_with_tastes_beats_what_needs_none(found: Assessment) -> None:
@@ -63,45 +67,52 @@ def test_a_model_of_a_shop_with_tastes_beats_what_needs_none(found: Assessment) 
 
 def test_a_model_that_knows_other_items_is_judged_by_those_of_the_shop(shop: EventLog, model: FactorModel) -> None:
     stranger = replace(shop, item_ids=[f"other-{item}" if item < "item-120" else item for item in shop.item_ids])
-    judged = assess(Subject("v1", model, None), stranger, CUT_S)
+    judged = assess("v1", model, stranger, CUT_S)
     ours = judged.score(MODEL, "all users", "all", 20)
     assert ours is not None
     assert 0 < ours.ndcg.mean < 0.9
 
 
-def test_what_has_seen_the_purchases_is_not_judged_by_them(shop: EventLog, model: FactorModel) -> None:
+def test_what_has_seen_the_purchases_is_not_judged_by_them(shop: EventLog, model: FactorModel, tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
     aware = replace(model, reference_s=NOON_S)
-    stands_in = assess(Subject("v1", aware, model), shop, CUT_S)
-    assert stands_in.stands_in
-    assert stands_in.fitted_until == "2026-11-02T11:59:59Z"
-    for twin in (None, replace(model, reference_s=CUT_S + 1)):
+    version, _, _ = save(storage, aware, twin=make_draft(model))
+    judged = judged_model(ModelStore(storage), version, CUT_S)
+    found = assess(version, judged, shop, CUT_S)
+    assert (found.model, found.stands_in, found.fitted_until) == (version, True, "2026-11-02T11:59:59Z")
+    for twin in (None, make_draft(replace(model, reference_s=CUT_S + 1))):
+        version, _, _ = save(storage, aware, twin=twin)
         with pytest.raises(InvalidModel, match="cannot be judged by those since 2026-11-02T12:00:00Z"):
-            assess(Subject("v1", aware, twin), shop, CUT_S)
+            judged_model(ModelStore(storage), version, CUT_S)
+    version, _, _ = save(storage, replace(model, reference_s=0))
+    with pytest.raises(InvalidModel, match=r"of an earlier release.* cannot be judged"):
+        judged_model(ModelStore(storage), version, CUT_S)
 
 
 def test_nobody_to_judge_by_is_said(shop: EventLog, model: FactorModel) -> None:
     before = shop.where(shop.seconds < CUT_S)
     with pytest.raises(NotEnoughData, match="nothing to judge lists by"):
-        assess(Subject("v1", model, None), before, CUT_S)
+        assess("v1", model, before, CUT_S)
 
 
-def test_the_cut_is_where_the_models_knowledge_ends_or_the_hold_out_begins(shop: EventLog, model: FactorModel) -> None:
-    subject = Subject("v1", model, None)
+def test_the_cut_is_where_the_models_knowledge_ends_or_the_hold_out_begins(
+    shop: EventLog, model: FactorModel, tmp_path: Path
+) -> None:
+    storage = Storage(str(tmp_path))
+    version, _, _ = save(storage, model)
+    manifest = ModelStore(storage).manifest(version)
     newest_s = int(shop.seconds.max())
-    assert cut_of_file(shop, subject, holdout_days=7) == CUT_S
+    assert cut_of_file(shop, manifest, holdout_days=7) == CUT_S
     known = shop.where(shop.seconds < CUT_S)
-    assert cut_of_file(known, subject, holdout_days=7) == int(known.seconds.max()) - 7 * DAY_S
-    of_earlier_release = Subject("v0", replace(model, reference_s=0), None)
-    with pytest.raises(InvalidModel, match="of an earlier release"):
-        cut_of_file(shop, of_earlier_release, holdout_days=7)
-    with pytest.raises(InvalidModel, match="of an earlier release"):
-        of_earlier_release.unaware(CUT_S)
+    assert cut_of_file(known, manifest, holdout_days=7) == int(known.seconds.max()) - 7 * DAY_S
     assert cut_of_archive(shop, NOON_S, holdout_days=7) == newest_s - 7 * DAY_S
+    with pytest.raises(InvalidModel, match="of an earlier release"):
+        cut_of_file(shop, manifest.model_copy(update={"reference_s": 0}), holdout_days=7)
     until_s = newest_s - DAY_S
     last_s = int(shop.seconds[shop.seconds <= until_s].max())
     assert cut_of_archive(shop, until_s, holdout_days=7) == last_s - 7 * DAY_S  # events from the future do not count
     with pytest.raises(NotEnoughData):
-        cut_of_file(shop.where(shop.seconds < 0), subject, holdout_days=7)
+        cut_of_file(shop.where(shop.seconds < 0), manifest, holdout_days=7)
     with pytest.raises(NotEnoughData):
         cut_of_archive(shop, NOON_S, holdout_days=0)
 
@@ -111,7 +122,7 @@ def test_a_file_of_later_purchases_goes_on_where_the_archive_ends(shop: EventLog
     joined = with_history(later, lambda: shop, CUT_S)  # the archive may have grown meanwhile
     assert len(joined) == len(shop)
     assert with_history(shop, lambda: earlier, CUT_S) is shop
-    one, other = (assess(Subject("v1", model, None), events, CUT_S) for events in (joined, shop))
+    one, other = (assess("v1", model, events, CUT_S) for events in (joined, shop))
     assert one == other
 
 

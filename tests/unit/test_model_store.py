@@ -212,6 +212,38 @@ def test_a_model_that_was_not_judged_has_no_twin(storage: Storage) -> None:
     assert load_twin(uri, ModelStore(storage).manifest(version)) is None
 
 
+def test_what_can_be_judged_is_the_twin_or_what_ends_before(storage: Storage) -> None:
+    store, twin = ModelStore(storage), replace(make_model(seed=1), reference_s=100)
+    rejected = GateRecord(decision=Decision.REJECTED)
+    made = replace(make_model(), reference_s=200)
+    version, _, _ = save(storage, made, twin=make_draft(twin))
+    alone, _, _ = save(storage, made)
+    refused, _, _ = save(storage, made, gate=rejected)
+
+    def judged(version: str, cut_s: int) -> str:
+        found = store.unaware_of(version, cut_s=cut_s)
+        return "" if found is None else found.version
+
+    assert [judged(version, cut_s) for cut_s in (99, 100, 200, 201)] == ["", *[f"{version}/before-holdout"] * 3]
+    assert [judged(alone, cut_s) for cut_s in (200, 201)] == ["", alone]
+    assert [judged(refused, cut_s) for cut_s in (199, 200)] == ["", refused]
+    storage.delete(f"models/{version}/before-holdout/item_factors.npy")
+    assert [judged(version, cut_s) for cut_s in (200, 201)] == ["", version]  # a damaged twin
+
+
+def test_a_storage_that_cannot_be_read_now_is_no_damaged_model(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, _, _ = save(storage, make_model(), twin=make_draft(make_model()))
+
+    def away(self: Storage, relative: str) -> bytes:
+        raise StorageError("timed out")
+
+    monkeypatch.setattr(Storage, "pieces", away)
+    with pytest.raises(StorageError, match="timed out"):
+        ModelStore(storage).unaware_of(version, cut_s=10**10)
+
+
 def test_a_version_that_is_not_there_is_named_with_one_that_is(storage: Storage) -> None:
     store = ModelStore(storage)
     with pytest.raises(InvalidModel, match=r"no model v1 .*there is none yet"):

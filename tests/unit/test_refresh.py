@@ -140,7 +140,7 @@ def with_boosts(model: FactorModel, *, seed: int) -> FactorModel:
     )
 
 
-def habit_by_hand(entry: Entry, entries: Mapping[str, Entry]) -> list[float]:
+def habit_by_hand(entry: Entry) -> list[float]:
     age = max(0, NOON_S - entry.newest_s) / 86_400
     interval = (entry.newest_s - entry.first_s) / 86_400 / (entry.purchases - 1) if entry.purchases > 1 else 0.0
     times = [age + place * interval for place in range(max(1, entry.purchases))]
@@ -154,9 +154,6 @@ def habit_by_hand(entry: Entry, entries: Mapping[str, Entry]) -> list[float]:
         float(again),
         math.log(1 + interval) if again else 0.0,
         abs(math.log((age + 1) / (interval + 1))) if again else 0.0,
-        math.log(1 + entry.units / 1e6),
-        math.log(max(1, sum(one.purchases for one in entries.values())) / len(entries)),
-        math.log(1 + len(entries)),
     ]
 
 
@@ -193,7 +190,7 @@ def test_boosted_lists_equal_an_independent_solution(seed: int, n: int, with_own
         for item, entry in entries.items():
             row = IDS.index(item)
             scores[row] += boosts.affinity * affinities[row] + boosts.repeat_bias[row]
-            scores[row] += float(np.dot(boosts.habit, habit_by_hand(entry, entries)))
+            scores[row] += float(np.dot(boosts.habit, habit_by_hand(entry)))
         excluded = {IDS.index(item) for item in (hidden if with_owned else hidden | entries.keys())}
         expected = best_rows(scores.tolist(), excluded, n)
         assert listed.item_ids == tuple(IDS[row] for row in expected)
@@ -220,7 +217,7 @@ def test_what_to_buy_again_is_ranked_by_habits(seed: int, n: int) -> None:
         lists = refresh([History.of(entries) for entries in histories], model, n=3, hidden={IDS[5]}, again_n=n)
         assert lists.again_lists is not None
         for entries, found in zip(histories, lists.again_lists, strict=True):
-            scores = {item: float(np.dot(weights, habit_by_hand(entry, entries))) for item, entry in entries.items()}
+            scores = {item: float(np.dot(weights, habit_by_hand(entry))) for item, entry in entries.items()}
             expected = sorted(scores.keys() - {IDS[5]}, key=lambda item: (-scores[item], item))[:n]
             assert list(found.item_ids) == expected
             assert found.scores == pytest.approx([scores[item] for item in expected], abs=1e-5)

@@ -157,10 +157,15 @@ def test_lists_for_evaluation_are_those_that_are_published(with_owned: bool) -> 
         assert [ids[row] for row in row_ids] == list(published.item_ids)
 
 
-def test_weights_stay_bounded_where_affinity_tells_nothing() -> None:
-    shop = habitual_shop(seed=6)
-    for seed in range(5):
-        rng = np.random.default_rng(seed)
-        aimless = replace(shop, item_codes=rng.integers(0, len(shop.item_ids), len(shop)).astype(np.int32))
-        weights = fitted_before_the_cut(aimless, LINEAR).weights
-        assert max(map(abs, (*weights.demand, weights.affinity, *weights.repeat_demand, *weights.habit))) < 100
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("within_s", [600, 20 * DAY_S])
+def test_weights_stay_bounded_where_purchases_tell_nothing(seed: int, within_s: int) -> None:
+    shop, rng = habitual_shop(seed=6), np.random.default_rng(seed)
+    earlier, later = (at - rng.integers(1, within_s, len(shop)) for at in (CUT_S - 25 * DAY_S, CUT_S))
+    aimless = replace(
+        shop,
+        item_codes=rng.integers(0, 40, len(shop)).astype(np.int32),
+        seconds=np.where(rng.random(len(shop)) < 0.5, earlier, later),
+    )
+    weights = fitted_before_the_cut(aimless, LINEAR).weights
+    assert max(map(abs, (*weights.demand, weights.affinity, *weights.repeat_demand, *weights.habit))) < 100
