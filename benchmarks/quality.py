@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from benchmarks.quality_document import write_document
 from benchmarks.results import Measured, keep, print_table
 from recsys.assessment import MODEL, Assessment, assess
-from recsys.assessment_report import html_report
 from recsys.demo import purchases
 from recsys.demo.services import embedded_broker, redis_server
 from recsys.evaluation import (
@@ -99,7 +98,7 @@ def online_retail(file: Path) -> Shop:
     return Shop("Online Retail", frame, "2011-11-09", new=0.135, everything=0.365)
 
 
-def measure_lists(shop: Shop, *, trials: int, report: Path) -> list[Measured]:
+def measure_lists(shop: Shop, *, trials: int) -> list[Measured]:
     """Import, tune, train and evaluate; return what was found."""
     with installation() as folder:
         shop.purchases[shop.purchases["timestamp"] < shop.cut].to_parquet(folder / "before.parquet", index=False)
@@ -111,7 +110,6 @@ def measure_lists(shop: Shop, *, trials: int, report: Path) -> list[Measured]:
             run(folder, "recsys", "evaluate", "--data", "all.parquet", "--since", shop.cut, "--json")
         )
         tuned = json.loads((folder / "data" / "tuned.json").read_text())
-    report.write_text(html_report(found), encoding="utf-8")
     case = f"{shop.name}, from {shop.cut}"
 
     def ndcg(name: str, column: str) -> float:
@@ -385,7 +383,7 @@ def main() -> int:
     for shop in shops:
         slug = shop.name.lower().replace(" ", "-")
         print(f"\n{shop.name}: lists", flush=True)
-        lists = measure_lists(shop, trials=options.trials, report=DOCS / f"quality-{slug}.html")
+        lists = measure_lists(shop, trials=options.trials)
         newcomers = measure_newcomers(shop)
         streaming = measure_streaming(shop, DOCS / f"quality-{slug}.png")
         for part in (lists, newcomers, streaming, measure_gate(shop, seeds=options.seeds)):

@@ -4,23 +4,31 @@ Two logistic regressions on what users bought in the last weeks, from a model fi
 that a user did not own, the log-odds of buying one are a_0 + a·(x_u·y_i) + Σ_k a_k·d_ik over its recent demand d_i;
 for owned ones they are b_0 + b·(x_u·y_i) + Σ_k b_k·d_ik + Σ_k c_k·h_uik, with the user's habits h_ui as well
 (`recsys.boosts`). Log-odds of both kinds compare, so the two meet in one list. Divided by a, in which x_u·y_i has
-weight 1, the first are b_i, and what the second have beside them is g_ui. One regression for both kinds of items was
-measured and serves neither well: docs/decisions/0009-learned-ranking.md.
+weight 1, the first are b_i, and what the second have beside them is g_ui. Users count once more with a few of their
+items, as the newcomers that they were: b_i is for both. One regression for both kinds of items serves neither well:
+docs/decisions/0009-learned-ranking.md.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.boosts import DEMAND, NO_WEIGHTS, RankerWeights, demand_features, habit_features
-from recsys.evaluation import Split
+from recsys.evaluation import Split, Wanted
 from recsys.interactions import EventLog
 from recsys.model import FactorModel
+from recsys.owned import Owned
 from recsys.refresh import user_factors
 
 _MOST_USERS = 5_000
 _NEGATIVES = 100
+_SHORT = 5
+_SHORT_SHARE = 0.08
+"""Weight of the examples of users as newcomers, with one to five items. Their x_u·y_i is small, so demand must count for
+what it is; for others x_u·y_i has much of it already. Measured: more costs the others, less the newcomers."""
 _LEAST_PURCHASES = 100
 _LEAST_DEVIATION = 0.01
 """Demand and habits, all logarithms, that differ less than by 1 % tell nothing, and could get any weight."""
@@ -57,32 +65,26 @@ def learn(split: Split, model: FactorModel, demand: NDArray[np.float64], *, seed
     users = np.flatnonzero(~split.newcomers & (split.everything.sizes > 0))
     if len(users) > _MOST_USERS:
         users = np.sort(rng.choice(users, _MOST_USERS, replace=False))
-    owned, everything = split.owned.of(users), split.everything.of(users)
-    new, n_items = everything.without(owned), len(model.items)
-    factors = user_factors(owned, model)
-
-    def features(of: NDArray[np.integer], rows: NDArray[np.integer]) -> NDArray[np.float64]:
-        affinities = np.einsum("nk,nk->n", factors[of], model.item_factors[rows], dtype=np.float64)
-        return np.column_stack((affinities, demand[rows]))
-
-    owner = owned.owners()
-    pairs = owner * n_items + owned.rows
-    drawn_of, drawn_rows, drawn_weights = _drawn(np.union1d(pairs, new.keys), len(users), n_items, rng)
-    new_of, new_rows = np.divmod(new.keys, max(1, n_items))
-    features_of_new = np.concatenate((features(new_of, new_rows), features(drawn_of, drawn_rows)))
+    owned, bought = split.owned.of(users), split.everything.of(users)
+    whole = _not_owned(owned, bought, model, demand, rng)
+    short = _not_owned(_shortened(owned, rng), bought, model, demand, rng)
+    features = np.concatenate((whole.features, short.features))
     of_new = _regression(
-        features_of_new,
-        np.concatenate((np.ones(len(new_rows), np.bool_), np.zeros(len(drawn_rows), np.bool_))),
-        np.concatenate((np.ones(len(new_rows)), drawn_weights)),
+        features,
+        np.concatenate((whole.bought, short.bought)),
+        np.concatenate((whole.weights, _SHORT_SHARE * short.weights)),
     )
     # All weights are in units of that of x_u·y_i, and without bound where that is nearly nothing.
-    if of_new is None or not of_new[1] * features_of_new[:, 0].std() >= _LEAST_EFFECT:
+    if of_new is None or not of_new[1] * features[:, 0].std() >= _LEAST_EFFECT:
         return NO_WEIGHTS
-    unit, n_demand = of_new[1], len(DEMAND)
-    new_demand = of_new[2:]
+    unit, n_demand, new_demand = of_new[1], len(DEMAND), of_new[2:]
+    owner = owned.owners()
+    pairs = owner * len(model.items) + owned.rows
     habits = habit_features(owned, reference_s=model.reference_s)[:, 1:]
     of_owned = _regression(
-        np.column_stack((features(owner, owned.rows), habits)), np.isin(pairs, everything.keys), np.ones(len(owner))
+        np.column_stack((_features(owned, owner, owned.rows, model, demand), habits)),
+        np.isin(pairs, bought.keys),
+        np.ones(len(owner)),
     )
     if of_owned is None:
         return RankerWeights(demand=_floats(new_demand / unit))
@@ -95,18 +97,67 @@ def learn(split: Split, model: FactorModel, demand: NDArray[np.float64], *, seed
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Examples:
+    """Pairs of a user and an item: what is known of them, whether it was bought, and how many they stand for."""
+
+    features: NDArray[np.float64]
+    bought: NDArray[np.bool_]
+    weights: NDArray[np.float64]
+
+
+def _not_owned(
+    owned: Owned, everything: Wanted, model: FactorModel, demand: NDArray[np.float64], rng: np.random.Generator
+) -> _Examples:
+    """Return what users bought and did not own, and some of what they neither owned nor bought."""
+    n_users, n_items = len(owned), max(1, len(model.items))
+    bought = everything.without(owned).keys
+    drawn, weights = _drawn(np.union1d(owned.owners() * n_items + owned.rows, bought), n_users, n_items, rng)
+    of, rows = np.divmod(np.concatenate((bought, drawn)), n_items)
+    return _Examples(
+        _features(owned, of, rows, model, demand),
+        np.arange(len(of)) < len(bought),
+        np.concatenate((np.ones(len(bought)), weights)),
+    )
+
+
+def _features(
+    owned: Owned,
+    of: NDArray[np.integer],
+    rows: NDArray[np.integer],
+    model: FactorModel,
+    demand: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return x_u·y_i and the demand of items, for pairs of a user and an item."""
+    factors = user_factors(owned, model)
+    affinities = np.einsum("nk,nk->n", factors[of], model.item_factors[rows], dtype=np.float64)
+    return np.column_stack((affinities, demand[rows]))
+
+
+def _shortened(owned: Owned, rng: np.random.Generator) -> Owned:
+    """Return users as they could have been when they were new: one to five of their items, drawn at random."""
+    owner = owned.owners()
+    order = np.lexsort((rng.random(len(owner)), owner))
+    place = np.empty(len(owner), np.int64)
+    place[order] = np.arange(len(owner)) - owned.starts[owner]
+    kept = place < rng.integers(1, _SHORT, len(owned), endpoint=True)[owner]
+    sizes = np.bincount(owner[kept], minlength=len(owned))
+    starts = np.concatenate(([0], np.cumsum(sizes))).astype(np.int32)
+    return Owned(starts, owned.rows[kept], owned.entries[kept])
+
+
 def _drawn(
     taken: NDArray[np.int64], n_users: int, n_items: int, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Draw items that a user neither owned nor bought; with weights, so that they stand for all that there are.
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Draw pairs that are not taken, as user · n_items + row; with weights, so that they stand for all such pairs.
 
-    ``taken`` holds user · n_items + row of those that are not to be drawn, ascending.
+    ``taken`` ascends.
     """
-    keys = np.repeat(np.arange(n_users), _NEGATIVES) * n_items + rng.integers(0, max(1, n_items), n_users * _NEGATIVES)
+    keys = np.repeat(np.arange(n_users), _NEGATIVES) * n_items + rng.integers(0, n_items, n_users * _NEGATIVES)
     keys = np.setdiff1d(keys, taken)
-    of, rows = np.divmod(keys, max(1, n_items))
-    left = n_items - np.bincount(taken // max(1, n_items), minlength=n_users)
-    return of, rows, (left / np.maximum(1, np.bincount(of, minlength=n_users)))[of]
+    of = keys // n_items
+    left = n_items - np.bincount(taken // n_items, minlength=n_users)
+    return keys, (left / np.maximum(1, np.bincount(of, minlength=n_users)))[of]
 
 
 def _regression(

@@ -74,12 +74,12 @@ class Schedule:
 
     def _until_next(self, moment: datetime) -> float:
         """Return the seconds from now until the expression's next time after a moment."""
-        due = croniter(self._cron, moment).get_next(datetime)
-        return float((due - now()).total_seconds())
+        due: datetime = croniter(self._cron, moment).get_next(datetime)
+        return (due - now()).total_seconds()
 
     def failed(self) -> float:
         """Say that a round failed; return the seconds until the next try: more each time, ten minutes at most."""
-        delay_s = min(_LONGEST_RETRY_S, _RETRY_S * 2**self._failures)
+        delay_s = min(_LONGEST_RETRY_S, _RETRY_S * 2.0**self._failures)
         self._failures = min(self._failures + 1, 20)
         self.due = time.monotonic() + delay_s
         return delay_s
