@@ -27,8 +27,8 @@ _MOST_USERS = 5_000
 _NEGATIVES = 100
 _SHORT = 5
 _SHORT_SHARE = 0.08
-"""Weight of the examples of users as newcomers, with one to five items. Their x_u·y_i is small, so demand must count for
-what it is; for others x_u·y_i has much of it already. Measured: more costs the others, less the newcomers."""
+"""Weight of the examples of users as newcomers, with one to five items. Their x_u·y_i is small, so demand must count
+for what it is; for others x_u·y_i has much of it already. Measured: more costs the others, less the newcomers."""
 _LEAST_PURCHASES = 100
 _LEAST_DEVIATION = 0.01
 """Demand and habits, all logarithms, that differ less than by 1 % tell nothing, and could get any weight."""
