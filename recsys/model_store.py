@@ -242,7 +242,7 @@ class ModelStore:
             return False
 
     def unaware_of(self, version: str, *, cut_s: int) -> FactorModel | None:
-        """Return what can be judged of a version by what came from a moment on: its twin, or the version itself.
+        """Return what can be judged of a version by what came from a moment on: the version itself, or its twin.
 
         None if both have seen some of that, or cannot be loaded.
 
@@ -263,9 +263,9 @@ class ModelStore:
         if manifest.is_rejected:  # never fitted on its hold-out, it is its own twin
             ways += [itself] if manifest.reference_s <= cut_s else []
         else:
-            ways += [lambda: load_twin(uri, manifest)]
             # 0: of an earlier release, which did not say up to when it was fitted
             ways += [itself] if 0 < manifest.reference_s < cut_s else []
+            ways += [lambda: load_twin(uri, manifest)]
         for load in ways:
             try:
                 model = load()

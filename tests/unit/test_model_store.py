@@ -224,7 +224,11 @@ def test_what_can_be_judged_is_the_twin_or_what_ends_before(storage: Storage) ->
         found = store.unaware_of(version, cut_s=cut_s)
         return "" if found is None else found.version
 
-    assert [judged(version, cut_s) for cut_s in (99, 100, 200, 201)] == ["", *[f"{version}/before-holdout"] * 3]
+    assert [judged(version, cut_s) for cut_s in (99, 100, 200, 201)] == [
+        "",
+        *[f"{version}/before-holdout"] * 2,
+        version,
+    ]
     assert [judged(alone, cut_s) for cut_s in (200, 201)] == ["", alone]
     assert [judged(refused, cut_s) for cut_s in (199, 200)] == ["", refused]
     storage.delete(f"models/{version}/before-holdout/item_factors.npy")
