@@ -22,7 +22,9 @@ RecsysError
 ├── SweepFailed            a process that wrote lists was killed
 ├── LockHeld               another trainer is at work
 ├── LockLost               this trainer's lock expired: another may be at work
-└── NoTrainer              nobody is there to take a request
+├── NoTrainer              nobody is there to take a request
+└── ApiError               the HTTP API says that something is wrong with a request
+    └── ApiUnavailable     it does not answer
 """
 
 from __future__ import annotations
@@ -134,3 +136,28 @@ class LockLost(RecsysError):
 
 class NoTrainer(RecsysError):
     """No trainer is running to take the request."""
+
+
+class ApiError(RecsysError):
+    """The HTTP API says that something is wrong with a request.
+
+    Parameters
+    ----------
+    message : str
+    status : int
+        The HTTP status; 0 = there was no answer that could be read.
+    type : str
+        Which kind of problem; it never changes.
+    """
+
+    def __init__(self, message: str, status: int, type: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.type = type
+
+
+class ApiUnavailable(ApiError):
+    """The HTTP API does not answer."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, 0)

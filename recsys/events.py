@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -125,12 +125,15 @@ def event_from_fields(fields: Mapping[str, Any], *, raw: bytes = b"", location: 
     try:
         return Event.model_validate(fields)
     except ValidationError as error:
-        reasons = []
-        for problem in error.errors(include_url=False, include_context=False, include_input=False):
-            field = ".".join(str(part) for part in problem["loc"])
-            message = _PLAIN_WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
-            reasons.append(f"{field}: {message}" if field else message)
+        reasons = [f"{field}: {message}" if field else message for field, message in broken_rules(error)]
         raise MalformedEvent("; ".join(reasons), raw, location) from None
+
+
+def broken_rules(error: ValidationError) -> Iterator[tuple[str, str]]:
+    """Yield the fields that break a rule, as a path with dots, each with what is wrong."""
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        message = _PLAIN_WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+        yield ".".join(str(part) for part in problem["loc"]), message
 
 
 def decode(value: bytes | None, *, record_timestamp_ms: int | None = None, location: str = "") -> Event:

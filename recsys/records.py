@@ -64,6 +64,8 @@ class RoundRecord(BaseModel):
     """``retrain``, ``rollback``, or ``refresh``: lists that a round or rollback had left were written."""
     asked_by: str
     """``schedule``, ``request``, ``signal``, ``operator``, or ``loss``: Redis had lost lists."""
+    request: int = 0
+    """Number of the newest request that it served; 0 where there was none yet."""
     started_at: str
     finished_at: str
     state: str

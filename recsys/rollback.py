@@ -59,6 +59,7 @@ def roll_back(
     *,
     live_before: str,
     clock: Callable[[], datetime],
+    asked_by: str = "operator",
 ) -> RolledBack:
     """Point at an earlier version and refresh every list with it, while holding the trainer's lock.
 
@@ -95,7 +96,7 @@ def roll_back(
         model = load_model(uri, manifest_sha256=manifest_sha256)
     record = RoundRecord(
         kind="rollback",
-        asked_by="operator",
+        asked_by=asked_by,
         started_at=started_at,
         finished_at=started_at,
         state="failed",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from recsys.errors import SettingsError
@@ -21,6 +21,7 @@ from recsys.errors import SettingsError
 ENV_PREFIX = "RECSYS_"
 CONFIG_VARIABLE = "RECSYS_CONFIG"
 _TEST_PREFIX = "RECSYS_TEST_"
+_SECRET = (["redis", "url"], ["api", "keys"])
 
 _RESERVED_LIBRDKAFKA = frozenset(
     {
@@ -220,6 +221,41 @@ class TrainerSettings(_Section):
         return value
 
 
+class ApiSettings(_Section):
+    """The HTTP API."""
+
+    host: NotEmpty = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all, which calls for keys."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Port to listen on; 0 means any free one, which the log names."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Processes that answer requests."""
+    keys: SecretStr = SecretStr("")
+    """Who may do what: `name:role:key`, separated by commas (`recsys key` makes one). None: reading, from here only."""
+    keys_file: str = ""
+    """A file that holds them instead, as a mounted secret."""
+    rate_limit: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Requests a second of each key, in each worker; a second's worth may come at once; 0 means no limit."""
+    max_concurrency: Annotated[int, Field(gt=0, le=100_000)] = 200
+    """Requests that each worker has under way; more are answered 503 at once."""
+    max_body_bytes: Annotated[int, Field(ge=1024, le=2**30)] = 1_048_576
+    """Longest body of a request; a longer one is answered 413."""
+    redis_timeout_ms: Annotated[float, Field(gt=0, le=60_000, allow_inf_nan=False)] = 50.0
+    """How long each of two tries to read from Redis waits."""
+    purchases: bool = True
+    """Whether POST /v1/purchases, and erasing users, are offered; both need Kafka."""
+    audit_file: str = ""
+    """Where what operators do is written as well, a JSON object a line; empty means the log alone."""
+    cors_origins: list[str] = []
+    """Origins whose pages may read the answers, such as `["https://shop.example"]`; empty means none."""
+
+    @model_validator(mode="after")
+    def _keys_once(self) -> ApiSettings:
+        if self.keys.get_secret_value().strip() and self.keys_file:
+            raise ValueError("RECSYS_API__KEYS and RECSYS_API__KEYS_FILE: only one of them can be set")
+        return self
+
+
 class LogSettings(_Section):
     """What is logged."""
 
@@ -247,6 +283,7 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     consumer: ConsumerSettings = ConsumerSettings()
     trainer: TrainerSettings = TrainerSettings()
+    api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
 
     @classmethod
@@ -291,7 +328,7 @@ def _explained(problem: Any) -> str:
     if path[:2] == ["kafka", "librdkafka"]:
         return f"{variable_name(path[:2])}: {': '.join([*path[2:3], message])}"
     value = problem["input"]
-    shown = isinstance(value, str | int | float) and path != ["redis", "url"] and not _is_section(path)
+    shown = isinstance(value, str | int | float) and path not in _SECRET and not _is_section(path)
     return f"{variable_name(path)}: {message}" + (f" (given: {value!r})" if shown else "") + _where(path)
 
 
@@ -342,13 +379,18 @@ def _check_variables() -> None:
         path = upper.removeprefix(ENV_PREFIX).lower().split("__")
         if path[0] not in Settings.model_fields or (len(path) > 1 and not _is_section(path[:1])):
             raise SettingsError(_no_such_setting(variable))
-        if _is_section(path) or path == ["kafka", "librdkafka"]:
-            try:
-                readable = isinstance(json.loads(os.environ[variable]), dict)
-            except ValueError:
-                readable = False
-            if not readable:
-                raise SettingsError(f'{variable}: a JSON object is needed, such as {{"name": "value"}}')
+        if path == ["api", "cors_origins"]:
+            if not _is_json(os.environ[variable], list):
+                raise SettingsError(f'{variable}: a JSON array is needed, such as ["https://shop.example"]')
+        elif (_is_section(path) or path == ["kafka", "librdkafka"]) and not _is_json(os.environ[variable], dict):
+            raise SettingsError(f'{variable}: a JSON object is needed, such as {{"name": "value"}}')
+
+
+def _is_json(text: str, kind: type) -> bool:
+    try:
+        return isinstance(json.loads(text), kind)
+    except ValueError:
+        return False
 
 
 def masked_url(url: str) -> str:

@@ -54,7 +54,8 @@ def _row(
 
 def _shown(value: Any) -> str:
     if isinstance(value, SecretStr):
-        return masked_url(value.get_secret_value())
+        secret = value.get_secret_value()
+        return masked_url(secret) if "://" in secret else "***" if secret else ""
     if isinstance(value, dict):
         return str({name: "***" if _is_secret(name) else item for name, item in value.items()})
     return str(value)

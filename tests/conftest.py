@@ -87,17 +87,22 @@ def settings(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 @pytest.fixture(params=["server", "cluster"])
-def store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    """A store under a prefix of its own, on a single server and on a cluster; needs no Kafka."""
+def store_settings(request: pytest.FixtureRequest) -> Settings:
+    """Settings of a store under a prefix of its own, on a single server and on a cluster."""
     on_cluster = request.param == "cluster"
     url = request.getfixturevalue("redis_cluster").url if on_cluster else request.getfixturevalue("redis_url")
-    settings = Settings.model_validate(
+    return Settings.model_validate(
         {
             "redis": {"url": url, "cluster": on_cluster, "prefix": f"recsys-{uuid.uuid4().hex[:8]}"},
             "history": {"max_items": 5, "max_event_ids": 6},
         }
     )
-    with open_store(settings) as opened:
+
+
+@pytest.fixture
+def store(store_settings: Settings) -> Iterator[Store]:
+    """A store; needs no Kafka."""
+    with open_store(store_settings) as opened:
         yield opened
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import redis
 
 from recsys.demo.services import ConsumerProcess, embedded_broker, find_redis_server, free_port
@@ -483,6 +484,16 @@ class Shop:
         process = self.stack.enter_context(running(command, log, {**self.environment, **settings}))
         return Service(process, log)
 
+    def start_api(self, **settings: str) -> Api:
+        """Start `python -m api` on a port of its own, and wait until it is ready to serve."""
+        port = free_port()
+        log = self.folder / f"api-{port}.log"
+        environment = {**self.environment, "RECSYS_API__PORT": str(port), **settings}
+        process = self.stack.enter_context(running([sys.executable, "-m", "api"], log, environment))
+        api = Api(process, log, f"http://127.0.0.1:{port}")
+        wait_until(api.is_ready, "the API is ready")
+        return api
+
     def run(self, *arguments: str, expect: int | None = 0, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run `python -m <arguments>` to its end; fail unless the exit code is the expected one, None for any."""
         done = subprocess.run(
@@ -547,6 +558,21 @@ class Service:
     def ensure_running(self) -> None:
         """Fail with the log if the process has ended."""
         assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.said()}"
+
+
+@dataclass
+class Api(Service):
+    """A running API."""
+
+    url: str
+
+    def is_ready(self) -> bool:
+        """Whether all is there to serve."""
+        self.ensure_running()
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
 
 
 @dataclass

@@ -18,15 +18,27 @@ from types import FrameType
 
 from prometheus_client import start_http_server
 
-from recsys.errors import LockHeld, NotEnoughData, NothingNew, RecsysError, SettingsError, StorageError, StoreError
+from recsys.errors import (
+    InvalidModel,
+    LockHeld,
+    LockLost,
+    NotEnoughData,
+    NothingNew,
+    RecsysError,
+    SettingsError,
+    StorageError,
+    StoreError,
+)
 from recsys.kafka import describe_topic
 from recsys.progress import ProgressReporter
 from recsys.readiness import until_ready
 from recsys.records import RoundRecord
+from recsys.rollback import roll_back
 from recsys.rounds import RoundLog
 from recsys.settings import Settings, load_settings
 from recsys.storage import Storage
 from recsys.store import Store, open_store
+from recsys.store.trainer_control import RollbackRequest
 from recsys.store.users import json_time
 from recsys.telemetry import TrainerMetrics, configure_logging
 from recsys.wall_clock import now, started_again_if_set_back
@@ -104,7 +116,7 @@ def _ensure_ready(settings: Settings, store: Store) -> None:
 def _serve(settings: Settings, store: Store, asked: _Asked) -> None:
     """Do rounds until terminated; a failed one is logged and does not end the service.
 
-    A round is done when the schedule, a request in Redis, or SIGUSR1 wants one.
+    A round is done when the schedule, a request in Redis, or SIGUSR1 wants one; a rollback when the HTTP API does.
     """
     metrics = TrainerMetrics()
     if port := settings.trainer.metrics_port:
@@ -125,9 +137,20 @@ def _serve(settings: Settings, store: Store, asked: _Asked) -> None:
             try:
                 requests = store.trainer.requests()
                 lost = store.trainer.rounds() < rounds
+                rollback = store.trainer.rollback_request()
             except StoreError as error:
                 log.warning("waiting: %s", error)
                 look.wait(_RETRY_S)
+                continue
+            if rollback is not None:
+                try:
+                    _roll_back(settings, store, rollback)
+                except LockHeld as error:
+                    log.info("waiting: %s", error)
+                    look.wait(_LOOK_EVERY_S)
+                except RecsysError as error:
+                    log.error("%s; trying again", error)
+                    look.wait(_RETRY_S)
                 continue
             if lost:
                 log.error("Redis has lost what the last round wrote; another one brings the lists up to date")
@@ -159,6 +182,43 @@ def _serve(settings: Settings, store: Store, asked: _Asked) -> None:
                 delay_s = schedule.failed()
                 owed = asked_by if asked_by != "schedule" else ""
                 log.error("%s; trying again in %g s", error, delay_s)
+
+
+def _roll_back(settings: Settings, store: Store, request: RollbackRequest) -> None:
+    """Do a rollback that the HTTP API was asked for; one that cannot be done is recorded, and given up.
+
+    Raises
+    ------
+    RecsysError
+        When it may do better later.
+    """
+    with store.trainer.lock(ttl_s=settings.trainer.lock_ttl_s) as lock:
+        started_at = json_time(now())
+        try:
+            roll_back(
+                settings,
+                store,
+                lock,
+                ProgressReporter(),
+                request.version,
+                live_before=request.live_before,
+                clock=now,
+                asked_by=request.asked_by,
+            )
+            log.info("rolled back to model %s, as %s asked", request.version, request.asked_by)
+        except (InvalidModel, LockLost) as error:
+            log.error("no rollback to model %s: %s", request.version, error)
+            record = RoundRecord(
+                kind="rollback",
+                asked_by=request.asked_by,
+                started_at=started_at,
+                finished_at=json_time(now()),
+                state="failed",
+                version=request.version,
+                error=str(error),
+            )
+            RoundLog(Storage(settings.data_dir)).add(record, at=now())
+        store.trainer.take_rollback(request)
 
 
 @contextmanager
@@ -227,6 +287,7 @@ def _round(
             return RoundRecord(
                 kind="retrain",
                 asked_by=asked_by,
+                request=requests.requested,
                 started_at=started_at,
                 finished_at=json_time(now()),
                 state=state,

@@ -10,6 +10,7 @@ from recsys.cli.data import import_command, publish_command
 from recsys.cli.demo import demo_command
 from recsys.cli.evaluate import evaluate_command
 from recsys.cli.items import items_app
+from recsys.cli.key import key_command
 from recsys.cli.models import models_app
 from recsys.cli.operate import config_command, rebuild_command, retrain_command, verify_command
 from recsys.cli.output import errors
@@ -37,6 +38,7 @@ app.add_typer(models_app, name="models", short_help="List, show and roll back mo
 app.add_typer(items_app, name="items", short_help="Import what the shop says of its items.")
 app.command("verify", short_help="Check Redis against archive and model.")(verify_command)
 app.command("rebuild", short_help="Bring Redis back from the archive.")(rebuild_command)
+app.command("key", short_help="Make a key for the HTTP API.")(key_command)
 app.command("config", short_help="Print all settings.")(config_command)
 app.command("demo", short_help="Play a grocer's year on this machine.")(demo_command)
 

@@ -22,6 +22,7 @@ from recsys.rounds import RoundLog
 from recsys.settings import Settings
 from recsys.storage import Storage
 from recsys.store import open_store
+from recsys.versions import manifest_unless_damaged, roles, summary
 from recsys.wall_clock import now
 
 models_app = typer.Typer(help="List, show and roll back models.", invoke_without_command=True, rich_markup_mode=None)
@@ -37,12 +38,12 @@ def list_command(context: typer.Context, as_json: Json = False) -> None:
     settings = settings_for_command()
     storage = Storage(settings.data_dir)
     models = ModelStore(storage)
-    roles = _roles(settings, storage, models)
+    kept = roles(storage, live=_live(settings))
     rounds = list(_first(RoundLog(storage).newest_first(), _ROUNDS_SHOWN))
-    found = [(version, role, _manifest(models, version)) for version, role in roles.items()]
+    found = [(version, role, manifest_unless_damaged(models, version)) for version, role in kept.items()]
     if as_json:
         rows = [
-            {"role": role, **({"version": version} if manifest is None else _summary(manifest))}
+            {"role": role, **({"version": version} if manifest is None else summary(manifest))}
             for version, role, manifest in found
         ]
         _print_json({"models": rows, "rounds": [record.model_dump(mode="json") for record in rounds]})
@@ -80,7 +81,7 @@ def show_model_command(
     if version == "live":
         version = _live(settings) or _no_live()
     manifest = models.manifest(version)
-    role = _roles(settings, storage, models).get(version, "")
+    role = roles(storage, live=_live(settings)).get(version, "")
     if as_json:
         _print_json({"role": role, **manifest.model_dump(mode="json")})
         return
@@ -200,20 +201,6 @@ def _weights_table(manifest: Manifest) -> Table:
     return table
 
 
-def _roles(settings: Settings, storage: Storage, models: ModelStore) -> dict[str, str]:
-    """Return version → live, previous, rejected or nothing, the newest first."""
-    live = _live(settings)
-    try:
-        previous = previous_version(storage, live=live) if live else ""
-    except NoModel:
-        previous = ""
-    roles = {}
-    for version in reversed(models.versions()):
-        role = "live" if version == live else "previous" if version == previous else ""
-        roles[version] = role or ("rejected" if models.is_rejected(version) else "")
-    return roles
-
-
 def _live(settings: Settings) -> str:
     """Return the live version; empty if there is none, or Redis does not say."""
     try:
@@ -227,19 +214,6 @@ def _live(settings: Settings) -> str:
 
 def _no_live() -> str:
     raise NoModel("no model is live; recsys models lists those that are kept")
-
-
-def _manifest(models: ModelStore, version: str) -> Manifest | None:
-    try:
-        return models.manifest(version)
-    except InvalidModel:
-        return None
-
-
-def _summary(manifest: Manifest) -> dict[str, object]:
-    kept = {"version", "created_at", "factors", "alpha", "regularization", "half_life_days", "repeat_weight"}
-    more = {"iterations", "seed", "reference_s", "counts", "metrics", "gate"}
-    return manifest.model_dump(mode="json", include=kept | more)
 
 
 def _parameters(manifest: Manifest, *, named: bool = False) -> str:

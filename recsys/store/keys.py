@@ -66,6 +66,11 @@ class Keys:
         return f"{self.prefix}:titles"
 
     @property
+    def catalogue(self) -> str:
+        """STRING: changes with every import of the catalogue."""
+        return f"{self.prefix}:catalogue"
+
+    @property
     def unavailable(self) -> str:
         """SET of item ids that the imported catalogue says are not available."""
         return f"{self.prefix}:unavailable"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
@@ -121,6 +122,22 @@ class SharedStore:
                 client.sadd(unavailable_key, *names)
             for names in _parts(sorted(back)):
                 client.srem(unavailable_key, *names)
+            client.set(self._keys.catalogue, uuid.uuid4().hex)
+
+    def catalogue_stamp(self) -> bytes:
+        """Return what changes with every import of the catalogue; empty before the first."""
+        with self._connection.errors_translated():
+            return self._connection.client.get(self._keys.catalogue) or b""
+
+    def hide(self, item_id: str) -> bool:
+        """Keep an item out of all lists; return whether it was in them."""
+        with self._connection.errors_translated():
+            return bool(self._connection.client.sadd(self._keys.hidden, item_id))
+
+    def unhide(self, item_id: str) -> bool:
+        """Let an item be recommended again; return whether it was hidden."""
+        with self._connection.errors_translated():
+            return bool(self._connection.client.srem(self._keys.hidden, item_id))
 
     def titles(self, item_ids: Sequence[str]) -> dict[str, str]:
         """Return item id → title of those that have one."""

@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
@@ -20,6 +21,23 @@ _REQUEST = """
 redis.call('HINCRBY', KEYS[1], 'forced', ARGV[1])
 return redis.call('HINCRBY', KEYS[1], 'requested', 1)
 """
+_TAKE_ROLLBACK = """
+if redis.call('HGET', KEYS[1], 'rollback') == ARGV[1] then redis.call('HDEL', KEYS[1], 'rollback') end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackRequest:
+    """The wish to make an earlier model live again."""
+
+    version: str
+    live_before: str
+    """The live version when the operator decided; empty if there was none."""
+    asked_by: str
+
+    def packed(self) -> bytes:
+        """Return it as Redis keeps it."""
+        return orjson.dumps(self)
 
 
 class Requests(NamedTuple):
@@ -139,6 +157,22 @@ class TrainerControl:
         """
         with self._connection.errors_translated():
             return int(self._connection.client.eval(_REQUEST, 1, self._keys.trainer_requests, int(force)))
+
+    def request_rollback(self, request: RollbackRequest) -> None:
+        """Ask the trainer for a rollback; it takes the place of one that still waits."""
+        with self._connection.errors_translated():
+            self._connection.client.hset(self._keys.trainer_requests, "rollback", request.packed())
+
+    def rollback_request(self) -> RollbackRequest | None:
+        """Return the rollback that waits."""
+        with self._connection.errors_translated():
+            value = self._connection.client.hget(self._keys.trainer_requests, "rollback")
+        return RollbackRequest(**orjson.loads(value)) if value else None
+
+    def take_rollback(self, request: RollbackRequest) -> None:
+        """Note that a rollback is done, or cannot be; another one that came meanwhile goes on waiting."""
+        with self._connection.errors_translated():
+            self._connection.client.eval(_TAKE_ROLLBACK, 1, self._keys.trainer_requests, request.packed())
 
     def requests(self) -> Requests:
         """Return how many requests there were, and how many are served."""

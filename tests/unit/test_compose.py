@@ -24,8 +24,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_FILE.read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OUR_IMAGE = f"recsys:{PYPROJECT['project']['version']}"
-OURS = ("consumer", "trainer")
-LONG_RUNNING = ("consumer", "kafka", "redis", "trainer")
+OURS = ("api", "consumer", "trainer")
+LONG_RUNNING = ("api", "consumer", "kafka", "redis", "trainer")
 PATCH_VERSION = re.compile(r"\d+\.\d+\.\d+(-[a-z-]+)?")
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588  # of Kafka's max.message.bytes
 LONGEST_COMMIT_S = 46
@@ -153,7 +153,22 @@ def test_metrics_are_exposed_where_the_consumer_serves_them(monkeypatch: pytest.
 
 def test_nothing_can_be_reached_from_other_machines() -> None:
     ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert ports == {"kafka": ["127.0.0.1:29092:29092"], "redis": ["127.0.0.1:6379:6379"]}
+    assert ports == {
+        "kafka": ["127.0.0.1:29092:29092"],
+        "redis": ["127.0.0.1:6379:6379"],
+        "api": ["127.0.0.1:8000:8000"],
+    }
+
+
+def test_the_api_is_served_where_its_port_leads_and_reads_models_without_changing_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = settings_of("api", monkeypatch).api
+    assert (settings.host, settings.port) == ("0.0.0.0", 8000)  # noqa: S104
+    assert f'"127.0.0.1", {settings.port}' in SERVICES["api"]["healthcheck"]["test"][-1]
+    assert all(text.endswith(":ro") for text in SERVICES["api"]["volumes"])
+    assert SERVICES["api"]["env_file"] == [{"path": "api.env", "required": False}]
+    assert "api.env" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 def test_kafka_tells_producers_on_the_host_the_address_that_they_reached_it_at() -> None:
@@ -161,9 +176,9 @@ def test_kafka_tells_producers_on_the_host_the_address_that_they_reached_it_at()
     assert "HOST://127.0.0.1:29092" in kafka_listeners("KAFKA_ADVERTISED_LISTENERS")
 
 
-def test_trainer_and_consumer_see_the_models_at_the_same_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_services_see_the_models_at_the_same_path(monkeypatch: pytest.MonkeyPatch) -> None:
     folders = {service: mounts(service)["data"] for service in OURS}
-    assert folders["trainer"] == folders["consumer"]
+    assert len(set(folders.values())) == 1
     for service, folder in folders.items():
         assert settings_of(service, monkeypatch).data_dir == folder
 

@@ -1,0 +1,1 @@
+"""The HTTP API: the lists in Redis for apps that do not speak Redis."""

@@ -1,0 +1,156 @@
+"""The application: `create_app` makes it, its lifespan opens what the routes need."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.middleware.cors import CORSMiddleware
+
+import recsys
+from api.guard import Guard
+from api.live import Live
+from api.metrics import ApiMetrics
+from api.problems import install
+from api.purchases import PurchaseSink
+from api.routes import computing, docs, health, operating, purchases, reading
+from api.security import Audit, Keyring, RateLimiter, Role
+from api.services import Services
+from recsys.schemas import Problem
+from recsys.settings import Settings, load_settings
+from recsys.store import open_store
+from recsys.store.reading import open_read_store
+from recsys.telemetry import configure_logging
+
+ROUTERS = (
+    reading.router,
+    computing.router,
+    purchases.router,
+    operating.router,
+    health.router,
+    health.metrics_router,
+)
+_COMPUTING_THREADS = 4
+_OPERATING_THREADS = 4
+_DESCRIPTION = """Recommendations for apps that do not speak Redis.
+
+Lists are read from Redis as consumer and trainer wrote them. Errors are `application/problem+json` (RFC 9457) with a
+`type` that never changes. Ids in paths are percent-encoded, also a slash in them."""
+
+
+def app_of_this_process() -> FastAPI:
+    """Make the application of a worker, by the settings in its environment."""
+    settings = load_settings()
+    configure_logging(settings.log.level)
+    return create_app(settings)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Make the application.
+
+    Raises
+    ------
+    SettingsError
+        When keys or the audit file cannot be read or written.
+    """
+    keyring, audit, metrics = Keyring.of(settings.api), Audit(settings.api.audit_file), ApiMetrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        timeout_s = settings.api.redis_timeout_ms / 1000
+        async with open_read_store(settings.redis, timeout_s=timeout_s) as reader:
+            with ExitStack() as stack:
+                store = stack.enter_context(open_store(settings))
+                live = Live(settings, store)
+                following = live.followed()
+                await to_thread.run_sync(following.__enter__)
+                stack.push(following.__exit__)
+                sink = stack.enter_context(PurchaseSink(settings.kafka).opened()) if settings.api.purchases else None
+                app.state.services = Services(
+                    settings=settings,
+                    reader=reader,
+                    store=store,
+                    live=live,
+                    sink=sink,
+                    keyring=keyring,
+                    rates=RateLimiter(settings.api.rate_limit),
+                    audit=audit,
+                    metrics=metrics,
+                    computing=CapacityLimiter(_COMPUTING_THREADS),
+                    operating=CapacityLimiter(_OPERATING_THREADS),
+                )
+                yield
+
+    app = FastAPI(
+        title="recsys",
+        version=recsys.__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    for router in ROUTERS:
+        app.include_router(router)
+    docs.add_docs(app)
+    install(app)
+    if settings.api.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.api.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match"],
+            expose_headers=["ETag", "Retry-After"],
+        )
+    app.add_middleware(
+        Guard,
+        metrics=metrics,
+        max_concurrency=settings.api.max_concurrency,
+        max_body_bytes=settings.api.max_body_bytes,
+    )
+    _describe_security(app)
+    return app
+
+
+def _describe_security(app: FastAPI) -> None:
+    """Have the OpenAPI document say which role an address needs, and what problems look like."""
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema:
+            return app.openapi_schema
+        document = described()
+        components = document.setdefault("components", {})
+        components.setdefault("securitySchemes", {})["key"] = {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A key of `RECSYS_API__KEYS`. Without any, programs on the API's own machine may read.",
+        }
+        schemas = components.setdefault("schemas", {})
+        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(problem.pop("$defs", {}))
+        schemas["Problem"] = problem
+        schemas["Event"] = purchases.EVENT_SCHEMA
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        for method, path, role in guarded_routes():
+            operation = document["paths"][path][method.lower()]
+            operation["security"] = [{"key": []}]
+            operation["description"] += f"\n\nNeeds the role `{role.name.lower()}`."
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def guarded_routes() -> Iterator[tuple[str, str, Role]]:
+    """Yield method, path and needed role of every address that needs one."""
+    for router in ROUTERS:
+        role = getattr(router.route_class, "role", None)
+        if isinstance(role, Role):
+            for route in router.routes:
+                if isinstance(route, APIRoute):
+                    yield from ((method, route.path, role) for method in sorted(route.methods or ()))

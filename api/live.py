@@ -1,0 +1,96 @@
+"""What a worker holds of what all requests share: model, hidden items, catalogue, the last popular list."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from recsys.catalogue import Item, read_catalogue
+from recsys.errors import StorageError, StoreError
+from recsys.live_model import LiveModel, LoadedModel
+from recsys.settings import Settings
+from recsys.storage import Storage
+from recsys.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Live:
+    """Follows Redis in two threads; requests only look at what is here.
+
+    Attributes
+    ----------
+    catalogue : mapping
+        Item id → what is known of it; empty before the first import.
+    categories : frozenset of str
+    popular : dict or None
+        The popular list as it was a moment ago, for when Redis is away.
+    """
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._shared = store.shared
+        self._storage = Storage(settings.data_dir)
+        self._poll_s = settings.consumer.model_poll_s
+        self._model = LiveModel(store.shared, poll_s=self._poll_s)
+        self._stopped = threading.Event()
+        self._stamp: bytes | None = None
+        self._problem = ""
+        self.catalogue: Mapping[str, Item] = {}
+        self.categories: frozenset[str] = frozenset()
+        self.popular: dict[str, Any] | None = None
+
+    @property
+    def model(self) -> LoadedModel | None:
+        """The newest model that could be loaded."""
+        self._model.take_newest()
+        return self._model.current
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """The items that are not to be shown."""
+        return self._model.hidden
+
+    def look_now(self) -> None:
+        """See at once what this worker itself has changed."""
+        self._model.look_and_wait(1.0)
+
+    @contextmanager
+    def followed(self) -> Iterator[Live]:
+        """Look once, then follow until the block ends."""
+        self._look()
+        thread = threading.Thread(target=self._follow, name="live-catalogue", daemon=True)
+        thread.start()
+        try:
+            with self._model.followed():
+                yield self
+        finally:
+            self._stopped.set()
+            thread.join()
+
+    def _follow(self) -> None:
+        while not self._stopped.wait(self._poll_s):
+            self._look()
+
+    def _look(self) -> None:
+        try:
+            popular = self._shared.popular()
+            stamp = self._shared.catalogue_stamp()
+            if stamp != self._stamp:
+                items = read_catalogue(self._storage).items
+                self.categories = frozenset(item.category for item in items.values() if item.category)
+                self.catalogue, self._stamp = items, stamp
+                log.info("catalogue: %d items", len(items))
+        except (StoreError, StorageError) as error:
+            if str(error) != self._problem:
+                log.warning("cannot look at what all users share: %s", error)
+            self._problem = str(error)
+            return
+        except Exception:  # nothing may end the thread; the next look may do better
+            log.exception("unexpected error while looking at what all users share")
+            return
+        self._problem = ""
+        if popular is not None:
+            self.popular = popular

@@ -1,0 +1,43 @@
+"""What the API counts. Several workers share their counts through files, so that any of them can tell of all."""
+
+from __future__ import annotations
+
+import os
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable of prometheus_client."""
+_BOUNDS_S = tuple(round(0.0005 * 1.5**step, 5) for step in range(22))  # 0.5 ms to 2.5 s
+
+
+class ApiMetrics:
+    """Counters of requests, lists and failures."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+
+        def counter(name: str, meaning: str, *labels: str) -> Counter:
+            return Counter(f"recsys_api_{name}", meaning, labels, registry=self._registry)
+
+        self._requests = counter("requests", "Requests by how they were answered", "route", "method", "status")
+        self._seconds = Histogram(
+            "recsys_api_request_seconds", "Time to answer", ("route",), buckets=_BOUNDS_S, registry=self._registry
+        )
+        self.lists = counter("lists", "Lists given out, by whose they are", "source")
+        self.stale = counter("stale_lists", "Popular lists given out because Redis was away")
+        self.events = counter("events", "Events posted, by what became of them", "status")
+
+    def note_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request that has been answered; status 0 = nobody was left to take the answer."""
+        self._requests.labels(route, method, status).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def text(self) -> bytes:
+        """Return all counts, as Prometheus reads them."""
+        if os.environ.get(SHARED_FOLDER):
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            return generate_latest(registry)
+        return generate_latest(self._registry)

@@ -1,0 +1,175 @@
+"""What is answered when a request cannot be served: problem+json, RFC 9457."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from recsys.errors import RecsysError, StorageError, StoreError, StreamError
+from recsys.schemas import NAMES_A_PROBLEM, BrokenRule, Problem
+
+log = logging.getLogger(__name__)
+_RETRY_AFTER_S = 1
+
+
+class Kind(Enum):
+    """The kinds of problems: name, status, title."""
+
+    INVALID_REQUEST = ("invalid-request", 422, "The request breaks a rule")
+    MISSING_KEY = ("missing-key", 401, "A valid key is needed")
+    FORBIDDEN = ("forbidden", 403, "This is not allowed")
+    NOT_FOUND = ("not-found", 404, "There is nothing at this address")
+    UNKNOWN_ITEM = ("unknown-item", 404, "There is no such item")
+    UNKNOWN_CATEGORY = ("unknown-category", 404, "There is no such category")
+    UNKNOWN_MODEL = ("unknown-model", 404, "There is no such model")
+    UNKNOWN_RETRAIN = ("unknown-retrain", 404, "There is no such retrain")
+    METHOD_NOT_ALLOWED = ("method-not-allowed", 405, "This address does not take this method")
+    BODY_TOO_LARGE = ("body-too-large", 413, "The body is too large")
+    TOO_MANY_REQUESTS = ("too-many-requests", 429, "This key has used up its rate")
+    INTERNAL_ERROR = ("internal-error", 500, "Something is wrong here")
+    PURCHASES_DISABLED = ("purchases-disabled", 403, "Purchases are not taken here")
+    OVERLOADED = ("overloaded", 503, "Too many requests are under way")
+    REDIS_UNAVAILABLE = ("redis-unavailable", 503, "Redis does not answer")
+    KAFKA_UNAVAILABLE = ("kafka-unavailable", 503, "Kafka did not confirm everything")
+    STORAGE_UNAVAILABLE = ("storage-unavailable", 503, "The models cannot be read")
+    NO_MODEL = ("no-model", 503, "No model has been published yet")
+    NO_TRAINER = ("no-trainer", 503, "No trainer is running")
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self.value[1]
+
+
+class ProblemError(Exception):
+    """Ends a request with a problem.
+
+    Parameters
+    ----------
+    kind : Kind
+    detail : str
+        What is wrong and what to do, for a person.
+    headers : mapping
+        More headers of the answer.
+    extra
+        More members of the problem.
+    """
+
+    def __init__(self, kind: Kind, detail: str, *, headers: Mapping[str, str] | None = None, **extra: Any) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.extra = extra
+
+
+def problem_body(kind: Kind, detail: str, **extra: Any) -> bytes:
+    """Return a problem as it goes over the wire."""
+    name, status, title = kind.value
+    return orjson.dumps(
+        {"type": f"{NAMES_A_PROBLEM}{name}", "title": title, "status": status, "detail": detail, **extra}
+    )
+
+
+def problem_response(kind: Kind, detail: str, *, headers: Mapping[str, str] | None = None, **extra: Any) -> Response:
+    """Return the answer that tells of a problem."""
+    more = {"Cache-Control": "no-store", **(headers or {})}
+    if kind.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        more.setdefault("Retry-After", str(_RETRY_AFTER_S))
+    return Response(problem_body(kind, detail, **extra), kind.status, more, Problem.MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Have an app answer every error with a problem."""
+
+    @app.exception_handler(ProblemError)
+    async def told(_: Request, error: ProblemError) -> Response:
+        return problem_response(error.kind, error.detail, headers=error.headers, **error.extra)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        return invalid_request(broken_rules(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        kinds = {404: Kind.NOT_FOUND, 405: Kind.METHOD_NOT_ALLOWED}
+        kind = kinds.get(error.status_code, Kind.INVALID_REQUEST)
+        detail = {
+            404: "see /docs for what there is",
+            405: f"{request.method} does nothing here; see the header Allow",
+        }.get(error.status_code, str(error.detail))
+        return problem_response(kind, detail, headers=error.headers)
+
+    @app.exception_handler(RecsysError)
+    async def expected(_: Request, error: RecsysError) -> Response:
+        found = _kind_of(error)
+        if found is None:
+            return unexpected(error)
+        kind, detail = found
+        log.warning("%s", error)
+        return problem_response(kind, detail)
+
+    @app.exception_handler(Exception)
+    async def bug(_: Request, error: Exception) -> Response:
+        return unexpected(error)
+
+
+def _kind_of(error: RecsysError) -> tuple[Kind, str] | None:
+    """Return what an error means for a request, and what to do; None = it was not to be expected."""
+    if isinstance(error, StoreError):
+        return Kind.REDIS_UNAVAILABLE, "try again in a moment"
+    if isinstance(error, StreamError):
+        return Kind.KAFKA_UNAVAILABLE, "try again in a moment"
+    if isinstance(error, StorageError):
+        return Kind.STORAGE_UNAVAILABLE, "the log says why"
+    return None
+
+
+def status_of(error: Exception) -> int:
+    """Return the status that an error will be answered with."""
+    if isinstance(error, ProblemError):
+        return error.kind.status
+    if isinstance(error, RequestValidationError):
+        return Kind.INVALID_REQUEST.status
+    if isinstance(error, HTTPException):
+        return error.status_code
+    found = _kind_of(error) if isinstance(error, RecsysError) else None
+    return Kind.INTERNAL_ERROR.status if found is None else found[0].status
+
+
+def unexpected(error: Exception) -> Response:
+    """Log an error with its traceback, and answer without."""
+    log.error("unexpected error", exc_info=error)
+    return problem_response(Kind.INTERNAL_ERROR, "the log says more")
+
+
+def invalid_request(errors: Sequence[BrokenRule]) -> Response:
+    """Return the answer to a request with fields that break rules."""
+    named = f"{len(errors)} fields break" if len(errors) > 1 else f"{errors[0].field} breaks" if errors else "it breaks"
+    detail = f"{named} a rule; see errors"
+    return problem_response(Kind.INVALID_REQUEST, detail, errors=[error.model_dump() for error in errors])
+
+
+def broken_rules(problems: Sequence[Mapping[str, Any]]) -> list[BrokenRule]:
+    """Return what pydantic found, as the API tells it."""
+    words = {
+        "missing": "is required",
+        "string_pattern_mismatch": "must not contain control characters",
+        "json_invalid": "is not JSON",
+        "extra_forbidden": "there is no such field",
+    }
+    return [
+        BrokenRule(
+            field=".".join(str(part) for part in problem["loc"]),
+            message=words.get(problem["type"]) or problem["msg"].removeprefix("Value error, "),
+        )
+        for problem in problems
+    ]

@@ -1,0 +1,165 @@
+"""Events on their way from a request to Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import orjson
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from pydantic import ValidationError
+
+from recsys.errors import MalformedEvent, StreamError
+from recsys.events import Event, broken_rules
+from recsys.kafka import describe_topic, open_producer
+from recsys.publisher import encode
+from recsys.schemas import BrokenRule
+from recsys.settings import KafkaSettings
+from recsys.store.users import UserStore
+
+log = logging.getLogger(__name__)
+_LOOK_EVERY_S = 2.0
+_KEY_DIGEST_BYTES = 12
+
+
+class RejectedEventError(Exception):
+    """An event breaks a rule."""
+
+    def __init__(self, errors: list[BrokenRule]) -> None:
+        super().__init__(str(errors))
+        self.errors = errors
+
+
+def read_event(fields: object, users: UserStore, *, now_ms: int, idempotency_key: str, place: int) -> Event:
+    """Return the event that a client has posted.
+
+    Parameters
+    ----------
+    fields : object
+        As parsed from JSON.
+    users : UserStore
+    now_ms : int
+        The time of an event that says none.
+    idempotency_key : str
+        Of the request; gives an event without event_id one that is the same whenever this event is sent with this key.
+    place : int
+        Of the event in the request.
+
+    Raises
+    ------
+    RejectedEventError
+    """
+    if not isinstance(fields, dict):
+        raise RejectedEventError([BrokenRule(field="", message="a JSON object is needed")])
+    given = {name: value for name, value in fields.items() if value is not None}
+    if idempotency_key and "event_id" not in given:
+        content = orjson.dumps(given, option=orjson.OPT_SORT_KEYS)
+        digest = hashlib.blake2b(content, digest_size=_KEY_DIGEST_BYTES, key=b"event").hexdigest()
+        key = hashlib.blake2b(idempotency_key.encode(), digest_size=_KEY_DIGEST_BYTES).hexdigest()
+        given["event_id"] = f"http:{key}:{place}:{digest}"
+    given.setdefault("timestamp", now_ms)
+    try:
+        event = Event.model_validate(given)
+        users.ensure_can_hold(event.user_id)
+    except ValidationError as error:
+        raise RejectedEventError(
+            # The only rule that concerns no single field is that of the item.
+            [BrokenRule(field=field or "item_id", message=message) for field, message in broken_rules(error)]
+        ) from None
+    except MalformedEvent as error:
+        field, _, message = error.reason.partition(": ")
+        raise RejectedEventError([BrokenRule(field=field, message=message)]) from None
+    return event
+
+
+class PurchaseSink:
+    """Delivers events to Kafka, with acks=all. A thread serves the producer and looks whether the topic is there.
+
+    Attributes
+    ----------
+    is_ready : bool
+        Whether a broker answered the last look.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._stopped = threading.Event()
+        self.is_ready = False
+
+    @contextmanager
+    def opened(self) -> Iterator[PurchaseSink]:
+        """Open the producer; the block may deliver."""
+        timeout_ms = int(self._settings.timeout_s * 1000)
+        self._producer: Producer = open_producer(
+            self._settings, linger_ms=2, compression_type="zstd", message_timeout_ms=timeout_ms
+        )
+        threads = [
+            threading.Thread(target=self._serve, name="deliveries", daemon=True),
+            threading.Thread(target=self._watch, name="topic-look", daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self._producer.flush(self._settings.timeout_s)
+            self._stopped.set()
+            threads[0].join()
+
+    async def deliver(self, events: Sequence[Event]) -> list[bool]:
+        """Return for each event whether Kafka has confirmed it, on all replicas."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        delivered = [False] * len(events)
+        left = len(events)
+
+        def settle(place: int, is_there: bool) -> None:
+            nonlocal left
+            delivered[place] = is_there
+            left -= 1
+            if not left and not done.done():
+                done.set_result(None)
+
+        for place, event in enumerate(events):
+
+            def on_delivery(error: KafkaError | None, _: Message, place: int = place) -> None:
+                if error is not None:
+                    log.warning("an event was not delivered to %s: %s", self._settings.topic, error.str())
+                loop.call_soon_threadsafe(settle, place, error is None)
+
+            try:
+                self._producer.produce(
+                    self._settings.topic, encode(event), event.user_id.encode(), on_delivery=on_delivery
+                )
+            except (BufferError, KafkaException) as error:
+                log.warning("an event was not queued for %s: %s", self._settings.topic, error)
+                settle(place, False)
+        if events:
+            await done
+        return delivered
+
+    def _serve(self) -> None:
+        while not self._stopped.is_set():
+            self._producer.poll(0.1)
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                describe_topic(self._settings, self._settings.topic)
+                self.is_ready = True
+            except StreamError as error:
+                if self.is_ready:
+                    log.warning("%s", error)
+                self.is_ready = False
+            if self._stopped.wait(_LOOK_EVERY_S if not self.is_ready else 5 * _LOOK_EVERY_S):
+                return
+
+
+def now_ms() -> int:
+    """Return the time of day, in epoch milliseconds."""
+    return time.time_ns() // 1_000_000

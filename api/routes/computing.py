@@ -1,0 +1,130 @@
+"""What is computed when it is asked for, with the model in this process: baskets and explanations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar
+
+import anyio
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from api.lists import Listed, Shown
+from api.problems import Kind, ProblemError
+from api.routes.common import ItemId, UserId, answer, problems
+from api.security import Role, guarded
+from api.services import Services, no_model, services_of
+from recsys.events import UNITS_PER_QUANTITY
+from recsys.explanation import explain
+from recsys.history import Entry, History
+from recsys.refresh import refresh
+from recsys.schemas import BasketRecommendations, BasketRequest, ScoreExplanation, Source
+from recsys.store.users import json_time
+
+T = TypeVar("T")
+_DECIMALS = 5
+"""As cached lists have them."""
+router = APIRouter(prefix="/v1", route_class=guarded(Role.READ))
+
+
+async def _computed(services: Services, work: Callable[[], T]) -> T:
+    """Do work in a thread, so that other requests are answered meanwhile."""
+    return await anyio.to_thread.run_sync(work, limiter=services.computing)
+
+
+@router.post(
+    "/recommendations/basket",
+    response_model=BasketRecommendations,
+    responses=problems(413),
+    tags=["users"],
+    summary="What goes with a basket",
+)
+async def basket(request: Request, wanted: BasketRequest) -> Response:
+    """Fold in what is in a basket, of a visitor or on top of a user's history, and rank with the model.
+
+    What is in the basket is not recommended, nor what the user owns unless owned items compete. Nothing is stored.
+    """
+    services = services_of(request)
+    live = services.model()
+    entries = {} if wanted.user_id is None else await services.reader.history(wanted.user_id)
+    now_s = int(time.time())
+    units: dict[str, int] = {}
+    for line in wanted.items:
+        units[line.item_id] = units.get(line.item_id, 0) + max(1, round(line.quantity * UNITS_PER_QUANTITY))
+    for item, count in units.items():
+        bought = Entry.of_event(count, now_s)
+        entries[item] = entries[item] + bought if item in entries else bought
+    rules = services.settings.ranking
+    ranked = await _computed(
+        services,
+        lambda: refresh(
+            [History.of(entries)],
+            live.model,
+            n=wanted.n,
+            hidden=services.live.hidden | units.keys(),
+            with_owned=rules.with_owned,
+        )[0],
+    )
+    rows = live.model.items.find(units)
+    about: dict[str, Any] = {
+        "source": Source.PERSONAL,
+        "model": live.stamp.version,
+        "generated_at": json_time(datetime.now(UTC)),
+        "unknown_items": [item for item, row in zip(units, rows.tolist(), strict=True) if row < 0],
+    }
+    items: list[Listed]
+    if len(ranked):
+        items = [
+            {"item_id": item, "score": round(score, _DECIMALS)}
+            for item, score in zip(ranked.item_ids, ranked.scores, strict=True)
+        ]
+        shown = Shown(services.live.hidden, services.live.catalogue)
+    else:
+        content = await services.reader.popular()
+        if content is None:
+            raise no_model()
+        popular = orjson.loads(content)
+        about |= {"source": Source.POPULAR, "model": popular["model"], "generated_at": popular["generated_at"]}
+        items = popular["items"]
+        owned = {item for item, entry in entries.items() if entry.units > 0}
+        shown = Shown(services.live.hidden, services.live.catalogue, excluded=owned)
+    return answer({**about, "items": shown.of(items, wanted.n)})
+
+
+@router.get(
+    "/users/{user_id}/recommendations/{item_id}/explanation",
+    response_model=ScoreExplanation,
+    responses=problems(404),
+    tags=["users"],
+    summary="Why an item has its score for a user",
+)
+async def explanation(request: Request, user_id: UserId, item_id: ItemId) -> Response:
+    """Say which owned items contributed how much to the score, and how much the item's recent demand did.
+
+    Any item that the model knows can be asked about, whether it is in the user's list or not.
+    """
+    services = services_of(request)
+    live = services.model()
+    entries = await services.reader.history(user_id)
+    with_owned = services.settings.ranking.with_owned
+    work = partial(explain, History.of(entries), live.model, item_id, with_owned=with_owned)
+    try:
+        found = await _computed(services, work)
+    except KeyError:
+        raise ProblemError(Kind.UNKNOWN_ITEM, f"the model knows no item {item_id!r}") from None
+    shown = Shown((), services.live.catalogue)
+    body = asdict(found) | {
+        "user_id": user_id,
+        "item_id": item_id,
+        **shown.about(item_id),
+        "model": live.stamp.version,
+        "hidden": item_id in services.live.hidden,
+        "contributions": [
+            {"item_id": item, "contribution": part, **shown.about(item)} for item, part in found.contributions
+        ],
+    }
+    return answer(body)

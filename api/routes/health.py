@@ -1,0 +1,57 @@
+"""Whether the service lives and can serve, and what it has counted."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from api.routes.common import answer, problems
+from api.security import Role, guarded
+from api.services import services_of
+from recsys.errors import StoreUnavailable
+from recsys.schemas import Health
+
+router = APIRouter()
+metrics_router = APIRouter(route_class=guarded(Role.READ))
+
+
+@router.get("/livez", tags=["health"], summary="Whether the process turns", response_model=dict[str, bool])
+async def livez() -> Response:
+    """Answer; whoever gets none should start the process anew."""
+    return answer({"alive": True})
+
+
+@router.get(
+    "/readyz",
+    response_model=Health,
+    responses={503: {"model": Health, "description": "Something is missing."}},
+    tags=["health"],
+    summary="Whether all is there to serve",
+)
+async def readyz(request: Request) -> Response:
+    """Say whether Redis answers, a model is loaded and, if purchases are taken, Kafka answers."""
+    services = services_of(request)
+    missing = []
+    try:
+        await services.reader.ping()
+    except StoreUnavailable:
+        missing.append("redis")
+    model = services.live.model
+    if model is None:
+        missing.append("model")
+    if services.sink is not None and not services.sink.is_ready:
+        missing.append("kafka")
+    version = "" if model is None else model.stamp.version
+    body = {"ready": not missing, "missing": missing, "model": version}
+    return answer(body, 503 if missing else 200, {"Retry-After": "1"} if missing else None)
+
+
+@metrics_router.get(
+    "/metrics",
+    responses={**problems(), 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    response_class=Response,
+    tags=["health"],
+    summary="Counts, for Prometheus",
+)
+async def metrics(request: Request) -> Response:
+    """Return what all workers have counted."""
+    return Response(services_of(request).metrics.text(), media_type="text/plain; version=0.0.4")

@@ -1,0 +1,239 @@
+"""What operators do: models, retrains, rollbacks, hidden items, erasing users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from typing import Annotated, Any, TypeVar
+
+import anyio
+from fastapi import APIRouter, Path, Request, Response
+
+from api.problems import Kind, ProblemError
+from api.purchases import now_ms
+from api.routes.common import ItemId, UserId, answer, problems
+from api.routes.purchases import ensure_taken
+from api.security import Role, guarded
+from api.services import Services, services_of
+from recsys.errors import InvalidModel, MalformedEvent
+from recsys.events import Event, EventType
+from recsys.model_store import ModelStore
+from recsys.records import RoundRecord
+from recsys.rounds import RoundLog
+from recsys.schemas import (
+    ForgetAccepted,
+    HiddenItem,
+    Models,
+    Retrain,
+    RetrainRequest,
+    RetrainState,
+    RollbackAccepted,
+)
+from recsys.storage import Storage
+from recsys.store import Store
+from recsys.store.trainer_control import RollbackRequest
+from recsys.versions import manifest_unless_damaged, roles, summary
+
+T = TypeVar("T")
+router = APIRouter(prefix="/v1", route_class=guarded(Role.OPERATE))
+_ROUNDS_SHOWN = 20
+_MOST_REQUESTS = 2**53
+Number = Annotated[int, Path(ge=1, le=_MOST_REQUESTS, description="As POST /v1/retrains gave it.")]
+Version = Annotated[str, Path(pattern=r"^[0-9A-Za-z-]{1,64}$", description="As GET /v1/models lists them.")]
+
+
+async def _in_thread(services: Services, work: Callable[[], T]) -> T:
+    """Do what may take its time without holding up other requests."""
+    return await anyio.to_thread.run_sync(work, limiter=services.operating)
+
+
+@router.get(
+    "/models", response_model=Models, responses=problems(), tags=["operators"], summary="Models and the last rounds"
+)
+async def models(request: Request) -> Response:
+    """Return the models that are kept and the last rounds of the trainer, the newest first."""
+    services = services_of(request)
+
+    def found() -> dict[str, Any]:
+        storage = Storage(services.settings.data_dir)
+        store = ModelStore(storage)
+        listed = []
+        for version, role in roles(storage, live=_live(services.store)).items():
+            manifest = manifest_unless_damaged(store, version)
+            listed.append({"version": version, **({} if manifest is None else summary(manifest)), "role": role})
+        rounds = [record.model_dump(mode="json") for record in islice(RoundLog(storage).newest_first(), _ROUNDS_SHOWN)]
+        return {"models": listed, "rounds": rounds}
+
+    return answer(await _in_thread(services, found))
+
+
+@router.post(
+    "/retrains",
+    status_code=202,
+    response_model=Retrain,
+    responses=problems(413),
+    tags=["operators"],
+    summary="Ask for a new model",
+)
+async def post_retrain(request: Request, wanted: RetrainRequest | None = None) -> Response:
+    """Ask the running trainer for a round; GET the address in Location for how it goes."""
+    services = services_of(request)
+    force = wanted is not None and wanted.force
+
+    def asked() -> int:
+        _ensure_trainer(services.store)
+        return services.store.trainer.request(force=force)
+
+    number = await _in_thread(services, asked)
+    found = Retrain(id=number, state=RetrainState.WAITING)
+    return answer(found.model_dump(mode="json"), 202, {"Location": f"/v1/retrains/{number}"})
+
+
+@router.get(
+    "/retrains/{id}",
+    response_model=Retrain,
+    responses=problems(404),
+    tags=["operators"],
+    summary="How a retrain goes, or went",
+)
+async def retrain(request: Request, id: Number) -> Response:
+    """Say how far a retrain is that was asked for, here or by `recsys retrain`."""
+    services = services_of(request)
+    found = await _in_thread(services, partial(_retrain, services, id))
+    if found is None:
+        raise ProblemError(Kind.UNKNOWN_RETRAIN, f"no retrain has the number {id}; POST /v1/retrains asks for one")
+    return answer(found.model_dump(mode="json"))
+
+
+def _retrain(services: Services, number: int) -> Retrain | None:
+    requests = services.store.trainer.requests()
+    if number > requests.requested:
+        return None
+    if number > requests.finished:
+        status = services.store.trainer.status()
+        if status.get("state") != "running" or status.get("request", 0) < number:
+            return Retrain(id=number, state=RetrainState.WAITING)
+        progress = {name: status.get(name) for name in ("stage", "done", "total")}
+        return Retrain.model_validate({"id": number, "state": RetrainState.RUNNING, **progress})
+    record = _served_by(RoundLog(Storage(services.settings.data_dir)), number)
+    if record is not None:
+        return Retrain(
+            id=number,
+            state=RetrainState(record.state),
+            version=record.version,
+            error=record.error,
+            reasons=[] if record.gate is None else record.gate.reasons,
+        )
+    outcome = services.store.trainer.outcome()  # of a round that left no record, for there was nothing to train on
+    if outcome.get("request", 0) >= number and outcome.get("state") == "failed":
+        return Retrain(id=number, state=RetrainState.FAILED, error=str(outcome.get("error", "")))
+    return Retrain(id=number, state=RetrainState.UNKNOWN)
+
+
+def _served_by(rounds: RoundLog, number: int) -> RoundRecord | None:
+    """Return the round that served a request: the first with this number or a higher one.
+
+    Numbers start again when Redis is emptied: only the newest records whose numbers do not rise into the past count.
+    """
+    found: RoundRecord | None = None
+    last = _MOST_REQUESTS
+    for record in rounds.newest_first():
+        if record.kind != "retrain":
+            continue
+        if record.request < number or record.request > last:
+            break
+        found, last = record, record.request
+    return found
+
+
+@router.post(
+    "/models/{version}/rollback",
+    status_code=202,
+    response_model=RollbackAccepted,
+    responses=problems(404),
+    tags=["operators"],
+    summary="Make an earlier model live again",
+)
+async def rollback(request: Request, version: Version) -> Response:
+    """Have the trainer point at an earlier model and refresh every list; GET /v1/models says when it is done."""
+    services = services_of(request)
+    caller = services.keyring.caller(request)
+
+    def asked() -> str:
+        try:
+            ModelStore(Storage(services.settings.data_dir)).manifest(version)
+        except InvalidModel as error:
+            raise ProblemError(Kind.UNKNOWN_MODEL, str(error)) from None
+        _ensure_trainer(services.store)
+        live = _live(services.store)
+        services.store.trainer.request_rollback(RollbackRequest(version, live, caller.name or "operator"))
+        return live
+
+    live = await _in_thread(services, asked)
+    return answer({"version": version, "live_before": live}, 202, {"Location": "/v1/models"})
+
+
+@router.put(
+    "/items/{item_id}/hidden",
+    response_model=HiddenItem,
+    responses=problems(),
+    tags=["operators"],
+    summary="Keep an item out of all lists",
+)
+async def hide(request: Request, item_id: ItemId) -> Response:
+    """Hide an item, at once from all that the API gives out; lists in Redis follow as they are renewed."""
+    return await _set_hidden(services_of(request), item_id, True)
+
+
+@router.delete(
+    "/items/{item_id}/hidden",
+    response_model=HiddenItem,
+    responses=problems(),
+    tags=["operators"],
+    summary="Let an item be recommended again",
+)
+async def unhide(request: Request, item_id: ItemId) -> Response:
+    """Take an item out of the hidden ones; lists have it again as they are renewed."""
+    return await _set_hidden(services_of(request), item_id, False)
+
+
+async def _set_hidden(services: Services, item_id: str, hidden: bool) -> Response:
+    shared = services.store.shared
+    await _in_thread(services, partial(shared.hide if hidden else shared.unhide, item_id))
+    await _in_thread(services, services.live.look_now)
+    return answer({"item_id": item_id, "hidden": hidden, "known": services.knows(item_id)})
+
+
+@router.delete(
+    "/users/{user_id}",
+    status_code=202,
+    response_model=ForgetAccepted,
+    responses=problems(),
+    tags=["operators"],
+    summary="Erase a user",
+)
+async def forget(request: Request, user_id: UserId) -> Response:
+    """Publish a `forget`: the consumer erases history and lists, the trainer's next round what is archived."""
+    services = services_of(request)
+    sink = ensure_taken(services.sink)
+    try:
+        services.store.users.ensure_can_hold(user_id)
+    except MalformedEvent as error:
+        raise ProblemError(Kind.INVALID_REQUEST, error.reason) from None
+    event = Event(user_id=user_id, type=EventType.FORGET, timestamp=now_ms())
+    if not (await sink.deliver([event]))[0]:
+        raise ProblemError(Kind.KAFKA_UNAVAILABLE, "the wish was not confirmed; send it again")
+    return answer({"user_id": user_id}, 202)
+
+
+def _live(store: Store) -> str:
+    pointer = store.shared.model_pointer()
+    return "" if pointer is None else pointer.version
+
+
+def _ensure_trainer(store: Store) -> None:
+    if not store.trainer.is_alive():
+        raise ProblemError(
+            Kind.NO_TRAINER, "start one with python -m trainer, which takes requests", headers={"Retry-After": "10"}
+        )

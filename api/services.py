@@ -1,0 +1,75 @@
+"""What the routes of one worker share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from anyio import CapacityLimiter
+from fastapi import Request
+
+from api.live import Live
+from api.metrics import ApiMetrics
+from api.problems import Kind, ProblemError
+from api.purchases import PurchaseSink
+from api.security import Audit, Keyring, RateLimiter
+from recsys.live_model import LoadedModel
+from recsys.settings import Settings
+from recsys.store import Store
+from recsys.store.reading import ReadStore
+
+
+@dataclass(frozen=True)
+class Services:
+    """Opened by `api.app` when a worker starts.
+
+    Attributes
+    ----------
+    reader : ReadStore
+        Redis, for what requests read.
+    store : Store
+        Redis, for what operators do; it blocks, so it is used in threads.
+    sink : PurchaseSink or None
+        None = purchases are not taken here.
+    computing, operating : CapacityLimiter
+        How many threads compute for requests, and do what operators ask for.
+    """
+
+    settings: Settings
+    reader: ReadStore
+    store: Store
+    live: Live
+    sink: PurchaseSink | None
+    keyring: Keyring
+    rates: RateLimiter
+    audit: Audit
+    metrics: ApiMetrics
+    computing: CapacityLimiter
+    operating: CapacityLimiter
+
+    def model(self) -> LoadedModel:
+        """Return the model in use; raise 503 if there is none yet."""
+        model = self.live.model
+        if model is None:
+            raise no_model()
+        return model
+
+    def knows(self, item_id: str) -> bool:
+        """Whether the model or the catalogue knows an item."""
+        model = self.live.model
+        return item_id in self.live.catalogue or (model is not None and bool(model.model.items.find([item_id])[0] >= 0))
+
+    def ensure_known(self, item_id: str) -> None:
+        """Raise 404 unless the model or the catalogue knows an item."""
+        if not self.knows(item_id):
+            raise ProblemError(Kind.UNKNOWN_ITEM, f"neither the model nor the catalogue knows item {item_id!r}")
+
+
+def no_model() -> ProblemError:
+    """Return the problem of a shop without a model."""
+    return ProblemError(Kind.NO_MODEL, "the trainer's first round makes one", headers={"Retry-After": "30"})
+
+
+def services_of(request: Request) -> Services:
+    """Return the services of the worker that serves a request."""
+    services: Services = request.app.state.services
+    return services

@@ -1,0 +1,37 @@
+"""`recsys key`."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from recsys.cli.output import errors, results
+
+
+class RoleName(StrEnum):
+    """What a key may do; each role may do what those before it may."""
+
+    READ = "read"
+    WRITE = "write"
+    OPERATE = "operate"
+
+
+def key_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is; the audit log shows it.")],
+    role: Annotated[RoleName, typer.Argument(metavar="ROLE", help="read, write (also posts purchases) or operate.")],
+) -> None:
+    """Make a key for the HTTP API: the client gets the key, the API an entry that does not give it away.
+
+    To replace a key, add the new entry beside the old one, hand out the new key, then take the old entry away.
+    """
+    if not name or not all(character.isalnum() or character in "._-" for character in name) or len(name) > 64:
+        errors.print(f"error: {name!r} is no name: up to 64 letters, digits, dots, dashes, underscores", style="red")
+        raise typer.Exit(2)
+    key = secrets.token_urlsafe(32)
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    results.print(f"key, for {name}, shown only now:        {key}", soft_wrap=True)
+    results.print(f"entry, for RECSYS_API__KEYS or its file: {name}:{role.value}:sha256:{digest}", soft_wrap=True)

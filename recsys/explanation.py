@@ -1,0 +1,80 @@
+"""Why an item is in a list: which owned items, and what else, its score is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.boosts import habits
+from recsys.confidence import confidence
+from recsys.history import History, read_histories
+from recsys.model import FactorModel
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The parts of one score; they sum to it.
+
+    Attributes
+    ----------
+    score : float
+        Of the item for the user, x_u·y_i + b_i, and + g_ui if it is owned and owned items compete.
+    contributions : tuple of (item id, float)
+        What each owned item adds, most first.
+    demand : float
+        What the item's recent demand adds.
+    habit : float
+        What the user's habit of buying this very item adds; 0 unless it is owned and owned items compete.
+    owned : bool
+        Whether the user owns the item.
+    """
+
+    score: float
+    contributions: tuple[tuple[str, float], ...]
+    demand: float
+    habit: float
+    owned: bool
+
+
+def explain(history: History, model: FactorModel, item_id: str, *, with_owned: bool) -> Explanation:
+    """Split the score of an item for a user into what it is made of.
+
+    Hu, Koren & Volinsky 2008, section 5: x_u = W_u Yᵀ C_u p_u with W_u = (YᵀC_uY + λI)⁻¹, so that
+    x_u·y_i = Σ_j c_uj · y_iᵀ W_u y_j over the owned items j.
+
+    Parameters
+    ----------
+    history : History
+    model : FactorModel
+    item_id : str
+    with_owned : bool
+        Whether owned items compete, as for `recsys.refresh.refresh`.
+
+    Raises
+    ------
+    KeyError
+        When the model does not know the item.
+    """
+    row = int(model.items.find([item_id])[0])
+    if row < 0:
+        raise KeyError(item_id)
+    owned = read_histories([history], model.items)
+    confidences = confidence(
+        owned.quantities, owned.ages_days(model.reference_s), alpha=model.alpha, half_life_days=model.half_life_days
+    ).astype(np.float64)
+    own = model.item_factors[owned.rows].astype(np.float64)
+    system = model.item_gram.astype(np.float64) + model.regularization * np.eye(own.shape[1])
+    system += own.T @ (own * (confidences - 1.0)[:, None])
+    parts = confidences * (own @ np.linalg.solve(system, model.item_factors[row].astype(np.float64)))
+    boosts = model.boosts
+    demand = 0.0 if boosts is None else float(boosts.item_bias[row])
+    place = np.flatnonzero(owned.rows == row)
+    habit = 0.0
+    if len(place) and with_owned and boosts is not None:
+        parts *= 1.0 + boosts.affinity
+        demand += float(boosts.repeat_bias[row])
+        habit = float(habits(owned, reference_s=model.reference_s, weights=boosts.habit)[place[0]])
+    order = np.lexsort((owned.rows, -parts)).tolist()
+    contributions = tuple((model.items.ids[owned.rows[at]], float(parts[at])) for at in order)
+    return Explanation(float(parts.sum()) + demand + habit, contributions, demand, habit, bool(len(place)))

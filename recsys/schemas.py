@@ -1,0 +1,434 @@
+"""What the HTTP API takes and returns: the API writes it, `recsys.client` reads it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from recsys.events import Identifier
+
+MOST_USERS = 1_000
+MOST_PURCHASES = 1_000
+MOST_BASKET_ITEMS = 1_000
+MOST_EXCLUDED = 200
+MOST_ITEMS = 1_000
+"""Items of one list."""
+NAMES_A_PROBLEM = "urn:recsys:problem:"
+
+_LIST_ITEMS = [{"item_id": "sku-9", "score": 0.83121, "title": "Green tea", "category": "Drinks"}]
+_LIST = {"model": "20261122T101500Z-1a2b3c", "generated_at": "2026-11-22T10:15:02.113Z", "items": _LIST_ITEMS}
+_OWNED_ITEM = {
+    "item_id": "sku-9",
+    "quantity": 3,
+    "purchases": 2,
+    "first_event": "2026-10-01T09:30:00Z",
+    "newest_event": "2026-11-22T10:11:12Z",
+    "title": "Green tea",
+    "category": "Drinks",
+}
+
+Count = Annotated[int, Field(ge=1, le=MOST_ITEMS)]
+Quantity = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+
+
+def _example(**fields: Any) -> ConfigDict:
+    """Return the configuration of a schema with an example."""
+    return ConfigDict(use_attribute_docstrings=True, protected_namespaces=(), json_schema_extra={"examples": [fields]})
+
+
+class Source(StrEnum):
+    """Whose list it is."""
+
+    PERSONAL = "personal"
+    POPULAR = "popular"
+    """That of everybody: the user has no list of their own."""
+
+
+class ListedItem(BaseModel):
+    """One item of a list."""
+
+    model_config = _example(**_LIST_ITEMS[0])
+
+    item_id: str
+    score: float
+    """Comparable within one list only."""
+    title: str | None = None
+    """If items were imported."""
+    category: str | None = None
+    """If items were imported."""
+
+
+class Recommendations(BaseModel):
+    """What to recommend to a user."""
+
+    model_config = _example(user_id="42", source="personal", stale=False, revision=17, **_LIST)
+
+    user_id: str
+    source: Source
+    stale: bool = False
+    """Redis does not answer; this is the popular list as it was before."""
+    model: str
+    """Version of the model behind the list."""
+    revision: int | None = None
+    """Of the user's history that the list follows from; only if it is personal."""
+    generated_at: str
+    """RFC 3339, UTC."""
+    items: list[ListedItem]
+    """Best first; fewer than asked for if there are no more."""
+
+
+class BulkRequest(BaseModel):
+    """Whose lists are wanted."""
+
+    model_config = _example(user_ids=["42", "43"], n=10)
+
+    user_ids: Annotated[list[Identifier], Field(min_length=1, max_length=MOST_USERS)]
+    """Of up to 1,000 users; one may come more than once."""
+    n: Count = 10
+    """Items per list."""
+
+
+class BulkRecommendations(BaseModel):
+    """The lists of many users."""
+
+    model_config = _example(results=[{"user_id": "42", "source": "personal", "stale": False, "revision": 17, **_LIST}])
+
+    results: list[Recommendations]
+    """One per id that was asked for, in that order."""
+
+
+class BasketItem(BaseModel):
+    """One line of a basket."""
+
+    model_config = _example(item_id="sku-9", quantity=2)
+
+    item_id: Identifier
+    quantity: Quantity = 1.0
+
+
+class BasketRequest(BaseModel):
+    """What is in a basket that is not bought yet."""
+
+    model_config = _example(items=[{"item_id": "sku-9", "quantity": 2}], user_id="42", n=10)
+
+    items: Annotated[list[BasketItem], Field(min_length=1, max_length=MOST_BASKET_ITEMS)]
+    user_id: Identifier | None = None
+    """Whose history counts as well; leave it out for a visitor."""
+    n: Count = 10
+    """Items of the list."""
+
+
+class BasketRecommendations(BaseModel):
+    """What goes with a basket; computed when it was asked for, nothing is stored."""
+
+    model_config = _example(source="personal", unknown_items=[], **_LIST)
+
+    source: Source
+    """`popular` if the model knows nothing of the basket, nor of the user's history."""
+    model: str
+    generated_at: str
+    unknown_items: list[str]
+    """Items of the basket that the model does not know; they had no influence."""
+    items: list[ListedItem]
+
+
+class SimilarItems(BaseModel):
+    """The items most like one."""
+
+    model_config = _example(item_id="sku-7", **_LIST)
+
+    item_id: str
+    model: str | None = None
+    """None = the item has no list."""
+    generated_at: str | None = None
+    items: list[ListedItem]
+
+
+class PopularItems(BaseModel):
+    """What everybody buys now."""
+
+    model_config = _example(category="Drinks", **_LIST)
+
+    category: str | None = None
+    model: str | None = None
+    """None = there is nothing to list."""
+    generated_at: str | None = None
+    items: list[ListedItem]
+
+
+class AgainItems(BaseModel):
+    """What a user is likely to buy again."""
+
+    model_config = _example(user_id="42", revision=17, **_LIST)
+
+    user_id: str
+    model: str | None = None
+    """None = the user has no such list."""
+    revision: int | None = None
+    generated_at: str | None = None
+    items: list[ListedItem]
+
+
+class OwnedItem(BaseModel):
+    """What is known of a user's purchases of one item."""
+
+    model_config = _example(**_OWNED_ITEM)
+
+    item_id: str
+    quantity: float
+    """Net: what was bought minus what was returned."""
+    purchases: int
+    first_event: str
+    newest_event: str
+    title: str | None = None
+    category: str | None = None
+
+
+class UserHistory(BaseModel):
+    """What a user owns."""
+
+    model_config = _example(user_id="42", total=1, items=[_OWNED_ITEM])
+
+    user_id: str
+    total: int
+    """How many items the user owns."""
+    items: list[OwnedItem]
+    """Those bought last first; as many as were asked for."""
+
+
+class Contribution(BaseModel):
+    """What one owned item adds to a score."""
+
+    model_config = _example(item_id="sku-7", contribution=0.31, title="Tea pot", category="Kitchen")
+
+    item_id: str
+    contribution: float
+    title: str | None = None
+    category: str | None = None
+
+
+class ScoreExplanation(BaseModel):
+    """Why an item has its score for a user: contributions + demand + habit = score (Hu et al. 2008, section 5)."""
+
+    model_config = _example(
+        user_id="42",
+        item_id="sku-9",
+        title="Green tea",
+        category="Drinks",
+        model="20261122T101500Z-1a2b3c",
+        score=0.83,
+        demand=0.12,
+        habit=0.0,
+        owned=False,
+        hidden=False,
+        contributions=[{"item_id": "sku-7", "contribution": 0.71}],
+    )
+
+    user_id: str
+    item_id: str
+    title: str | None = None
+    category: str | None = None
+    model: str
+    score: float
+    """Of this item for the user's history as it is now."""
+    demand: float
+    """What the item's recent demand adds."""
+    habit: float
+    """What the user's habit of buying this very item adds."""
+    owned: bool
+    """Whether the user owns it; unless `ranking.repeats` is `include`, it is in no list then."""
+    hidden: bool
+    """Whether it is hidden or not available, and so in no list."""
+    contributions: list[Contribution]
+    """Of each owned item that the model knows, most first."""
+
+
+class BrokenRule(BaseModel):
+    """One field of a request, or of an event, that breaks a rule."""
+
+    model_config = _example(field="body.user_ids.0", message="must not contain control characters")
+
+    field: str
+    """Where it is: `body`, `query`, `path` or `header`, then the way to it; of an event, the field alone."""
+    message: str
+
+
+class EventStatus(StrEnum):
+    """What became of an event."""
+
+    ACCEPTED = "accepted"
+    """Kafka has it, on all replicas."""
+    REJECTED = "rejected"
+    """It breaks a rule and was not sent; sending it again will not help."""
+    FAILED = "failed"
+    """Kafka did not confirm it; send it again, with the same event_id or Idempotency-Key."""
+
+
+class EventResult(BaseModel):
+    """What became of one event."""
+
+    model_config = _example(status="accepted", event_id="order-123:sku-9", errors=[])
+
+    status: EventStatus
+    event_id: str | None = None
+    """By which a copy would be recognized; None = it would not."""
+    errors: list[BrokenRule] = []
+
+
+class PurchasesAccepted(BaseModel):
+    """What became of the events that were posted."""
+
+    model_config = _example(
+        accepted=1, rejected=0, results=[{"status": "accepted", "event_id": "order-123:sku-9", "errors": []}]
+    )
+
+    accepted: int
+    rejected: int
+    results: list[EventResult]
+    """One per event, in order."""
+
+
+class ModelSummary(BaseModel):
+    """One model that is kept."""
+
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True, protected_namespaces=())
+
+    version: str
+    role: str
+    """`live`, `previous`, `rejected`, or empty."""
+    created_at: str | None = None
+    """None = its manifest is damaged."""
+    counts: dict[str, int] = {}
+    metrics: dict[str, float] = {}
+
+
+class RoundSummary(BaseModel):
+    """One round of the trainer, or a rollback."""
+
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
+
+    kind: str
+    asked_by: str
+    started_at: str
+    finished_at: str
+    state: str
+    """`succeeded`, `rejected` or `failed`."""
+    version: str
+    error: str
+
+
+class Models(BaseModel):
+    """The models that are kept, and the last rounds, the newest first."""
+
+    models: list[ModelSummary]
+    rounds: list[RoundSummary]
+
+
+class RetrainRequest(BaseModel):
+    """How a retrain is wanted."""
+
+    model_config = _example(force=False)
+
+    force: bool = False
+    """Publish the model whatever the gate says; that is recorded."""
+
+
+class RetrainState(StrEnum):
+    """How far a retrain is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    REJECTED = "rejected"
+    """The gate refused the model; the live one stays."""
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    """It is done, and its record is no longer kept."""
+
+
+class Retrain(BaseModel):
+    """A retrain that was asked for."""
+
+    model_config = _example(id=7, state="running", stage="fit", done=3, total=15, version="", error="", reasons=[])
+
+    id: int
+    """Requests that come before the next round starts share it."""
+    state: RetrainState
+    stage: str = ""
+    done: int | None = None
+    total: int | None = None
+    version: str = ""
+    """The model that was published or rejected."""
+    error: str = ""
+    reasons: list[str] = []
+    """What the gate says."""
+
+
+class RollbackAccepted(BaseModel):
+    """A rollback that the trainer will do."""
+
+    model_config = _example(version="20261122T101500Z-1a2b3c", live_before="20261123T101500Z-4d5e6f")
+
+    version: str
+    live_before: str
+    """GET /v1/models says when `version` is live in its place, and how the rollback ended."""
+
+
+class HiddenItem(BaseModel):
+    """Whether an item is kept out of all lists."""
+
+    model_config = _example(item_id="sku-7", hidden=True, known=True)
+
+    item_id: str
+    hidden: bool
+    known: bool
+    """Whether the model or the catalogue knows such an item."""
+
+
+class ForgetAccepted(BaseModel):
+    """A user who is being erased."""
+
+    model_config = _example(user_id="42")
+
+    user_id: str
+
+
+class Health(BaseModel):
+    """Whether the service can serve, and what is missing."""
+
+    model_config = _example(ready=True, missing=[], model="20261122T101500Z-1a2b3c")
+
+    ready: bool
+    missing: list[str]
+    model: str
+    """The one in use; empty = none."""
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    MEDIA_TYPE: ClassVar = "application/problem+json"
+    model_config = ConfigDict(
+        extra="allow",
+        use_attribute_docstrings=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": f"{NAMES_A_PROBLEM}unknown-item",
+                    "title": "There is no such item",
+                    "status": 404,
+                    "detail": "neither the model nor the catalogue knows item 'sku-0'",
+                }
+            ]
+        },
+    )
+
+    type: str
+    """Which kind of problem; it never changes."""
+    title: str
+    status: int
+    detail: str
+    errors: list[BrokenRule] = []
+    """Every field that breaks a rule."""

@@ -1,0 +1,201 @@
+"""Reading Redis from an event loop, for requests that must not wait: short time-outs, few connections.
+
+Writes, and whatever may take its time, go through `recsys.store.connection`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import Any, NamedTuple, TypeVar
+
+import redis
+import redis.asyncio
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisClusterException
+
+from recsys.errors import StoreUnavailable
+from recsys.history import Entry
+from recsys.settings import RedisSettings, masked_url
+from recsys.store.keys import Keys
+
+T = TypeVar("T")
+_USERS_PER_CALL = 128  # as long as that, a script holds up everyone else in Redis: half a millisecond
+_AGAIN_AFTER_S = 0.2
+"""So long after a read has failed all others fail at once, so that none waits for a server that is away."""
+
+
+class UserList(NamedTuple):
+    """What is cached for a user."""
+
+    content: bytes | None
+    """The list, JSON; None = there is none."""
+    revision: int
+    """Of the user's history: if it is not that of the list, the list is about to be replaced."""
+
+
+class ReadStore:
+    """What requests read. Each call takes at most a few time-outs and then raises `StoreUnavailable`.
+
+    Parameters
+    ----------
+    client : redis.asyncio.Redis or RedisCluster
+    keys : Keys
+    shown : str
+        The server's address for error texts.
+    timeout_s : float
+        Of one try.
+    """
+
+    def __init__(self, client: Any, keys: Keys, *, shown: str, timeout_s: float, is_cluster: bool) -> None:
+        self._client = client
+        self._keys = keys
+        self._shown = shown
+        self._deadline_s = 3 * timeout_s  # two tries, and a connection between them
+        self._is_cluster = is_cluster
+        self._script = resources.files("recsys.store").joinpath("lists.lua").read_text(encoding="utf-8")
+        self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._closed_until = float("-inf")
+        self.failures = 0
+
+    async def ping(self) -> None:
+        """Raise unless Redis answers."""
+        await self._read(self._client.ping)
+
+    async def user_lists(self, user_ids: Sequence[str]) -> list[UserList]:
+        """Return what is cached for users, in order, all in one round trip."""
+        keys = self._keys
+        if self._is_cluster:
+
+            async def found() -> list[Any]:
+                async with self._pipeline() as pipeline:
+                    for user in user_ids:
+                        pipeline.get(keys.recs(user)).hget(keys.applied(user), "revision")
+                    return list(await pipeline.execute())
+
+        else:
+            names = [key for user in user_ids for key in (keys.recs(user), keys.applied(user))]
+
+            async def found() -> list[Any]:
+                parts = [
+                    names[start : start + 2 * _USERS_PER_CALL] for start in range(0, len(names), 2 * _USERS_PER_CALL)
+                ]
+                if len(parts) == 1:
+                    return list(await self._evaluate(parts[0]))
+                return [value for part in await self._evaluate_all(parts) for value in part]
+
+        values = await self._read(found)
+        return [
+            UserList(content, int(revision or 0)) for content, revision in zip(values[::2], values[1::2], strict=True)
+        ]
+
+    async def _evaluate(self, names: list[str]) -> Any:
+        try:
+            return await self._client.evalsha(self._digest, len(names), *names)
+        except NoScriptError:  # restarted, or another server
+            return await self._client.eval(self._script, len(names), *names)
+
+    async def _evaluate_all(self, parts: list[list[str]]) -> list[Any]:
+        for load in (False, True):
+            async with self._pipeline() as pipeline:
+                if load:
+                    pipeline.script_load(self._script)
+                for names in parts:
+                    pipeline.evalsha(self._digest, len(names), *names)
+                try:
+                    replies = list(await pipeline.execute())
+                except NoScriptError:
+                    if load:
+                        raise
+                    continue
+                return replies[1:] if load else replies
+        raise AssertionError("unreachable")
+
+    async def owned_among(self, items: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:
+        """Return which of these items each user owns, given user → items; all in one round trip."""
+        asked = {user: list(ids) for user, ids in items.items() if ids}
+        if not asked:
+            return {}
+
+        async def found() -> list[Any]:
+            async with self._pipeline() as pipeline:
+                for user, ids in asked.items():
+                    pipeline.hmget(self._keys.history(user), ids)
+                return list(await pipeline.execute())
+
+        values = await self._read(found)
+        return {
+            user: frozenset(
+                item for item, value in zip(ids, own, strict=True) if value and Entry.parse(value.decode()).units > 0
+            )
+            for (user, ids), own in zip(asked.items(), values, strict=True)
+        }
+
+    def _pipeline(self) -> Any:
+        return self._client.pipeline() if self._is_cluster else self._client.pipeline(transaction=False)
+
+    async def history(self, user_id: str) -> dict[str, Entry]:
+        """Return a user's history by item, with net quantities of any sign; empty for an unknown user."""
+        found = await self._read(lambda: self._client.hgetall(self._keys.history(user_id)))
+        return {item.decode(): Entry.parse(value.decode()) for item, value in found.items()}
+
+    async def again(self, user_id: str) -> bytes | None:
+        """Return the list of what a user may buy again."""
+        return await self._get(self._keys.again(user_id))
+
+    async def popular(self, category: str | None = None) -> bytes | None:
+        """Return the popular list, overall or of a category."""
+        return await self._get(self._keys.popular_in(category))
+
+    async def similar(self, item_id: str) -> bytes | None:
+        """Return an item's similar items."""
+        return await self._get(self._keys.similar(item_id))
+
+    async def _get(self, key: str) -> bytes | None:
+        value: bytes | None = await self._read(lambda: self._client.get(key))
+        return value
+
+    async def _read(self, ask: Callable[[], Awaitable[T]]) -> T:
+        if time.monotonic() < self._closed_until:
+            raise StoreUnavailable(f"Redis at {self._shown} is away")
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                found = await ask()
+        except (redis.RedisError, RedisClusterException, OSError, TimeoutError) as error:
+            self._closed_until = time.monotonic() + _AGAIN_AFTER_S
+            self.failures += 1
+            raise StoreUnavailable(f"Redis at {self._shown}: {str(error) or type(error).__name__}") from error
+        return found
+
+
+@asynccontextmanager
+async def open_read_store(settings: RedisSettings, *, timeout_s: float) -> AsyncIterator[ReadStore]:
+    """Open Redis for reading; it is first asked when something is read."""
+    url = settings.url.get_secret_value()
+    options: dict[str, Any] = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "retry": Retry(NoBackoff(), 1),
+        "protocol": 2,
+    }
+    client: Any
+    if settings.cluster:
+        client = RedisCluster.from_url(url, **options)
+    else:
+        client = redis.asyncio.Redis.from_url(url, **options)
+    try:
+        yield ReadStore(
+            client,
+            Keys(settings.prefix),
+            shown=masked_url(url),
+            timeout_s=timeout_s,
+            is_cluster=settings.cluster,
+        )
+    finally:
+        await client.aclose()

@@ -1,0 +1,38 @@
+"""Shops with an API, one for all tests of a module: each uses users of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from recsys.store import Store, open_store
+from tests.api import KEY_SETTING, Asked, asked_by, prepare
+from tests.conftest import opened_shop
+from tests.services import Api, KafkaServer, Shop
+
+
+@pytest.fixture(scope="module")
+def api_shop(kafka: KafkaServer, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """One shop for all of this module: tests have users of their own."""
+    with opened_shop(kafka, redis_url, tmp_path_factory.mktemp("api-shop")) as shop:
+        prepare(shop)
+        shop.start_trainer()
+        shop.start_consumer().await_assigned()
+        yield shop
+
+
+@pytest.fixture(scope="module")
+def api(api_shop: Shop) -> Api:
+    return api_shop.start_api(RECSYS_API__WORKERS="2", **KEY_SETTING)
+
+
+@pytest.fixture(scope="module")
+def api_store(api_shop: Shop) -> Iterator[Store]:
+    with open_store(api_shop.settings()) as opened:
+        yield opened
+
+
+@pytest.fixture
+def reader(api: Api) -> Asked:
+    return asked_by(api, "read")

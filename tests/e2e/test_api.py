@@ -1,0 +1,303 @@
+"""The HTTP API with everything behind it: Kafka, Redis, consumer, trainer."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from recsys.client import Client
+from recsys.errors import ApiError
+from recsys.schemas import Retrain
+from recsys.store import Store
+from tests.api import N_USERS, SOLD_OUT, Asked, asked_by, category_of
+from tests.services import Api, Shop, wait_until
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def client(api: Api) -> Iterator[Client]:
+    with asked_by(api, "operate").client() as opened:
+        yield opened
+
+
+def ids(answer: dict[str, Any]) -> list[str]:
+    return [item["item_id"] for item in answer["items"]]
+
+
+def users() -> list[str]:
+    return [f"user-{number}" for number in range(N_USERS)]
+
+
+def test_a_users_list_is_the_one_in_redis_with_titles_and_categories(reader: Asked, api_store: Store) -> None:
+    cached = api_store.users.lists(["user-1"])[0]
+    assert cached is not None
+    answer = reader.json("/v1/users/user-1/recommendations?n=7")
+    assert [(item["item_id"], item["score"]) for item in answer["items"]] == [
+        (item["item_id"], item["score"]) for item in cached["items"][:7]
+    ]
+    assert {name: answer[name] for name in ("user_id", "source", "stale", "model", "revision", "generated_at")} == {
+        "user_id": "user-1",
+        "source": "personal",
+        "stale": False,
+        **{name: cached[name] for name in ("model", "revision", "generated_at")},
+    }
+    for item in answer["items"]:
+        assert item["title"] == f"Title of {item['item_id']}"
+        assert item["category"] == category_of(item["item_id"])
+
+
+def test_a_user_without_a_list_gets_the_popular_one(reader: Asked, api_store: Store) -> None:
+    popular = api_store.shared.popular()
+    assert popular is not None
+    answer = reader.json("/v1/users/nobody/recommendations?n=5")
+    assert answer["source"] == "popular"
+    assert ids(answer) == ids(popular)[:5]
+    assert "revision" not in answer
+
+
+def test_lists_can_be_narrowed_to_a_category_and_items_left_out(reader: Asked, api_store: Store) -> None:
+    whole = reader.json("/v1/users/user-2/recommendations?n=50")
+    category = category_of(ids(whole)[0])
+    expected = [item for item in ids(whole) if category_of(item) == category]
+    assert ids(reader.json(f"/v1/users/user-2/recommendations?n=50&category={category}")) == expected
+    first, second, third = ids(whole)[:3]
+    left = reader.json(f"/v1/users/user-2/recommendations?n=1&exclude={first}&exclude={second}")
+    assert ids(left) == [third]
+
+
+def test_a_category_without_items_in_the_users_list_is_answered_by_what_is_popular_in_it(
+    reader: Asked, api_store: Store
+) -> None:
+    answer = reader.json("/v1/users/nobody/recommendations?n=3&category=Taste 2")
+    popular = api_store.shared.popular("Taste 2")
+    assert popular is not None
+    assert (answer["source"], ids(answer)) == ("popular", ids(popular)[:3])
+    assert reader.json("/v1/users/nobody/recommendations?category=no such")["items"] == []
+
+
+def test_bulk_is_the_same_as_one_by_one_in_order_and_with_duplicates(reader: Asked) -> None:
+    wanted = [*users(), "nobody", "user-3", *(f"new-{n}" for n in range(1_000 - N_USERS - 3)), "user-3"]
+    assert len(wanted) == 1_000
+    results = reader.json("/v1/recommendations", "POST", json={"user_ids": wanted, "n": 4})["results"]
+    assert [result["user_id"] for result in results] == wanted
+    alone = {user: reader.json(f"/v1/users/{user}/recommendations?n=4") for user in [*users(), "nobody", "new-7"]}
+    for result in results:
+        assert result == alone.get(result["user_id"], {**alone["nobody"], "user_id": result["user_id"]})
+    assert reader("/v1/recommendations", "POST", json={"user_ids": [*wanted, "x"]}).status_code == 422
+
+
+def test_hidden_items_disappear_at_once_and_come_back(reader: Asked, client: Client) -> None:
+    item = ids(reader.json("/v1/users/user-4/recommendations"))[0]
+    assert client.hide(item).model_dump() == {"item_id": item, "hidden": True, "known": True}
+    path = "/v1/users/user-4/recommendations"  # each request is on a connection of its own, so to either worker
+    wait_until(lambda: all(item not in ids(reader.json(path)) for _ in range(10)), "both workers know", 5)
+    bulk = reader.json("/v1/recommendations", "POST", json={"user_ids": ["user-4"]})["results"][0]
+    assert item not in ids(bulk)
+    assert item not in ids(reader.json("/v1/popular?n=240"))
+    client.unhide(item)
+    wait_until(lambda: all(item in ids(reader.json(path)) for _ in range(10)), "it is back", 5)
+    assert not client.hide("no such item").known
+    client.unhide("no such item")
+
+
+def test_what_was_bought_since_the_list_was_made_is_left_out(reader: Asked, api_store: Store, api_shop: Shop) -> None:
+    """The consumer has applied a purchase, but the list is not written anew yet."""
+    client: Any = api_store.connection.client
+    keys = api_store.users._keys
+    bought, kept = ids(reader.json("/v1/users/user-5/recommendations"))[:2]
+    recs = client.get(keys.recs("user-5"))
+    client.hset(keys.history("user-5"), bought, "1|1795000000")
+    client.hset(keys.history("user-5"), kept, "-1|1795000000")  # given back before it was bought: not owned
+    client.hincrby(keys.applied("user-5"), "revision", 1)
+    try:
+        assert client.get(keys.recs("user-5")) == recs
+        found = ids(reader.json("/v1/users/user-5/recommendations"))
+        assert bought not in found
+        assert kept in found
+        bulk = reader.json("/v1/recommendations", "POST", json={"user_ids": ["user-6", "user-5"]})["results"]
+        assert ids(bulk[1]) == found
+    finally:
+        client.hdel(keys.history("user-5"), bought, kept)
+        client.hincrby(keys.applied("user-5"), "revision", -1)
+
+
+def test_a_purchase_over_http_changes_that_users_list_within_a_second(client: Client, api: Api) -> None:
+    user = f"buyer-{time.time_ns()}"
+    assert client.recommendations(user).source == "popular"
+    started = time.monotonic()
+    done = client.purchases([{"user_id": user, "item_id": "item-041"}, {"user_id": user, "item_id": "item-042"}])
+    assert (done.accepted, done.rejected) == (2, 0)
+    wait_until(lambda: client.recommendations(user).source == "personal", "the list is there", 10)
+    assert time.monotonic() - started < 10
+    owned = client.history(user)
+    assert {item.item_id for item in owned.items} == {"item-041", "item-042"}
+    assert not {item.item_id for item in client.recommendations(user, 50).items} & {"item-041", "item-042"}
+
+
+def test_an_event_that_is_posted_twice_counts_once(client: Client, api: Api) -> None:
+    writer = asked_by(api, "write")
+    user = f"again-{time.time_ns()}"
+    event = {"user_id": user, "item_id": "item-050", "quantity": 2}
+    basket = [event, event]  # two lines of one basket are two purchases
+    for _ in range(3):
+        sent = writer("/v1/purchases", "POST", json=basket, headers={"Idempotency-Key": f"order of {user}"})
+        assert sent.status_code == 202
+    with_id = {**event, "item_id": "item-051", "event_id": f"{user}:1"}
+    for _ in range(2):
+        assert writer("/v1/purchases", "POST", json=with_id).status_code == 202
+    writer("/v1/purchases", "POST", json={**event, "item_id": "item-052"})
+    wait_until(lambda: client.history(user).total == 3, "all are applied")
+    quantities = {item.item_id: item.quantity for item in client.history(user).items}
+    assert quantities == {"item-050": 4.0, "item-051": 2.0, "item-052": 2.0}
+
+
+def test_events_that_break_rules_are_told_of_one_by_one_and_the_others_published(api: Api) -> None:
+    writer = asked_by(api, "write")
+    mixed = writer("/v1/purchases", "POST", json=[{"user_id": "mixed", "item_id": "item-001"}, {"item_id": ""}, 7])
+    assert mixed.status_code == 202
+    told = mixed.json()
+    assert (told["accepted"], told["rejected"]) == (1, 2)
+    assert [result["status"] for result in told["results"]] == ["accepted", "rejected", "rejected"]
+    assert {rule["field"] for rule in told["results"][1]["errors"]} == {"user_id", "item_id"}
+
+    none = writer("/v1/purchases", "POST", json=[{"user_id": "x", "item_id": "y", "quantity": -1}, {"user_id": "x"}])
+    assert none.status_code == 422
+    assert {rule["field"] for rule in none.json()["errors"]} == {"body.0.quantity", "body.1.item_id"}
+    for body in (b"[", b"[]", b'"text"', json.dumps([{"user_id": "x"}] * 1_001).encode(), b'{"user_id": "\xff"}'):
+        refused = writer("/v1/purchases", "POST", content=body)
+        assert (refused.status_code, refused.headers["content-type"]) == (422, "application/problem+json")
+
+
+def test_a_basket_of_a_visitor_is_what_the_same_purchases_would_give(client: Client) -> None:
+    user = f"same-{time.time_ns()}"
+    client.purchases(
+        [{"user_id": user, "item_id": "item-081", "quantity": 2}, {"user_id": user, "item_id": "item-085"}]
+    )
+    wait_until(lambda: client.recommendations(user).source == "personal", "the list is there")
+    own = client.recommendations(user, 20)
+    basket = client.basket({"item-081": 2, "item-085": 1, "no such": 3}, n=20)
+    assert (basket.source, basket.unknown_items) == ("personal", ["no such"])
+    assert [item.item_id for item in basket.items] == [item.item_id for item in own.items]
+    assert [item.score for item in basket.items] == pytest.approx([item.score for item in own.items], abs=2e-5)
+    more = client.basket({"item-085": 1}, user_id=user, n=20)
+    assert not {item.item_id for item in more.items} & {"item-081", "item-085"}
+    assert client.basket({"no such": 1}).source == "popular"
+
+
+def test_the_parts_of_explanations_sum_to_the_scores_of_lists(client: Client) -> None:
+    for user in users()[:20]:
+        for item in client.recommendations(user, 5).items:
+            why = client.explanation(user, item.item_id)
+            assert why.score == pytest.approx(item.score, abs=1e-4)
+            parts = sum(part.contribution for part in why.contributions) + why.demand + why.habit
+            assert parts == pytest.approx(why.score, abs=1e-6)
+            assert not why.owned
+            assert len(why.contributions) == client.history(user).total
+    owned = client.history("user-1").items[0].item_id
+    assert client.explanation("user-1", owned).owned
+    assert client.explanation("user-1", SOLD_OUT).hidden
+    assert client.explanation("nobody", "item-001").contributions == []
+
+
+def test_similar_popular_and_again_lists_are_those_in_redis(reader: Asked, api_store: Store) -> None:
+    similar, again = api_store.shared.similar("item-003"), api_store.users.again_lists(["user-1"])[0]
+    assert similar is not None
+    assert again is not None
+    assert ids(reader.json("/v1/items/item-003/similar?n=20")) == ids(similar)[:20]
+    assert ids(reader.json("/v1/users/user-1/again")) == ids(again)
+    assert reader.json("/v1/users/nobody/again") == {"user_id": "nobody", "items": []}
+    popular = api_store.shared.popular("Taste 1")
+    assert popular is not None
+    assert ids(reader.json("/v1/popular?category=Taste 1&n=40")) == ids(popular)
+
+
+def test_what_is_not_known_is_said_to_be(reader: Asked) -> None:
+    for path, name in (
+        ("/v1/items/no-such/similar", "unknown-item"),
+        ("/v1/users/user-1/recommendations/no-such/explanation", "unknown-item"),
+        ("/v1/popular?category=no such", "unknown-category"),
+        ("/v1/nothing", "not-found"),
+        ("/v1/users//recommendations", "not-found"),
+    ):
+        answer = reader(path)
+        assert (answer.status_code, answer.json()["type"]) == (404, f"urn:recsys:problem:{name}")
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert reader("/v1/popular", "PUT").headers["allow"] == "GET"
+
+
+def test_ids_may_hold_anything_that_events_allow(client: Client, reader: Asked) -> None:
+    user = f"a/b?c#d%2F{{é}} ☂ {time.time_ns()}"
+    item = "x/y z"
+    client.purchases([{"user_id": user, "item_id": "item-001"}, {"user_id": user, "item_id": item}])
+    wait_until(lambda: client.history(user).total == 2, "both are applied")
+    assert client.recommendations(user).user_id == user
+    assert {owned.item_id for owned in client.history(user).items} == {"item-001", item}
+    client.hide(item)
+    client.unhide(item)
+    for wrong in ("a%00b", "a%0Ab", "%FF", "x" * 257):
+        assert reader(f"/v1/users/{wrong}/recommendations").status_code == 422
+
+
+def test_an_etag_saves_what_has_not_changed(reader: Asked) -> None:
+    path = "/v1/users/user-9/recommendations?n=3"
+    tag = reader(path).headers["etag"]
+    same = reader(path, headers={"If-None-Match": f'"other", W/{tag}'})
+    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
+    assert reader(f"{path}&exclude={ids(reader.json(path))[0]}", headers={"If-None-Match": tag}).status_code == 200
+    assert reader(path).headers["cache-control"] == "private, no-cache"
+    assert "max-age" in reader("/v1/popular").headers["cache-control"]
+
+
+def test_operators_retrain_look_roll_back_and_erase(client: Client, api_store: Store, api_shop: Shop) -> None:
+    first = next(model.version for model in client.models().models if model.role == "live")
+    asked = client.start_retrain(force=True)
+
+    def outcome() -> Retrain | None:
+        found = client.retrain(asked.id)
+        return None if found.state in ("waiting", "running") else found
+
+    done = wait_until(outcome, "the round is done")
+    assert done.state == "succeeded", done
+    roles = {model.version: model.role for model in client.models().models}
+    assert roles == {done.version: "live", first: "previous"}
+
+    accepted = client.rollback(first)
+    assert (accepted.version, accepted.live_before) == (first, done.version)
+    wait_until(
+        lambda: any(r.kind == "rollback" and r.state == "succeeded" for r in client.models().rounds), "it is done"
+    )
+    assert {model.version: model.role for model in client.models().models}[first] == "live"
+    rollback = client.models().rounds[0]
+    assert (rollback.asked_by, rollback.version) == ("operateer", first)
+
+    for missing in (lambda: client.retrain(99), lambda: client.rollback("20200101T000000Z-aaaaaa")):
+        with pytest.raises(ApiError) as told:
+            missing()
+        assert told.value.status == 404
+
+    client.purchases([{"user_id": "erased", "item_id": "item-001"}])
+    wait_until(lambda: client.history("erased").total == 1, "it is applied")
+    client.forget("erased")
+    wait_until(lambda: client.history("erased").total == 0, "all of the user is gone")
+    assert api_store.users.lists(["erased"]) == [None]
+    api_shop.recsys("verify", "--all")
+
+
+def test_counts_of_all_workers_are_told_by_any(reader: Asked) -> None:
+    def requests() -> float:
+        text = reader("/metrics").text
+        return sum(
+            float(line.split()[-1])
+            for line in text.splitlines()
+            if line.startswith("recsys_api_requests_total") and "/v1/popular" in line and 'status="200"' in line
+        )
+
+    before = requests()
+    for _ in range(20):  # each on a connection of its own, so to either worker
+        reader.json("/v1/popular")
+    assert [requests() for _ in range(5)] == [before + 20] * 5

@@ -1,0 +1,211 @@
+"""Who may do what over HTTP, and how much."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from api.app import create_app, guarded_routes
+from api.security import Role
+from recsys.settings import Settings
+from tests.api import KEY_SETTING, KEYS, Asked, asked_by
+from tests.services import Api, Shop, wait_until
+
+pytestmark = pytest.mark.kafka
+_PLACEHOLDERS = {"user_id": "nobody", "item_id": "item-001", "version": "none", "id": "999999"}
+_OPEN = {
+    "/livez",
+    "/readyz",
+    "/docs",
+    "/docs/start.js",
+    "/docs/swagger-ui-bundle.js",
+    "/docs/swagger-ui.css",
+    "/openapi.json",
+}
+
+
+ROUTES = sorted(guarded_routes())
+
+
+def test_every_address_needs_a_role_unless_it_is_meant_to_be_open() -> None:
+    app = create_app(Settings())
+    documented = {(method.upper(), path) for path, methods in app.openapi()["paths"].items() for method in methods}
+    undocumented = {("GET", getattr(route, "path", "")) for route in app.routes} - {("GET", "")}
+    assert (documented | undocumented) - {(method, path) for method, path, _ in ROUTES} == {
+        ("GET", path) for path in _OPEN
+    }
+    assert len(ROUTES) == 17
+
+
+@pytest.mark.parametrize(("method", "path", "needed"), ROUTES)
+def test_each_role_reaches_what_it_may_and_nothing_else(api: Api, method: str, path: str, needed: Role) -> None:
+    address = path.format(**_PLACEHOLDERS)
+    body: dict[str, Any] = {"json": {}} if method == "POST" else {}
+    for role in Role:
+        status = asked_by(api, role.name.lower())(address, method, **body).status_code
+        assert (status == 403) == (role < needed), f"{role.name}: {status}"
+        assert status not in (401, 500)
+    for stranger in (Asked(api), Asked(api, "no-such-key-no-such-key"), Asked(api, "")):
+        refused = stranger(address, method, content=b"[" * 100)  # looked at before anything else
+        assert refused.status_code == 401
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert refused.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_what_operators_do_is_written_down(api_shop: Shop, tmp_path: Path) -> None:
+    audit = tmp_path / "audit.jsonl"
+    api = api_shop.start_api(RECSYS_API__AUDIT_FILE=str(audit), **KEY_SETTING)
+    asked_by(api, "operate")("/v1/items/a%2Fb/hidden", "PUT")
+    asked_by(api, "read")("/v1/items/a%2Fb/hidden", "DELETE")
+    Asked(api)("/v1/users/u", "DELETE")
+    asked_by(api, "operate")("/v1/retrains", "POST", json={"force": 7})
+    asked_by(api, "operate")("/v1/models")  # looking changes nothing
+    lines = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert [(line["key"], line["action"], line["status"]) for line in lines] == [
+        ("operateer", "PUT /v1/items/a%2Fb/hidden", 200),
+        ("reader", "DELETE /v1/items/a%2Fb/hidden", 403),
+        ("", "DELETE /v1/users/u", 401),
+        ("operateer", "POST /v1/retrains", 422),
+    ]
+    asked_by(api, "operate")("/v1/items/a%2Fb/hidden", "DELETE")
+    assert api.stop() == 0
+    assert all(key not in api.said() + audit.read_text() for key in KEYS.values())
+
+
+def test_without_keys_this_machine_may_read_and_nothing_else(api_shop: Shop) -> None:
+    api = api_shop.start_api()
+    asked = Asked(api)
+    assert asked("/v1/popular").status_code == 200
+    for headers in ({"Host": "shop.example"}, {"X-Forwarded-For": "192.0.2.1"}):
+        assert asked("/v1/popular", headers=headers).status_code == 403
+    posted = asked("/v1/purchases", "POST", json={"user_id": "u", "item_id": "i"})
+    assert posted.status_code == 403
+    assert "there are no keys" in posted.json()["detail"]
+    assert asked("/v1/models").status_code == 403
+    assert "there are no keys (RECSYS_API__KEYS): only programs on this machine may ask, and only read" in api.said()
+
+
+def test_a_key_that_asks_too_often_is_told_to_wait(api_shop: Shop) -> None:
+    api = api_shop.start_api(RECSYS_API__RATE_LIMIT="5", **KEY_SETTING)
+    reader, writer = asked_by(api, "read"), asked_by(api, "write")
+    answers = [reader("/v1/popular") for _ in range(30)]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert 0 < len(refused) < 26
+    assert int(refused[0].headers["retry-after"]) == 1
+    assert refused[0].json()["type"] == "urn:recsys:problem:too-many-requests"
+    assert writer("/v1/popular").status_code == 200  # another key
+    assert Asked(api)("/livez").status_code == 200
+    with reader.client() as client:  # waits and tries again
+        assert client.popular().items
+
+
+def test_a_body_that_is_too_long_is_not_taken_whatever_it_says_of_itself(api_shop: Shop) -> None:
+    api = api_shop.start_api(RECSYS_API__MAX_BODY_BYTES="2000", **KEY_SETTING)
+    writer = asked_by(api, "write")
+    event = {"user_id": "u", "item_id": "i", "more": "x" * 3000}
+    answer = writer("/v1/purchases", "POST", json=event)
+    assert (answer.status_code, answer.json()["type"]) == (413, "urn:recsys:problem:body-too-large")
+
+    def in_parts() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b"x" * 100
+
+    assert writer("/v1/purchases", "POST", content=in_parts()).status_code == 413
+    assert writer("/v1/purchases", "POST", json={**event, "more": ""}).status_code == 202
+
+
+def test_more_requests_than_can_be_under_way_are_turned_away_at_once(api_shop: Shop) -> None:
+    api = api_shop.start_api(RECSYS_API__MAX_CONCURRENCY="3", **KEY_SETTING)
+    host, port = api.url.removeprefix("http://").split(":")
+    slow = []
+    for _ in range(3):  # they announce a body that does not come
+        connection = socket.create_connection((host, int(port)))
+        connection.sendall(
+            b"POST /v1/purchases HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+            b"Authorization: Bearer " + KEYS["write"].encode() + b"\r\n\r\n{"
+        )
+        slow.append(connection)
+    reader = asked_by(api, "read")
+    wait_until(lambda: reader("/v1/popular").status_code == 503, "all places are taken")
+    refused = reader("/v1/popular")
+    assert (refused.json()["type"], refused.headers["retry-after"]) == ("urn:recsys:problem:overloaded", "1")
+    assert reader("/livez").status_code == reader("/readyz").status_code == 200
+    for connection in slow:
+        connection.close()
+    wait_until(lambda: reader("/v1/popular").status_code == 200, "there are places again")
+
+
+def test_many_at_once_are_all_answered(api: Api) -> None:
+    async def ask() -> set[int]:
+        headers = {"Authorization": f"Bearer {KEYS['read']}"}
+        async with httpx.AsyncClient(base_url=api.url, headers=headers, timeout=30) as client:
+            answers = await asyncio.gather(
+                *(client.get(f"/v1/users/user-{n % 50}/recommendations") for n in range(300))
+            )
+        return {answer.status_code for answer in answers}
+
+    assert asyncio.run(ask()) == {200}
+
+
+def test_pages_of_named_origins_may_read_and_no_others(api_shop: Shop) -> None:
+    api = api_shop.start_api(RECSYS_API__CORS_ORIGINS='["https://shop.example"]', **KEY_SETTING)
+    reader = asked_by(api, "read")
+    allowed = reader("/v1/popular", headers={"Origin": "https://shop.example"})
+    assert allowed.headers["access-control-allow-origin"] == "https://shop.example"
+    assert (
+        "access-control-allow-origin" not in reader("/v1/popular", headers={"Origin": "https://other.example"}).headers
+    )
+    asking = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
+    assert reader("/v1/popular", "OPTIONS", headers=asking).status_code == 200
+
+
+def test_headers_say_how_answers_may_be_used(api: Api) -> None:
+    page = Asked(api)("/docs")
+    assert page.status_code == 200
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "http" not in page.text.replace("http-equiv", "")  # nothing comes from elsewhere
+    assert Asked(api)("/docs/swagger-ui-bundle.js").status_code == 200
+    for answer in (page, Asked(api)("/v1/popular"), Asked(api)("/none"), Asked(api)("/livez")):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "server" not in answer.headers
+
+
+def test_a_service_without_purchases_says_so(api_shop: Shop) -> None:
+    api = api_shop.start_api(
+        RECSYS_API__PURCHASES="false", RECSYS_KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1", **KEY_SETTING
+    )
+    answer = asked_by(api, "write")("/v1/purchases", "POST", json={"user_id": "u", "item_id": "i"})
+    assert (answer.status_code, answer.json()["type"]) == (403, "urn:recsys:problem:purchases-disabled")
+    assert asked_by(api, "operate")("/v1/users/u", "DELETE").status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"RECSYS_API__KEYS": "shop:read:short"}, "RECSYS_API__KEYS: entry 1 (shop)"),
+        ({"RECSYS_API__AUDIT_FILE": "/no such folder/audit"}, "RECSYS_API__AUDIT_FILE: cannot write"),
+        ({"RECSYS_API__KEYS_FILE": "/no such file"}, "RECSYS_API__KEYS_FILE: cannot read"),
+        ({"RECSYS_API__WORKERS": "0"}, "RECSYS_API__WORKERS"),
+        ({"RECSYS_API__CORS_ORIGINS": "https://shop.example"}, "RECSYS_API__CORS_ORIGINS: a JSON array"),
+    ],
+)
+def test_a_wrong_setting_ends_it_with_one_line(api_shop: Shop, settings: dict[str, str], said: str) -> None:
+    done = api_shop.run("api", expect=2, **settings)
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "short" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_named(api_shop: Shop, api: Api) -> None:
+    port = api.url.rpartition(":")[2]
+    done = api_shop.run("api", expect=2, RECSYS_API__PORT=port)
+    assert f"RECSYS_API__PORT: cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr

@@ -1,0 +1,148 @@
+"""Reading Redis from an event loop, a single server and a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+import pytest
+
+from recsys.errors import StoreUnavailable
+from recsys.refresh import RankedList
+from recsys.settings import RedisSettings, Settings
+from recsys.store import ModelStamp, PlacedEvent, Store
+from recsys.store.reading import ReadStore, open_read_store
+from tests.builders import make_event
+from tests.services import RedisServer
+
+T = TypeVar("T")
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+TIMEOUT_S = 0.5
+
+
+def read(settings: RedisSettings, ask: Callable[[ReadStore], Awaitable[T]], *, timeout_s: float = TIMEOUT_S) -> T:
+    async def asked() -> T:
+        async with open_read_store(settings, timeout_s=timeout_s) as reader:
+            return await ask(reader)
+
+    return asyncio.run(asked())
+
+
+def bought(item: str, *, offset: int = 0, quantity: float = 1) -> PlacedEvent:
+    return PlacedEvent("t:0", offset, make_event(item_id=item, quantity=quantity))
+
+
+def publish(store: Store, user: str, *items: str) -> None:
+    start = store.users.read([user])[user].revision * 10
+    states = store.users.apply({user: [bought(item, offset=start + place) for place, item in enumerate(items)]})
+    revisions = {user: states[user].revision}
+    store.users.publish(revisions, [[RankedList(("x",), (1.0,))]], ModelStamp("m", 1), at=NOW)
+
+
+def test_lists_of_many_users_come_in_order_with_the_revisions_of_their_histories(
+    store: Store, store_settings: Settings
+) -> None:
+    publish(store, "a", "i")
+    publish(store, "b", "i")
+    publish(store, "b", "j", "k")
+    users = ["b", "nobody", "a", "b", *(f"none-{n}" for n in range(600)), "a"]
+    found = read(store_settings.redis, lambda reader: reader.user_lists(users))
+    assert len(found) == len(users)
+    told = [(cached.content and orjson.loads(cached.content)["user_id"], cached.revision) for cached in found]
+    assert told == [("b", 2), (None, 0), ("a", 1), ("b", 2), *[(None, 0)] * 600, ("a", 1)]
+
+
+def test_the_script_is_loaded_again_where_a_server_has_lost_it(store: Store, store_settings: Settings) -> None:
+    publish(store, "a", "i")
+
+    async def asked(reader: ReadStore) -> list[int]:
+        found = []
+        for users in (["a"], ["a"] * 300):
+            if not store.connection.is_cluster:
+                store.connection.client.script_flush()
+            found.append(sum(cached.revision for cached in await reader.user_lists(users)))
+        return found
+
+    assert read(store_settings.redis, asked) == [1, 300]
+
+
+def test_histories_and_what_is_owned(store: Store, store_settings: Settings) -> None:
+    store.users.apply({"a": [bought("i", quantity=2), bought("j", offset=2)], "b": [bought("j", offset=3)]})
+
+    async def asked(reader: ReadStore) -> tuple[Any, Any, Any]:
+        owned = await reader.owned_among({"a": ["i", "x", "j"], "b": ["i"], "c": []})
+        return owned, await reader.history("a"), await reader.history("nobody")
+
+    owned, history, nothing = read(store_settings.redis, asked)
+    assert owned == {"a": {"i", "j"}, "b": frozenset()}
+    assert history == store.users.read(["a"])["a"].history.entries
+    assert nothing == {}
+
+
+def test_shared_lists(store: Store, store_settings: Settings) -> None:
+    store.shared.write_popular(RankedList(("p",), (2.0,)), ModelStamp("m", 1), at=NOW)
+    store.shared.write_similar(["i"], [RankedList(("s",), (0.5,))], ModelStamp("m", 1), at=NOW, ttl_s=60)
+
+    async def asked(reader: ReadStore) -> list[bytes | None]:
+        await reader.ping()
+        return [
+            await reader.popular(),
+            await reader.popular("none"),
+            await reader.similar("i"),
+            await reader.again("a"),
+        ]
+
+    popular, none, similar, again = read(store_settings.redis, asked)
+    assert popular is not None
+    assert similar is not None
+    assert orjson.loads(popular) == store.shared.popular()
+    assert orjson.loads(similar) == store.shared.similar("i")
+    assert (none, again) == (None, None)
+
+
+def test_a_server_that_is_away_or_hangs_costs_little_and_is_back_at_once(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    server.start()
+    settings = RedisSettings.model_validate({"url": server.url})
+
+    async def failed(reader: ReadStore) -> float:
+        started = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await reader.user_lists(["a"])
+        return time.monotonic() - started
+
+    async def back(reader: ReadStore) -> None:
+        until = time.monotonic() + 10
+        while True:
+            try:
+                await reader.ping()
+                return
+            except StoreUnavailable:
+                assert time.monotonic() < until
+                await asyncio.sleep(0.05)
+
+    async def asked(reader: ReadStore) -> None:
+        await reader.ping()
+        server.freeze()
+        assert 0.05 < await failed(reader) < 5
+        others = await asyncio.gather(*(failed(reader) for _ in range(50)))
+        assert max(others) < 0.05  # they do not wait for what is known to be away
+        assert reader.failures == 1
+        server.thaw()
+        await back(reader)
+        server.kill()
+        await asyncio.sleep(0.3)
+        await failed(reader)
+        server.start()
+        await back(reader)
+        assert (await reader.user_lists(["a"]))[0].content is None
+
+    try:
+        read(settings, asked, timeout_s=0.05)
+    finally:
+        server.kill()

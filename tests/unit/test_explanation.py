@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recsys.boosts import HABIT, Boosts
+from recsys.explanation import explain
+from recsys.history import Entry, History
+from recsys.model import FactorModel, gram
+from recsys.refresh import refresh
+from recsys.vocabulary import Vocabulary
+
+N_ITEMS, DAY_S, NOON_S = 40, 86_400, 1_795_000_000
+
+
+def model(*, boosted: bool) -> FactorModel:
+    rng = np.random.default_rng(3)
+    factors = rng.normal(size=(N_ITEMS, 6)).astype(np.float32)
+    boosts = Boosts(
+        rng.normal(size=N_ITEMS).astype(np.float32),
+        rng.normal(size=N_ITEMS).astype(np.float32),
+        0.7,
+        rng.normal(size=len(HABIT)),
+    )
+    return FactorModel(
+        "v", Vocabulary([f"item-{row:02d}" for row in range(N_ITEMS)]), factors, gram(factors), 2.0, 5.0, 30.0, NOON_S,
+        boosts if boosted else None,
+    )  # fmt: skip
+
+
+def history(seed: int) -> History:
+    rng = np.random.default_rng(seed)
+    rows = rng.choice(N_ITEMS, rng.integers(1, 12), replace=False)
+    entries = {
+        f"item-{row:02d}": Entry(
+            int(rng.integers(1, 5)) * 10**6, NOON_S - int(rng.integers(100)) * DAY_S, NOON_S - 200 * DAY_S, 3
+        )
+        for row in rows.tolist()
+    }
+    return History.of(
+        {**entries, "not in the model": Entry.of_event(10**6, NOON_S), "given back": Entry.of_event(-1, 0)}
+    )
+
+
+@pytest.mark.parametrize("boosted", [False, True])
+@pytest.mark.parametrize("with_owned", [False, True])
+def test_parts_sum_to_the_score_that_lists_have(boosted: bool, with_owned: bool) -> None:
+    fitted = model(boosted=boosted)
+    explained = 0
+    for seed in range(25):
+        own = history(seed)
+        (ranked,) = refresh([own], fitted, n=N_ITEMS, with_owned=with_owned)
+        for item, score in zip(ranked.item_ids, ranked.scores, strict=True):
+            why = explain(own, fitted, item, with_owned=with_owned)
+            assert why.score == pytest.approx(score, abs=1e-4)
+            assert sum(part for _, part in why.contributions) + why.demand + why.habit == pytest.approx(why.score)
+            assert why.owned == (own.entries.get(item, Entry.of_event(0, 0)).units > 0)
+            explained += 1
+    assert explained > 500
+
+
+def test_contributions_are_of_what_is_owned_and_known_most_first() -> None:
+    own = history(1)
+    why = explain(own, model(boosted=True), "item-00", with_owned=False)
+    owned = {item for item, entry in own.entries.items() if entry.units > 0} - {"not in the model"}
+    assert {item for item, _ in why.contributions} == owned
+    parts = [part for _, part in why.contributions]
+    assert parts == sorted(parts, reverse=True)
+
+
+def test_more_of_an_item_contributes_more() -> None:
+    fitted = model(boosted=False)
+
+    def contribution(quantity: int) -> float:
+        entries = {"item-01": Entry.of_event(quantity * 10**6, NOON_S), "item-02": Entry.of_event(10**6, NOON_S)}
+        return dict(explain(History.of(entries), fitted, "item-01", with_owned=True).contributions)["item-01"]
+
+    assert contribution(1) < contribution(5) < contribution(50)
+
+
+def test_nothing_owned_leaves_what_demand_says() -> None:
+    fitted = model(boosted=True)
+    assert fitted.boosts is not None
+    why = explain(History(), fitted, "item-05", with_owned=True)
+    assert (why.contributions, why.habit) == ((), 0.0)
+    assert why.score == why.demand == pytest.approx(fitted.boosts.item_bias[5])
+
+
+def test_an_item_that_the_model_does_not_know_has_no_score() -> None:
+    with pytest.raises(KeyError):
+        explain(History(), model(boosted=False), "item-99", with_owned=False)
