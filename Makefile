@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo test faults bench bench-quick quality check format lock clean
+.PHONY: help demo test faults bench bench-quick quality api-check check format lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,10 @@ bench-quick: .venv/installed  ## Compare only; fails when a ratio falls under it
 
 quality: .venv/installed  ## Is the product good at what it is for? DATA= names Online Retail; writes docs/quality.md
 	$(BIN)/python -m benchmarks.quality $(if $(DATA),--data $(DATA)) $(ARGS)
+
+api-check: .venv/installed  ## Is the HTTP API what it says, and fast enough? Needs wrk; writes docs/performance.md
+	CI=true $(BIN)/python -m pytest tests/e2e/test_api.py tests/e2e/test_api_limits.py tests/unit/test_openapi.py tests/unit/test_api_security.py
+	$(BIN)/python -m benchmarks.api $(ARGS)
 
 .venv/bench-installed: .venv/installed benchmarks/requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement benchmarks/requirements.lock

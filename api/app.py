@@ -97,7 +97,7 @@ def create_app(settings: Settings) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     docs.add_docs(app)
-    install(app)
+    install(app, allowed_methods)
     if settings.api.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -134,7 +134,7 @@ def _describe_security(app: FastAPI) -> None:
         problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(problem.pop("$defs", {}))
         schemas["Problem"] = problem
-        schemas["Event"] = purchases.EVENT_SCHEMA
+        schemas.update(purchases.EVENT_SCHEMAS)
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
         for method, path, role in guarded_routes():
@@ -154,3 +154,16 @@ def guarded_routes() -> Iterator[tuple[str, str, Role]]:
             for route in router.routes:
                 if isinstance(route, APIRoute):
                     yield from ((method, route.path, role) for method in sorted(route.methods or ()))
+
+
+def allowed_methods(path: str) -> list[str]:
+    """Return what an address takes; several routes may share it."""
+    return sorted(
+        {
+            method
+            for router in ROUTERS
+            for route in router.routes
+            if isinstance(route, APIRoute) and route.path_regex.match(path)
+            for method in route.methods or ()
+        }
+    )

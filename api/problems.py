@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from http import HTTPStatus
 from typing import Any
@@ -87,8 +87,8 @@ def problem_response(kind: Kind, detail: str, *, headers: Mapping[str, str] | No
     return Response(problem_body(kind, detail, **extra), kind.status, more, Problem.MEDIA_TYPE)
 
 
-def install(app: FastAPI) -> None:
-    """Have an app answer every error with a problem."""
+def install(app: FastAPI, allowed_methods: Callable[[str], Sequence[str]]) -> None:
+    """Have an app answer every error with a problem, given which methods a path takes."""
 
     @app.exception_handler(ProblemError)
     async def told(_: Request, error: ProblemError) -> Response:
@@ -100,13 +100,13 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        kinds = {404: Kind.NOT_FOUND, 405: Kind.METHOD_NOT_ALLOWED}
-        kind = kinds.get(error.status_code, Kind.INVALID_REQUEST)
-        detail = {
-            404: "see /docs for what there is",
-            405: f"{request.method} does nothing here; see the header Allow",
-        }.get(error.status_code, str(error.detail))
-        return problem_response(kind, detail, headers=error.headers)
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            return problem_response(Kind.NOT_FOUND, "see /docs for what there is")
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            methods = ", ".join(allowed_methods(request.scope["path"])) or "GET"
+            detail = f"{request.method} does nothing here; {methods} does"
+            return problem_response(Kind.METHOD_NOT_ALLOWED, detail, headers={"Allow": methods})
+        return problem_response(Kind.INVALID_REQUEST, str(error.detail), headers=error.headers)
 
     @app.exception_handler(RecsysError)
     async def expected(_: Request, error: RecsysError) -> Response:

@@ -25,6 +25,7 @@ from recsys.store.users import UserStore
 log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 2.0
 _KEY_DIGEST_BYTES = 12
+_WHOLE = frozenset({"user_id", "item_id", "event_id", "timestamp"})
 
 
 class RejectedEventError(Exception):
@@ -56,7 +57,7 @@ def read_event(fields: object, users: UserStore, *, now_ms: int, idempotency_key
     """
     if not isinstance(fields, dict):
         raise RejectedEventError([BrokenRule(field="", message="a JSON object is needed")])
-    given = {name: value for name, value in fields.items() if value is not None}
+    given = {name: _whole(name, value) for name, value in fields.items() if value is not None}
     if idempotency_key and "event_id" not in given:
         content = orjson.dumps(given, option=orjson.OPT_SORT_KEYS)
         digest = hashlib.blake2b(content, digest_size=_KEY_DIGEST_BYTES, key=b"event").hexdigest()
@@ -75,6 +76,12 @@ def read_event(fields: object, users: UserStore, *, now_ms: int, idempotency_key
         field, _, message = error.reason.partition(": ")
         raise RejectedEventError([BrokenRule(field=field, message=message)]) from None
     return event
+
+
+def _whole(name: str, value: object) -> object:
+    """Read an id or a time that is written 42.0 as 42: JSON has one kind of numbers."""
+    is_whole = name in _WHOLE and isinstance(value, float) and value.is_integer() and abs(value) < 2**64
+    return int(value) if is_whole else value  # type: ignore[call-overload]
 
 
 class PurchaseSink:

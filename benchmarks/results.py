@@ -63,8 +63,8 @@ class Measured:
 
     @property
     def shown(self) -> str:
-        """The number with its unit, to three digits."""
-        digits = max(0, 3 - len(str(int(abs(self.value)))))
+        """The number with its unit, to three digits or four decimals."""
+        digits = max(0, 3 - len(str(int(abs(self.value))))) if abs(self.value) >= 1 or not self.value else 4
         return f"{self.value:,.{digits}f} {self.unit}"
 
 

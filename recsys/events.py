@@ -58,15 +58,15 @@ _PLAIN_WORDS = {
     "string_pattern_mismatch": "must not contain control characters",
     "string_type": "must be a string or an integer of at most 64 bits",
 }
-_NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f-\x9f]*$"
+NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 Identifier = Annotated[
     str,
-    StringConstraints(strict=True, min_length=1, max_length=256, pattern=_NO_CONTROL_CHARACTERS),
+    StringConstraints(strict=True, min_length=1, max_length=256, pattern=NO_CONTROL_CHARACTERS),
     BeforeValidator(_integer_to_text),
 ]
 EventId = Annotated[
     str,
-    StringConstraints(strict=True, min_length=1, max_length=128, pattern=_NO_CONTROL_CHARACTERS),
+    StringConstraints(strict=True, min_length=1, max_length=128, pattern=NO_CONTROL_CHARACTERS),
     BeforeValidator(_integer_to_text),
 ]
 EpochMs = Annotated[int, Field(strict=True, ge=0, le=_MAX_EPOCH_MS), BeforeValidator(_timestamp_to_epoch_ms)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from recsys.events import Identifier
+from recsys.events import NO_CONTROL_CHARACTERS
 
 MOST_USERS = 1_000
 MOST_PURCHASES = 1_000
@@ -29,8 +29,25 @@ _OWNED_ITEM = {
     "category": "Drinks",
 }
 
-Count = Annotated[int, Field(ge=1, le=MOST_ITEMS)]
-Quantity = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+
+def _whole(value: object) -> object:
+    """Read 10.0 as 10: JSON has one kind of numbers."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _id_text(value: object) -> object:
+    """Read an integer of at most 64 bits as its decimal digits, as events do."""
+    number = _whole(value)
+    is_id = isinstance(number, int) and not isinstance(number, bool) and -(2**63) <= number < 2**64
+    return str(number) if is_id else value
+
+
+_Text = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=256, pattern=NO_CONTROL_CHARACTERS)]
+_Integer = Annotated[int, Field(ge=-(2**63), lt=2**64)]
+Id = Annotated[_Text, BeforeValidator(_id_text, json_schema_input_type=_Text | _Integer)]
+"""Of a user or an item, in a body: a text, or an integer that is read as its decimal digits."""
+Count = Annotated[int, Field(strict=True, ge=1, le=MOST_ITEMS), BeforeValidator(_whole)]
+Quantity = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
 
 
 def _example(**fields: Any) -> ConfigDict:
@@ -84,7 +101,7 @@ class BulkRequest(BaseModel):
 
     model_config = _example(user_ids=["42", "43"], n=10)
 
-    user_ids: Annotated[list[Identifier], Field(min_length=1, max_length=MOST_USERS)]
+    user_ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_USERS)]
     """Of up to 1,000 users; one may come more than once."""
     n: Count = 10
     """Items per list."""
@@ -104,7 +121,7 @@ class BasketItem(BaseModel):
 
     model_config = _example(item_id="sku-9", quantity=2)
 
-    item_id: Identifier
+    item_id: Id
     quantity: Quantity = 1.0
 
 
@@ -114,7 +131,7 @@ class BasketRequest(BaseModel):
     model_config = _example(items=[{"item_id": "sku-9", "quantity": 2}], user_id="42", n=10)
 
     items: Annotated[list[BasketItem], Field(min_length=1, max_length=MOST_BASKET_ITEMS)]
-    user_id: Identifier | None = None
+    user_id: Id | None = None
     """Whose history counts as well; leave it out for a visitor."""
     n: Count = 10
     """Items of the list."""
@@ -331,7 +348,7 @@ class RetrainRequest(BaseModel):
 
     model_config = _example(force=False)
 
-    force: bool = False
+    force: Annotated[bool, Field(strict=True)] = False
     """Publish the model whatever the gate says; that is recorded."""
 
 

@@ -79,7 +79,7 @@ def verify(
     NoModel
         When no model is live, or it is not in the archive's storage.
     """
-    truth = _Truth.of_live_model(store, settings.ranking)
+    truth = Truth.of_live_model(store, settings.ranking)
     storage = Storage(settings.data_dir)
     if truth.pointer.version not in ModelStore(storage).versions():
         raise NoModel(
@@ -117,7 +117,7 @@ def verify(
 
 
 @dataclass(frozen=True)
-class _Truth:
+class Truth:
     """What lists must follow from, in float64."""
 
     pointer: ModelPointer
@@ -129,7 +129,14 @@ class _Truth:
     rules: RankingSettings
 
     @classmethod
-    def of_live_model(cls, store: Store, rules: RankingSettings) -> _Truth:
+    def of_live_model(cls, store: Store, rules: RankingSettings) -> Truth:
+        """Read the live model and the hidden items.
+
+        Raises
+        ------
+        NoModel
+            When none is live.
+        """
         pointer = store.shared.model_pointer()
         if pointer is None:
             raise NoModel(
@@ -141,11 +148,11 @@ class _Truth:
         gram = factors.T @ factors + model.regularization * np.eye(factors.shape[1])
         return cls(pointer, model, factors, gram, store.shared.hidden(), rules)
 
-    def renewed(self, store: Store) -> _Truth:
+    def renewed(self, store: Store) -> Truth:
         """Return this, or what has taken its place if another model has been published."""
         if store.shared.model_pointer() == self.pointer:
             return self
-        return _Truth.of_live_model(store, self.rules)
+        return Truth.of_live_model(store, self.rules)
 
     def strength(self, entry: Entry) -> float:
         """Return s_ui of one owned item."""
@@ -279,7 +286,7 @@ class _Stream:
 
 
 def _compare(
-    store: Store, truth: _Truth, replays: Mapping[str, HistoryReplay], users: Collection[str], advance: Advance
+    store: Store, truth: Truth, replays: Mapping[str, HistoryReplay], users: Collection[str], advance: Advance
 ) -> tuple[list[Difference], int]:
     differences: list[Difference] = []
     lists = 0
@@ -310,7 +317,7 @@ def _history_differences(user: str, expected: _Entries, found: _Entries) -> Iter
 
 
 def _list_differences(
-    user: str, entries: _Entries, found: dict[str, Any] | None, revision: int, truth: _Truth
+    user: str, entries: _Entries, found: dict[str, Any] | None, revision: int, truth: Truth
 ) -> Iterator[Difference]:
     rows_of = truth.model.items.rows
     owned = {rows_of[item]: entry for item, entry in entries.items() if entry.units > 0 and item in rows_of}
@@ -330,11 +337,11 @@ def _list_differences(
         yield Difference(user, "revision of the list", str(revision), str(found["revision"]))
         return
     listed = [(entry["item_id"], entry["score"]) for entry in found["items"]]
-    yield from _ranking_differences(user, listed, scores, truth.model, truth.rules.n)
+    yield from ranking_differences(user, listed, scores, truth.model, truth.rules.n)
 
 
 def _again_differences(
-    user: str, entries: _Entries, found: dict[str, Any] | None, revision: int, truth: _Truth
+    user: str, entries: _Entries, found: dict[str, Any] | None, revision: int, truth: Truth
 ) -> Iterator[Difference]:
     what = "what to buy again"
     scores = truth.again_scores(entries)
@@ -349,13 +356,14 @@ def _again_differences(
         yield Difference(user, what, expected, f"of {found['model']}, revision {found['revision']}")
         return
     listed = [(entry["item_id"], entry["score"]) for entry in found["items"]]
-    for difference in _ranking_differences(user, listed, scores, truth.model, truth.rules.again_n):
+    for difference in ranking_differences(user, listed, scores, truth.model, truth.rules.again_n):
         yield replace(difference, what=f"{what}: {difference.what}")
 
 
-def _ranking_differences(
+def ranking_differences(
     user: str, listed: list[tuple[str, float]], scores: NDArray[np.float64], model: FactorModel, n: int
 ) -> Iterator[Difference]:
+    """Yield what is wrong with a list of items and scores, given the true scores of all items, −∞ = never listed."""
     wanted = min(n, int(np.isfinite(scores).sum()))
     if len(listed) != wanted or len({item for item, _ in listed}) != wanted:
         yield Difference(user, "length of the list", str(wanted), f"{len(listed)}, some twice or fewer")

@@ -25,9 +25,9 @@ def category_of(item_id: str) -> str:
     return f"Taste {int(item_id.removeprefix('item-')) // ITEMS_PER_TASTE}"
 
 
-def prepare(shop: Shop) -> None:
+def prepare(shop: Shop, *, n_users: int = N_USERS) -> None:
     """Import purchases and items, and make a first model."""
-    write_parquet(habitual_shop(seed=0, n_users=N_USERS), shop.folder / "history.parquet")
+    write_parquet(habitual_shop(seed=0, n_users=n_users), shop.folder / "history.parquet")
     ids = [f"item-{number:03d}" for number in range(N_ITEMS)]
     lines = [f"{item},Title of {item},{category_of(item)},{str(item != SOLD_OUT).lower()}" for item in ids]
     (shop.folder / "items.csv").write_text("\n".join(["item_id,title,category,available", *lines]) + "\n")

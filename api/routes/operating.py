@@ -116,7 +116,7 @@ def _retrain(services: Services, number: int) -> Retrain | None:
             return Retrain(id=number, state=RetrainState.WAITING)
         progress = {name: status.get(name) for name in ("stage", "done", "total")}
         return Retrain.model_validate({"id": number, "state": RetrainState.RUNNING, **progress})
-    record = _served_by(RoundLog(Storage(services.settings.data_dir)), number)
+    record = served_by(RoundLog(Storage(services.settings.data_dir)), number)
     if record is not None:
         return Retrain(
             id=number,
@@ -131,7 +131,7 @@ def _retrain(services: Services, number: int) -> Retrain | None:
     return Retrain(id=number, state=RetrainState.UNKNOWN)
 
 
-def _served_by(rounds: RoundLog, number: int) -> RoundRecord | None:
+def served_by(rounds: RoundLog, number: int) -> RoundRecord | None:
     """Return the round that served a request: the first with this number or a higher one.
 
     Numbers start again when Redis is emptied: only the newest records whose numbers do not rise into the past count.

@@ -12,34 +12,85 @@ from api.purchases import PurchaseSink, RejectedEventError, now_ms, read_event
 from api.routes.common import answer, problems
 from api.security import Role, guarded
 from api.services import services_of
-from recsys.events import Event
+from recsys.events import NO_CONTROL_CHARACTERS, Event
 from recsys.schemas import MOST_PURCHASES, BrokenRule, EventResult, EventStatus, PurchasesAccepted
 
 router = APIRouter(prefix="/v1", route_class=guarded(Role.WRITE))
 
-EVENT_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "description": "An event as in the topic: see docs/contract.md. null means absent, other fields are ignored.",
-    "required": ["user_id"],
-    "properties": {
-        "user_id": {"description": "1 to 256 characters, no control characters; an integer is read as its digits."},
-        "item_id": {"description": "In the same form; required unless the type is `forget`."},
-        "event_id": {"description": "1 to 128 characters: a copy with the same event_id counts once."},
-        "type": {"description": "`purchase` (default), `return`, which subtracts the quantity, or `forget`."},
-        "quantity": {"description": "Above 0, up to 1,000,000; default 1."},
-        "price": {"description": "0 or more."},
-        "timestamp": {"description": "RFC 3339 with a zone, or epoch milliseconds; default: now."},
+
+_LEAP_YEAR = r"(19(72|76|8[048]|9[26])|[2-9][0-9](0[48]|[2468][048]|[13579][26])|([2468][048]|[3579][26])00)"
+_DAY = (
+    r"((197[1-9]|19[89][0-9]|[2-8][0-9]{3}|9[0-8][0-9]{2})"
+    r"-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
+    rf"|{_LEAP_YEAR}-02-29)"
+)
+_RFC_3339 = (
+    rf"^{_DAY}[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{{1,9}})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+)
+
+
+def _id_schema(longest: int, meaning: str) -> dict[str, Any]:
+    text = {"type": "string", "minLength": 1, "maxLength": longest, "pattern": NO_CONTROL_CHARACTERS}
+    return {"anyOf": [text, {"type": "integer", "minimum": -(2**63), "maximum": 2**64 - 1}], "description": meaning}
+
+
+def _or_null(schema: dict[str, Any], meaning: str) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}], "description": meaning}
+
+
+_USER_ID = _id_schema(256, "An integer is read as its decimal digits.")
+_EVENT_ID = _or_null(_id_schema(128, ""), "A copy with the same event_id counts once.")
+_TIMESTAMP = _or_null(
+    {
+        "anyOf": [
+            {"type": "string", "pattern": _RFC_3339},
+            {"type": "integer", "minimum": 0, "maximum": 253402300799999},
+        ]
     },
-    "examples": [
-        {
-            "event_id": "order-123:sku-9",
-            "user_id": "42",
-            "item_id": "sku-9",
-            "quantity": 1,
-            "price": 3.5,
-            "timestamp": "2026-11-22T10:11:12Z",
-        }
-    ],
+    "RFC 3339 with a zone, or epoch milliseconds; default: now.",
+)
+EVENT_SCHEMAS: dict[str, dict[str, Any]] = {
+    "Event": {
+        "description": "One event, as in the topic; null means absent, and fields that are not named are ignored.",
+        "anyOf": [{"$ref": "#/components/schemas/Purchase"}, {"$ref": "#/components/schemas/Forget"}],
+        "examples": [
+            {
+                "event_id": "order-123:sku-9",
+                "user_id": "42",
+                "item_id": "sku-9",
+                "quantity": 1,
+                "price": 3.5,
+                "timestamp": "2026-11-22T10:11:12Z",
+            }
+        ],
+    },
+    "Purchase": {
+        "type": "object",
+        "description": "A purchase, or a return, which subtracts the quantity.",
+        "required": ["user_id", "item_id"],
+        "properties": {
+            "user_id": _USER_ID,
+            "item_id": _id_schema(256, "An integer is read as its decimal digits."),
+            "event_id": _EVENT_ID,
+            "type": _or_null({"enum": ["purchase", "return"]}, "Default: purchase."),
+            "quantity": _or_null({"type": "number", "exclusiveMinimum": 0, "maximum": 1e6}, "Default: 1."),
+            "price": _or_null({"type": "number", "minimum": 0, "maximum": 1e300}, "Kept in the archive."),
+            "timestamp": _TIMESTAMP,
+        },
+        "examples": [{"user_id": "42", "item_id": "sku-9"}],
+    },
+    "Forget": {
+        "type": "object",
+        "description": "The wish of a user to be erased.",
+        "required": ["user_id", "type"],
+        "properties": {
+            "user_id": _USER_ID,
+            "event_id": _EVENT_ID,
+            "type": {"const": "forget"},
+            "timestamp": _TIMESTAMP,
+        },
+        "examples": [{"user_id": "42", "type": "forget"}],
+    },
 }
 _BODY = {
     "requestBody": {
@@ -47,13 +98,14 @@ _BODY = {
         "content": {
             "application/json": {
                 "schema": {
-                    "oneOf": [
+                    "anyOf": [
                         {"$ref": "#/components/schemas/Event"},
                         {
                             "type": "array",
+                            "description": "Each is checked on its own; one at least must be valid.",
                             "minItems": 1,
                             "maxItems": MOST_PURCHASES,
-                            "items": {"$ref": "#/components/schemas/Event"},
+                            "contains": {"$ref": "#/components/schemas/Event"},
                         },
                     ]
                 }

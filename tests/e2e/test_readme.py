@@ -23,7 +23,11 @@ README = (PROJECT / "README.md").read_text()
 
 def blocks() -> list[tuple[str, str]]:
     """Return (language, code) of all fenced blocks."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    return blocks_of(README)
+
+
+def blocks_of(text: str) -> list[tuple[str, str]]:
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.kafka
@@ -43,10 +47,16 @@ def test_readme_blocks_run_as_written(shop: Shop, settings: Settings, kcat: str)
             elif code == "python -m trainer\n":
                 shop.start_trainer()
                 wait_until(store.trainer.is_alive, "the trainer is ready")
+            elif code == "python -m api\n":
+                api = shop.start_api()
+                shop.environment["RECSYS_API__PORT"] = api.url.rpartition(":")[2]
             else:
                 ran.append((code, run_block(shop, language, code)))
             if "echo '42|" in code:
                 wait_until(lambda: owned_by(store, "42") == {"sku-9": 1.0, "sku-7": 2.0}, "both purchases are applied")
+        for language, code in blocks_of((PROJECT / "docs" / "http-api.md").read_text()):
+            if language != "console":
+                ran.append((code, run_block(shop, language, code)))
         outputs = {code: output for code, output in ran}
         assert len(ran) >= 10
         assert owned_by(store, "42").keys() == {"sku-9", "sku-7", "sku-1", "sku-2"}

@@ -11,7 +11,7 @@ from recsys.errors import InvalidModel, LockHeld, LockLost, StoreUnsuitable
 from recsys.refresh import RankedList
 from recsys.settings import Settings
 from recsys.store import HeldLock, ModelStamp, Store, open_store
-from recsys.store.trainer_control import Requests
+from recsys.store.trainer_control import Requests, RollbackRequest
 from tests.services import wait_until
 
 NOW = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)
@@ -148,3 +148,28 @@ def test_wrong_password_is_said_without_showing_it(redis_url: str) -> None:
 
 def test_usable_server_passes_the_check(store: Store) -> None:
     store.connection.check()
+
+
+def test_a_rollback_waits_until_it_is_taken_and_a_newer_one_takes_its_place(store: Store) -> None:
+    assert store.trainer.rollback_request() is None
+    first, second = RollbackRequest("a", "b", "ops"), RollbackRequest("c", "", "ops")
+    store.trainer.request_rollback(first)
+    store.trainer.request_rollback(second)
+    assert store.trainer.rollback_request() == second
+    store.trainer.take_rollback(first)  # another one came meanwhile
+    assert store.trainer.rollback_request() == second
+    store.trainer.take_rollback(second)
+    assert store.trainer.rollback_request() is None
+    assert store.trainer.requests() == Requests()
+
+
+def test_hidden_items_and_the_stamp_of_the_catalogue(store: Store) -> None:
+    assert [store.shared.hide("a"), store.shared.hide("a"), store.shared.hide("b")] == [True, False, True]
+    assert store.shared.hidden() == {"a", "b"}
+    assert [store.shared.unhide("a"), store.shared.unhide("a")] == [True, False]
+    stamps = [store.shared.catalogue_stamp()]
+    for _ in range(2):
+        store.shared.write_catalogue({"a": "A"}, ["b"])
+        stamps.append(store.shared.catalogue_stamp())
+    assert stamps[0] == b""
+    assert len(set(stamps)) == 3
