@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,10 @@ from api.app import create_app, guarded_routes
 from api.security import Role
 from recsys.settings import Settings
 from tests.api import KEY_SETTING, KEYS, Asked, asked_by
-from tests.services import Api, Shop, wait_until
+from tests.services import IN_CI, Api, Shop, wait_until
 
 pytestmark = pytest.mark.kafka
+_SHOWN_WITHIN_MS = 20_000
 _PLACEHOLDERS = {"user_id": "nobody", "item_id": "item-001", "version": "none", "id": "999999"}
 _OPEN = {
     "/livez",
@@ -209,3 +212,36 @@ def test_a_port_that_is_taken_is_named(api_shop: Shop, api: Api) -> None:
     port = api.url.rpartition(":")[2]
     done = api_shop.run("api", expect=2, RECSYS_API__PORT=port)
     assert f"RECSYS_API__PORT: cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    """Chromium."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        if IN_CI:
+            pytest.fail("Chromium is required in CI; apt-get install chromium")
+        pytest.skip("Chromium is not installed (apt-get install chromium)")
+    return path
+
+
+def test_the_docs_page_shows_every_address_and_breaks_no_rule_of_its_own(
+    api: Api, browser: str, tmp_path: Path
+) -> None:
+    command = [
+        browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        f"--user-data-dir={tmp_path / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        "--enable-logging=stderr", "--log-level=0", f"--virtual-time-budget={_SHOWN_WITHIN_MS}", "--dump-dom",
+        f"{api.url}/docs",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    page = done.stdout
+    for shown in (
+        "What to recommend to a user",
+        "Publish purchases",
+        "Make an earlier model live again",
+        "/v1/popular",
+    ):
+        assert shown in page, done.stderr[-2000:]
+    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert not [line for line in said if "Content Security Policy" in line or "Refused" in line], said
