@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Iterator, Mapping
@@ -82,6 +83,7 @@ class Live:
                 items = read_catalogue(self._storage).items
                 self.categories = frozenset(item.category for item in items.values() if item.category)
                 self.catalogue, self._stamp = items, stamp
+                gc.freeze()  # so many objects that stay: to look for cycles among them would hold up requests
                 log.info("catalogue: %d items", len(items))
         except (StoreError, StorageError) as error:
             if str(error) != self._problem:
