@@ -15,6 +15,7 @@ import uvicorn
 from api.metrics import SHARED_FOLDER
 from api.security import Audit, Keyring
 from recsys.errors import RecsysError, SettingsError
+from recsys.kafka import open_producer
 from recsys.settings import Settings, load_settings
 from recsys.telemetry import configure_logging
 
@@ -31,6 +32,8 @@ def main() -> int:
         keys = len(Keyring.of(settings.api))
         Audit(settings.api.audit_file)
         _ensure_port_is_free(settings)
+        if settings.api.purchases:
+            open_producer(settings.kafka)  # refuses wrong properties; each worker has its own
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -48,7 +51,7 @@ def main() -> int:
                 port=settings.api.port,
                 workers=settings.api.workers,
                 loop="uvloop",
-                http="httptools",
+                http="api.protocol:BoundedProtocol",
                 log_config=None,
                 access_log=False,
                 server_header=False,

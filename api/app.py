@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
@@ -34,6 +40,8 @@ ROUTERS = (
     health.router,
     health.metrics_router,
 )
+log = logging.getLogger(__name__)
+_LOOK_FOR_PARENT_S = 0.5
 _COMPUTING_THREADS = 4
 _OPERATING_THREADS = 4
 _DESCRIPTION = """Recommendations for apps that do not speak Redis.
@@ -46,7 +54,17 @@ def app_of_this_process() -> FastAPI:
     """Make the application of a worker, by the settings in its environment."""
     settings = load_settings()
     configure_logging(settings.log.level)
+    if multiprocessing.parent_process() is not None:
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
     return create_app(settings)
+
+
+def _end_with_parent(parent: int) -> None:
+    """Stop when the process is gone that started this worker, and would stop it: nobody else could."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_FOR_PARENT_S)
+    log.warning("the process that started this worker is gone")
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -62,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         timeout_s = settings.api.redis_timeout_ms / 1000
-        async with open_read_store(settings.redis, timeout_s=timeout_s) as reader:
+        async with open_read_store(settings.redis, timeout_s=timeout_s, on_away=metrics.outages.inc) as reader:
             with ExitStack() as stack:
                 store = stack.enter_context(open_store(settings))
                 live = Live(settings, store)

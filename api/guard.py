@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Sequence
+from http import HTTPStatus
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.metrics import ApiMetrics
 from api.problems import Kind, problem_body
 from recsys.schemas import Problem
 
+log = logging.getLogger(__name__)
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """Answered also when there is too much to do."""
 _Header = tuple[bytes, bytes]
+_BODY_WITHIN_S = 10.0
+"""Between two parts of a body: whoever stops sending holds a place that others need."""
 _ALWAYS: Sequence[_Header] = ((b"x-content-type-options", b"nosniff"),)
 
 
 class Guard:
-    """ASGI middleware, the outermost one.
+    """ASGI middleware, the outermost one of ours; no error passes it.
 
     Parameters
     ----------
@@ -42,8 +49,10 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # As it was sent: ids may hold a slash, which is %2F there and ends no segment.
-        scope["path"] = scope["raw_path"].decode("latin-1")
+        # HEAD is GET; the server leaves the body out. And the path as it was sent: an id may hold a slash, which is %2F
+        # there and ends no segment.
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        scope = {**scope, "method": method, "path": scope["raw_path"].decode("latin-1")}
         started = time.perf_counter()
         answer = _Answer(send)
         self._under_way += 1
@@ -55,10 +64,12 @@ class Guard:
             if declared.isdigit() and int(declared) > self._longest:
                 await self._too_large(answer)
                 return
-            try:
-                await self._app(scope, self._bounded(receive), answer.send)
-            except _TooLargeError:
-                await self._too_large(answer)
+            await self._app(scope, self._bounded(receive), answer.send)
+        except Exception as error:
+            if answer.status:
+                raise  # it has begun: all that is left is to break it off
+            log.error("unexpected error", exc_info=error)
+            await answer.problem(Kind.INTERNAL_ERROR, "the log says more")
         finally:
             self._under_way -= 1
             route = scope.get("route")
@@ -78,18 +89,18 @@ class Guard:
 
         async def bounded() -> Message:
             nonlocal received
-            message = await receive()
+            try:
+                async with asyncio.timeout(_BODY_WITHIN_S):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(HTTPStatus.REQUEST_TIMEOUT) from None
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
-                if received > self._longest:
-                    raise _TooLargeError
+                if received > self._longest:  # whatever its headers say
+                    raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return message
 
         return bounded
-
-
-class _TooLargeError(Exception):
-    """The body is longer than allowed, whatever its headers say."""
 
 
 class _Answer:

@@ -27,6 +27,7 @@ class ApiMetrics:
         )
         self.lists = counter("lists", "Lists given out, by whose they are", "source")
         self.stale = counter("stale_lists", "Popular lists given out because Redis was away")
+        self.outages = counter("redis_outages", "Times that Redis was found to be away")
         self.events = counter("events", "Events posted, by what became of them", "status")
 
     def note_request(self, route: str, method: str, status: int, seconds: float) -> None:

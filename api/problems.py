@@ -12,8 +12,10 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from recsys.errors import RecsysError, StorageError, StoreError, StreamError
+from recsys.events import NO_CONTROL_CHARACTERS
 from recsys.schemas import NAMES_A_PROBLEM, BrokenRule, Problem
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ class Kind(Enum):
     UNKNOWN_MODEL = ("unknown-model", 404, "There is no such model")
     UNKNOWN_RETRAIN = ("unknown-retrain", 404, "There is no such retrain")
     METHOD_NOT_ALLOWED = ("method-not-allowed", 405, "This address does not take this method")
+    BODY_TOO_SLOW = ("body-too-slow", 408, "The body did not come in time")
     BODY_TOO_LARGE = ("body-too-large", 413, "The body is too large")
     TOO_MANY_REQUESTS = ("too-many-requests", 429, "This key has used up its rate")
     INTERNAL_ERROR = ("internal-error", 500, "Something is wrong here")
@@ -40,13 +43,20 @@ class Kind(Enum):
     REDIS_UNAVAILABLE = ("redis-unavailable", 503, "Redis does not answer")
     KAFKA_UNAVAILABLE = ("kafka-unavailable", 503, "Kafka did not confirm everything")
     STORAGE_UNAVAILABLE = ("storage-unavailable", 503, "The models cannot be read")
-    NO_MODEL = ("no-model", 503, "No model has been published yet")
+    NO_MODEL = ("no-model", 503, "No model is loaded")
+    NO_LISTS = ("no-lists", 503, "There are no lists")
     NO_TRAINER = ("no-trainer", 503, "No trainer is running")
 
     @property
     def status(self) -> int:
         """The HTTP status."""
         return self.value[1]
+
+
+_OF_STATUS: Mapping[int, tuple[Kind, str]] = {
+    HTTPStatus.REQUEST_TIMEOUT: (Kind.BODY_TOO_SLOW, "send it again"),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (Kind.BODY_TOO_LARGE, "send fewer at a time"),
+}
 
 
 class ProblemError(Exception):
@@ -95,8 +105,11 @@ def install(app: FastAPI, allowed_methods: Callable[[str], Sequence[str]]) -> No
         return problem_response(error.kind, error.detail, headers=error.headers, **error.extra)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        return invalid_request(broken_rules(error.errors()))
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        errors = broken_rules(error.errors())
+        if errors[0].field == "body" and "json" not in request.headers.get("content-type", "json"):
+            errors = [BrokenRule(field="header.content-type", message="must be application/json")]
+        return invalid_request(errors)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
@@ -104,9 +117,15 @@ def install(app: FastAPI, allowed_methods: Callable[[str], Sequence[str]]) -> No
             return problem_response(Kind.NOT_FOUND, "see /docs for what there is")
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             methods = ", ".join(allowed_methods(request.scope["path"])) or "GET"
-            detail = f"{request.method} does nothing here; {methods} does"
+            detail = f"{request.method} does nothing here; it takes {methods}"
             return problem_response(Kind.METHOD_NOT_ALLOWED, detail, headers={"Allow": methods})
-        return problem_response(Kind.INVALID_REQUEST, str(error.detail), headers=error.headers)
+        if (known := _OF_STATUS.get(error.status_code)) is not None:
+            return problem_response(*known, headers={"Connection": "close"})
+        return invalid_request([BrokenRule(field="body", message="is not JSON that can be read")])
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: ClientDisconnect) -> Response:
+        return invalid_request([BrokenRule(field="body", message="is incomplete")])  # nobody is left to read this
 
     @app.exception_handler(RecsysError)
     async def expected(_: Request, error: RecsysError) -> Response:
@@ -116,10 +135,6 @@ def install(app: FastAPI, allowed_methods: Callable[[str], Sequence[str]]) -> No
         kind, detail = found
         log.warning("%s", error)
         return problem_response(kind, detail)
-
-    @app.exception_handler(Exception)
-    async def bug(_: Request, error: Exception) -> Response:
-        return unexpected(error)
 
 
 def _kind_of(error: RecsysError) -> tuple[Kind, str] | None:
@@ -162,14 +177,15 @@ def broken_rules(problems: Sequence[Mapping[str, Any]]) -> list[BrokenRule]:
     """Return what pydantic found, as the API tells it."""
     words = {
         "missing": "is required",
-        "string_pattern_mismatch": "must not contain control characters",
         "json_invalid": "is not JSON",
-        "extra_forbidden": "there is no such field",
     }
-    return [
-        BrokenRule(
-            field=".".join(str(part) for part in problem["loc"]),
-            message=words.get(problem["type"]) or problem["msg"].removeprefix("Value error, "),
-        )
-        for problem in problems
-    ]
+
+    def rule(problem: Mapping[str, Any]) -> BrokenRule:
+        kind = problem["type"]
+        where = problem["loc"][:1] if kind == "json_invalid" else problem["loc"]
+        message = words.get(kind) or problem["msg"].removeprefix("Value error, ")
+        if kind == "string_pattern_mismatch" and problem["ctx"]["pattern"] == NO_CONTROL_CHARACTERS:
+            message = "must not contain control characters"
+        return BrokenRule(field=".".join(str(part) for part in where), message=message)
+
+    return [rule(problem) for problem in problems]

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 
-import orjson
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from pydantic import ValidationError
 
-from recsys.errors import MalformedEvent, StreamError
-from recsys.events import Event, broken_rules
+from api.problems import Kind, ProblemError
+from recsys.errors import MalformedEvent, StreamError, StreamUnavailable
+from recsys.events import Event, EventType, broken_rules
 from recsys.kafka import describe_topic, open_producer
 from recsys.publisher import encode
 from recsys.schemas import BrokenRule
@@ -24,7 +24,9 @@ from recsys.store.users import UserStore
 
 log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 2.0
-_KEY_DIGEST_BYTES = 12
+_MOST_WAITING = 50
+"""Requests that wait for Kafka at a time: others must go on while it is slow."""
+_DIGEST_BYTES = 12
 _WHOLE = frozenset({"user_id", "item_id", "event_id", "timestamp"})
 
 
@@ -36,7 +38,9 @@ class RejectedEventError(Exception):
         self.errors = errors
 
 
-def read_event(fields: object, users: UserStore, *, now_ms: int, idempotency_key: str, place: int) -> Event:
+def read_event(
+    fields: object, users: UserStore, *, now_ms: int, idempotency_key: str, place: int, may_forget: bool
+) -> Event:
     """Return the event that a client has posted.
 
     Parameters
@@ -50,6 +54,8 @@ def read_event(fields: object, users: UserStore, *, now_ms: int, idempotency_key
         Of the request; gives an event without event_id one that is the same whenever this event is sent with this key.
     place : int
         Of the event in the request.
+    may_forget : bool
+        Whether the client may have users erased.
 
     Raises
     ------
@@ -58,11 +64,7 @@ def read_event(fields: object, users: UserStore, *, now_ms: int, idempotency_key
     if not isinstance(fields, dict):
         raise RejectedEventError([BrokenRule(field="", message="a JSON object is needed")])
     given = {name: _whole(name, value) for name, value in fields.items() if value is not None}
-    if idempotency_key and "event_id" not in given:
-        content = orjson.dumps(given, option=orjson.OPT_SORT_KEYS)
-        digest = hashlib.blake2b(content, digest_size=_KEY_DIGEST_BYTES, key=b"event").hexdigest()
-        key = hashlib.blake2b(idempotency_key.encode(), digest_size=_KEY_DIGEST_BYTES).hexdigest()
-        given["event_id"] = f"http:{key}:{place}:{digest}"
+    is_timed = "timestamp" in given
     given.setdefault("timestamp", now_ms)
     try:
         event = Event.model_validate(given)
@@ -75,6 +77,13 @@ def read_event(fields: object, users: UserStore, *, now_ms: int, idempotency_key
     except MalformedEvent as error:
         field, _, message = error.reason.partition(": ")
         raise RejectedEventError([BrokenRule(field=field, message=message)]) from None
+    if event.type is EventType.FORGET and not may_forget:
+        raise RejectedEventError([BrokenRule(field="type", message="forget needs the role operate")])
+    if idempotency_key and event.event_id is None:
+        content = event.model_dump_json(exclude=set() if is_timed else {"timestamp"})
+        parts = (idempotency_key, content)
+        key, digest = (blake2b(part.encode(), digest_size=_DIGEST_BYTES).hexdigest() for part in parts)
+        event = event.model_copy(update={"event_id": f"http:{key}:{place}:{digest}"})
     return event
 
 
@@ -96,6 +105,8 @@ class PurchaseSink:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._stopped = threading.Event()
+        self._look = threading.Event()
+        self._waiting = 0
         self.is_ready = False
 
     @contextmanager
@@ -116,10 +127,34 @@ class PurchaseSink:
         finally:
             self._producer.flush(self._settings.timeout_s)
             self._stopped.set()
+            self._look.set()
             threads[0].join()
 
     async def deliver(self, events: Sequence[Event]) -> list[bool]:
-        """Return for each event whether Kafka has confirmed it, on all replicas."""
+        """Return for each event whether Kafka has confirmed it, on all replicas.
+
+        Raises
+        ------
+        StreamUnavailable
+            When no broker answered last; nothing was sent.
+        ProblemError
+            503, when too many requests wait already; nothing was sent.
+        """
+        if not self.is_ready:
+            raise StreamUnavailable(f"Kafka at {self._settings.bootstrap_servers} is away")
+        if self._waiting >= _MOST_WAITING:
+            raise ProblemError(Kind.OVERLOADED, "many events wait for Kafka; try again in a moment")
+        self._waiting += 1
+        try:
+            delivered = await self._delivered(events)
+        finally:
+            self._waiting -= 1
+        if not all(delivered):
+            self.is_ready = False  # until a look finds a broker: no other request has to wait for the time-out
+            self._look.set()
+        return delivered
+
+    async def _delivered(self, events: Sequence[Event]) -> list[bool]:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         delivered = [False] * len(events)
@@ -155,16 +190,18 @@ class PurchaseSink:
             self._producer.poll(0.1)
 
     def _watch(self) -> None:
-        while True:
+        said = ""
+        while not self._stopped.is_set():
+            self._look.clear()
             try:
                 describe_topic(self._settings, self._settings.topic)
-                self.is_ready = True
+                self.is_ready, said = True, ""
             except StreamError as error:
-                if self.is_ready:
-                    log.warning("%s", error)
                 self.is_ready = False
-            if self._stopped.wait(_LOOK_EVERY_S if not self.is_ready else 5 * _LOOK_EVERY_S):
-                return
+                if str(error) != said:
+                    log.warning("%s", error)
+                said = str(error)
+            self._look.wait(5 * _LOOK_EVERY_S if self.is_ready else _LOOK_EVERY_S)
 
 
 def now_ms() -> int:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 from fastapi import Request, Response
@@ -26,6 +27,8 @@ from recsys.settings import ApiSettings
 log = logging.getLogger(__name__)
 audit_log = logging.getLogger("api.audit")
 _SHORTEST_KEY = 20
+_LONGEST_ACTION = 600
+_STRANGERS_A_SECOND = 5
 _HASHED = re.compile(r"sha256:([0-9a-fA-F]{64})")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOW = "an entry is name:role:key with a role of read, write or operate; recsys key NAME ROLE makes one"
@@ -73,13 +76,15 @@ class Keyring:
     @classmethod
     def of(cls, settings: ApiSettings) -> Keyring:
         """Read the keys that are set, from the environment or a file."""
-        text = settings.keys.get_secret_value()
+        lines = [settings.keys.get_secret_value()]
         if settings.keys_file:
             try:
                 text = Path(settings.keys_file).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise SettingsError(f"RECSYS_API__KEYS_FILE: cannot read {settings.keys_file}: {error}") from None
-        lines = (line.partition("#")[0] for line in text.splitlines())
+            lines = [line.partition(" #")[0] for line in text.splitlines() if not line.startswith("#")]
+            if not "".join(lines).strip():
+                raise SettingsError(f"RECSYS_API__KEYS_FILE: {settings.keys_file} holds no key; {_HOW}")
         return cls([entry for line in lines for entry in line.replace(",", " ").split()])
 
     def __len__(self) -> int:
@@ -149,7 +154,10 @@ def _is_from_here(request: Request) -> bool:
         own = False
     host = re.sub(r":[0-9]+$", "", request.headers.get("host", ""))
     forwarded = any(name in request.headers for name in ("forwarded", "x-forwarded-for", "x-real-ip", "via"))
-    return own and not forwarded and host.lower() in _LOOPBACK_NAMES
+    elsewhere = request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+    if origin := urlsplit(request.headers.get("origin", "")).hostname:
+        elsewhere |= origin not in ("localhost", "127.0.0.1", "::1")
+    return own and not forwarded and not elsewhere and host.lower() in _LOOPBACK_NAMES
 
 
 class RateLimiter:
@@ -166,6 +174,14 @@ class RateLimiter:
         self._most = max(1.0, rate)
         self._clock = clock
         self._buckets: dict[str, tuple[float, float]] = {}
+
+    def has(self, name: str) -> bool:
+        """Take a token of a key, if there is one; return whether there was."""
+        try:
+            self.spend(name)
+        except ProblemError:
+            return False
+        return True
 
     def spend(self, name: str) -> None:
         """Take a token of a key; raise 429 if there is none."""
@@ -196,19 +212,22 @@ class Audit:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._strangers = RateLimiter(_STRANGERS_A_SECOND)
         if path:
             try:
                 self._append(b"")
             except OSError as error:
                 raise SettingsError(f"RECSYS_API__AUDIT_FILE: cannot write {path}: {error.strerror}") from None
 
-    def note(self, request: Request, caller: Caller, status: int) -> None:
-        """Write what was asked for, by whom, and how it was answered."""
+    def note(self, request: Request, caller: Caller, status: int, what: str = "") -> None:
+        """Write what was asked for, by whom, and how it was answered; of strangers only so much, for it is unasked."""
+        if status == Kind.MISSING_KEY.status and not self._strangers.has(""):
+            return
         entry: Mapping[str, Any] = {
             "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "key": caller.name,
             "from": request.client.host if request.client else "",
-            "action": f"{request.method} {request.scope['path']}",
+            "action": what or f"{request.method} {request.scope['path']}"[:_LONGEST_ACTION],
             "status": status,
         }
         line = orjson.dumps(entry)

@@ -64,9 +64,22 @@ class Services:
             raise ProblemError(Kind.UNKNOWN_ITEM, f"neither the model nor the catalogue knows item {item_id!r}")
 
 
+def no_lists() -> ProblemError:
+    """Return the problem of a Redis without even a popular list."""
+    return ProblemError(
+        Kind.NO_LISTS,
+        "Redis holds no popular list: the trainer's first round writes one; if Redis was emptied, recsys rebuild does",
+        headers={"Retry-After": "30"},
+    )
+
+
 def no_model() -> ProblemError:
     """Return the problem of a shop without a model."""
-    return ProblemError(Kind.NO_MODEL, "the trainer's first round makes one", headers={"Retry-After": "30"})
+    return ProblemError(
+        Kind.NO_MODEL,
+        "the trainer's first round makes one; the log says if one could not be loaded",
+        headers={"Retry-After": "30"},
+    )
 
 
 def services_of(request: Request) -> Services:

@@ -19,8 +19,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,7 @@ end
 """
 
 
-@dataclass(frozen=True)
+@dataclass
 class Stage:
     """A shop with an API of two workers, and a Redis that may be killed."""
 
@@ -78,6 +80,18 @@ class Stage:
     api: Api
     redis: RedisServer
     store: Store
+
+    @cached_property
+    def truth(self) -> Truth:
+        """What lists must follow from, computed by a path of its own."""
+        return Truth.of_live_model(self.store, self.settings.ranking)
+
+    def stale(self) -> float:
+        """Return how many stale lists were given out so far."""
+        headers = {"Authorization": f"Bearer {KEYS['read']}"}
+        text = httpx.get(f"{self.api.url}/metrics", headers=headers, timeout=30).text
+        found = re.search(r"^recsys_api_stale_lists_total ([0-9.]+)", text, flags=re.MULTILINE)
+        return float(found[1]) if found else 0.0
 
     def client(self) -> Client:
         """Return a client that may do everything."""
@@ -132,11 +146,7 @@ def measure_answers(stage: Stage) -> list[Measured]:
     users = [f"user-{number}" for number in range(N_USERS)]
     with stage.client() as client:
         items = [item.item_id for item in client.popular(240).items]
-        worst = 0.0
-        for _ in range(_PAIRS):
-            why = client.explanation(rng.choice(users), rng.choice(items))
-            parts = sum(part.contribution for part in why.contributions) + why.demand + why.habit
-            worst = max(worst, abs(parts - why.score))
+        worst = max(_parts_are_off(stage, client, rng.choice(users), rng.choice(items)) for _ in range(_PAIRS))
         listed = [(user, client.recommendations(user, 10)) for user in users]
         off = 0.0
         for user, own in rng.sample(listed, 200):
@@ -148,7 +158,14 @@ def measure_answers(stage: Stage) -> list[Measured]:
         freshness = [_seconds_to_list(client, number, rng.choice(items)) for number in range(_PURCHASES)]
     verified = stage.shop.recsys("verify", "--all", expect=None)
     return [
-        Measured("api", "explanations", f"worst |score − sum of parts|, {_PAIRS:,} pairs", worst, "", at_most=1e-4),
+        Measured(
+            "api",
+            "explanations",
+            f"worst |independent score − sum of parts|, {_PAIRS:,} pairs",
+            worst,
+            "",
+            at_most=1e-4,
+        ),
         Measured("api", "explanations", "worst |score − score in the list|, 200 pairs", off, "", at_most=1e-4),
         Measured(
             "api", "bulk", f"lists that differ from those asked for alone, of {N_USERS:,}", unequal, "", at_most=0
@@ -160,6 +177,17 @@ def measure_answers(stage: Stage) -> list[Measured]:
     ]
 
 
+def _parts_are_off(stage: Stage, client: Client, user: str, item: str) -> float:
+    """Return how far the parts of an explanation are from the score that `recsys verify` would compute."""
+    why = client.explanation(user, item)
+    parts = sum(part.contribution for part in why.contributions) + why.demand + why.habit
+    rows = stage.truth.model.items.rows
+    entries = stage.store.users.read([user])[user].history.entries
+    owned = {rows[own]: entry for own, entry in entries.items() if entry.units > 0 and own in rows}
+    expected = float(stage.truth.scores(owned)[rows[item]])  # −∞ for owned items, which do not compete here
+    return abs(parts - (why.score if why.owned else expected))
+
+
 def _basket_differs(
     stage: Stage, client: Client, rng: random.Random, items: Sequence[str], users: Sequence[str]
 ) -> bool:
@@ -167,7 +195,7 @@ def _basket_differs(
     basket = {item: rng.randint(1, 5) for item in rng.sample(items, rng.randint(1, 6))}
     user = rng.choice(users) if rng.random() < 0.5 else None
     found = client.basket(basket, user_id=user, n=20)
-    truth = Truth.of_live_model(stage.store, stage.settings.ranking)
+    truth = stage.truth
     entries = {} if user is None else dict(stage.store.users.read([user])[user].history.entries)
     for item, quantity in basket.items():
         bought = Entry.of_event(quantity * 10**6, int(time.time()))
@@ -197,6 +225,7 @@ def _seconds_to_list(client: Client, number: int, item: str) -> float:
 def measure_load(stage: Stage, *, seconds: int) -> list[Measured]:
     """Have wrk ask for lists, as fast as it goes and then at half of that."""
     found = []
+    before = stage.stale()
     for bulk, unit, case in ((0, "lists/s", "one list of 10"), (_BULK, "users/s", f"bulk of {_BULK} lists of 10")):
         _wrk(stage, bulk, seconds=2)
         peak = _wrk(stage, bulk, seconds=seconds)
@@ -215,11 +244,21 @@ def measure_load(stage: Stage, *, seconds: int) -> list[Measured]:
             ),
             Measured("api", case, "requests that failed", peak["errors"] + half["errors"], "", at_most=0),
         ]
+    with ThreadPoolExecutor(1) as beside:
+        large = beside.submit(_wrk, stage, 1_000, seconds=seconds, think_ms=100.0)
+        single = _wrk(stage, 0, seconds=seconds, think_ms=10.0)
+        errors = single["errors"] + large.result()["errors"]
+    case = f"one list beside bulks of 1,000, {_CONNECTIONS} connections each"
+    found += [
+        Measured("api", case, "99th percentile of one list", single["p99"], "ms"),
+        Measured("api", case, "requests that failed", errors, "", at_most=0),
+        Measured("api", "all of these loads", "stale lists", stage.stale() - before, "", at_most=0),
+    ]
     return found
 
 
 def _wrk(stage: Stage, bulk: int, *, seconds: int, think_ms: float = 0.0) -> dict[str, Any]:
-    script = stage.shop.folder / "load.lua"
+    script = stage.shop.folder / f"load-{bulk}.lua"
     script.write_text(_LOAD % (bulk, N_USERS, think_ms, KEYS["read"]))
     command = [
         "wrk",

@@ -20,6 +20,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 from urllib.parse import quote
 
 import httpx
+import orjson
 from pydantic import BaseModel, ValidationError
 
 from recsys.errors import ApiError, ApiUnavailable
@@ -28,6 +29,7 @@ from recsys.schemas import (
     AgainItems,
     BasketRecommendations,
     BulkRecommendations,
+    EventResult,
     ForgetAccepted,
     HiddenItem,
     Models,
@@ -42,10 +44,12 @@ from recsys.schemas import (
     UserHistory,
 )
 
+_KEY = "Idempotency-Key"
 P = ParamSpec("P")
 T = TypeVar("T", bound=BaseModel)
 _AGAIN = (429, 502, 503, 504)
-"""Answers after which the same request may do better; those of this API change nothing."""
+_REFUSED = (429, 503)
+"""Answers after which the same request may do better; the latter are this API's own, and say that nothing was done."""
 _LONGEST_PAUSE_S = 5.0
 
 
@@ -59,6 +63,8 @@ class _Call(Generic[T]):
     params: Mapping[str, Any] = field(default_factory=dict)
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    repeatable: bool = True
+    """Whether it may be sent again although nobody knows whether it arrived."""
 
 
 def _recommendations(
@@ -108,11 +114,12 @@ def _popular(n: int = 10, *, category: str | None = None) -> _Call[PopularItems]
 def _purchases(events: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None) -> _Call[PurchasesAccepted]:
     """Publish up to 1,000 events; those that break a rule are told of in the results.
 
-    Without an ``idempotency_key`` one is made, so that an event counts once however often this has to try.
+    Without an ``idempotency_key`` one is made, so that an event counts once however often this has to try. Should all
+    tries fail, the error has it (`ApiError.idempotency_key`): send the same events again with it.
     """
     key = uuid.uuid4().hex if idempotency_key is None else idempotency_key
     body = [dict(event) for event in events]
-    return _Call(PurchasesAccepted, "POST", "purchases", body=body, headers={"Idempotency-Key": key})
+    return _Call(PurchasesAccepted, "POST", "purchases", body=body, headers={_KEY: key})
 
 
 def _models() -> _Call[Models]:
@@ -122,7 +129,7 @@ def _models() -> _Call[Models]:
 
 def _start_retrain(*, force: bool = False) -> _Call[Retrain]:
     """Ask for a new model."""
-    return _Call(Retrain, "POST", "retrains", body={"force": force})
+    return _Call(Retrain, "POST", "retrains", body={"force": force}, repeatable=False)
 
 
 def _retrain(number: int) -> _Call[Retrain]:
@@ -150,11 +157,14 @@ def _forget(user_id: str) -> _Call[ForgetAccepted]:
     return _Call(ForgetAccepted, "DELETE", f"users/{_id(user_id)}")
 
 
-def _id(text: str) -> str:
-    return quote(text, safe="")
+def _id(name: str | int) -> str:
+    text = str(name)
+    return quote(text, safe="") if text.strip(".") else "%2E" * len(text)  # . and .. would lead elsewhere
 
 
 def _params(n: int, category: str | None = None, exclude: Sequence[str] = ()) -> dict[str, Any]:
+    if isinstance(exclude, str):
+        raise TypeError("exclude: several ids are needed, not one text")
     return {
         "n": n,
         **({} if category is None else {"category": category}),
@@ -163,6 +173,8 @@ def _params(n: int, category: str | None = None, exclude: Sequence[str] = ()) ->
 
 
 def _parts(user_ids: Iterable[str]) -> Iterator[list[str]]:
+    if isinstance(user_ids, str):
+        raise TypeError("user_ids: several ids are needed, not one text")
     users = iter(user_ids)
     while part := list(islice(users, MOST_USERS)):
         yield part
@@ -171,13 +183,16 @@ def _parts(user_ids: Iterable[str]) -> Iterator[list[str]]:
 class _Tries:
     """When to try again: after no answer, and after one that says to."""
 
-    def __init__(self, retries: int) -> None:
+    def __init__(self, retries: int, call: _Call[Any]) -> None:
         self._left = retries
+        self._again = _AGAIN if call.repeatable else _REFUSED
+        self._repeatable = call.repeatable
         self._pause_s = 0.05
 
     def pause_s(self, response: httpx.Response | None) -> float | None:
         """Return how long to wait before the next try, None if there is to be none."""
-        if self._left == 0 or (response is not None and response.status_code not in _AGAIN):
+        wanted_again = self._repeatable if response is None else response.status_code in self._again
+        if self._left == 0 or not wanted_again:
             return None
         self._left -= 1
         self._pause_s *= 2
@@ -196,12 +211,15 @@ class _Base:
     key : str
         A key with the role that is needed; empty for an API without keys on this machine.
     timeout_s : float
-        How long each try waits.
+        How long each try waits; longer than the API waits for Kafka, which is RECSYS_KAFKA__TIMEOUT_S.
     retries : int
-        How often to try again when there is no answer, or one that says to come again; every request may be repeated.
+        How often to try again when there is no answer, or one that says to come again. A retrain that was asked for
+        without an answer is not asked for again.
     """
 
-    def __init__(self, url: str, *, key: str = "", timeout_s: float = 5.0, retries: int = 3) -> None:
+    def __init__(self, url: str, *, key: str = "", timeout_s: float = 15.0, retries: int = 3) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"{url!r} is no address of an API, such as http://127.0.0.1:8000")
         self._url = url.rstrip("/")
         self._retries = retries
         self._options: dict[str, Any] = {
@@ -211,8 +229,12 @@ class _Base:
         }
 
     def _request(self, call: _Call[T]) -> dict[str, Any]:
-        body = {} if call.body is None else {"json": call.body}
-        return {"method": call.method, "url": call.path, "params": call.params, "headers": call.headers, **body}
+        headers = dict(call.headers)
+        if call.body is None:
+            return {"method": call.method, "url": call.path, "params": call.params, "headers": headers}
+        headers["Content-Type"] = "application/json"
+        content = orjson.dumps(call.body, default=float)  # of a Decimal; a datetime is known
+        return {"method": call.method, "url": call.path, "headers": headers, "content": content}
 
     def _read(self, call: _Call[T], response: httpx.Response) -> T:
         if response.is_success:
@@ -225,10 +247,15 @@ class _Base:
         except ValidationError:
             raise ApiError(f"{self._url}: {response.status_code} {response.text[:200]}", response.status_code) from None
         broken = "".join(f"; {rule.field}: {rule.message}" for rule in problem.errors)
-        raise ApiError(f"{problem.title}: {problem.detail}{broken}", problem.status, problem.type)
+        told = ApiError(f"{problem.title}: {problem.detail}{broken}", problem.status, problem.type)
+        told.idempotency_key = call.headers.get(_KEY, "")
+        told.results = [EventResult.model_validate(result) for result in (problem.model_extra or {}).get("results", [])]
+        raise told
 
-    def _unavailable(self, error: httpx.TransportError) -> ApiUnavailable:
-        return ApiUnavailable(f"{self._url} does not answer: {str(error) or type(error).__name__}")
+    def _unavailable(self, call: _Call[T], error: httpx.TransportError) -> ApiUnavailable:
+        told = ApiUnavailable(f"{self._url} does not answer: {str(error) or type(error).__name__}")
+        told.idempotency_key = call.headers.get(_KEY, "")
+        return told
 
 
 class Client(_Base):
@@ -238,7 +265,7 @@ class Client(_Base):
     does not answer.
     """
 
-    def __init__(self, url: str, *, key: str = "", timeout_s: float = 5.0, retries: int = 3) -> None:
+    def __init__(self, url: str, *, key: str = "", timeout_s: float = 15.0, retries: int = 3) -> None:
         super().__init__(url, key=key, timeout_s=timeout_s, retries=retries)
         self._http = httpx.Client(**self._options)
 
@@ -255,14 +282,14 @@ class Client(_Base):
         self._http.close()
 
     def _do(self, call: _Call[T]) -> T:
-        tries = _Tries(self._retries)
+        tries = _Tries(self._retries, call)
         while True:
             try:
                 response = self._http.request(**self._request(call))
             except httpx.TransportError as error:
                 pause_s = tries.pause_s(None)
                 if pause_s is None:
-                    raise self._unavailable(error) from error
+                    raise self._unavailable(call, error) from error
             else:
                 pause_s = tries.pause_s(response)
                 if pause_s is None:
@@ -303,7 +330,7 @@ class Client(_Base):
 class AsyncClient(_Base):
     """The API, for event loops: `Client`, whose methods are to be awaited."""
 
-    def __init__(self, url: str, *, key: str = "", timeout_s: float = 5.0, retries: int = 3) -> None:
+    def __init__(self, url: str, *, key: str = "", timeout_s: float = 15.0, retries: int = 3) -> None:
         super().__init__(url, key=key, timeout_s=timeout_s, retries=retries)
         self._http = httpx.AsyncClient(**self._options)
 
@@ -320,14 +347,14 @@ class AsyncClient(_Base):
         await self._http.aclose()
 
     async def _do(self, call: _Call[T]) -> T:
-        tries = _Tries(self._retries)
+        tries = _Tries(self._retries, call)
         while True:
             try:
                 response = await self._http.request(**self._request(call))
             except httpx.TransportError as error:
                 pause_s = tries.pause_s(None)
                 if pause_s is None:
-                    raise self._unavailable(error) from error
+                    raise self._unavailable(call, error) from error
             else:
                 pause_s = tries.pause_s(response)
                 if pause_s is None:

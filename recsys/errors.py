@@ -29,6 +29,8 @@ RecsysError
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class RecsysError(Exception):
     """Base of all errors raised on purpose; its text is one line for a person."""
@@ -148,12 +150,21 @@ class ApiError(RecsysError):
         The HTTP status; 0 = there was no answer that could be read.
     type : str
         Which kind of problem; it never changes.
+
+    Attributes
+    ----------
+    idempotency_key : str
+        Of purchases that were not all confirmed: with it they can be sent again, and count once.
+    results : list of recsys.schemas.EventResult
+        What became of each of them, if the API said so.
     """
 
     def __init__(self, message: str, status: int, type: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.type = type
+        self.idempotency_key = ""
+        self.results: list[Any] = []
 
 
 class ApiUnavailable(ApiError):

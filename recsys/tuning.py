@@ -6,7 +6,8 @@ import hashlib
 import logging
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +23,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from recsys import cores
 from recsys.errors import InvalidModel, NotEnoughData, StorageError
-from recsys.evaluation import EVERYBODY, Split, split_by_time, user_metrics
+from recsys.evaluation import EVERYBODY, Split, Wanted, split_by_time, user_metrics
 from recsys.interactions import EventLog
 from recsys.progress import ProgressReporter
+from recsys.ranker import item_demand
 from recsys.recommenders import of_model
 from recsys.storage import Storage
 from recsys.training import Parameters, fit_model
@@ -35,11 +37,13 @@ WINDOWS: Final = 2
 WINDOW_DAYS: Final = 14
 """A trial is judged by two windows of two weeks, one after the other; it may be pruned after the newer one."""
 SEARCHED: Final = ("factors", "regularization", "alpha", "iterations", "half_life_days", "repeat_weight")
+_REPEAT_WEIGHTS: Final = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5)
+"""Compared in every trial: they need no other fit, and change only the lists with owned items."""
 _LEAST_USERS = 50
 _STARTUP_TRIALS = 10
 _DAY_S = 24 * 3600
 _FOLDER = "tuning"
-_NEW, _ALL, _CURRENT = "ndcg_new", "ndcg_all", "current"
+_NEW, _ALL, _REPEAT_WEIGHT, _CURRENT = "ndcg_new", "ndcg_all", "repeat_weight", "current"
 _TRIED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.WAITING)
 
 
@@ -102,7 +106,8 @@ class Problem:
         kept = {
             name: value for name, value in asdict(self.current).items() if name in self.fixed or name not in SEARCHED
         }
-        text = f"{self.until_s} {len(self.events)} {int(self.events.seconds.sum())} {sorted(self.fixed)} {kept}"
+        data = f"{self.until_s} {len(self.events)} {int(self.events.seconds.sum())}"
+        text = f"{data} {sorted(self.fixed)} {kept} {_REPEAT_WEIGHTS}"
         return f"{_day(self.until_s)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -191,46 +196,81 @@ def _run(journal: Path, problem: Problem, seed: int, processes: int) -> None:
     study = _study(journal, problem, seed=seed)
     trial = study.ask()
     parameters = _suggested(trial, problem)
-    found: dict[str, list[float]] = {_NEW: [], _ALL: []}
+    weights: Sequence[float] = _REPEAT_WEIGHTS
+    if _REPEAT_WEIGHT in problem.fixed or _CURRENT in trial.user_attrs:
+        weights = (problem.current.repeat_weight,)
+    found = _Found()
     try:
         with cores.only(max(1, cores.available() // processes)):
             for step, cut_s in enumerate(problem.cuts_s):
-                for name, value in _judged(problem, parameters, cut_s).items():
-                    found[name].append(value)
-                trial.report(_objective(found), step)
+                found.add(*_judged(problem, parameters, cut_s, weights))
+                trial.report(found.objective, step)
                 if step < WINDOWS - 1 and trial.should_prune():
                     study.tell(trial, state=TrialState.PRUNED)
                     return
     except InvalidModel:  # such as a regularization too small for these factors
         study.tell(trial, state=TrialState.PRUNED)
         return
-    for name, values in found.items():
-        trial.set_user_attr(name, float(np.mean(values)))
-    study.tell(trial, _objective(found))
+    for name, value in ((_NEW, found.new), (_ALL, found.all), (_REPEAT_WEIGHT, found.repeat_weight)):
+        trial.set_user_attr(name, value)
+    study.tell(trial, found.objective)
 
 
-def _judged(problem: Problem, parameters: Parameters, cut_s: int) -> dict[str, float]:
-    """Fit on what precedes a window and return NDCG@20 of both kinds of lists on it."""
+class _Found:
+    """NDCG@20 of both kinds of lists over the windows so far, those with owned items by repeat weight."""
+
+    def __init__(self) -> None:
+        self._new: list[float] = []
+        self._all: dict[float, list[float]] = defaultdict(list)
+
+    def add(self, new: float, everything: Mapping[float, float]) -> None:
+        """Add a window."""
+        self._new.append(new)
+        for weight, ndcg in everything.items():
+            self._all[weight].append(ndcg)
+
+    @property
+    def new(self) -> float:
+        return float(np.mean(self._new))
+
+    @property
+    def repeat_weight(self) -> float:
+        """The best one."""
+        return max(self._all, key=lambda weight: np.mean(self._all[weight]))
+
+    @property
+    def all(self) -> float:
+        return float(np.mean(self._all[self.repeat_weight]))
+
+    @property
+    def objective(self) -> float:
+        """The geometric mean of both: neither kind of list is improved at the cost of the other for long."""
+        return float(np.sqrt(self.new * self.all))
+
+
+def _judged(
+    problem: Problem, parameters: Parameters, cut_s: int, repeat_weights: Sequence[float]
+) -> tuple[float, dict[float, float]]:
+    """Fit on what precedes a window and return NDCG@20 on it: of new items, and of all items by repeat weight."""
     split = problem.split(cut_s)
     before = problem.events.where(problem.events.seconds < cut_s)
-    model = fit_model(before, parameters, reference_s=cut_s).model
+    fitted = fit_model(before, parameters, reference_s=cut_s)
     known = np.flatnonzero(split.segment(EVERYBODY))
-    found = {}
-    for name, wanted, with_owned in ((_NEW, split.new, False), (_ALL, split.everything, True)):
-        lists = of_model(model, split.owned.of(known), n=N, with_owned=with_owned)
-        found[name] = float(user_metrics(lists, wanted.of(known), n=N).ndcg.mean())
-    return found
+    owned, demand = split.owned.of(known), item_demand(before, fitted.model)
 
+    def ndcg(wanted: Wanted, *, repeat_weight: float, with_owned: bool) -> float:
+        model = replace(fitted.model, boosts=fitted.weights.boosts(demand, repeat_weight=repeat_weight))
+        lists = of_model(model, owned, n=N, with_owned=with_owned)
+        return float(user_metrics(lists, wanted.of(known), n=N).ndcg.mean())
 
-def _objective(found: Mapping[str, list[float]]) -> float:
-    """Return the geometric mean of both NDCGs: neither kind of list is improved at the cost of the other for long."""
-    return float(np.sqrt(np.mean(found[_NEW]) * np.mean(found[_ALL])))
+    new = ndcg(split.new, repeat_weight=0.0, with_owned=False)
+    return new, {weight: ndcg(split.everything, repeat_weight=weight, with_owned=True) for weight in repeat_weights}
 
 
 def _suggested(trial: Trial, problem: Problem) -> Parameters:
     changes: dict[str, Any] = {}
     for name in SEARCHED:
-        if name in problem.fixed:
+        if name in problem.fixed or name == _REPEAT_WEIGHT:
             continue
         if name == "half_life_days":
             ages = trial.suggest_categorical("ages", [True, False])
@@ -239,8 +279,6 @@ def _suggested(trial: Trial, problem: Problem) -> Parameters:
             changes[name] = trial.suggest_int(name, 16, 128, step=16)
         elif name == "iterations":
             changes[name] = trial.suggest_int(name, 5, 25)
-        elif name == "repeat_weight":
-            changes[name] = trial.suggest_float(name, 0.0, 2.0)
         else:
             low, high = {"regularization": (0.3, 300), "alpha": (0.1, 50)}[name]
             changes[name] = trial.suggest_float(name, low, high, log=True)
@@ -250,7 +288,7 @@ def _suggested(trial: Trial, problem: Problem) -> Parameters:
 def _as_suggested(problem: Problem) -> dict[str, Any]:
     """Return the parameters in use, in the form that `_suggested` takes them apart in."""
     current = {name: value for name, value in asdict(problem.current).items() if name in SEARCHED}
-    suggested = {name: value for name, value in current.items() if name not in problem.fixed}
+    suggested = {name: value for name, value in current.items() if name not in {*problem.fixed, _REPEAT_WEIGHT}}
     if "half_life_days" in suggested:
         suggested["ages"] = bool(suggested["half_life_days"])
         if not suggested["ages"]:
@@ -260,6 +298,7 @@ def _as_suggested(problem: Problem) -> dict[str, Any]:
 
 def _parameters(trial: FrozenTrial, problem: Problem) -> Parameters:
     changes = {name: value for name, value in trial.params.items() if name != "ages"}
+    changes[_REPEAT_WEIGHT] = trial.user_attrs[_REPEAT_WEIGHT]
     if not trial.params.get("ages", True):
         changes["half_life_days"] = 0.0
     return replace(problem.current, **changes)

@@ -17,6 +17,8 @@ KEYS = {
     "operate": "operate-key-operate-key-operate",
 }
 KEY_SETTING = {"RECSYS_API__KEYS": ",".join(f"{role}er:{role}:{key}" for role, key in KEYS.items())}
+PATIENT = {**KEY_SETTING, "RECSYS_API__REDIS_TIMEOUT_MS": "5000"}
+"""For what must not depend on how busy the machine is."""
 SOLD_OUT = "item-007"
 N_USERS = 120
 

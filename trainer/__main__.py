@@ -19,9 +19,7 @@ from types import FrameType
 from prometheus_client import start_http_server
 
 from recsys.errors import (
-    InvalidModel,
     LockHeld,
-    LockLost,
     NotEnoughData,
     NothingNew,
     RecsysError,
@@ -185,12 +183,14 @@ def _serve(settings: Settings, store: Store, asked: _Asked) -> None:
 
 
 def _roll_back(settings: Settings, store: Store, request: RollbackRequest) -> None:
-    """Do a rollback that the HTTP API was asked for; one that cannot be done is recorded, and given up.
+    """Do a rollback that the HTTP API was asked for; one that fails is recorded, and given up: rounds must go on.
 
     Raises
     ------
-    RecsysError
-        When it may do better later.
+    LockHeld
+        When another trainer or command is at work.
+    StoreError, StorageError
+        When that cannot be written.
     """
     with store.trainer.lock(ttl_s=settings.trainer.lock_ttl_s) as lock:
         started_at = json_time(now())
@@ -206,7 +206,7 @@ def _roll_back(settings: Settings, store: Store, request: RollbackRequest) -> No
                 asked_by=request.asked_by,
             )
             log.info("rolled back to model %s, as %s asked", request.version, request.asked_by)
-        except (InvalidModel, LockLost) as error:
+        except RecsysError as error:
             log.error("no rollback to model %s: %s", request.version, error)
             record = RoundRecord(
                 kind="rollback",

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from recsys import cores, fail_points
 from recsys.archive import IMPORT_PREFIX, Archive
 from recsys.boosts import RankerWeights
-from recsys.errors import InvalidModel, LockLost, NothingNew, RecsysError
+from recsys.errors import InvalidModel, LockLost, NothingNew, RecsysError, StorageError
 from recsys.evaluation import split_by_time
 from recsys.interactions import EventLog
 from recsys.item_lists import popular_items
@@ -100,6 +100,8 @@ def run_round(
     storage = Storage(settings.data_dir)
     archive, models, rounds = Archive(storage), ModelStore(storage), RoundLog(storage)
     pointer_before = store.shared.model_pointer_value()
+    if not force:
+        _ensure_data_dir_is_the_one(store, storage, models)
     models.remove_temporaries()
     unpublished = _unpublished(store, models)
     archive_new_purchases(
@@ -237,6 +239,16 @@ def _keep_live(
         version=version,
     )
     rounds.add(record, at=clock())
+
+
+def _ensure_data_dir_is_the_one(store: Store, storage: Storage, models: ModelStore) -> None:
+    """Refuse to make a model of the little that an empty data_dir can lead to, in place of a live one."""
+    pointer = _pointer(store)
+    if pointer is not None and not models.versions():
+        raise StorageError(
+            f"Redis names the live model {pointer.version}, but there is no model at all in {storage.url}: is "
+            f"RECSYS_DATA_DIR right, and mounted? recsys retrain --force goes on without"
+        )
 
 
 def _rival(store: Store, models: ModelStore, rounds: RoundLog, cut_s: int) -> LiveRival | None:

@@ -13,14 +13,16 @@ from pydantic import BeforeValidator
 from recsys.events import Identifier
 from recsys.schemas import MOST_ITEMS, Problem
 
-PERSONAL = "private, no-cache"
-"""A list that changes with the next purchase: it may be kept, but must be asked for again."""
-SHARED = "private, max-age=30"
+_KEPT = "private, no-cache"
+"""A list may be kept, but must be asked for again: it changes with the next purchase, and when an item is hidden."""
 
 
 def _decoded(segment: object) -> object:
     """Decode a segment of the path, which reaches the routes as it was sent."""
-    return unquote(segment, errors="strict") if isinstance(segment, str) else segment
+    try:
+        return unquote(segment, errors="strict") if isinstance(segment, str) else segment
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8") from None
 
 
 UserId = Annotated[Identifier, BeforeValidator(_decoded), Path(description="As in the events.", examples=["42"])]
@@ -37,11 +39,11 @@ def answer(body: dict[str, Any], status: int = 200, headers: dict[str, str] | No
     return Response(orjson.dumps(body), status, {"Cache-Control": "no-store", **(headers or {})}, "application/json")
 
 
-def tagged(request: Request, body: dict[str, Any], cache: str) -> Response:
+def tagged(request: Request, body: dict[str, Any]) -> Response:
     """Return JSON with an ETag, or 304 if the client has just that."""
     content = orjson.dumps(body)
     tag = f'"{blake2b(content, digest_size=12).hexdigest()}"'
-    headers = {"ETag": tag, "Cache-Control": cache}
+    headers = {"ETag": tag, "Cache-Control": _KEPT}
     known = request.headers.get("if-none-match")
     if known is not None and (known == "*" or tag in (part.strip().removeprefix("W/") for part in known.split(","))):
         return Response(status_code=304, headers=headers)

@@ -17,7 +17,7 @@ from api.lists import Listed, Shown
 from api.problems import Kind, ProblemError
 from api.routes.common import ItemId, UserId, answer, problems
 from api.security import Role, guarded
-from api.services import Services, no_model, services_of
+from api.services import Services, no_lists, services_of
 from recsys.events import UNITS_PER_QUANTITY
 from recsys.explanation import explain
 from recsys.history import Entry, History
@@ -86,12 +86,12 @@ async def basket(request: Request, wanted: BasketRequest) -> Response:
     else:
         content = await services.reader.popular()
         if content is None:
-            raise no_model()
+            raise no_lists()
         popular = orjson.loads(content)
         about |= {"source": Source.POPULAR, "model": popular["model"], "generated_at": popular["generated_at"]}
         items = popular["items"]
-        owned = {item for item, entry in entries.items() if entry.units > 0}
-        shown = Shown(services.live.hidden, services.live.catalogue, excluded=owned)
+        owned = () if rules.with_owned else (item for item, entry in entries.items() if entry.units > 0)
+        shown = Shown(services.live.hidden, services.live.catalogue, excluded={*units, *owned})
     return answer({**about, "items": shown.of(items, wanted.n)})
 
 

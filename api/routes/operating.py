@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
@@ -36,6 +37,7 @@ from recsys.store.trainer_control import RollbackRequest
 from recsys.versions import manifest_unless_damaged, roles, summary
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1", route_class=guarded(Role.OPERATE))
 _ROUNDS_SHOWN = 20
 _MOST_REQUESTS = 2**53
@@ -112,9 +114,10 @@ def _retrain(services: Services, number: int) -> Retrain | None:
         return None
     if number > requests.finished:
         status = services.store.trainer.status()
-        if status.get("state") != "running" or status.get("request", 0) < number:
+        if status.get("request", 0) < number:
             return Retrain(id=number, state=RetrainState.WAITING)
-        progress = {name: status.get(name) for name in ("stage", "done", "total")}
+        # One that is no longer running has ended just now; its outcome comes next.
+        progress = {name: status[name] for name in ("stage", "done", "total") if name in status}
         return Retrain.model_validate({"id": number, "state": RetrainState.RUNNING, **progress})
     record = served_by(RoundLog(Storage(services.settings.data_dir)), number)
     if record is not None:
@@ -223,12 +226,16 @@ async def forget(request: Request, user_id: UserId) -> Response:
         raise ProblemError(Kind.INVALID_REQUEST, error.reason) from None
     event = Event(user_id=user_id, type=EventType.FORGET, timestamp=now_ms())
     if not (await sink.deliver([event]))[0]:
-        raise ProblemError(Kind.KAFKA_UNAVAILABLE, "the wish was not confirmed; send it again")
+        raise ProblemError(Kind.KAFKA_UNAVAILABLE, "the forget was not confirmed; send it again")
     return answer({"user_id": user_id}, 202)
 
 
 def _live(store: Store) -> str:
-    pointer = store.shared.model_pointer()
+    try:
+        pointer = store.shared.model_pointer()
+    except InvalidModel as error:
+        log.warning("%s", error)
+        return ""
     return "" if pointer is None else pointer.version
 
 

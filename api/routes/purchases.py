@@ -12,7 +12,7 @@ from api.purchases import PurchaseSink, RejectedEventError, now_ms, read_event
 from api.routes.common import answer, problems
 from api.security import Role, guarded
 from api.services import services_of
-from recsys.events import NO_CONTROL_CHARACTERS, Event
+from recsys.events import NO_CONTROL_CHARACTERS, Event, EventType
 from recsys.schemas import MOST_PURCHASES, BrokenRule, EventResult, EventStatus, PurchasesAccepted
 
 router = APIRouter(prefix="/v1", route_class=guarded(Role.WRITE))
@@ -81,7 +81,7 @@ EVENT_SCHEMAS: dict[str, dict[str, Any]] = {
     },
     "Forget": {
         "type": "object",
-        "description": "The wish of a user to be erased.",
+        "description": "The wish of a user to be erased; it needs the role `operate`.",
         "required": ["user_id", "type"],
         "properties": {
             "user_id": _USER_ID,
@@ -143,6 +143,7 @@ async def post_purchases(request: Request, idempotency_key: IdempotencyKey = "")
     """
     services = services_of(request)
     sink = ensure_taken(services.sink)
+    caller = services.keyring.caller(request)
     given = _parsed(await request.body())
     moment = now_ms()
     results: list[EventResult] = []
@@ -150,7 +151,12 @@ async def post_purchases(request: Request, idempotency_key: IdempotencyKey = "")
     for place, fields in enumerate(given):
         try:
             event = read_event(
-                fields, services.store.users, now_ms=moment, idempotency_key=idempotency_key, place=place
+                fields,
+                services.store.users,
+                now_ms=moment,
+                idempotency_key=idempotency_key,
+                place=place,
+                may_forget=caller.role >= Role.OPERATE,
             )
         except RejectedEventError as error:
             results.append(EventResult(status=EventStatus.REJECTED, errors=error.errors))
@@ -166,6 +172,8 @@ async def post_purchases(request: Request, idempotency_key: IdempotencyKey = "")
             ]
         )
     delivered = iter(await sink.deliver(events))
+    for erased in (event.user_id for event in events if event.type is EventType.FORGET):
+        services.audit.note(request, caller, 202, f"forget {erased}")
     for result in results:
         if result.status is EventStatus.ACCEPTED and not next(delivered):
             result.status = EventStatus.FAILED
@@ -176,7 +184,7 @@ async def post_purchases(request: Request, idempotency_key: IdempotencyKey = "")
     if failed := counts[EventStatus.FAILED]:
         raise ProblemError(
             Kind.KAFKA_UNAVAILABLE,
-            f"{failed} of {len(events)} events were not confirmed; send them again, see results",
+            f"{failed} events were not confirmed; send them again, see results",
             results=told,
         )
     return answer(

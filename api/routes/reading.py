@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -11,9 +12,9 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api.lists import Listed, Shown
 from api.problems import Kind, ProblemError
-from api.routes.common import PERSONAL, SHARED, Category, ItemId, N, UserId, answer, problems, tagged
+from api.routes.common import Category, ItemId, N, UserId, answer, problems, tagged
 from api.security import Role, guarded
-from api.services import Services, no_model, services_of
+from api.services import Services, no_lists, services_of
 from recsys.errors import StoreUnavailable
 from recsys.events import UNITS_PER_QUANTITY, Identifier
 from recsys.schemas import (
@@ -30,6 +31,7 @@ from recsys.schemas import (
 from recsys.store.reading import UserList
 
 router = APIRouter(prefix="/v1", route_class=guarded(Role.READ))
+_AT_ONCE = 100
 
 
 @router.get(
@@ -46,7 +48,10 @@ async def recommendations(
     category: Category = None,
     exclude: Annotated[
         list[Identifier] | None,
-        Query(max_length=MOST_EXCLUDED, description="Items that are not wanted, such as those on the page already."),
+        Query(
+            max_length=MOST_EXCLUDED,
+            description="An item that is not wanted, such as one on the page already; repeat it for more.",
+        ),
     ] = None,
 ) -> Response:
     """Return the user's list; the popular one for a user who has none, or none of this category.
@@ -62,7 +67,7 @@ async def recommendations(
         result = (await _Lists(services, shown, n).of([user_id], found))[0]
     except StoreUnavailable:
         result = _stale(services, user_id, shown, n)
-    return tagged(request, result, PERSONAL)
+    return tagged(request, result)
 
 
 @router.post(
@@ -96,12 +101,18 @@ class _Lists:
 
     async def of(self, users: Sequence[str], found: Sequence[UserList]) -> list[dict[str, Any]]:
         """Return a result for each user, in order."""
-        lists = [None if cached.content is None else orjson.loads(cached.content) for cached in found]
+        lists: list[dict[str, Any] | None] = []
+        for place, cached in enumerate(found, start=1):
+            lists.append(None if cached.content is None else orjson.loads(cached.content))
+            if place % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # others' turn: a thousand lists take as long as many requests
         bought = await self._bought_since(users, found, lists)
         results: list[dict[str, Any] | None] = []
         for user, own in zip(users, lists, strict=True):
             items = [] if own is None else self._visible(own["items"], bought.get(user))
             results.append(_personal(user, own, items) if own is not None and items else None)
+            if len(results) % _AT_ONCE == 0:
+                await asyncio.sleep(0)
         without = [user for user, result in zip(users, results, strict=True) if result is None]
         popular = iter(await self._popular(without, dict(zip(users, found, strict=True))) if without else ())
         services = self._services
@@ -126,15 +137,13 @@ class _Lists:
     async def _popular(self, users: Sequence[str], found: dict[str, UserList]) -> list[dict[str, Any]]:
         """Return the popular list for each of these users, without what they own."""
         content = await self._services.reader.popular(self._shown.category)
-        if content is None:
-            if self._shown.category is None:
-                raise no_model()
-            content = await self._services.reader.popular()  # for its model and time alone
-            if content is None:
-                raise no_model()
-            popular = {**orjson.loads(content), "items": []}
-        else:
-            popular = orjson.loads(content)
+        if content is None and self._shown.category is not None:
+            content = await self._services.reader.popular()
+            if content is not None:  # for its model and time alone
+                content = orjson.dumps({**orjson.loads(content), "items": []})
+        if content is None:  # there is no model yet, or Redis was emptied
+            return [_stale(self._services, user, self._shown, self._n) for user in users]
+        popular = orjson.loads(content)
         ids = [item["item_id"] for item in popular["items"]]
         known = {} if self._with_owned else {user: ids for user in users if found[user].revision}
         owned = await self._services.reader.owned_among(known)
@@ -174,10 +183,10 @@ def _popular(user: str, popular: dict[str, Any], items: list[Listed], *, stale: 
 
 
 def _stale(services: Services, user: str, shown: Shown, n: int) -> dict[str, Any]:
-    """Return the popular list as it was; raise what there is to raise if there never was one."""
+    """Return the popular list as it was; raise 503 if there never was one."""
     popular = services.live.popular
     if popular is None:
-        raise StoreUnavailable("Redis is away, and there is no popular list from before")
+        raise no_lists()
     services.metrics.stale.inc()
     return _popular(user, popular, shown.of(popular["items"], n), stale=True)
 
@@ -193,7 +202,7 @@ async def again(request: Request, user_id: UserId, n: N = 10) -> Response:
     """Return what the user bought often and lately, and what is due; empty if there is nothing like that."""
     services = services_of(request)
     content = await services.reader.again(user_id)
-    return tagged(request, _cached(services, content, n, user_id=user_id), PERSONAL)
+    return tagged(request, _cached(services, content, n, user_id=user_id))
 
 
 @router.get(
@@ -236,11 +245,11 @@ async def popular(request: Request, category: Category = None, n: N = 10) -> Res
     services = services_of(request)
     content = await services.reader.popular(category)
     if content is None and category is None:
-        raise no_model()
+        raise no_lists()
     if content is None and category not in services.live.categories:
         raise ProblemError(Kind.UNKNOWN_CATEGORY, f"no imported item is in category {category!r}")
     of_category = {} if category is None else {"category": category}
-    return tagged(request, _cached(services, content, n, **of_category), SHARED)
+    return tagged(request, _cached(services, content, n, **of_category))
 
 
 @router.get(
@@ -256,7 +265,7 @@ async def similar(request: Request, item_id: ItemId, n: N = 10) -> Response:
     content = await services.reader.similar(item_id)
     if content is None:
         services.ensure_known(item_id)
-    return tagged(request, _cached(services, content, n, item_id=item_id), SHARED)
+    return tagged(request, _cached(services, content, n, item_id=item_id))
 
 
 def _cached(services: Services, content: bytes | None, n: int, **about: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from enum import StrEnum
 from typing import Annotated
@@ -28,7 +29,7 @@ def key_command(
 
     To replace a key, add the new entry beside the old one, hand out the new key, then take the old entry away.
     """
-    if not name or not all(character.isalnum() or character in "._-" for character in name) or len(name) > 64:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
         errors.print(f"error: {name!r} is no name: up to 64 letters, digits, dots, dashes, underscores", style="red")
         raise typer.Exit(2)
     key = secrets.token_urlsafe(32)

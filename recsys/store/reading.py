@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib import resources
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,9 +26,14 @@ from recsys.settings import RedisSettings, masked_url
 from recsys.store.keys import Keys
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+_AWAY = (redis.RedisError, RedisClusterException, OSError, TimeoutError)
 _USERS_PER_CALL = 128  # as long as that, a script holds up everyone else in Redis: half a millisecond
-_AGAIN_AFTER_S = 0.2
-"""So long after a read has failed all others fail at once, so that none waits for a server that is away."""
+_FAILURES = 3
+"""So many reads in a row, and Redis is taken to be away: a single one may only have waited for a busy process."""
+_PROBE_EVERY_S = 0.1
+_READS_AT_ONCE = 16
+"""A read that is under way must be answered in time, so it may not queue behind many others in this process."""
 
 
 class UserList(NamedTuple):
@@ -43,6 +48,9 @@ class UserList(NamedTuple):
 class ReadStore:
     """What requests read. Each call takes at most a few time-outs and then raises `StoreUnavailable`.
 
+    When several reads in a row have failed, all others fail at once, so that none waits for a server that is away,
+    until a task that looks every tenth of a second has got an answer.
+
     Parameters
     ----------
     client : redis.asyncio.Redis or RedisCluster
@@ -51,9 +59,20 @@ class ReadStore:
         The server's address for error texts.
     timeout_s : float
         Of one try.
+    on_away : callable
+        Called each time that Redis is found to be away.
     """
 
-    def __init__(self, client: Any, keys: Keys, *, shown: str, timeout_s: float, is_cluster: bool) -> None:
+    def __init__(
+        self,
+        client: Any,
+        keys: Keys,
+        *,
+        shown: str,
+        timeout_s: float,
+        is_cluster: bool,
+        on_away: Callable[[], None] = lambda: None,
+    ) -> None:
         self._client = client
         self._keys = keys
         self._shown = shown
@@ -61,8 +80,11 @@ class ReadStore:
         self._is_cluster = is_cluster
         self._script = resources.files("recsys.store").joinpath("lists.lua").read_text(encoding="utf-8")
         self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
-        self._closed_until = float("-inf")
-        self.failures = 0
+        self._on_away = on_away
+        self._turns = asyncio.Semaphore(_READS_AT_ONCE)
+        self._failures = 0
+        self._probe: asyncio.Task[None] | None = None
+        """Runs while Redis is taken to be away."""
 
     async def ping(self) -> None:
         """Raise unless Redis answers."""
@@ -162,20 +184,51 @@ class ReadStore:
         return value
 
     async def _read(self, ask: Callable[[], Awaitable[T]]) -> T:
-        if time.monotonic() < self._closed_until:
+        async with self._turns:
+            return await self._read_now(ask)
+
+    async def _read_now(self, ask: Callable[[], Awaitable[T]]) -> T:
+        if self._probe is not None:
             raise StoreUnavailable(f"Redis at {self._shown} is away")
         try:
-            async with asyncio.timeout(self._deadline_s):
-                found = await ask()
-        except (redis.RedisError, RedisClusterException, OSError, TimeoutError) as error:
-            self._closed_until = time.monotonic() + _AGAIN_AFTER_S
-            self.failures += 1
-            raise StoreUnavailable(f"Redis at {self._shown}: {str(error) or type(error).__name__}") from error
+            found = await self._asked(ask)
+        except redis.ResponseError as error:  # of this request alone: a key of another kind, no permission
+            raise StoreUnavailable(f"Redis at {self._shown}: {error}") from error
+        except _AWAY as error:
+            problem = f"Redis at {self._shown}: {str(error) or type(error).__name__}"
+            self._failures += 1
+            if self._failures >= _FAILURES and self._probe is None:
+                log.warning("%s; it is asked again every %g s", problem, _PROBE_EVERY_S)
+                self._on_away()
+                self._probe = asyncio.create_task(self._until_back())
+            raise StoreUnavailable(problem) from error
+        self._failures = 0
         return found
+
+    async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
+        async with asyncio.timeout(self._deadline_s):
+            return await ask()
+
+    async def _until_back(self) -> None:
+        while True:
+            await asyncio.sleep(_PROBE_EVERY_S)
+            with suppress(*_AWAY):
+                await self._asked(self._client.ping)
+                break
+        log.info("Redis at %s answers again", self._shown)
+        self._failures, self._probe = 0, None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._probe is not None:
+            self._probe.cancel()
+        await self._client.aclose()
 
 
 @asynccontextmanager
-async def open_read_store(settings: RedisSettings, *, timeout_s: float) -> AsyncIterator[ReadStore]:
+async def open_read_store(
+    settings: RedisSettings, *, timeout_s: float, on_away: Callable[[], None] = lambda: None
+) -> AsyncIterator[ReadStore]:
     """Open Redis for reading; it is first asked when something is read."""
     url = settings.url.get_secret_value()
     options: dict[str, Any] = {
@@ -189,13 +242,15 @@ async def open_read_store(settings: RedisSettings, *, timeout_s: float) -> Async
         client = RedisCluster.from_url(url, **options)
     else:
         client = redis.asyncio.Redis.from_url(url, **options)
+    reader = ReadStore(
+        client,
+        Keys(settings.prefix),
+        shown=masked_url(url),
+        timeout_s=timeout_s,
+        is_cluster=settings.cluster,
+        on_away=on_away,
+    )
     try:
-        yield ReadStore(
-            client,
-            Keys(settings.prefix),
-            shown=masked_url(url),
-            timeout_s=timeout_s,
-            is_cluster=settings.cluster,
-        )
+        yield reader
     finally:
-        await client.aclose()
+        await reader.close()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from recsys.store import Store, open_store
-from tests.api import KEY_SETTING, Asked, asked_by, prepare
+from tests.api import PATIENT, Asked, asked_by, prepare
 from tests.conftest import opened_shop
 from tests.services import Api, KafkaServer, Shop
 
@@ -24,7 +24,7 @@ def api_shop(kafka: KafkaServer, redis_url: str, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="module")
 def api(api_shop: Shop) -> Api:
-    return api_shop.start_api(RECSYS_API__WORKERS="2", **KEY_SETTING)
+    return api_shop.start_api(RECSYS_API__WORKERS="2", **PATIENT)
 
 
 @pytest.fixture(scope="module")

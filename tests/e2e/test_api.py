@@ -126,14 +126,12 @@ def test_what_was_bought_since_the_list_was_made_is_left_out(reader: Asked, api_
         client.hincrby(keys.applied("user-5"), "revision", -1)
 
 
-def test_a_purchase_over_http_changes_that_users_list_within_a_second(client: Client, api: Api) -> None:
+def test_a_purchase_over_http_changes_that_users_list(client: Client) -> None:
     user = f"buyer-{time.time_ns()}"
     assert client.recommendations(user).source == "popular"
-    started = time.monotonic()
     done = client.purchases([{"user_id": user, "item_id": "item-041"}, {"user_id": user, "item_id": "item-042"}])
     assert (done.accepted, done.rejected) == (2, 0)
-    wait_until(lambda: client.recommendations(user).source == "personal", "the list is there", 10)
-    assert time.monotonic() - started < 10
+    wait_until(lambda: client.recommendations(user).source == "personal", "the list is there")
     owned = client.history(user)
     assert {item.item_id for item in owned.items} == {"item-041", "item-042"}
     assert not {item.item_id for item in client.recommendations(user, 50).items} & {"item-041", "item-042"}
@@ -168,9 +166,20 @@ def test_events_that_break_rules_are_told_of_one_by_one_and_the_others_published
     none = writer("/v1/purchases", "POST", json=[{"user_id": "x", "item_id": "y", "quantity": -1}, {"user_id": "x"}])
     assert none.status_code == 422
     assert {rule["field"] for rule in none.json()["errors"]} == {"body.0.quantity", "body.1.item_id"}
+    deep = b'{"user_id": "deep", "item_id": "i", "more": ' + b"[" * 900 + b"]" * 900 + b"}"
+    assert writer("/v1/purchases", "POST", content=deep, headers={"Idempotency-Key": "k"}).status_code in (202, 422)
     for body in (b"[", b"[]", b'"text"', json.dumps([{"user_id": "x"}] * 1_001).encode(), b'{"user_id": "\xff"}'):
         refused = writer("/v1/purchases", "POST", content=body)
         assert (refused.status_code, refused.headers["content-type"]) == (422, "application/problem+json")
+
+
+def test_only_operators_have_users_erased(api: Api, client: Client) -> None:
+    forget = [{"user_id": "kept", "type": "forget"}]
+    refused = asked_by(api, "write")("/v1/purchases", "POST", json=forget)
+    assert refused.status_code == 422
+    assert refused.json()["errors"] == [{"field": "body.0.type", "message": "forget needs the role operate"}]
+    assert client.purchases(forget).accepted == 1
+    assert '"action":"forget kept"' in api.said()
 
 
 def test_a_basket_of_a_visitor_is_what_the_same_purchases_would_give(client: Client) -> None:
@@ -180,6 +189,8 @@ def test_a_basket_of_a_visitor_is_what_the_same_purchases_would_give(client: Cli
     )
     wait_until(lambda: client.recommendations(user).source == "personal", "the list is there")
     own = client.recommendations(user, 20)
+    popular = client.popular(1).items[0].item_id
+    assert popular not in [item.item_id for item in client.basket({"no such": 1, popular: 1}, n=50).items]
     basket = client.basket({"item-081": 2, "item-085": 1, "no such": 3}, n=20)
     assert (basket.source, basket.unknown_items) == ("personal", ["no such"])
     assert [item.item_id for item in basket.items] == [item.item_id for item in own.items]
@@ -231,6 +242,8 @@ def test_what_is_not_known_is_said_to_be(reader: Asked) -> None:
 
 
 def test_ids_may_hold_anything_that_events_allow(client: Client, reader: Asked) -> None:
+    assert client.recommendations("..").user_id == ".."
+    assert client.recommendations(".").user_id == "."
     user = f"a/b?c#d%2F{{é}} ☂ {time.time_ns()}"
     item = "x/y z"
     client.purchases([{"user_id": user, "item_id": "item-001"}, {"user_id": user, "item_id": item}])
@@ -250,7 +263,9 @@ def test_an_etag_saves_what_has_not_changed(reader: Asked) -> None:
     assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
     assert reader(f"{path}&exclude={ids(reader.json(path))[0]}", headers={"If-None-Match": tag}).status_code == 200
     assert reader(path).headers["cache-control"] == "private, no-cache"
-    assert "max-age" in reader("/v1/popular").headers["cache-control"]
+    assert reader("/v1/popular").headers["etag"]
+    head = reader(path, "HEAD")
+    assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", tag)
 
 
 def test_operators_retrain_look_roll_back_and_erase(client: Client, api_store: Store, api_shop: Shop) -> None:

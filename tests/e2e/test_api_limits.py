@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from api.app import create_app, guarded_routes
 from api.security import Role
 from recsys.settings import Settings
-from tests.api import KEY_SETTING, KEYS, Asked, asked_by
+from tests.api import KEYS, PATIENT, Asked, asked_by
 from tests.services import IN_CI, Api, Shop, wait_until
 
 pytestmark = pytest.mark.kafka
@@ -64,7 +65,7 @@ def test_each_role_reaches_what_it_may_and_nothing_else(api: Api, method: str, p
 
 def test_what_operators_do_is_written_down(api_shop: Shop, tmp_path: Path) -> None:
     audit = tmp_path / "audit.jsonl"
-    api = api_shop.start_api(RECSYS_API__AUDIT_FILE=str(audit), **KEY_SETTING)
+    api = api_shop.start_api(RECSYS_API__AUDIT_FILE=str(audit), **PATIENT)
     asked_by(api, "operate")("/v1/items/a%2Fb/hidden", "PUT")
     asked_by(api, "read")("/v1/items/a%2Fb/hidden", "DELETE")
     Asked(api)("/v1/users/u", "DELETE")
@@ -96,7 +97,7 @@ def test_without_keys_this_machine_may_read_and_nothing_else(api_shop: Shop) -> 
 
 
 def test_a_key_that_asks_too_often_is_told_to_wait(api_shop: Shop) -> None:
-    api = api_shop.start_api(RECSYS_API__RATE_LIMIT="5", **KEY_SETTING)
+    api = api_shop.start_api(RECSYS_API__RATE_LIMIT="5", **PATIENT)
     reader, writer = asked_by(api, "read"), asked_by(api, "write")
     answers = [reader("/v1/popular") for _ in range(30)]
     refused = [answer for answer in answers if answer.status_code == 429]
@@ -110,7 +111,7 @@ def test_a_key_that_asks_too_often_is_told_to_wait(api_shop: Shop) -> None:
 
 
 def test_a_body_that_is_too_long_is_not_taken_whatever_it_says_of_itself(api_shop: Shop) -> None:
-    api = api_shop.start_api(RECSYS_API__MAX_BODY_BYTES="2000", **KEY_SETTING)
+    api = api_shop.start_api(RECSYS_API__MAX_BODY_BYTES="2000", **PATIENT)
     writer = asked_by(api, "write")
     event = {"user_id": "u", "item_id": "i", "more": "x" * 3000}
     answer = writer("/v1/purchases", "POST", json=event)
@@ -120,12 +121,45 @@ def test_a_body_that_is_too_long_is_not_taken_whatever_it_says_of_itself(api_sho
         for _ in range(100):
             yield b"x" * 100
 
-    assert writer("/v1/purchases", "POST", content=in_parts()).status_code == 413
+    for path in ("/v1/purchases", "/v1/recommendations", "/v1/recommendations/basket"):
+        refused = writer(path, "POST", content=in_parts())
+        assert (refused.status_code, refused.json()["type"]) == (413, "urn:recsys:problem:body-too-large")
+    assert asked_by(api, "operate")("/v1/retrains", "POST", content=in_parts()).status_code == 413
     assert writer("/v1/purchases", "POST", json={**event, "more": ""}).status_code == 202
 
 
+def test_headers_without_end_are_not_held(api_shop: Shop) -> None:
+    api = api_shop.start_api(**PATIENT)
+    host, port = api.url.removeprefix("http://").split(":")
+    for head, more in ((b"GET / HTTP/1.1\r\n", b"x: y\r\n" * 1_000), (b"GET /", b"a" * 10_000)):
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            sent = connection.send(head)
+            with suppress(OSError):  # it breaks the connection off
+                while sent < 50_000_000:
+                    sent += connection.send(more)
+            assert sent < 20_000_000
+    assert Asked(api)("/livez", headers={"x-large": "y" * 30_000}).status_code == 200
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nx: " + b"y" * 100_000)
+        assert connection.recv(100).startswith(b"HTTP/1.1 431")
+
+
+def test_a_client_that_goes_away_is_no_error_of_ours(api_shop: Shop) -> None:
+    api = api_shop.start_api(**PATIENT)
+    host, port = api.url.removeprefix("http://").split(":")
+    for _ in range(5):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(
+                b"POST /v1/purchases HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+                b"Authorization: Bearer " + KEYS["write"].encode() + b"\r\n\r\n{"
+            )
+    assert Asked(api)("/livez").status_code == 200
+    assert api.stop() == 0
+    assert "Traceback" not in api.said()
+
+
 def test_more_requests_than_can_be_under_way_are_turned_away_at_once(api_shop: Shop) -> None:
-    api = api_shop.start_api(RECSYS_API__MAX_CONCURRENCY="3", **KEY_SETTING)
+    api = api_shop.start_api(RECSYS_API__MAX_CONCURRENCY="3", **PATIENT)
     host, port = api.url.removeprefix("http://").split(":")
     slow = []
     for _ in range(3):  # they announce a body that does not come
@@ -146,19 +180,19 @@ def test_more_requests_than_can_be_under_way_are_turned_away_at_once(api_shop: S
 
 
 def test_many_at_once_are_all_answered(api: Api) -> None:
-    async def ask() -> set[int]:
+    async def ask() -> set[tuple[int, str]]:
         headers = {"Authorization": f"Bearer {KEYS['read']}"}
-        async with httpx.AsyncClient(base_url=api.url, headers=headers, timeout=30) as client:
-            answers = await asyncio.gather(
-                *(client.get(f"/v1/users/user-{n % 50}/recommendations") for n in range(300))
-            )
-        return {answer.status_code for answer in answers}
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=api.url, headers=headers, timeout=60, limits=limits) as client:
+            paths = [f"/v1/users/user-{number % 50}/recommendations" for number in range(150)]
+            answers = await asyncio.gather(*map(client.get, paths))
+        return {(answer.status_code, answer.json()["source"]) for answer in answers}
 
-    assert asyncio.run(ask()) == {200}
+    assert asyncio.run(ask()) == {(200, "personal")}
 
 
 def test_pages_of_named_origins_may_read_and_no_others(api_shop: Shop) -> None:
-    api = api_shop.start_api(RECSYS_API__CORS_ORIGINS='["https://shop.example"]', **KEY_SETTING)
+    api = api_shop.start_api(RECSYS_API__CORS_ORIGINS='["https://shop.example"]', **PATIENT)
     reader = asked_by(api, "read")
     allowed = reader("/v1/popular", headers={"Origin": "https://shop.example"})
     assert allowed.headers["access-control-allow-origin"] == "https://shop.example"
@@ -183,9 +217,7 @@ def test_headers_say_how_answers_may_be_used(api: Api) -> None:
 
 
 def test_a_service_without_purchases_says_so(api_shop: Shop) -> None:
-    api = api_shop.start_api(
-        RECSYS_API__PURCHASES="false", RECSYS_KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1", **KEY_SETTING
-    )
+    api = api_shop.start_api(RECSYS_API__PURCHASES="false", RECSYS_KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1", **PATIENT)
     answer = asked_by(api, "write")("/v1/purchases", "POST", json={"user_id": "u", "item_id": "i"})
     assert (answer.status_code, answer.json()["type"]) == (403, "urn:recsys:problem:purchases-disabled")
     assert asked_by(api, "operate")("/v1/users/u", "DELETE").status_code == 403

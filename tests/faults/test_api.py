@@ -141,6 +141,8 @@ def test_a_worker_that_is_killed_is_replaced(kafka: KafkaServer, redis_url: str,
         assert len(before) == 2
         psutil.Process(min(before)).kill()
         wait_until(lambda: len(workers()) == 2 and workers() != before, "there is another one")
+        replaced = workers()
         reader = asked_by(api, "read")
         wait_until(lambda: reader.json(LIST)["source"] == "personal", "lists are given out")
-        assert api.stop() == 0
+        api.kill()  # the one that started them
+        wait_until(lambda: not any(map(psutil.pid_exists, replaced)), "no worker is left behind")

@@ -104,6 +104,24 @@ def test_events_are_repeated_under_the_same_key(server: Server) -> None:
     first, again, other, mine = (headers["idempotency-key"] for _, _, headers, _ in server.asked)
     assert first == again != other
     assert mine == "mine"
+    failed = {"status": "failed", "event_id": "e"}
+    server.answers = [(503, {**PROBLEM, "results": [failed]}, {})]
+    with Client(server.url, retries=0) as client, pytest.raises(ApiError) as told:
+        client.purchases([{"user_id": "u", "item_id": "i"}])
+    assert told.value.idempotency_key == server.asked[-1][2]["idempotency-key"]
+    assert [(result.status, result.event_id) for result in told.value.results] == [("failed", "e")]
+
+
+def test_a_retrain_is_asked_for_again_only_if_it_was_refused(server: Server) -> None:
+    accepted = {"id": 1, "state": "waiting"}
+    server.answers = [(503, PROBLEM, {}), (202, accepted, {})]
+    with Client(server.url) as client:
+        assert client.start_retrain().id == 1
+        server.answers = [(504, b"", {}), (202, accepted, {})]
+        with pytest.raises(ApiError, match="504"):
+            client.start_retrain()
+    with Client(f"http://127.0.0.1:{free_port()}") as client, pytest.raises(ApiUnavailable):
+        client.start_retrain()
 
 
 def test_a_problem_is_an_error_that_says_what_it_says(server: Server) -> None:
