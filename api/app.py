@@ -7,9 +7,9 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
@@ -41,7 +41,6 @@ ROUTERS = (
     health.metrics_router,
 )
 log = logging.getLogger(__name__)
-_LOOK_FOR_PARENT_S = 0.5
 _COMPUTING_THREADS = 4
 _OPERATING_THREADS = 4
 _DESCRIPTION = """Recommendations for apps that do not speak Redis.
@@ -54,15 +53,14 @@ def app_of_this_process() -> FastAPI:
     """Make the application of a worker, by the settings in its environment."""
     settings = load_settings()
     configure_logging(settings.log.level)
-    if multiprocessing.parent_process() is not None:
-        threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
     return create_app(settings)
 
 
-def _end_with_parent(parent: int) -> None:
+def _end_with(parent: BaseProcess) -> None:
     """Stop when the process is gone that started this worker, and would stop it: nobody else could."""
-    while os.getppid() == parent:
-        time.sleep(_LOOK_FOR_PARENT_S)
+    parent.join()
     log.warning("the process that started this worker is gone")
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -320,3 +320,14 @@ def test_a_lost_or_damaged_pointer_comes_back_with_a_round_that_is_rejected(
         assert pointer is not None
         assert pointer.version == first
     ensure_verified(trained)
+
+
+def test_an_empty_data_dir_is_not_taken_for_that_of_the_live_model(trained: Shop) -> None:
+    """Such as a volume that is not mounted: a model of the little that is in Kafka would take the place of a good one."""
+    before = versions(trained)
+    elsewhere = str(trained.folder / "elsewhere")
+    refused = trained.run("trainer", "--once", expect=1, RECSYS_DATA_DIR=elsewhere)
+    assert f"Redis names the live model {before[0]}, but there is no model at all in" in refused.stderr
+    assert "is RECSYS_DATA_DIR right, and mounted?" in refused.stderr
+    assert versions(trained) == before
+    ensure_verified(trained)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from recsys.errors import ApiError
-from tests.api import KEY_SETTING, KEYS, Asked, asked_by, prepare
+from tests.api import KEY_SETTING, KEYS, PATIENT, Asked, asked_by, prepare
 from tests.conftest import opened_shop
 from tests.faults.conftest import Report
 from tests.faults.ledger import Tally
@@ -89,6 +89,24 @@ def test_redis_is_away_and_lists_are_stale_until_it_is_back(
         assert not load.broken
         assert set(load.statuses) == {200}
         report(16, f"HTTP API: Redis {how} under load", Tally(0, 0, 0, 0), faults=1)
+
+
+def test_redis_is_emptied_and_lists_are_stale_until_it_is_rebuilt(
+    kafka: KafkaServer, breakable_redis: RedisServer, tmp_path: Path, report: Report
+) -> None:
+    with opened_shop(kafka, breakable_redis.url, tmp_path) as shop:
+        prepare(shop)
+        reader = asked_by(shop.start_api(**PATIENT), "read")
+        own, popular = reader.json(LIST), reader.json("/v1/popular?n=5")
+        breakable_redis.client.flushall()
+        stale = reader.json(LIST)
+        assert (stale["stale"], stale["items"]) == (True, popular["items"])
+        refused = reader("/v1/popular")
+        assert (refused.status_code, refused.json()["type"]) == (503, "urn:recsys:problem:no-lists")
+        assert "recsys rebuild" in refused.json()["detail"]
+        shop.recsys("rebuild")
+        assert reader.json(LIST)["items"] == own["items"]
+        report(16, "HTTP API: Redis emptied, then rebuilt", Tally(0, 0, 0, 0), faults=1)
 
 
 def test_kafka_is_away_and_what_is_posted_again_counts_once(
