@@ -323,7 +323,7 @@ def test_a_lost_or_damaged_pointer_comes_back_with_a_round_that_is_rejected(
 
 
 def test_an_empty_data_dir_is_not_taken_for_that_of_the_live_model(trained: Shop) -> None:
-    """Such as a volume that is not mounted: a model of the little that is in Kafka would take the place of a good one."""
+    """Such as a volume that is not mounted: a model of what little is in Kafka would take the place of a good one."""
     before = versions(trained)
     elsewhere = str(trained.folder / "elsewhere")
     refused = trained.run("trainer", "--once", expect=1, RECSYS_DATA_DIR=elsewhere)
