@@ -11,9 +11,11 @@ import sys
 import tempfile
 
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from api.metrics import SHARED_FOLDER
 from api.security import Audit, Keyring
+from api.sockets import OwnSocket, bound_socket
 from recsys.errors import RecsysError, SettingsError
 from recsys.kafka import open_producer
 from recsys.settings import Settings, load_settings
@@ -44,33 +46,45 @@ def main() -> int:
         if settings.api.workers > 1:
             os.environ[SHARED_FOLDER] = folder
         try:
-            uvicorn.run(
-                "api.app:app_of_this_process",
-                factory=True,
-                host=settings.api.host,
-                port=settings.api.port,
-                workers=settings.api.workers,
-                loop="uvloop",
-                http="api.protocol:BoundedProtocol",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,  # where requests come from is looked at; a header could be made up
-                timeout_graceful_shutdown=_STOP_WITHIN_S,
-            )
+            _serve(settings)
         except SystemExit as end:
             return int(end.code or 0)
     log.info("stopped")
     return 0
 
 
+def _serve(settings: Settings) -> None:
+    """Serve in this process, or have workers serve, until terminated."""
+    config = uvicorn.Config(
+        "api.app:app_of_this_process",
+        factory=True,
+        host=settings.api.host,
+        port=settings.api.port,
+        workers=settings.api.workers,
+        loop="uvloop",
+        http="api.protocol:BoundedProtocol",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # where requests come from is looked at; a header could be made up
+        timeout_graceful_shutdown=_STOP_WITHIN_S,
+    )
+    if settings.api.workers == 1:
+        uvicorn.Server(config).run()
+    elif not hasattr(socket, "SO_REUSEPORT"):
+        Multiprocess(config, sockets=[config.bind_socket()]).run()
+    else:
+        # Held, so that it stays ours; who does not listen gets no connections.
+        with bound_socket(settings.api.host, settings.api.port, True) as held:
+            port = held.getsockname()[1]
+            log.info("listening on http://%s:%d, in %d workers", settings.api.host, port, settings.api.workers)
+            Multiprocess(config, sockets=[OwnSocket(settings.api.host, port)]).run()  # type: ignore[list-item]
+
+
 def _ensure_port_is_free(settings: Settings) -> None:
     host, port = settings.api.host, settings.api.port
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
+        bound_socket(host, port, False).close()
     except OSError as error:
         raise SettingsError(f"RECSYS_API__PORT: cannot listen on {host}:{port}: {error.strerror}") from None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 import multiprocessing
 import os
@@ -41,6 +43,8 @@ ROUTERS = (
     health.metrics_router,
 )
 log = logging.getLogger(__name__)
+_OBJECTS_BEFORE_COLLECTION = 50_000
+_LARGE_BULKS = 2
 _COMPUTING_THREADS = 4
 _OPERATING_THREADS = 4
 _DESCRIPTION = """Recommendations for apps that do not speak Redis.
@@ -56,6 +60,13 @@ def app_of_this_process() -> FastAPI:
     if (parent := multiprocessing.parent_process()) is not None:
         threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
     return create_app(settings)
+
+
+def _collect_rarely() -> None:
+    """Look for cycles less often: a bulk of lists makes thousands of objects, none of them in one."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_BEFORE_COLLECTION, 20, 20)
 
 
 def _end_with(parent: BaseProcess) -> None:
@@ -96,9 +107,11 @@ def create_app(settings: Settings) -> FastAPI:
                     rates=RateLimiter(settings.api.rate_limit),
                     audit=audit,
                     metrics=metrics,
+                    large=asyncio.Semaphore(_LARGE_BULKS),
                     computing=CapacityLimiter(_COMPUTING_THREADS),
                     operating=CapacityLimiter(_OPERATING_THREADS),
                 )
+                _collect_rarely()
                 yield
 
     app = FastAPI(

@@ -18,7 +18,7 @@ from recsys.errors import MalformedEvent, StreamError, StreamUnavailable
 from recsys.events import Event, EventType, broken_rules
 from recsys.kafka import describe_topic, open_producer
 from recsys.publisher import encode
-from recsys.schemas import BrokenRule
+from recsys.schemas import LARGEST_INTEGER, BrokenRule
 from recsys.settings import KafkaSettings
 from recsys.store.users import UserStore
 
@@ -89,8 +89,11 @@ def read_event(
 
 def _whole(name: str, value: object) -> object:
     """Read an id or a time that is written 42.0 as 42: JSON has one kind of numbers."""
-    is_whole = name in _WHOLE and isinstance(value, float) and value.is_integer() and abs(value) < 2**64
-    return int(value) if is_whole else value  # type: ignore[call-overload]
+    if name not in _WHOLE or isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if abs(value) > LARGEST_INTEGER:
+        raise RejectedEventError([BrokenRule(field=name, message="so large an integer must be sent as a text")])
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class PurchaseSink:

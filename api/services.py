@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from anyio import CapacityLimiter
@@ -30,6 +31,8 @@ class Services:
         Redis, for what operators do; it blocks, so it is used in threads.
     sink : PurchaseSink or None
         None = purchases are not taken here.
+    large : asyncio.Semaphore
+        How many large bulks are at work at a time.
     computing, operating : CapacityLimiter
         How many threads compute for requests, and do what operators ask for.
     """
@@ -43,6 +46,7 @@ class Services:
     rates: RateLimiter
     audit: Audit
     metrics: ApiMetrics
+    large: asyncio.Semaphore
     computing: CapacityLimiter
     operating: CapacityLimiter
 

@@ -60,7 +60,7 @@ function request()
   return wrk.format("POST", "/v1/recommendations", nil, '{"n":10,"user_ids":[' .. table.concat(ids, ",") .. ']}')
 end
 if think > 0 then
-  function delay() return math.floor(-think * math.log(1 - math.random()) + 0.5) end
+  function delay() return math.floor(think * (0.5 + math.random()) + 0.5) end
 end
 function done(summary, latency)
   local errors = summary.errors

@@ -15,6 +15,8 @@ MOST_BASKET_ITEMS = 1_000
 MOST_EXCLUDED = 200
 MOST_ITEMS = 1_000
 """Items of one list."""
+LARGEST_INTEGER = 2**53 - 1
+"""Of an id: a larger one must be a text, for many programs read numbers of JSON as floating point (RFC 8259, 6)."""
 NAMES_A_PROBLEM = "urn:recsys:problem:"
 
 _LIST_ITEMS = [{"item_id": "sku-9", "score": 0.83121, "title": "Green tea", "category": "Drinks"}]
@@ -36,14 +38,14 @@ def _whole(value: object) -> object:
 
 
 def _id_text(value: object) -> object:
-    """Read an integer of at most 64 bits as its decimal digits, as events do."""
+    """Read an integer as its decimal digits, as events do, if all that read JSON agree on which it is."""
     number = _whole(value)
-    is_id = isinstance(number, int) and not isinstance(number, bool) and -(2**63) <= number < 2**64
+    is_id = isinstance(number, int) and not isinstance(number, bool) and abs(number) <= LARGEST_INTEGER
     return str(number) if is_id else value
 
 
 _Text = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=256, pattern=NO_CONTROL_CHARACTERS)]
-_Integer = Annotated[int, Field(ge=-(2**63), lt=2**64)]
+_Integer = Annotated[int, Field(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
 Id = Annotated[_Text, BeforeValidator(_id_text, json_schema_input_type=_Text | _Integer)]
 """Of a user or an item, in a body: a text, or an integer that is read as its decimal digits."""
 Count = Annotated[int, Field(strict=True, ge=1, le=MOST_ITEMS), BeforeValidator(_whole)]

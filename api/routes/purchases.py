@@ -13,7 +13,7 @@ from api.routes.common import answer, problems
 from api.security import Role, guarded
 from api.services import services_of
 from recsys.events import NO_CONTROL_CHARACTERS, Event, EventType
-from recsys.schemas import MOST_PURCHASES, BrokenRule, EventResult, EventStatus, PurchasesAccepted
+from recsys.schemas import LARGEST_INTEGER, MOST_PURCHASES, BrokenRule, EventResult, EventStatus, PurchasesAccepted
 
 router = APIRouter(prefix="/v1", route_class=guarded(Role.WRITE))
 
@@ -31,7 +31,8 @@ _RFC_3339 = (
 
 def _id_schema(longest: int, meaning: str) -> dict[str, Any]:
     text = {"type": "string", "minLength": 1, "maxLength": longest, "pattern": NO_CONTROL_CHARACTERS}
-    return {"anyOf": [text, {"type": "integer", "minimum": -(2**63), "maximum": 2**64 - 1}], "description": meaning}
+    integer = {"type": "integer", "minimum": -LARGEST_INTEGER, "maximum": LARGEST_INTEGER}
+    return {"anyOf": [text, integer], "description": meaning}
 
 
 def _or_null(schema: dict[str, Any], meaning: str) -> dict[str, Any]:
@@ -74,7 +75,7 @@ EVENT_SCHEMAS: dict[str, dict[str, Any]] = {
             "event_id": _EVENT_ID,
             "type": _or_null({"enum": ["purchase", "return"]}, "Default: purchase."),
             "quantity": _or_null({"type": "number", "exclusiveMinimum": 0, "maximum": 1e6}, "Default: 1."),
-            "price": _or_null({"type": "number", "minimum": 0, "maximum": 1e300}, "Kept in the archive."),
+            "price": _or_null({"type": "number", "minimum": 0}, "Kept in the archive."),
             "timestamp": _TIMESTAMP,
         },
         "examples": [{"user_id": "42", "item_id": "sku-9"}],

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
 
-from api.lists import Listed, Shown
+from api.lists import Listed, Shown, parsed
 from api.problems import Kind, ProblemError
 from api.routes.common import Category, ItemId, N, UserId, answer, problems, tagged
 from api.security import Role, guarded
@@ -19,6 +20,7 @@ from recsys.errors import StoreUnavailable
 from recsys.events import UNITS_PER_QUANTITY, Identifier
 from recsys.schemas import (
     MOST_EXCLUDED,
+    MOST_ITEMS,
     AgainItems,
     BulkRecommendations,
     BulkRequest,
@@ -32,6 +34,8 @@ from recsys.store.reading import UserList
 
 router = APIRouter(prefix="/v1", route_class=guarded(Role.READ))
 _AT_ONCE = 100
+_SPARE = 6
+"""Items of a list that are read beyond those asked for, in place of hidden ones."""
 
 
 @router.get(
@@ -82,12 +86,14 @@ async def bulk_recommendations(request: Request, wanted: BulkRequest) -> Respons
     services = services_of(request)
     shown = Shown(services.live.hidden, services.live.catalogue)
     users = wanted.user_ids
-    try:
-        found = await services.reader.user_lists(users)
-        results = await _Lists(services, shown, wanted.n).of(users, found)
-    except StoreUnavailable:
-        results = [_stale(services, user, shown, wanted.n) for user in users]
-    return answer({"results": results})
+    # Many lists at a time are work that smaller requests must not wait behind.
+    async with services.large if len(users) > _AT_ONCE else nullcontext():
+        try:
+            found = await services.reader.user_lists(users)
+            results = await _Lists(services, shown, wanted.n).of(users, found)
+        except StoreUnavailable:
+            results = [_stale(services, user, shown, wanted.n) for user in users]
+        return answer({"results": results})
 
 
 class _Lists:
@@ -97,19 +103,27 @@ class _Lists:
         self._services = services
         self._shown = shown
         self._n = n
+        self._most = n + _SPARE if shown.category is None else MOST_ITEMS
         self._with_owned = services.settings.ranking.with_owned
 
     async def of(self, users: Sequence[str], found: Sequence[UserList]) -> list[dict[str, Any]]:
         """Return a result for each user, in order."""
         lists: list[dict[str, Any] | None] = []
         for place, cached in enumerate(found, start=1):
-            lists.append(None if cached.content is None else orjson.loads(cached.content))
+            lists.append(self._parsed(cached))
             if place % _AT_ONCE == 0:
                 await asyncio.sleep(0)  # others' turn: a thousand lists take as long as many requests
         bought = await self._bought_since(users, found, lists)
         results: list[dict[str, Any] | None] = []
-        for user, own in zip(users, lists, strict=True):
+        for user, cached, own in zip(users, found, lists, strict=True):
             items = [] if own is None else self._visible(own["items"], bought.get(user))
+            if (
+                own is not None
+                and cached.content is not None
+                and len(items) < self._n
+                and len(own["items"]) == self._most
+            ):
+                items = self._visible(orjson.loads(cached.content)["items"], None)
             results.append(_personal(user, own, items) if own is not None and items else None)
             if len(results) % _AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -119,6 +133,13 @@ class _Lists:
         services.metrics.lists.labels(Source.PERSONAL).inc(len(users) - len(without))
         services.metrics.lists.labels(Source.POPULAR).inc(len(without))
         return [next(popular) if result is None else result for result in results]
+
+    def _parsed(self, cached: UserList) -> dict[str, Any] | None:
+        """Parse as much of a list as is likely to be needed; all of it if its history is newer."""
+        if cached.content is None:
+            return None
+        own = parsed(cached.content, self._most)
+        return own if own["revision"] == cached.revision else dict(orjson.loads(cached.content))
 
     async def _bought_since(
         self, users: Sequence[str], found: Sequence[UserList], lists: Sequence[dict[str, Any] | None]

@@ -32,6 +32,8 @@ _USERS_PER_CALL = 128  # as long as that, a script holds up everyone else in Red
 _FAILURES = 3
 """So many reads in a row, and Redis is taken to be away: a single one may only have waited for a busy process."""
 _PROBE_EVERY_S = 0.1
+_TURNS_OF_GRACE = 50
+"""Of an idle process they take no time."""
 _READS_AT_ONCE = 16
 """A read that is under way must be answered in time, so it may not queue behind many others in this process."""
 
@@ -76,7 +78,7 @@ class ReadStore:
         self._client = client
         self._keys = keys
         self._shown = shown
-        self._deadline_s = 3 * timeout_s  # two tries, and a connection between them
+        self._timeout_s = timeout_s
         self._is_cluster = is_cluster
         self._script = resources.files("recsys.store").joinpath("lists.lua").read_text(encoding="utf-8")
         self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
@@ -102,12 +104,10 @@ class ReadStore:
                     return list(await pipeline.execute())
 
         else:
-            names = [key for user in user_ids for key in (keys.recs(user), keys.applied(user))]
+            users = [user_ids[start : start + _USERS_PER_CALL] for start in range(0, len(user_ids), _USERS_PER_CALL)]
+            parts = [[*map(keys.recs, part), *map(keys.applied, part)] for part in users]
 
             async def found() -> list[Any]:
-                parts = [
-                    names[start : start + 2 * _USERS_PER_CALL] for start in range(0, len(names), 2 * _USERS_PER_CALL)
-                ]
                 if len(parts) == 1:
                     return list(await self._evaluate(parts[0]))
                 return [value for part in await self._evaluate_all(parts) for value in part]
@@ -206,8 +206,26 @@ class ReadStore:
         return found
 
     async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
-        async with asyncio.timeout(self._deadline_s):
-            return await ask()
+        try:
+            return await self._in_time(ask(), self._timeout_s)
+        except _AWAY as error:
+            if isinstance(error, redis.ResponseError):
+                raise
+            # Once more, on another connection, which takes a while to open.
+            return await self._in_time(ask(), 2 * self._timeout_s)
+
+    async def _in_time(self, asked: Awaitable[T], timeout_s: float) -> T:
+        """Await a reply for so long; and then for some turns of the loop, if it is there and this process busy."""
+        task = asyncio.ensure_future(asked)
+        try:
+            await asyncio.wait((task,), timeout=timeout_s)
+            for _ in range(_TURNS_OF_GRACE):
+                if task.done():
+                    return task.result()
+                await asyncio.sleep(0)
+            raise TimeoutError("no answer in time")
+        finally:
+            task.cancel()
 
     async def _until_back(self) -> None:
         while True:
@@ -231,12 +249,8 @@ async def open_read_store(
 ) -> AsyncIterator[ReadStore]:
     """Open Redis for reading; it is first asked when something is read."""
     url = settings.url.get_secret_value()
-    options: dict[str, Any] = {
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
-        "retry": Retry(NoBackoff(), 1),
-        "protocol": 2,
-    }
+    # How long to wait, and whether to try again, is decided here: redis-py's time-outs know of no busy process.
+    options: dict[str, Any] = {"socket_timeout": None, "retry": Retry(NoBackoff(), 0), "protocol": 2}
     client: Any
     if settings.cluster:
         client = RedisCluster.from_url(url, **options)

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
-from api.lists import Listed, Shown
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.lists import Listed, Shown, parsed
 from recsys.catalogue import Item
 
 CATALOGUE = {"a": Item("Apple", "Fruit"), "b": Item("", "Fruit"), "c": Item("Car", "", available=False)}
@@ -34,3 +38,22 @@ def test_titles_and_categories_are_added_where_they_are_known() -> None:
         ["title"],
         [],
     ]
+
+
+@given(
+    st.text(max_size=20),
+    st.lists(st.tuples(st.text(min_size=1, max_size=20), st.floats(-9, 9)), max_size=8),
+    st.integers(1, 9),
+)
+def test_the_first_items_of_a_cached_list_are_those_of_the_whole(
+    user: str, items: list[tuple[str, float]], most: int
+) -> None:
+    tricky = [*items, ('},{"item_id":"x', 1.0), ('"}]}', 0.5)]
+    listing = [{"item_id": item, "score": score} for item, score in tricky]
+    whole = {"user_id": user + '},{"item_id":', "revision": 3, "items": listing}
+    assert parsed(orjson.dumps(whole), most) == {**whole, "items": listing[:most]}
+
+
+def test_a_list_in_another_layout_is_parsed_whole() -> None:
+    text = b'{"items": [{"score": 1, "item_id": "a"}, {"score": 0, "item_id": "b"}]}'
+    assert len(parsed(text, 1)["items"]) == 2
