@@ -241,7 +241,7 @@ class ApiSettings(_Section):
     max_body_bytes: Annotated[int, Field(ge=1024, le=2**30)] = 1_048_576
     """Longest body of a request; a longer one is answered 413."""
     redis_timeout_ms: Annotated[float, Field(gt=0, le=60_000, allow_inf_nan=False)] = 50.0
-    """How long each of two tries to read from Redis waits."""
+    """How long a read from Redis waits; a second try, on another connection, waits twice as long."""
     purchases: bool = True
     """Whether POST /v1/purchases, and erasing users, are offered; both need Kafka."""
     audit_file: str = ""
