@@ -70,9 +70,8 @@ def _one_regression(split: Split, model: FactorModel, demand: NDArray[np.float64
     owned, everything, n_items = split.owned.of(users), split.everything.of(users), len(model.items)
     new, owner, factors = everything.without(owned), owned.owners(), user_factors(owned, model)
     pairs = owner * n_items + owned.rows
-    drawn_of, drawn_rows, drawn_weights = ranker._drawn(
-        np.union1d(pairs, new.keys), len(users), n_items, np.random.default_rng(0)
-    )
+    drawn, drawn_weights = ranker._drawn(np.union1d(pairs, new.keys), len(users), n_items, np.random.default_rng(0))
+    drawn_of, drawn_rows = np.divmod(drawn, n_items)
     new_of, new_rows = np.divmod(new.keys, n_items)
     of, rows = np.concatenate((new_of, drawn_of, owner)), np.concatenate((new_rows, drawn_rows, owned.rows))
     habits = np.zeros((len(of), habit_features(owned, reference_s=0).shape[1]))
