@@ -121,8 +121,8 @@ class Keyring:
         return found
 
     def authorize(self, request: Request, role: Role) -> Caller:
-        """Return who sent a request that needs a role; raise 401 or 403 otherwise."""
-        caller = self.caller(request)
+        """Return who sent a request that needs a role, and note it in the request; raise 401 or 403 otherwise."""
+        caller = request.state.caller = self.caller(request)
         if caller.role < role:
             whose = f"key {caller.name} has the role {caller.role.name.lower()}" if caller.name else "there are no keys"
             raise ProblemError(Kind.FORBIDDEN, f"this needs the role {role.name.lower()}; {whose}")
@@ -257,15 +257,14 @@ def guarded(role: Role) -> type[APIRoute]:
                 return await answer(request)
 
             async def audited(request: Request) -> Response:
-                services = request.app.state.services
-                caller = Caller("", Role.READ)
+                audit = request.app.state.services.audit
+                request.state.caller = Caller("", Role.READ)
                 try:
-                    caller = services.keyring.caller(request)
                     response = await handler(request)
                 except Exception as error:
-                    services.audit.note(request, caller, status_of(error))
+                    audit.note(request, request.state.caller, status_of(error))
                     raise
-                services.audit.note(request, caller, response.status_code)
+                audit.note(request, request.state.caller, response.status_code)
                 return response
 
             changes = self.methods != {"GET"}

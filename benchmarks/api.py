@@ -146,7 +146,7 @@ def measure_answers(stage: Stage) -> list[Measured]:
     users = [f"user-{number}" for number in range(N_USERS)]
     with stage.client() as client:
         items = [item.item_id for item in client.popular(240).items]
-        worst = max(_parts_are_off(stage, client, rng.choice(users), rng.choice(items)) for _ in range(_PAIRS))
+        worst = max(_parts_are_off(stage, client, rng, rng.choice(users), items) for _ in range(_PAIRS))
         listed = [(user, client.recommendations(user, 10)) for user in users]
         off = 0.0
         for user, own in rng.sample(listed, 200):
@@ -177,15 +177,15 @@ def measure_answers(stage: Stage) -> list[Measured]:
     ]
 
 
-def _parts_are_off(stage: Stage, client: Client, user: str, item: str) -> float:
-    """Return how far the parts of an explanation are from the score that `recsys verify` would compute."""
-    why = client.explanation(user, item)
-    parts = sum(part.contribution for part in why.contributions) + why.demand + why.habit
+def _parts_are_off(stage: Stage, client: Client, rng: random.Random, user: str, items: Sequence[str]) -> float:
+    """Return how far an explanation's parts, of an item not owned, are from the score that `recsys verify` computes."""
     rows = stage.truth.model.items.rows
     entries = stage.store.users.read([user])[user].history.entries
     owned = {rows[own]: entry for own, entry in entries.items() if entry.units > 0 and own in rows}
-    expected = float(stage.truth.scores(owned)[rows[item]])  # −∞ for owned items, which do not compete here
-    return abs(parts - (why.score if why.owned else expected))
+    item = rng.choice([item for item in items if rows[item] not in owned])
+    why = client.explanation(user, item)
+    parts = sum(part.contribution for part in why.contributions) + why.demand + why.habit
+    return abs(parts - float(stage.truth.scores(owned)[rows[item]]))
 
 
 def _basket_differs(

@@ -161,7 +161,7 @@ def served_by(rounds: RoundLog, number: int) -> RoundRecord | None:
 async def rollback(request: Request, version: Version) -> Response:
     """Have the trainer point at an earlier model and refresh every list; GET /v1/models says when it is done."""
     services = services_of(request)
-    caller = services.keyring.caller(request)
+    caller = request.state.caller
 
     def asked() -> str:
         try:

@@ -144,7 +144,7 @@ async def post_purchases(request: Request, idempotency_key: IdempotencyKey = "")
     """
     services = services_of(request)
     sink = ensure_taken(services.sink)
-    caller = services.keyring.caller(request)
+    caller = request.state.caller
     given = _parsed(await request.body())
     moment = now_ms()
     results: list[EventResult] = []

@@ -117,13 +117,8 @@ class _Lists:
         results: list[dict[str, Any] | None] = []
         for user, cached, own in zip(users, found, lists, strict=True):
             items = [] if own is None else self._visible(own["items"], bought.get(user))
-            if (
-                own is not None
-                and cached.content is not None
-                and len(items) < self._n
-                and len(own["items"]) == self._most
-            ):
-                items = self._visible(orjson.loads(cached.content)["items"], None)
+            if own is not None and cached.content is not None and len(items) < self._n <= len(own["items"]):
+                items = self._visible(orjson.loads(cached.content)["items"], bought.get(user))  # beyond those parsed
             results.append(_personal(user, own, items) if own is not None and items else None)
             if len(results) % _AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -157,14 +152,14 @@ class _Lists:
 
     async def _popular(self, users: Sequence[str], found: dict[str, UserList]) -> list[dict[str, Any]]:
         """Return the popular list for each of these users, without what they own."""
-        content = await self._services.reader.popular(self._shown.category)
+        content = in_category = await self._services.reader.popular(self._shown.category)
         if content is None and self._shown.category is not None:
             content = await self._services.reader.popular()
-            if content is not None:  # for its model and time alone
-                content = orjson.dumps({**orjson.loads(content), "items": []})
         if content is None:  # there is no model yet, or Redis was emptied
             return [_stale(self._services, user, self._shown, self._n) for user in users]
         popular = orjson.loads(content)
+        if in_category is None:  # the other one is for its model and time alone
+            popular["items"] = []
         ids = [item["item_id"] for item in popular["items"]]
         known = {} if self._with_owned else {user: ids for user in users if found[user].revision}
         owned = await self._services.reader.owned_among(known)

@@ -24,9 +24,12 @@ from recsys.errors import StoreUnavailable
 from recsys.history import Entry
 from recsys.settings import RedisSettings, masked_url
 from recsys.store.keys import Keys
+from recsys.telemetry import RepeatsLeftOut
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+_about_requests = logging.getLogger(f"{__name__}.requests")
+_about_requests.addFilter(RepeatsLeftOut(every_s=30.0))
 _AWAY = (redis.RedisError, RedisClusterException, OSError, TimeoutError)
 _USERS_PER_CALL = 128  # as long as that, a script holds up everyone else in Redis: half a millisecond
 _FAILURES = 3
@@ -193,6 +196,7 @@ class ReadStore:
         try:
             found = await self._asked(ask)
         except redis.ResponseError as error:  # of this request alone: a key of another kind, no permission
+            _about_requests.warning("Redis at %s: %s", self._shown, error)
             raise StoreUnavailable(f"Redis at {self._shown}: {error}") from error
         except _AWAY as error:
             problem = f"Redis at {self._shown}: {str(error) or type(error).__name__}"

@@ -16,7 +16,7 @@ import pytest
 from recsys.errors import StoreUnavailable
 from recsys.refresh import RankedList
 from recsys.settings import RedisSettings, Settings
-from recsys.store import ModelStamp, PlacedEvent, Store
+from recsys.store import ModelStamp, PlacedEvent, Store, reading
 from recsys.store.reading import ReadStore, open_read_store
 from tests.builders import make_event
 from tests.services import RedisServer
@@ -161,7 +161,10 @@ def test_a_server_that_is_away_or_hangs_costs_little_and_is_back_at_once(
         server.kill()
 
 
-def test_what_is_wrong_with_one_key_is_not_taken_for_an_outage(store: Store, store_settings: Settings) -> None:
+def test_what_is_wrong_with_one_key_is_said_and_not_taken_for_an_outage(
+    store: Store, store_settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    reading._about_requests.filters[0]._said.clear()  # type: ignore[union-attr]  # of tests before this one
     store.connection.client.set(store.users._keys.history("a"), "no hash")
     away: list[bool] = []
 
@@ -173,6 +176,7 @@ def test_what_is_wrong_with_one_key_is_not_taken_for_an_outage(store: Store, sto
 
     read(store_settings.redis, asked, on_away=lambda: away.append(True))
     assert not away
+    assert len([record for record in caplog.records if "wrong kind" in record.getMessage()]) == 1
 
 
 def test_more_reads_at_once_than_there_are_connections_wait_their_turn(store: Store, store_settings: Settings) -> None:
