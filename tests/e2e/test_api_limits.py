@@ -144,6 +144,19 @@ def test_headers_without_end_are_not_held(api_shop: Shop) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 431")
 
 
+def test_a_body_that_stops_coming_ends_the_request(api: Api) -> None:
+    host, port = api.url.removeprefix("http://").split(":")
+    for path in (b"/v1/purchases", b"/v1/recommendations"):  # one reads the body itself, one has it read
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(
+                b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
+                b"Authorization: Bearer " + KEYS["write"].encode() + b"\r\n\r\n{"
+            )
+            answer = connection.recv(10_000)
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"urn:recsys:problem:body-too-slow" in answer
+
+
 def test_a_client_that_goes_away_is_no_error_of_ours(api_shop: Shop) -> None:
     api = api_shop.start_api(**PATIENT)
     host, port = api.url.removeprefix("http://").split(":")
