@@ -18,8 +18,8 @@ from api.security import Audit, Keyring
 from api.sockets import OwnSocket, bound_socket
 from recsys.errors import RecsysError, SettingsError
 from recsys.kafka import open_producer
+from recsys.runtime.telemetry import configure_logging
 from recsys.settings import Settings, load_settings
-from recsys.telemetry import configure_logging
 
 log = logging.getLogger("api")
 _STOP_WITHIN_S = 20

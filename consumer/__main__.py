@@ -25,11 +25,11 @@ from recsys.errors import OffsetsLost, RecsysError, SettingsError, StoreError, S
 from recsys.kafka import Topic, TopicWatch, create_topic_if_missing, describe_topic, open_consumer
 from recsys.live_model import LiveModel
 from recsys.positions import start_offsets
-from recsys.readiness import until_ready
+from recsys.runtime.clock import started_again_if_set_back
+from recsys.runtime.startup import until_ready
+from recsys.runtime.telemetry import ConsumerMetrics, configure_logging
 from recsys.settings import Settings, load_settings
 from recsys.store import Store, open_store
-from recsys.telemetry import ConsumerMetrics, configure_logging
-from recsys.wall_clock import started_again_if_set_back
 
 log = logging.getLogger("consumer")
 _RETRY_S = 1.0

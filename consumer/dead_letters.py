@@ -14,8 +14,8 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from recsys.errors import MalformedEvent, StreamUnavailable
 from recsys.kafka import create_topic_if_missing, location, open_producer, record_timestamp_ms
+from recsys.runtime.telemetry import RepeatsLeftOut
 from recsys.settings import KafkaSettings
-from recsys.telemetry import RepeatsLeftOut
 
 log = logging.getLogger(__name__)
 log.addFilter(RepeatsLeftOut(every_s=30.0))  # a flood shows each kind of reason, not each record

@@ -33,15 +33,15 @@ from consumer.ceiling import Ceiling
 from consumer.commits import Commits
 from consumer.dead_letters import DeadLetters
 from consumer.rebalance import Assignment, commit_now
-from recsys import cores, fail_points
 from recsys.errors import OffsetsLost, StoreError, StreamUnavailable, WritesLost
 from recsys.kafka import TopicWatch, location
 from recsys.listing import Listing, compute_lists, list_users
 from recsys.live_model import LiveModel, LoadedModel
+from recsys.runtime import fail_points, threads
+from recsys.runtime.clock import now
+from recsys.runtime.telemetry import ConsumerMetrics
 from recsys.settings import Settings
 from recsys.store import PublishOutcome, Store, UserState
-from recsys.telemetry import ConsumerMetrics
-from recsys.wall_clock import now
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -395,7 +395,7 @@ class _Early:
     def with_first(self, states: Mapping[str, UserState]) -> None:
         """Compute the lists of the first users, on one core: Redis is on another."""
         if (live := self._live.current) is not None:
-            with cores.only(1):
+            with threads.only(1):
                 rules, hidden = self._settings.ranking, self._live.hidden
                 self.listing = compute_lists(_stale(states, live), live, rules, hidden=hidden)
 

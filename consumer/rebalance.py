@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from recsys import fail_points
 from recsys.errors import RecsysError, StreamUnavailable
 from recsys.kafka import Topic, describe_topic, stream_unavailable
 from recsys.positions import place_to_commit, start_offsets
+from recsys.runtime import fail_points
 from recsys.settings import KafkaSettings
 from recsys.store import StreamMarks
 

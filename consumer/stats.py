@@ -7,7 +7,7 @@ import threading
 import time
 from types import TracebackType
 
-from recsys.telemetry import ConsumerMetrics, quantile
+from recsys.runtime.telemetry import ConsumerMetrics, quantile
 
 log = logging.getLogger("consumer.stats")
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.boosts_kernels import weigh_habits
-from recsys.cores import spread
 from recsys.owned import FIRST, NEWEST, PURCHASES, Owned
+from recsys.runtime.threads import spread
 
 _DAY_S = 24 * 3600
 DEMAND_HALF_LIVES_DAYS: Final = (7.0, 30.0, 90.0)

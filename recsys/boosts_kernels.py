@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.compiled import compiled
 from recsys.owned import FIRST, NEWEST, PURCHASES
+from recsys.runtime.jit import compiled
 
 _DAY_S = 86_400.0
 

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from recsys.cores import spread
 from recsys.errors import InvalidModel
 from recsys.fold_in_kernels import solve
+from recsys.runtime.threads import spread
 
 
 class UserSolver:

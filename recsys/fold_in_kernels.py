@@ -12,7 +12,7 @@ import numpy as np
 from numba import uint64 as place
 from numpy.typing import NDArray
 
-from recsys.compiled import compiled
+from recsys.runtime.jit import compiled
 
 Floats = NDArray[np.float32]
 _FAST = {"reassoc", "contract", "nsz"}

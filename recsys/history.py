@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.cores import spread
 from recsys.events import UNITS_PER_QUANTITY, Event, EventType
 from recsys.history_kernels import read_owned
 from recsys.owned import COLUMNS, Owned
+from recsys.runtime.threads import spread
 from recsys.vocabulary import Texts, Vocabulary
 
 

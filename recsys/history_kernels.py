@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.compiled import compiled
 from recsys.owned import COLUMNS, FIRST, NEWEST, PURCHASES, UNITS
+from recsys.runtime.jit import compiled
 from recsys.vocabulary_kernels import Bounds, Bytes, Table, find
 
 _LINE, _BAR, _MINUS, _POINT, _ZERO, _NINE = 10, 124, 45, 46, 48, 57

@@ -24,8 +24,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from recsys.errors import OffsetsLost, SettingsError, StreamError, StreamUnavailable, TopicMissing
+from recsys.runtime.telemetry import RepeatsLeftOut
 from recsys.settings import KafkaSettings
-from recsys.telemetry import RepeatsLeftOut
 
 log = logging.getLogger(__name__)
 _librdkafka_log = logging.getLogger("librdkafka")

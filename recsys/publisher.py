@@ -15,7 +15,7 @@ from recsys.errors import StreamUnavailable
 from recsys.events import Event
 from recsys.input_files import PurchaseFile, RejectsFile
 from recsys.kafka import describe_topic, open_producer, stream_unavailable
-from recsys.progress import Advance
+from recsys.runtime.progress import Advance
 from recsys.settings import KafkaSettings
 
 

@@ -19,8 +19,8 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.cores import spread
 from recsys.ranking_kernels import enter, scan, sort_each, sort_heaps
+from recsys.runtime.threads import spread
 
 _FIRST_BLOCK, _LARGEST_BLOCK = 512, 1536
 _STRIDE = 64

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.compiled import compiled
+from recsys.runtime.jit import compiled
 
 _SCORES_AT_ONCE = 32
 _GROUP = 4

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from recsys import fail_points
 from recsys.archive import IMPORT_PREFIX, Archive, Segment, events_of
 from recsys.catalogue import read_catalogue
 from recsys.errors import InvalidModel, LockLost, StorageError, WouldLose, WritesLost
@@ -15,8 +14,9 @@ from recsys.kafka import Topic, describe_topic, end_offsets, open_consumer, open
 from recsys.live_model import LoadedModel
 from recsys.model_store import ModelStore, load_model, load_popularity
 from recsys.positions import start_offsets
-from recsys.progress import ProgressReporter
 from recsys.rounds import RoundLog
+from recsys.runtime import fail_points
+from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage import Storage
 from recsys.store import HeldLock, ModelPointer, RebuildStage, Store, calls_by_user

@@ -10,9 +10,9 @@ from datetime import datetime
 from recsys.errors import LockLost, NoModel
 from recsys.live_model import LoadedModel
 from recsys.model_store import ModelStore, load_model, load_popularity
-from recsys.progress import ProgressReporter
 from recsys.records import RoundRecord
 from recsys.rounds import RoundLog
+from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage import Storage
 from recsys.store import HeldLock, Store

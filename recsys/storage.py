@@ -12,8 +12,8 @@ from pathlib import Path
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from recsys import fail_points
 from recsys.errors import StorageError
+from recsys.runtime import fail_points
 
 _TEMPORARY_SUFFIX = ".tmp"
 _PIECE_BYTES = 2**20

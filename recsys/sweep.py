@@ -19,18 +19,18 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
-from recsys import cores, fail_points
 from recsys.catalogue import read_catalogue
 from recsys.errors import StorageError, SweepFailed
 from recsys.item_lists import popular_by_category, popular_items, similar_items
 from recsys.listing import list_users
 from recsys.live_model import LoadedModel
 from recsys.model_store import load_model
-from recsys.progress import Advance, ProgressReporter
+from recsys.runtime import fail_points, threads
+from recsys.runtime.clock import now
+from recsys.runtime.progress import Advance, ProgressReporter
 from recsys.settings import Settings
 from recsys.storage import Storage
 from recsys.store import ModelPointer, PublishOutcome, Store, open_store
-from recsys.wall_clock import now
 
 log = logging.getLogger(__name__)
 _FEW_USERS = 20_000
@@ -87,7 +87,7 @@ def sweep(settings: Settings, store: Store, live: LoadedModel, advance: Advance)
 
     Many users are spread over processes, which share the files of a local model in memory; this one does its part.
     """
-    processes = settings.trainer.sweep_processes or cores.available()
+    processes = settings.trainer.sweep_processes or threads.available()
     parts = _parts(store, settings.trainer.sweep_batch)
     written = 0
 
@@ -107,7 +107,7 @@ def sweep(settings: Settings, store: Store, live: LoadedModel, advance: Advance)
     # Starting processes takes longer than to write the lists of a few users here.
     for users in parts if processes == 1 else islice(parts, _FEW_USERS // settings.trainer.sweep_batch):
         refresh_here(users)
-    with _others(processes - 1) as others, cores.only(1):
+    with _others(processes - 1) as others, threads.only(1):
         under_way: set[Future[_Part]] = set()
         while True:
             for users in islice(parts, _PARTS_UNDER_WAY * (processes - 1) - len(under_way)):
@@ -175,7 +175,7 @@ def _open(settings: Settings, pointer: ModelPointer) -> tuple[Store, LoadedModel
     if _opened is None or (_opened[0], _opened[2].pointer) != (settings, pointer):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt ends the process that waits for this one
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-        _until_the_end.enter_context(cores.only(1))
+        _until_the_end.enter_context(threads.only(1))
         store = _until_the_end.enter_context(open_store(settings))
         store.connection.check()
         live = LoadedModel(pointer, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))

@@ -21,13 +21,13 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from recsys import cores
 from recsys.errors import InvalidModel, NotEnoughData, StorageError
 from recsys.evaluation import EVERYBODY, Split, Wanted, split_by_time, user_metrics
 from recsys.interactions import EventLog
-from recsys.progress import ProgressReporter
 from recsys.ranker import item_demand
 from recsys.recommenders import of_model
+from recsys.runtime import threads
+from recsys.runtime.progress import ProgressReporter
 from recsys.storage import Storage
 from recsys.training import Parameters, fit_model
 from recsys.tuned import Tuned
@@ -201,7 +201,7 @@ def _run(journal: Path, problem: Problem, seed: int, processes: int) -> None:
         weights = (problem.current.repeat_weight,)
     found = _Found()
     try:
-        with cores.only(max(1, cores.available() // processes)):
+        with threads.only(max(1, threads.available() // processes)):
             for step, cut_s in enumerate(problem.cuts_s):
                 found.add(*_judged(problem, parameters, cut_s, weights))
                 trial.report(found.objective, step)

@@ -27,7 +27,7 @@ from recsys.history import Entry, HistoryReplay
 from recsys.kafka import describe_topic, end_offsets, open_consumer, open_reader, read_range, record_timestamp_ms
 from recsys.model import FactorModel
 from recsys.model_store import ModelStore, load_model
-from recsys.progress import Advance, ProgressReporter
+from recsys.runtime.progress import Advance, ProgressReporter
 from recsys.settings import RankingSettings, Settings
 from recsys.storage import Storage
 from recsys.store import ModelPointer, Store

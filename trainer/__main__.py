@@ -28,18 +28,18 @@ from recsys.errors import (
     StoreError,
 )
 from recsys.kafka import describe_topic
-from recsys.progress import ProgressReporter
-from recsys.readiness import until_ready
 from recsys.records import RoundRecord
 from recsys.rollback import roll_back
 from recsys.rounds import RoundLog
+from recsys.runtime.clock import now, started_again_if_set_back
+from recsys.runtime.progress import ProgressReporter
+from recsys.runtime.startup import until_ready
+from recsys.runtime.telemetry import TrainerMetrics, configure_logging
 from recsys.settings import Settings, load_settings
 from recsys.storage import Storage
 from recsys.store import Store, open_store
 from recsys.store.trainer_control import RollbackRequest
 from recsys.store.users import json_time
-from recsys.telemetry import TrainerMetrics, configure_logging
-from recsys.wall_clock import now, started_again_if_set_back
 from trainer.pipeline import Round, run_round
 from trainer.schedule import Schedule
 

@@ -13,7 +13,7 @@ from recsys.archive import Archive, Segment
 from recsys.errors import MalformedEvent, StreamUnavailable
 from recsys.events import Event, decode
 from recsys.kafka import Topic, describe_topic, end_offsets, location, open_reader, read_range, record_timestamp_ms
-from recsys.progress import ProgressReporter
+from recsys.runtime.progress import ProgressReporter
 from recsys.settings import KafkaSettings
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from recsys import cores, fail_points
 from recsys.archive import IMPORT_PREFIX, Archive
 from recsys.boosts import RankerWeights
 from recsys.errors import InvalidModel, LockLost, NothingNew, RecsysError, StorageError
@@ -16,9 +15,11 @@ from recsys.interactions import EventLog
 from recsys.item_lists import popular_items
 from recsys.live_model import LoadedModel
 from recsys.model_store import Draft, ModelStore, load_model, load_popularity
-from recsys.progress import ProgressReporter
 from recsys.records import Decision, GateRecord, RoundRecord
 from recsys.rounds import RoundLog
+from recsys.runtime import fail_points, threads
+from recsys.runtime.clock import now
+from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage import Storage
 from recsys.store import HeldLock, ModelPointer, Store
@@ -26,7 +27,6 @@ from recsys.store.users import json_time
 from recsys.sweep import write_every_list
 from recsys.training import Fitted, Parameters, fit_model, iterations_of
 from recsys.tuned import model_settings, parameters_of, read_tuned, write_tuned
-from recsys.wall_clock import now
 from trainer.archiver import archive_new_purchases
 from trainer.gate import LiveRival, judge, unjudged, why_not
 
@@ -328,7 +328,7 @@ def _parameters(
     try:
         problem = Problem.before_holdout(events, until_s, current, fixed=fixed)
         found = tune(
-            problem, study_folder(storage), progress, trials=settings.trainer.tune_trials, jobs=cores.available()
+            problem, study_folder(storage), progress, trials=settings.trainer.tune_trials, jobs=threads.available()
         )
     except RecsysError as error:
         log.warning("not tuned: %s", error)

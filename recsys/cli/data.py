@@ -14,11 +14,11 @@ from recsys.cli.output import errors, results, settings_for_command
 from recsys.errors import InputFileError
 from recsys.importer import import_file
 from recsys.input_files import Columns, PurchaseFile
-from recsys.progress import ProgressReporter
 from recsys.publisher import Pace, Publisher, publish_paced, read_in_time_order
+from recsys.runtime.clock import now
+from recsys.runtime.progress import ProgressReporter
 from recsys.storage import Storage
 from recsys.store import open_store
-from recsys.wall_clock import now
 
 File = Annotated[Path, typer.Argument(help="A .parquet or .csv file of purchases.", metavar="FILE")]
 Rejects = Annotated[

@@ -28,11 +28,11 @@ from recsys.evaluation import ALL, NEW, NEWCOMERS, SEGMENTS, Interval, Score
 from recsys.input_files import Columns, PurchaseFile
 from recsys.interactions import EventLog
 from recsys.model_store import Manifest, ModelStore
-from recsys.progress import ProgressReporter
+from recsys.runtime.clock import now
+from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage import Storage
 from recsys.store import open_store
-from recsys.wall_clock import now
 
 _RECOMMENDERS = 5
 

@@ -15,15 +15,15 @@ from recsys.cli.output import errors, results, settings_for_command
 from recsys.errors import InvalidModel, NoModel, StoreError
 from recsys.evaluation import ALL, NEW, Interval
 from recsys.model_store import Manifest, ModelStore
-from recsys.progress import ProgressReporter
 from recsys.records import GateRecord, RoundRecord
 from recsys.rollback import previous_version, roll_back
 from recsys.rounds import RoundLog
+from recsys.runtime.clock import now
+from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage import Storage
 from recsys.store import open_store
 from recsys.versions import manifest_unless_damaged, roles, summary
-from recsys.wall_clock import now
 
 models_app = typer.Typer(help="List, show and roll back models.", invoke_without_command=True, rich_markup_mode=None)
 _ROUNDS_SHOWN = 10

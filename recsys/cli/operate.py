@@ -13,14 +13,14 @@ from recsys.cli.lock import held_lock
 from recsys.cli.models import gate_table
 from recsys.cli.output import REJECTED, errors, results, settings_for_command
 from recsys.errors import NoTrainer
-from recsys.progress import ProgressReporter
 from recsys.rebuild import rebuild
 from recsys.records import GateRecord
+from recsys.runtime.clock import now
+from recsys.runtime.progress import ProgressReporter
 from recsys.settings_report import describe_settings
 from recsys.storage import Storage
 from recsys.store import Store, open_store
 from recsys.verification import verify
-from recsys.wall_clock import now
 
 _LOOK_EVERY_S = 0.5
 _MOST_DIFFERENCES = 50

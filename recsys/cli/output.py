@@ -22,5 +22,5 @@ def settings_for_command() -> Settings:
     settings = load_settings()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # what matters comes back as an error
-    logging.getLogger("recsys.progress").setLevel(logging.INFO)
+    logging.getLogger("recsys.runtime.progress").setLevel(logging.INFO)
     return settings

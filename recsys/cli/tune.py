@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from recsys import cores
 from recsys.archive import Archive
 from recsys.cli.output import errors, results, settings_for_command
-from recsys.progress import ProgressReporter
+from recsys.runtime import threads
+from recsys.runtime.clock import now
+from recsys.runtime.progress import ProgressReporter
 from recsys.storage import Storage
 from recsys.tuned import model_settings, parameters_of, write_tuned
 from recsys.tuning import SEARCHED, Problem, hold_out_begins, study_folder, tune
-from recsys.wall_clock import now
 
 
 def tune_command(
@@ -41,7 +41,7 @@ def tune_command(
     until_s = hold_out_begins(events, now(), holdout_days=settings.trainer.holdout_days)
     problem = Problem.before_holdout(events, until_s, current, fixed=fixed)
     try:
-        found = tune(problem, study_folder(storage), progress, trials=trials, jobs=jobs or cores.available())
+        found = tune(problem, study_folder(storage), progress, trials=trials, jobs=jobs or threads.available())
     except KeyboardInterrupt:
         errors.print("interrupted; the same command goes on with the trials that are done")
         raise typer.Exit(130) from None

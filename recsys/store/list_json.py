@@ -8,8 +8,8 @@ from itertools import chain, pairwise
 import numpy as np
 import orjson
 
-from recsys.cores import spread
 from recsys.refresh import RankedList, RankedLists
+from recsys.runtime.threads import spread
 from recsys.store.list_json_kernels import LARGEST_SCORE, most_bytes, write_items
 
 NO_ITEMS = b"[]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.compiled import compiled
+from recsys.runtime.jit import compiled
 
 Bytes = NDArray[np.uint8]
 Places = NDArray[np.int64]

@@ -22,9 +22,9 @@ from redis.exceptions import NoScriptError, RedisClusterException
 
 from recsys.errors import StoreUnavailable
 from recsys.history import Entry
+from recsys.runtime.telemetry import RepeatsLeftOut
 from recsys.settings import RedisSettings, masked_url
 from recsys.store.keys import Keys
-from recsys.telemetry import RepeatsLeftOut
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import msgpack
 import orjson
 
-from recsys import fail_points
 from recsys.errors import MalformedEvent
 from recsys.events import Event, EventType
 from recsys.history import History
 from recsys.refresh import RankedList, RankedLists
+from recsys.runtime import fail_points
 from recsys.settings import HistorySettings, RankingSettings
 from recsys.store.connection import Connection
 from recsys.store.keys import Keys

@@ -10,7 +10,7 @@ from confluent_kafka import Producer
 
 from recsys.archive import Archive
 from recsys.errors import StorageError
-from recsys.progress import ProgressReporter
+from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage import Storage
 from tests.planted import event_json

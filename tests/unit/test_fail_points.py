@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys import fail_points
+from recsys.runtime import fail_points
 
 
 def run(specification: str, code: str) -> subprocess.CompletedProcess[str]:

@@ -11,8 +11,8 @@ from recsys.evaluation import Interval, Score
 from recsys.records import CANDIDATE, Decision, GateRecord, RoundRecord
 from recsys.rollback import previous_version
 from recsys.rounds import RoundLog
+from recsys.runtime.telemetry import TrainerMetrics
 from recsys.storage import Storage
-from recsys.telemetry import TrainerMetrics
 from tests.builders import make_model
 from tests.unit.test_model_store import save
 

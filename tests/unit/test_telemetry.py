@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.registry import Collector
 
-from recsys.telemetry import ConsumerMetrics, Histogram, RepeatsLeftOut, configure_logging, quantile
+from recsys.runtime.telemetry import ConsumerMetrics, Histogram, RepeatsLeftOut, configure_logging, quantile
 
 INFINITY = float("inf")
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from recsys.wall_clock import started_again_if_set_back
+from recsys.runtime.clock import started_again_if_set_back
 
 
 class Wall:

@@ -1,0 +1,1 @@
+"""What every process needs, whatever it does: threads, compiled loops, progress, logs, metrics, clock."""
