@@ -14,8 +14,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from recsys.data.event import NO_CONTROL_CHARACTERS
 from recsys.errors import RecsysError, StorageError, StoreError, StreamError
-from recsys.events import NO_CONTROL_CHARACTERS
 from recsys.schemas import NAMES_A_PROBLEM, BrokenRule, Problem
 
 log = logging.getLogger(__name__)

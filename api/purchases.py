@@ -14,8 +14,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from pydantic import ValidationError
 
 from api.problems import Kind, ProblemError
+from recsys.data.event import Event, EventType, broken_rules
 from recsys.errors import MalformedEvent, StreamError, StreamUnavailable
-from recsys.events import Event, EventType, broken_rules
 from recsys.kafka import describe_topic, open_producer
 from recsys.publisher import encode
 from recsys.schemas import LARGEST_INTEGER, BrokenRule

@@ -31,7 +31,7 @@ import numpy as np
 
 from benchmarks.results import Measured, keep, machine, print_table
 from recsys.client import Client
-from recsys.history import Entry
+from recsys.data.history import Entry
 from recsys.schemas import Source
 from recsys.settings import Settings
 from recsys.store import Store, open_store

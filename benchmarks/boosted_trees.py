@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from benchmarks.quality import GATED, Shop, complete_journey, events_of, online_retail
 from recsys.boosts import HABIT, habit_features
+from recsys.data.interactions import EventLog
+from recsys.data.owned_items import Owned
 from recsys.evaluation import EVERYBODY, Split, Wanted, split_by_time, user_metrics
-from recsys.interactions import EventLog
 from recsys.model import FactorModel
-from recsys.owned import Owned
 from recsys.ranker import item_demand
 from recsys.recommenders import of_model
 from recsys.refresh import user_factors

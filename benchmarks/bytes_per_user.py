@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from recsys.data.event import Event
+from recsys.data.vocabulary import Vocabulary
 from recsys.demo.services import redis_server
-from recsys.events import Event
 from recsys.ranking import Ranking
 from recsys.refresh import RankedLists
 from recsys.settings import Settings
 from recsys.store import ModelStamp, PlacedEvent, Store, open_store
-from recsys.vocabulary import Vocabulary
 
 USERS, OWNED, LISTED, AGAIN = 5_000, 30, 50, 5
 _GROUPS = {

@@ -16,9 +16,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from recsys import als
+from recsys.data.interactions import EventLog, Interactions
 from recsys.demo import purchases
 from recsys.fold_in import UserSolver
-from recsys.interactions import EventLog, Interactions
 from recsys.model import gram
 from recsys.ranking import ItemIndex, top_n
 

@@ -35,16 +35,16 @@ from benchmarks.measuring import (
 from benchmarks.results import Measured
 from recsys import als
 from recsys.confidence import confidence
-from recsys.events import Event
-from recsys.history import History, read_histories
-from recsys.interactions import Interactions
+from recsys.data.event import Event
+from recsys.data.history import History, read_histories
+from recsys.data.interactions import Interactions
+from recsys.data.vocabulary import Vocabulary
 from recsys.item_lists import similar_items
 from recsys.model import FactorModel
 from recsys.ranking import top_n
 from recsys.refresh import RankedLists, refresh
 from recsys.settings import Settings
 from recsys.store import ModelStamp, PlacedEvent, Store, UserState, open_store
-from recsys.vocabulary import Vocabulary
 from tests.services import RedisServer
 
 USERS = (10_000, 50_000, 200_000)

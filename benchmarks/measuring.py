@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys import als
+from recsys.data.interactions import EventLog, Interactions
+from recsys.data.vocabulary import Vocabulary
 from recsys.demo import purchases
-from recsys.interactions import EventLog, Interactions
 from recsys.model import FactorModel, gram
-from recsys.vocabulary import Vocabulary
 
 FACTORS, OWNED, LISTED, BATCH = 64, 30, 50, 512
 _ALPHA, _REGULARIZATION, _ITERATIONS = 1.0, 20.0, 15

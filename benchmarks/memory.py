@@ -14,10 +14,10 @@ from benchmarks.bytes_per_user import bytes_per_user
 from benchmarks.measuring import LISTED, enlarged, model_of
 from benchmarks.results import Measured
 from benchmarks.stream import Stall, open_stall, publish_model
-from recsys.interactions import Interactions
-from recsys.owned import COLUMNS, Owned
+from recsys.data.interactions import Interactions
+from recsys.data.owned_items import COLUMNS, Owned
+from recsys.data.vocabulary import Vocabulary
 from recsys.refresh import refresh
-from recsys.vocabulary import Vocabulary
 
 _MIB = 2**20
 

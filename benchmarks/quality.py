@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 from benchmarks.quality_document import write_document
 from benchmarks.results import Measured, keep, print_table
 from recsys.assessment import MODEL, Assessment, assess
+from recsys.data.interactions import EventLog, Interactions
+from recsys.data.owned_items import Owned
 from recsys.demo import purchases
 from recsys.demo.services import embedded_broker, redis_server
 from recsys.evaluation import (
@@ -40,9 +42,7 @@ from recsys.evaluation import (
     split_by_time,
     user_metrics,
 )
-from recsys.interactions import EventLog, Interactions
 from recsys.model import FactorModel
-from recsys.owned import Owned
 from recsys.recommenders import of_model, of_scores
 from recsys.records import Decision
 from recsys.training import Parameters, fit_model

@@ -30,8 +30,8 @@ from threadpoolctl import threadpool_limits
 from benchmarks.measuring import BATCH, LISTED, OWNED, buyers, complete_journey, fitted_model, medians
 from benchmarks.results import TIMES, Measured
 from recsys.confidence import confidence
-from recsys.events import Event, decode
-from recsys.interactions import Interactions
+from recsys.data.event import Event, decode
+from recsys.data.interactions import Interactions
 from recsys.item_lists import popular_items
 from recsys.model import FactorModel
 from recsys.model_store import Draft, ModelStore

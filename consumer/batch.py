@@ -11,8 +11,8 @@ import numpy as np
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
+from recsys.data.event import decode
 from recsys.errors import MalformedEvent
-from recsys.events import decode
 from recsys.kafka import Topic, location, record_timestamp_ms
 from recsys.store import PlacedEvent
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from recsys.events import Event, EventType, decode
-from recsys.history import History
-from recsys.interactions import Interactions
+from recsys.data.event import Event, EventType, decode
+from recsys.data.history import History
+from recsys.data.interactions import Interactions
+from recsys.data.vocabulary import Vocabulary
 from recsys.model import FactorModel
 from recsys.refresh import RankedList, refresh
 from recsys.settings import Settings, load_settings
-from recsys.vocabulary import Vocabulary
 
 __all__ = [
     "Event",

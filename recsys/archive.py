@@ -22,9 +22,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from recsys.data.event import UNITS_PER_QUANTITY, Event, EventType
+from recsys.data.interactions import EventLog
 from recsys.errors import StorageError
-from recsys.events import UNITS_PER_QUANTITY, Event, EventType
-from recsys.interactions import EventLog
 from recsys.storage import Storage
 
 _FOLDER = "archive/purchases"

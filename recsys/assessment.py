@@ -9,11 +9,11 @@ from itertools import chain
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from recsys.data.event import EventType
+from recsys.data.interactions import EventLog
 from recsys.errors import InputFileError, InvalidModel, NotEnoughData
 from recsys.evaluation import Score, compare, split_by_time
-from recsys.events import EventType
 from recsys.input_files import PurchaseFile
-from recsys.interactions import EventLog
 from recsys.model import FactorModel
 from recsys.model_store import Manifest, ModelStore
 from recsys.recommenders import baselines, model_lists

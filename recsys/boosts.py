@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.boosts_kernels import weigh_habits
-from recsys.owned import FIRST, NEWEST, PURCHASES, Owned
+from recsys.data.owned_items import FIRST, NEWEST, PURCHASES, Owned
 from recsys.runtime.threads import spread
 
 _DAY_S = 24 * 3600

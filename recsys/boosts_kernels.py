@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.owned import FIRST, NEWEST, PURCHASES
+from recsys.data.owned_items import FIRST, NEWEST, PURCHASES
 from recsys.runtime.jit import compiled
 
 _DAY_S = 86_400.0
@@ -38,7 +38,7 @@ def weigh_habits(
     Parameters
     ----------
     entries : int64, (n, 4)
-        See `recsys.owned.Owned`.
+        See `recsys.data.owned_items.Owned`.
     half_lives : float64, (2,)
         Of the frequencies, in days.
     weights : float64, (8,)

@@ -13,8 +13,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
+from recsys.data.event import Identifier
 from recsys.errors import InputFileError, StorageError
-from recsys.events import Identifier
 from recsys.storage import Storage
 
 _PATH = "catalogue.parquet"

@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.interactions import EventLog, Interactions
-from recsys.owned import Owned
-from recsys.vocabulary import Vocabulary
+from recsys.data.interactions import EventLog, Interactions
+from recsys.data.owned_items import Owned
+from recsys.data.vocabulary import Vocabulary
 
 SEGMENTS: Final = {"all users": (1, None), "1–5 items": (1, 5), "6–20 items": (6, 20), "21+ items": (21, None)}
 """By the number of items that a user owned at the cut: least and most; and `NEWCOMERS`."""

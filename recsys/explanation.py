@@ -8,7 +8,7 @@ import numpy as np
 
 from recsys.boosts import habits
 from recsys.confidence import confidence
-from recsys.history import History, read_histories
+from recsys.data.history import History, read_histories
 from recsys.model import FactorModel
 
 

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from recsys.data.event import Event, event_from_fields
 from recsys.errors import InputFileError, MalformedEvent
-from recsys.events import Event, event_from_fields
 
 _BATCH_ROWS = 100_000
 

@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.interactions import EventLog
+from recsys.data.interactions import EventLog
+from recsys.data.vocabulary import Vocabulary
 from recsys.model import FactorModel
 from recsys.ranking import ItemIndex, top_n
 from recsys.refresh import RankedList, RankedLists
-from recsys.vocabulary import Vocabulary
 
 _DAY_S = 24 * 3600
 

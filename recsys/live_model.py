@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from recsys.data.history import Entry, History
 from recsys.errors import InvalidModel, StoreError
-from recsys.history import Entry, History
 from recsys.model import FactorModel
 from recsys.model_store import load_model
 from recsys.refresh import refresh

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.boosts import HABIT, Boosts
+from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InvalidModel
 from recsys.fold_in import UserSolver
 from recsys.ranking import ItemIndex
-from recsys.vocabulary import Vocabulary
 
 _ROWS_AT_ONCE = 65_536
 

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recsys.boosts import DEMAND, HABIT, NO_WEIGHTS, Boosts, RankerWeights
+from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InvalidModel, StorageError
 from recsys.model import FactorModel
 from recsys.ranking import ItemIndex
 from recsys.records import Decision, GateRecord
 from recsys.refresh import RankedList
 from recsys.storage import Storage
-from recsys.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 _FOLDER = "models"

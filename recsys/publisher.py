@@ -11,8 +11,8 @@ from types import TracebackType
 import orjson
 from confluent_kafka import KafkaError, KafkaException, Message
 
+from recsys.data.event import Event
 from recsys.errors import StreamUnavailable
-from recsys.events import Event
 from recsys.input_files import PurchaseFile, RejectsFile
 from recsys.kafka import describe_topic, open_producer, stream_unavailable
 from recsys.runtime.progress import Advance

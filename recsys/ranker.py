@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.boosts import DEMAND, NO_WEIGHTS, RankerWeights, demand_features, habit_features
+from recsys.data.interactions import EventLog
+from recsys.data.owned_items import Owned
 from recsys.evaluation import Split, Wanted
-from recsys.interactions import EventLog
 from recsys.model import FactorModel
-from recsys.owned import Owned
 from recsys.refresh import user_factors
 
 _MOST_USERS = 5_000

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys.boosts import decayed_frequency
+from recsys.data.interactions import EventLog, Interactions
+from recsys.data.owned_items import Owned
 from recsys.evaluation import Lists, Recommender, Split
-from recsys.interactions import EventLog, Interactions
 from recsys.model import FactorModel
-from recsys.owned import Owned
 from recsys.ranking import Ranking
 from recsys.refresh import rank
 

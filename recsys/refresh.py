@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from recsys.boosts import USUAL_HABIT, habits
 from recsys.confidence import confidence
-from recsys.history import History, read_histories
+from recsys.data.history import History, read_histories
+from recsys.data.owned_items import Owned
+from recsys.data.vocabulary import Vocabulary
 from recsys.model import FactorModel
-from recsys.owned import Owned
 from recsys.ranking import Ranking, top_n
-from recsys.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)

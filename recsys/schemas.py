@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from recsys.events import NO_CONTROL_CHARACTERS
+from recsys.data.event import NO_CONTROL_CHARACTERS
 
 MOST_USERS = 1_000
 MOST_PURCHASES = 1_000

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from recsys import als
 from recsys.boosts import NO_WEIGHTS, RankerWeights
+from recsys.data.interactions import EventLog, Interactions
 from recsys.errors import NotEnoughData
 from recsys.evaluation import split_by_time
-from recsys.interactions import EventLog, Interactions
 from recsys.item_lists import popularity
 from recsys.model import FactorModel, gram
 from recsys.ranker import item_demand, learn

@@ -21,9 +21,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from recsys.data.interactions import EventLog
 from recsys.errors import InvalidModel, NotEnoughData, StorageError
 from recsys.evaluation import EVERYBODY, Split, Wanted, split_by_time, user_metrics
-from recsys.interactions import EventLog
 from recsys.ranker import item_demand
 from recsys.recommenders import of_model
 from recsys.runtime import threads

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from recsys.archive import Archive, Segment
 from recsys.boosts import HABIT
+from recsys.data.event import UNITS_PER_QUANTITY, decode
+from recsys.data.history import Entry, HistoryReplay
 from recsys.errors import MalformedEvent, NoModel
-from recsys.events import UNITS_PER_QUANTITY, decode
-from recsys.history import Entry, HistoryReplay
 from recsys.kafka import describe_topic, end_offsets, open_consumer, open_reader, read_range, record_timestamp_ms
 from recsys.model import FactorModel
 from recsys.model_store import ModelStore, load_model

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from recsys.boosts import NO_WEIGHTS, RankerWeights
-from recsys.events import Event, EventType
-from recsys.history import Entry, History
+from recsys.data.event import Event, EventType
+from recsys.data.history import Entry, History
+from recsys.data.vocabulary import Vocabulary
 from recsys.model import FactorModel
 from recsys.model_store import Draft
-from recsys.vocabulary import Vocabulary
 
 NOON_MS = 1_795_348_800_000
 """2026-11-22T12:00:00Z."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from recsys.events import MAX_RECORD_BYTES
+from recsys.data.event import MAX_RECORD_BYTES
 
 Fields = dict[str, bytes]
 Way = Callable[[random.Random], bytes | None]

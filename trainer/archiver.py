@@ -10,8 +10,8 @@ from datetime import datetime
 from confluent_kafka import Message
 
 from recsys.archive import Archive, Segment
+from recsys.data.event import Event, decode
 from recsys.errors import MalformedEvent, StreamUnavailable
-from recsys.events import Event, decode
 from recsys.kafka import Topic, describe_topic, end_offsets, location, open_reader, read_range, record_timestamp_ms
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import KafkaSettings

@@ -10,7 +10,7 @@ import orjson
 from fastapi import Path, Query, Request, Response
 from pydantic import BeforeValidator
 
-from recsys.events import Identifier
+from recsys.data.event import Identifier
 from recsys.schemas import MOST_ITEMS, Problem
 
 _KEPT = "private, no-cache"

@@ -18,9 +18,9 @@ from api.problems import Kind, ProblemError
 from api.routes.common import ItemId, UserId, answer, problems
 from api.security import Role, guarded
 from api.services import Services, no_lists, services_of
-from recsys.events import UNITS_PER_QUANTITY
+from recsys.data.event import UNITS_PER_QUANTITY
+from recsys.data.history import Entry, History
 from recsys.explanation import explain
-from recsys.history import Entry, History
 from recsys.refresh import refresh
 from recsys.schemas import BasketRecommendations, BasketRequest, ScoreExplanation, Source
 from recsys.store.users import json_time

@@ -17,8 +17,8 @@ from api.routes.common import ItemId, UserId, answer, problems
 from api.routes.purchases import ensure_taken
 from api.security import Role, guarded
 from api.services import Services, services_of
+from recsys.data.event import Event, EventType
 from recsys.errors import InvalidModel, MalformedEvent
-from recsys.events import Event, EventType
 from recsys.model_store import ModelStore
 from recsys.records import RoundRecord
 from recsys.rounds import RoundLog

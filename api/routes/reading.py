@@ -16,8 +16,8 @@ from api.problems import Kind, ProblemError
 from api.routes.common import Category, ItemId, N, UserId, answer, problems, tagged
 from api.security import Role, guarded
 from api.services import Services, no_lists, services_of
+from recsys.data.event import UNITS_PER_QUANTITY, Identifier
 from recsys.errors import StoreUnavailable
-from recsys.events import UNITS_PER_QUANTITY, Identifier
 from recsys.schemas import (
     MOST_EXCLUDED,
     MOST_ITEMS,

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from recsys.catalogue import ItemColumns, read_items
 from recsys.cli.output import results, settings_for_command
+from recsys.data.event import UNITS_PER_QUANTITY, Identifier
+from recsys.data.history import History
 from recsys.errors import MalformedEvent
-from recsys.events import UNITS_PER_QUANTITY, Identifier
-from recsys.history import History
 from recsys.store import open_store
 
 

@@ -1,5 +1,5 @@
 -- Applies one user's events, each exactly once in effect, and returns the state they lead to.
--- The readable twin of what happens to the history is recsys/history.py; why it is exactly once: docs/architecture.md.
+-- The readable twin of what happens to the history is recsys/data/history.py; why it is exactly once: docs/architecture.md.
 --
 -- KEYS  history (hash), applied (hash), seen (string), recs (string), again (string)
 -- ARGV  1 events, msgpack: array of {source, offset, id, item, units, timestamp_s}

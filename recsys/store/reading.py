@@ -20,8 +20,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisClusterException
 
+from recsys.data.history import Entry
 from recsys.errors import StoreUnavailable
-from recsys.history import Entry
 from recsys.runtime.telemetry import RepeatsLeftOut
 from recsys.settings import RedisSettings, masked_url
 from recsys.store.keys import Keys

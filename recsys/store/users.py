@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import msgpack
 import orjson
 
+from recsys.data.event import Event, EventType
+from recsys.data.history import History
 from recsys.errors import MalformedEvent
-from recsys.events import Event, EventType
-from recsys.history import History
 from recsys.refresh import RankedList, RankedLists
 from recsys.runtime import fail_points
 from recsys.settings import HistorySettings, RankingSettings

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
+from recsys.data.event import Event, decode
+from recsys.data.history import HistoryReplay
 from recsys.errors import MalformedEvent
-from recsys.events import Event, decode
-from recsys.history import HistoryReplay
 from recsys.publisher import encode
 from tests.faults.conftest import Report, rounds
 from tests.faults.ledger import Ledger

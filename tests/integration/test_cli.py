@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from recsys.events import Event
+from recsys.data.event import Event
 from recsys.settings import Settings
 from recsys.store import PlacedEvent, Store, open_store
 

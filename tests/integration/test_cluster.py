@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recsys.data.event import Event, EventType
+from recsys.data.vocabulary import Vocabulary
 from recsys.errors import MalformedEvent, SettingsError, StoreUnavailable, StoreUnsuitable
-from recsys.events import Event, EventType
 from recsys.ranking import Ranking
 from recsys.refresh import RankedList, RankedLists
 from recsys.settings import Settings
 from recsys.store import ModelStamp, PlacedEvent, PublishOutcome, Store, open_store
-from recsys.vocabulary import Vocabulary
 from tests.faults.proxy import TcpProxy
 from tests.integration.test_user_store import MODEL, NOW, a_list, entries, event, placed
 from tests.services import RedisCluster, RedisServer, wait_until

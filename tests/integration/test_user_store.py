@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from recsys.data.event import Event, EventType
+from recsys.data.history import Entry, History, HistoryReplay
 from recsys.errors import StoreUnavailable
-from recsys.events import Event, EventType
-from recsys.history import Entry, History, HistoryReplay
 from recsys.refresh import RankedList
 from recsys.settings import Settings
 from recsys.store import ModelStamp, PlacedEvent, PublishOutcome, Store, UserState, open_store

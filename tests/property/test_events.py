@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from recsys.data.event import Event, EventType, decode
 from recsys.errors import MalformedEvent
-from recsys.events import Event, EventType, decode
 from tests.builders import LAST_MS, NOON_MS, events, make_event
 from tests.malformed import WAYS, malformed_records
 

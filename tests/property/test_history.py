@@ -5,9 +5,9 @@ from collections import defaultdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.events import Event, EventType
-from recsys.history import Entry, History, HistoryReplay, read_histories
-from recsys.vocabulary import Vocabulary
+from recsys.data.event import Event, EventType
+from recsys.data.history import Entry, History, HistoryReplay, read_histories
+from recsys.data.vocabulary import Vocabulary
 from tests.builders import NOON_S, make_event, make_forget, make_return
 
 ITEMS = ["a", "b", "c", "d", "é", "😀"]

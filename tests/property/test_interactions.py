@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.history import Entry, HistoryReplay
-from recsys.interactions import EventLog, Interactions
-from recsys.vocabulary import Vocabulary
+from recsys.data.history import Entry, HistoryReplay
+from recsys.data.interactions import EventLog, Interactions
+from recsys.data.vocabulary import Vocabulary
 from tests.builders import LAST_MS
 
 USERS = ["u3", "u1", "é", "u2", "unused"]

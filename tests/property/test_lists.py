@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys.data.vocabulary import Vocabulary
 from recsys.ranking import Ranking
 from recsys.refresh import RankedList, RankedLists
 from recsys.store.list_json import items_json
 from recsys.store.list_json_kernels import LARGEST_SCORE
-from recsys.vocabulary import Vocabulary
 
 ids = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20) | st.text(
     '",{}[]:\\', min_size=1

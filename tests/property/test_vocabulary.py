@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.history import Entry, History, read_histories
-from recsys.vocabulary import Texts, Vocabulary
+from recsys.data.history import Entry, History, read_histories
+from recsys.data.vocabulary import Texts, Vocabulary
 from tests.builders import texts
 
 units = st.integers(-(4 * 10**15), 4 * 10**15) | st.integers(-3, 3).map(lambda n: n * 10**6) | st.integers(-99, 99)

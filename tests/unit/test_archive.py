@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from recsys.archive import SCHEMA, Archive, Segment, event_table
+from recsys.data.event import Event, EventType
 from recsys.errors import StorageError
-from recsys.events import Event, EventType
 from recsys.storage import Storage
 from tests.builders import NOON_MS, make_event, make_forget, make_return
 

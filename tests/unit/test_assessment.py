@@ -17,9 +17,9 @@ from recsys.assessment import (
     with_history,
 )
 from recsys.assessment_report import html_report
+from recsys.data.interactions import EventLog
 from recsys.errors import InputFileError, InvalidModel, NotEnoughData
 from recsys.input_files import Columns, PurchaseFile
-from recsys.interactions import EventLog
 from recsys.model import FactorModel
 from recsys.model_store import ModelStore
 from recsys.storage import Storage

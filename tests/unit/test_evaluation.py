@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys.data.interactions import EventLog
 from recsys.evaluation import (
     NEWCOMERS,
     NOBODY,
@@ -21,7 +22,6 @@ from recsys.evaluation import (
     split_by_time,
     user_metrics,
 )
-from recsys.interactions import EventLog
 from recsys.recommenders import baselines
 from tests.builders import NOON_S
 from tests.shops import habitual_shop

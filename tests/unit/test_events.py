@@ -5,8 +5,8 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from recsys.data.event import MAX_RECORD_BYTES, Event, EventType, decode
 from recsys.errors import MalformedEvent
-from recsys.events import MAX_RECORD_BYTES, Event, EventType, decode
 from tests.builders import LAST_MS, make_event, make_forget
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from recsys.boosts import HABIT, Boosts
+from recsys.data.history import Entry, History
+from recsys.data.vocabulary import Vocabulary
 from recsys.explanation import explain
-from recsys.history import Entry, History
 from recsys.model import FactorModel, gram
 from recsys.refresh import refresh
-from recsys.vocabulary import Vocabulary
 
 N_ITEMS, DAY_S, NOON_S = 40, 86_400, 1_795_000_000
 

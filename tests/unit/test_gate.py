@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recsys.data.interactions import EventLog
 from recsys.evaluation import Split, split_by_time
-from recsys.interactions import EventLog
 from recsys.model import FactorModel, gram
 from recsys.ranker import item_demand
 from recsys.records import CANDIDATE, LIVE, Decision, GateRecord

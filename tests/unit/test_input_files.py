@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys import input_files
+from recsys.data.event import Event, EventType
 from recsys.errors import InputFileError
-from recsys.events import Event, EventType
 from recsys.input_files import Batch, Columns, PurchaseFile, RejectsFile
 from tests.builders import make_event
 

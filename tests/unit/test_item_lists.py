@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys.interactions import EventLog
+from recsys.data.interactions import EventLog
+from recsys.data.vocabulary import Vocabulary
 from recsys.item_lists import popular_by_category, popular_items, popularity
-from recsys.vocabulary import Vocabulary
 from tests.builders import NOON_S
 
 DAY_S = 86_400

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from recsys.boosts import HABIT, Boosts
+from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InvalidModel
 from recsys.model import gram
-from recsys.vocabulary import Vocabulary
 from tests.builders import dense_gram, make_model
 
 N_ITEMS, FACTORS = 5, 3

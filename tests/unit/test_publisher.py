@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 
-from recsys.events import MAX_RECORD_BYTES, Event, decode
+from recsys.data.event import MAX_RECORD_BYTES, Event, decode
 from recsys.publisher import Pace, encode
 from tests.builders import NOON_MS, events, make_event, make_forget
 

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from recsys import training
 from recsys.boosts import HABIT, RankerWeights
+from recsys.data.history import Entry, History
+from recsys.data.interactions import EventLog
 from recsys.errors import NotEnoughData
 from recsys.evaluation import Split, split_by_time, user_metrics
-from recsys.history import Entry, History
-from recsys.interactions import EventLog
 from recsys.model import FactorModel
 from recsys.recommenders import of_model
 from recsys.refresh import refresh

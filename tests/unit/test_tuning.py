@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from recsys.data.interactions import EventLog
 from recsys.errors import NotEnoughData, StorageError
-from recsys.interactions import EventLog
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings

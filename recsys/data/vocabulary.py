@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from recsys.vocabulary_kernels import fill_table, find_each
+from recsys.data.vocabulary_kernels import fill_table, find_each
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class Vocabulary:
 
     @cached_property
     def table(self) -> NDArray[np.int32]:
-        """Hash table over `encoded`, for `recsys.vocabulary_kernels.find`: rows, −1 where there is none."""
+        """Hash table over `encoded`, for `recsys.data.vocabulary_kernels.find`: rows, −1 where there is none."""
         table = np.full(1 << (2 * len(self.ids)).bit_length(), -1, np.int32)
         fill_table(self.encoded.data, self.encoded.bounds, table)
         return table

@@ -1,4 +1,4 @@
-"""The compiled part of `recsys.vocabulary`: ids to rows, by a hash table with linear probing."""
+"""The compiled part of `recsys.data.vocabulary`: ids to rows, by a hash table with linear probing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def fill_table(data: Bytes, bounds: Bounds, table: Table) -> None:
 
     Parameters
     ----------
-    data, bounds : see `recsys.vocabulary.Texts`; texts that differ
+    data, bounds : see `recsys.data.vocabulary.Texts`; texts that differ
     table : int32, a power of two above the number of texts, all −1; written
     """
     size = len(table)

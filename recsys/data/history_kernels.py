@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.owned import COLUMNS, FIRST, NEWEST, PURCHASES, UNITS
+from recsys.data.owned_items import COLUMNS, FIRST, NEWEST, PURCHASES, UNITS
+from recsys.data.vocabulary_kernels import Bounds, Bytes, Table, find
 from recsys.runtime.jit import compiled
-from recsys.vocabulary_kernels import Bounds, Bytes, Table, find
 
 _LINE, _BAR, _MINUS, _POINT, _ZERO, _NINE = 10, 124, 45, 46, 48, 57
 _MILLIONTHS = 1_000_000
@@ -65,7 +65,7 @@ def _whole(text: Bytes, start: int, stop: int, default: int) -> int:
 
 @compiled()
 def _read_value(text: Bytes, start: int, stop: int, entry: NDArray[np.int64]) -> None:
-    """Read what `recsys.history.Entry` writes."""
+    """Read what `recsys.data.history.Entry` writes."""
     quantity_end = _bar(text, start, stop)
     newest_end = _bar(text, quantity_end + 1, stop)
     purchases_end = _bar(text, newest_end + 1, stop)
@@ -112,13 +112,13 @@ def read_owned(
     Parameters
     ----------
     text, bounds : uint8; int64, (n_users + 1,)
-        Texts of histories, see `recsys.history.History`.
+        Texts of histories, see `recsys.data.history.History`.
     ids, id_bounds, table
-        Of the model's items, see `recsys.vocabulary.Vocabulary`.
+        Of the model's items, see `recsys.data.vocabulary.Vocabulary`.
     sizes : int32, (n_users,)
         How many items of each user are in the following, one user behind the other; written.
     rows, entries : int32, (n,); int64, (n, 4); as many as the texts have entries, or more
-        See `recsys.owned.Owned`; written.
+        See `recsys.data.owned_items.Owned`; written.
     """
     count = 0
     for user in range(len(bounds) - 1):

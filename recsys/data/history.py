@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.events import UNITS_PER_QUANTITY, Event, EventType
-from recsys.history_kernels import read_owned
-from recsys.owned import COLUMNS, Owned
+from recsys.data.event import UNITS_PER_QUANTITY, Event, EventType
+from recsys.data.history_kernels import read_owned
+from recsys.data.owned_items import COLUMNS, Owned
+from recsys.data.vocabulary import Texts, Vocabulary
 from recsys.runtime.threads import spread
-from recsys.vocabulary import Texts, Vocabulary
 
 
 class Entry(NamedTuple):

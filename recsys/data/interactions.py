@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys.confidence import confidence
-from recsys.owned import COLUMNS, FIRST, NEWEST, PURCHASES, UNITS, Owned
-from recsys.vocabulary import Vocabulary
+from recsys.data.owned_items import COLUMNS, FIRST, NEWEST, PURCHASES, UNITS, Owned
+from recsys.data.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, eq=False)

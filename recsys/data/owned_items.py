@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from recsys.events import UNITS_PER_QUANTITY
+from recsys.data.event import UNITS_PER_QUANTITY
 
 UNITS: Final = 0
 NEWEST: Final = 1

@@ -1,0 +1,1 @@
+"""What a purchase, a history and a vocabulary are: pure code over bytes and arrays."""
