@@ -18,11 +18,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.quality import GATED, Shop, complete_journey, events_of, online_retail
-from recsys.boosts import HABIT, habit_features
 from recsys.data.interactions import EventLog
 from recsys.data.owned_items import Owned
 from recsys.evaluation import EVERYBODY, Split, Wanted, split_by_time, user_metrics
-from recsys.model import FactorModel
+from recsys.model.boosts import HABIT, habit_features
+from recsys.model.factor_model import FactorModel
 from recsys.ranker import item_demand
 from recsys.recommenders import of_model
 from recsys.refresh import user_factors

@@ -16,7 +16,7 @@ import numpy as np
 from recsys.data.event import Event
 from recsys.data.vocabulary import Vocabulary
 from recsys.demo.services import redis_server
-from recsys.ranking import Ranking
+from recsys.model.top_n import Ranking
 from recsys.refresh import RankedLists
 from recsys.settings import Settings
 from recsys.store import ModelStamp, PlacedEvent, Store, open_store

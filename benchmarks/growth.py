@@ -34,14 +34,14 @@ from benchmarks.measuring import (
 )
 from benchmarks.results import Measured
 from recsys import als
-from recsys.confidence import confidence
 from recsys.data.event import Event
 from recsys.data.history import History, read_histories
 from recsys.data.interactions import Interactions
 from recsys.data.vocabulary import Vocabulary
 from recsys.item_lists import similar_items
-from recsys.model import FactorModel
-from recsys.ranking import top_n
+from recsys.model.confidence import confidence
+from recsys.model.factor_model import FactorModel
+from recsys.model.top_n import top_n
 from recsys.refresh import RankedLists, refresh
 from recsys.settings import Settings
 from recsys.store import ModelStamp, PlacedEvent, Store, UserState, open_store

@@ -16,7 +16,7 @@ from recsys import als
 from recsys.data.interactions import EventLog, Interactions
 from recsys.data.vocabulary import Vocabulary
 from recsys.demo import purchases
-from recsys.model import FactorModel, gram
+from recsys.model.factor_model import FactorModel, gram
 
 FACTORS, OWNED, LISTED, BATCH = 64, 30, 50, 512
 _ALPHA, _REGULARIZATION, _ITERATIONS = 1.0, 20.0, 15

@@ -42,7 +42,7 @@ from recsys.evaluation import (
     split_by_time,
     user_metrics,
 )
-from recsys.model import FactorModel
+from recsys.model.factor_model import FactorModel
 from recsys.recommenders import of_model, of_scores
 from recsys.records import Decision
 from recsys.training import Parameters, fit_model

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from benchmarks.boosted_trees import parameters_of
 from benchmarks.quality import Shop, complete_journey, events_of, online_retail
 from recsys import ranker
-from recsys.boosts import DEMAND, NO_WEIGHTS, RankerWeights, habit_features
 from recsys.evaluation import EVERYBODY, Split, split_by_time, user_metrics
-from recsys.model import FactorModel
+from recsys.model.boosts import DEMAND, NO_WEIGHTS, RankerWeights, habit_features
+from recsys.model.factor_model import FactorModel
 from recsys.recommenders import of_model
 from recsys.refresh import user_factors
 from recsys.training import fit_model

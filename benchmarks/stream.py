@@ -29,13 +29,13 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.measuring import BATCH, LISTED, OWNED, buyers, complete_journey, fitted_model, medians
 from benchmarks.results import TIMES, Measured
-from recsys.confidence import confidence
 from recsys.data.event import Event, decode
 from recsys.data.interactions import Interactions
 from recsys.item_lists import popular_items
-from recsys.model import FactorModel
+from recsys.model.confidence import confidence
+from recsys.model.factor_model import FactorModel
+from recsys.model.top_n import top_n
 from recsys.model_store import Draft, ModelStore
-from recsys.ranking import top_n
 from recsys.refresh import refresh
 from recsys.settings import RankingSettings
 from recsys.storage import Storage

@@ -16,9 +16,9 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.measuring import BATCH, LISTED, buyers, complete_journey, enlarged, fitted_model, medians
 from benchmarks.results import TIMES, Measured
-from recsys.fold_in import UserSolver
-from recsys.model import gram
-from recsys.ranking import ItemIndex, full_sort, top_n
+from recsys.model.factor_model import gram
+from recsys.model.fold_in import UserSolver
+from recsys.model.top_n import ItemIndex, full_sort, top_n
 
 _CHECKED_AT_ONCE = 200
 
@@ -47,7 +47,7 @@ def contenders(
             best[np.argsort(-scores[user, best])]
 
     found: dict[str, Callable[[], object]] = {
-        "recsys.ranking": lambda: top_n(users, index, excluded=excluded, n=LISTED),
+        "recsys.model.top_n": lambda: top_n(users, index, excluded=excluded, n=LISTED),
         "implicit.cpu.topk": lambda: topk(factors, users, LISTED, filter_query_items=owned, num_threads=threads),
         "the score matrix alone": lambda: np.matmul(users, factors.T, out=scores),
         "numpy argpartition": partitioned,
@@ -72,7 +72,7 @@ def ensure_exact(users: NDArray[np.float32], factors: NDArray[np.float32], owned
         expected = full_sort(users[part], factors, excluded=excluded[part], n=LISTED)
         for (rows, scores), (true_rows, true_scores) in zip(found, expected, strict=True):
             if not (np.array_equal(rows, true_rows) and np.array_equal(scores, true_scores)):
-                raise AssertionError("recsys.ranking is not a full sort")
+                raise AssertionError("recsys.model.top_n is not a full sort")
 
 
 def compare(case: str, factors: NDArray[np.float32], owned: csr_matrix, *, rounds: int = 9) -> list[Measured]:
@@ -85,7 +85,7 @@ def compare(case: str, factors: NDArray[np.float32], owned: csr_matrix, *, round
 def judged(found: list[Measured], *, implicit: float, scores: float | None) -> list[Measured]:
     """Add the ratios with their bars."""
     value = {one.what: one.value for one in found}
-    case, ours = found[0].case, value["recsys.ranking"]
+    case, ours = found[0].case, value["recsys.model.top_n"]
     ratio = value["implicit.cpu.topk"] / ours
     found = [*found, Measured("top-n", case, "implicit / ours", ratio, TIMES, at_least=implicit)]
     if scores is not None:

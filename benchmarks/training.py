@@ -21,9 +21,9 @@ from threadpoolctl import threadpool_limits
 from benchmarks.measuring import FACTORS, complete_journey, medians
 from benchmarks.results import TIMES, Measured
 from recsys import als
-from recsys.fold_in import UserSolver
-from recsys.model import gram
-from recsys.ranking import ItemIndex, top_n
+from recsys.model.factor_model import gram
+from recsys.model.fold_in import UserSolver
+from recsys.model.top_n import ItemIndex, top_n
 
 _REGULARIZATION, _ITERATIONS, _LISTED = 20.0, 15, 20
 

@@ -8,7 +8,7 @@ from recsys.data.event import Event, EventType, decode
 from recsys.data.history import History
 from recsys.data.interactions import Interactions
 from recsys.data.vocabulary import Vocabulary
-from recsys.model import FactorModel
+from recsys.model.factor_model import FactorModel
 from recsys.refresh import RankedList, refresh
 from recsys.settings import Settings, load_settings
 

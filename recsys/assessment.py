@@ -14,7 +14,7 @@ from recsys.data.interactions import EventLog
 from recsys.errors import InputFileError, InvalidModel, NotEnoughData
 from recsys.evaluation import Score, compare, split_by_time
 from recsys.input_files import PurchaseFile
-from recsys.model import FactorModel
+from recsys.model.factor_model import FactorModel
 from recsys.model_store import Manifest, ModelStore
 from recsys.recommenders import baselines, model_lists
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.boosts import habits
-from recsys.confidence import confidence
 from recsys.data.history import History, read_histories
-from recsys.model import FactorModel
+from recsys.model.boosts import habits
+from recsys.model.confidence import confidence
+from recsys.model.factor_model import FactorModel
 
 
 @dataclass(frozen=True, slots=True)

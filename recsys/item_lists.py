@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from recsys.data.interactions import EventLog
 from recsys.data.vocabulary import Vocabulary
-from recsys.model import FactorModel
-from recsys.ranking import ItemIndex, top_n
+from recsys.model.factor_model import FactorModel
+from recsys.model.top_n import ItemIndex, top_n
 from recsys.refresh import RankedList, RankedLists
 
 _DAY_S = 24 * 3600

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from recsys.data.history import Entry, History
 from recsys.errors import InvalidModel, StoreError
-from recsys.model import FactorModel
+from recsys.model.factor_model import FactorModel
 from recsys.model_store import load_model
 from recsys.refresh import refresh
 from recsys.store import ModelPointer, ModelStamp

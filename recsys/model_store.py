@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from recsys.boosts import DEMAND, HABIT, NO_WEIGHTS, Boosts, RankerWeights
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InvalidModel, StorageError
-from recsys.model import FactorModel
-from recsys.ranking import ItemIndex
+from recsys.model.boosts import DEMAND, HABIT, NO_WEIGHTS, Boosts, RankerWeights
+from recsys.model.factor_model import FactorModel
+from recsys.model.top_n import ItemIndex
 from recsys.records import Decision, GateRecord
 from recsys.refresh import RankedList
 from recsys.storage import Storage
@@ -52,7 +52,7 @@ class FileRecord(BaseModel):
 
 
 class Weights(BaseModel):
-    """What scores have beside x_u·y_i, see `recsys.boosts.Boosts`, by the names of what is weighed."""
+    """What scores have beside x_u·y_i, see `recsys.model.boosts.Boosts`, by the names of what is weighed."""
 
     demand: dict[str, float] = {}
     """What item_bias.npy was made with."""

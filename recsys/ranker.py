@@ -3,7 +3,7 @@
 Two logistic regressions on what users bought in the last weeks, from a model fitted on what precedes them. For items
 that a user did not own, the log-odds of buying one are a_0 + a·(x_u·y_i) + Σ_k a_k·d_ik over its recent demand d_i;
 for owned ones they are b_0 + b·(x_u·y_i) + Σ_k b_k·d_ik + Σ_k c_k·h_uik, with the user's habits h_ui as well
-(`recsys.boosts`). Log-odds of both kinds compare, so the two meet in one list. Divided by a, in which x_u·y_i has
+(`recsys.model.boosts`). Log-odds of both kinds compare, so the two meet in one list. Divided by a, in which x_u·y_i has
 weight 1, the first are b_i, and what the second have beside them is g_ui. Users count once more with a few of their
 items, as the newcomers that they were: b_i is for both. One regression for both kinds of items serves neither well:
 docs/decisions/0009-learned-ranking.md.
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.boosts import DEMAND, NO_WEIGHTS, RankerWeights, demand_features, habit_features
 from recsys.data.interactions import EventLog
 from recsys.data.owned_items import Owned
 from recsys.evaluation import Split, Wanted
-from recsys.model import FactorModel
+from recsys.model.boosts import DEMAND, NO_WEIGHTS, RankerWeights, demand_features, habit_features
+from recsys.model.factor_model import FactorModel
 from recsys.refresh import user_factors
 
 _MOST_USERS = 5_000

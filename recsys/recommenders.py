@@ -11,12 +11,12 @@ from implicit.utils import ParameterWarning
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from recsys.boosts import decayed_frequency
 from recsys.data.interactions import EventLog, Interactions
 from recsys.data.owned_items import Owned
 from recsys.evaluation import Lists, Recommender, Split
-from recsys.model import FactorModel
-from recsys.ranking import Ranking
+from recsys.model.boosts import decayed_frequency
+from recsys.model.factor_model import FactorModel
+from recsys.model.top_n import Ranking
 from recsys.refresh import rank
 
 _SCORES_AT_ONCE = 8_000_000

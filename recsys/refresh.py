@@ -9,13 +9,13 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.boosts import USUAL_HABIT, habits
-from recsys.confidence import confidence
 from recsys.data.history import History, read_histories
 from recsys.data.owned_items import Owned
 from recsys.data.vocabulary import Vocabulary
-from recsys.model import FactorModel
-from recsys.ranking import Ranking, top_n
+from recsys.model.boosts import USUAL_HABIT, habits
+from recsys.model.confidence import confidence
+from recsys.model.factor_model import FactorModel
+from recsys.model.top_n import Ranking, top_n
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +126,8 @@ def rank(
 def rank_again(owned: Owned, model: FactorModel, *, n: int, hidden: NDArray[np.integer] | None = None) -> Ranking:
     """Return the owned items that users are most likely to buy again: bought often and lately, and due.
 
-    The score is what the user's habit adds to that of an owned item (`recsys.boosts.habit_features`), with the learned
-    weights, or usual ones where none were learned.
+    The score is what the user's habit adds to that of an owned item (`recsys.model.boosts.habit_features`), with the
+    learned weights, or usual ones where none were learned.
     """
     weights = USUAL_HABIT if model.boosts is None or not model.boosts.habit.any() else model.boosts.habit
     scores = habits(owned, reference_s=model.reference_s, weights=weights)

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys import als
-from recsys.boosts import NO_WEIGHTS, RankerWeights
 from recsys.data.interactions import EventLog, Interactions
 from recsys.errors import NotEnoughData
 from recsys.evaluation import split_by_time
 from recsys.item_lists import popularity
-from recsys.model import FactorModel, gram
+from recsys.model.boosts import NO_WEIGHTS, RankerWeights
+from recsys.model.factor_model import FactorModel, gram
 from recsys.ranker import item_demand, learn
 
 _DAY_S = 24 * 3600
@@ -29,7 +29,7 @@ class Parameters:
     ----------
     factors, iterations, seed : int
     alpha, regularization, half_life_days : float
-        See `recsys.confidence.confidence` and `recsys.als.fit`.
+        See `recsys.model.confidence.confidence` and `recsys.als.fit`.
     repeat_weight : float
         See `recsys.ranker.RankerWeights.boosts`.
     ranker_window_days : float

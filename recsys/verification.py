@@ -20,12 +20,12 @@ from confluent_kafka import TopicPartition
 from numpy.typing import NDArray
 
 from recsys.archive import Archive, Segment
-from recsys.boosts import HABIT
 from recsys.data.event import UNITS_PER_QUANTITY, decode
 from recsys.data.history import Entry, HistoryReplay
 from recsys.errors import MalformedEvent, NoModel
 from recsys.kafka import describe_topic, end_offsets, open_consumer, open_reader, read_range, record_timestamp_ms
-from recsys.model import FactorModel
+from recsys.model.boosts import HABIT
+from recsys.model.factor_model import FactorModel
 from recsys.model_store import ModelStore, load_model
 from recsys.runtime.progress import Advance, ProgressReporter
 from recsys.settings import RankingSettings, Settings

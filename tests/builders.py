@@ -8,11 +8,11 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from recsys.boosts import NO_WEIGHTS, RankerWeights
 from recsys.data.event import Event, EventType
 from recsys.data.history import Entry, History
 from recsys.data.vocabulary import Vocabulary
-from recsys.model import FactorModel
+from recsys.model.boosts import NO_WEIGHTS, RankerWeights
+from recsys.model.factor_model import FactorModel
 from recsys.model_store import Draft
 
 NOON_MS = 1_795_348_800_000

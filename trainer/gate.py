@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from recsys.data.interactions import EventLog
 from recsys.evaluation import ALL, EVERYBODY, NEW, Interval, Lists, Recommender, Split, compare, intervals, user_metrics
-from recsys.model import FactorModel
+from recsys.model.factor_model import FactorModel
 from recsys.recommenders import POPULAR, baselines, model_lists
 from recsys.records import CANDIDATE, LIVE, Decision, GateRecord
 

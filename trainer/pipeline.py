@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from recsys.archive import IMPORT_PREFIX, Archive
-from recsys.boosts import RankerWeights
 from recsys.data.interactions import EventLog
 from recsys.errors import InvalidModel, LockLost, NothingNew, RecsysError, StorageError
 from recsys.evaluation import split_by_time
 from recsys.item_lists import popular_items
 from recsys.live_model import LoadedModel
+from recsys.model.boosts import RankerWeights
 from recsys.model_store import Draft, ModelStore, load_model, load_popularity
 from recsys.records import Decision, GateRecord, RoundRecord
 from recsys.rounds import RoundLog

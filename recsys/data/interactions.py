@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from recsys.confidence import confidence
 from recsys.data.owned_items import COLUMNS, FIRST, NEWEST, PURCHASES, UNITS, Owned
 from recsys.data.vocabulary import Vocabulary
+from recsys.model.confidence import confidence
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,7 +81,7 @@ def write_items(
 
     Parameters
     ----------
-    rows, scores, sizes : see `recsys.ranking.Ranking`; scores within ±`LARGEST_SCORE`
+    rows, scores, sizes : see `recsys.model.top_n.Ranking`; scores within ±`LARGEST_SCORE`
     quoted, id_bounds : the items' ids as JSON strings, see `recsys.data.vocabulary.Texts`
     data : uint8, as long as `most_bytes` says; written
     ends : int64, (n_users,)

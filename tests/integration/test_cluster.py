@@ -18,7 +18,7 @@ import pytest
 from recsys.data.event import Event, EventType
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import MalformedEvent, SettingsError, StoreUnavailable, StoreUnsuitable
-from recsys.ranking import Ranking
+from recsys.model.top_n import Ranking
 from recsys.refresh import RankedList, RankedLists
 from recsys.settings import Settings
 from recsys.store import ModelStamp, PlacedEvent, PublishOutcome, Store, open_store

@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from recsys.errors import InvalidModel
-from recsys.fold_in import UserSolver
+from recsys.model.fold_in import UserSolver
 from tests.builders import dense_gram, dense_user_factors
 
 

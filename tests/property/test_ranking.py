@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from recsys.ranking import ItemIndex, full_sort, top_n
+from recsys.model.top_n import ItemIndex, full_sort, top_n
 from tests.builders import best_rows
 
 SMALL_COUNTS = st.integers(1, 12)

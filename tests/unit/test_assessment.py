@@ -20,7 +20,7 @@ from recsys.assessment_report import html_report
 from recsys.data.interactions import EventLog
 from recsys.errors import InputFileError, InvalidModel, NotEnoughData
 from recsys.input_files import Columns, PurchaseFile
-from recsys.model import FactorModel
+from recsys.model.factor_model import FactorModel
 from recsys.model_store import ModelStore
 from recsys.storage import Storage
 from recsys.training import Parameters, fit_model

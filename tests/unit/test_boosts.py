@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.boosts import DEMAND, HABIT, RankerWeights, decayed_frequency, demand_features, habit_features, habits
 from recsys.data.owned_items import Owned
+from recsys.model.boosts import DEMAND, HABIT, RankerWeights, decayed_frequency, demand_features, habit_features, habits
 from tests.builders import NOON_S
 
 DAY_S = 86_400

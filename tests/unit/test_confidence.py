@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from recsys.confidence import confidence
+from recsys.model.confidence import confidence
 
 NEW = np.zeros(1)
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys.boosts import HABIT, Boosts
 from recsys.data.history import Entry, History
 from recsys.data.vocabulary import Vocabulary
 from recsys.explanation import explain
-from recsys.model import FactorModel, gram
+from recsys.model.boosts import HABIT, Boosts
+from recsys.model.factor_model import FactorModel, gram
 from recsys.refresh import refresh
 
 N_ITEMS, DAY_S, NOON_S = 40, 86_400, 1_795_000_000

@@ -9,7 +9,7 @@ import pytest
 
 from recsys.data.interactions import EventLog
 from recsys.evaluation import Split, split_by_time
-from recsys.model import FactorModel, gram
+from recsys.model.factor_model import FactorModel, gram
 from recsys.ranker import item_demand
 from recsys.records import CANDIDATE, LIVE, Decision, GateRecord
 from recsys.training import Parameters, fit_model

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys.boosts import HABIT, Boosts
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InvalidModel
-from recsys.model import gram
+from recsys.model.boosts import HABIT, Boosts
+from recsys.model.factor_model import gram
 from tests.builders import dense_gram, make_model
 
 N_ITEMS, FACTORS = 5, 3

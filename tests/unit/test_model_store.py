@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.boosts import DEMAND, HABIT, NO_WEIGHTS, RankerWeights
 from recsys.errors import InvalidModel, StorageError
-from recsys.model import FactorModel
+from recsys.model.boosts import DEMAND, HABIT, NO_WEIGHTS, RankerWeights
+from recsys.model.factor_model import FactorModel
 from recsys.model_store import Draft, Manifest, ModelStore, load_model, load_twin
 from recsys.records import Decision, GateRecord
 from recsys.refresh import RankedList, refresh

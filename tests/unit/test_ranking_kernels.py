@@ -4,7 +4,7 @@ import sys
 
 RANK_ONE = """
 import numpy as np
-from recsys.ranking import ItemIndex, top_n
+from recsys.model.top_n import ItemIndex, top_n
 index = ItemIndex.build(np.eye(3, dtype=np.float32))
 (rows, _), = top_n(np.array([[0, 2, 1]], np.float32), index, excluded=[index.rows[:0]], n=2)
 print(rows.tolist())

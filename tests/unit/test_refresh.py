@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from recsys.boosts import HABIT, Boosts
 from recsys.data.history import Entry, History
-from recsys.model import FactorModel
+from recsys.model.boosts import HABIT, Boosts
+from recsys.model.factor_model import FactorModel
 from recsys.refresh import RankedList, refresh
 from tests.builders import NOON_S, best_rows, dense_user_factors, item_ids, make_history, make_model
 

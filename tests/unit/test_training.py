@@ -7,12 +7,12 @@ import pytest
 from numpy.typing import NDArray
 
 from recsys import training
-from recsys.boosts import HABIT, RankerWeights
 from recsys.data.history import Entry, History
 from recsys.data.interactions import EventLog
 from recsys.errors import NotEnoughData
 from recsys.evaluation import Split, split_by_time, user_metrics
-from recsys.model import FactorModel
+from recsys.model.boosts import HABIT, RankerWeights
+from recsys.model.factor_model import FactorModel
 from recsys.recommenders import of_model
 from recsys.refresh import refresh
 from recsys.training import Fitted, Parameters, fit_model

@@ -1,4 +1,4 @@
-"""The compiled part of `recsys.ranking`: what happens to each score of a block, without Python in between.
+"""The compiled part of `recsys.model.top_n`: what happens to each score of a block, without Python in between.
 
 A heap holds one user's best items so far, the worst of them on top; "before" means further up in a list.
 """
@@ -201,7 +201,7 @@ def enter(
     scores: Scores,
     sizes: Places,
 ) -> None:
-    """Enter other items into lists, best first, each where it belongs; see `recsys.ranking.Ranking.with_others`."""
+    """Enter other items into lists, best first, each where it belongs; see `recsys.model.top_n.Ranking.with_others`."""
     n = listed.shape[1]
     for user in range(len(sizes)):
         own_rows, own_scores = listed[user], scores[user]

@@ -1,4 +1,4 @@
-"""The compiled part of `recsys.fold_in`: one user's equations after the other, without Python in between.
+"""The compiled part of `recsys.model.fold_in`: one user's equations after the other, without Python in between.
 
 Of each symmetric matrix only the upper triangle is worked on. Rows are as wide as a multiple of `_LANES`, and what is
 done to a row begins at such a place, at or before the diagonal: what it does to the places before means nothing and is

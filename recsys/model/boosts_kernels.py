@@ -1,4 +1,4 @@
-"""The compiled part of `recsys.boosts`: what habits say of owned items, without arrays in between."""
+"""The compiled part of `recsys.model.boosts`: what habits say of owned items, without arrays in between."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DAY_S = 86_400.0
 
 @compiled()
 def _frequency(age: float, interval: float, purchases: int, half_life: float) -> Any:
-    """See `recsys.boosts.decayed_frequency`."""
+    """See `recsys.model.boosts.decayed_frequency`."""
     newest = 2.0 ** (-age / half_life)
     if purchases <= 1:
         return newest
@@ -33,7 +33,7 @@ def weigh_habits(
     weights: NDArray[np.float64],
     scores: NDArray[np.float64],
 ) -> None:
-    """Weigh what `recsys.boosts.habit_features` says of each entry, in the order of its columns.
+    """Weigh what `recsys.model.boosts.habit_features` says of each entry, in the order of its columns.
 
     Parameters
     ----------

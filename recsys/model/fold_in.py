@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys.errors import InvalidModel
-from recsys.fold_in_kernels import solve
+from recsys.model.fold_in_kernels import solve
 from recsys.runtime.threads import spread
 
 

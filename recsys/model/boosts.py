@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.boosts_kernels import weigh_habits
 from recsys.data.owned_items import FIRST, NEWEST, PURCHASES, Owned
+from recsys.model.boosts_kernels import weigh_habits
 from recsys.runtime.threads import spread
 
 _DAY_S = 24 * 3600

@@ -10,11 +10,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.boosts import HABIT, Boosts
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InvalidModel
-from recsys.fold_in import UserSolver
-from recsys.ranking import ItemIndex
+from recsys.model.boosts import HABIT, Boosts
+from recsys.model.fold_in import UserSolver
+from recsys.model.top_n import ItemIndex
 
 _ROWS_AT_ONCE = 65_536
 
@@ -35,9 +35,9 @@ class FactorModel:
     items : Vocabulary; item id ↔ row
     item_factors : float32, (n_items, factors), C order
     item_gram : float32, (factors, factors); YᵀY
-    alpha : float; see `recsys.confidence.confidence`
+    alpha : float; see `recsys.model.confidence.confidence`
     regularization : float; λ, above zero
-    half_life_days : float; of the strength of what is owned, 0 = it does not age; see `recsys.confidence.confidence`
+    half_life_days : float; of the strength of what is owned, 0 = it does not age
     reference_s : int
         The moment that ages are measured against, in epoch seconds: the newest event that the model has seen. It is
         part of the model and not the time of day, so that a list follows from history and model alone; what is newer

@@ -19,7 +19,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.ranking_kernels import enter, scan, sort_each, sort_heaps
+from recsys.model.top_n_kernels import enter, scan, sort_each, sort_heaps
 from recsys.runtime.threads import spread
 
 _FIRST_BLOCK, _LARGEST_BLOCK = 512, 1536
