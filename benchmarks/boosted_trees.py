@@ -24,8 +24,8 @@ from recsys.evaluation import EVERYBODY, Split, Wanted, split_by_time, user_metr
 from recsys.model.boosts import HABIT, habit_features
 from recsys.model.factor_model import FactorModel
 from recsys.ranker import item_demand
+from recsys.recommend.user_lists import user_factors
 from recsys.recommenders import of_model
-from recsys.refresh import user_factors
 from recsys.training import Parameters, fit_model
 
 CANDIDATES, N, _WINDOW_S = 200, 20, 30 * 86_400

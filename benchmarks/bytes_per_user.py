@@ -17,7 +17,7 @@ from recsys.data.event import Event
 from recsys.data.vocabulary import Vocabulary
 from recsys.demo.services import redis_server
 from recsys.model.top_n import Ranking
-from recsys.refresh import RankedLists
+from recsys.recommend.user_lists import RankedLists
 from recsys.settings import Settings
 from recsys.store import ModelStamp, PlacedEvent, Store, open_store
 

@@ -38,11 +38,11 @@ from recsys.data.event import Event
 from recsys.data.history import History, read_histories
 from recsys.data.interactions import Interactions
 from recsys.data.vocabulary import Vocabulary
-from recsys.item_lists import similar_items
 from recsys.model.confidence import confidence
 from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import top_n
-from recsys.refresh import RankedLists, refresh
+from recsys.recommend.item_lists import similar_items
+from recsys.recommend.user_lists import RankedLists, refresh
 from recsys.settings import Settings
 from recsys.store import ModelStamp, PlacedEvent, Store, UserState, open_store
 from tests.services import RedisServer

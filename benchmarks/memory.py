@@ -17,7 +17,7 @@ from benchmarks.stream import Stall, open_stall, publish_model
 from recsys.data.interactions import Interactions
 from recsys.data.owned_items import COLUMNS, Owned
 from recsys.data.vocabulary import Vocabulary
-from recsys.refresh import refresh
+from recsys.recommend.user_lists import refresh
 
 _MIB = 2**20
 

@@ -22,8 +22,8 @@ from recsys import ranker
 from recsys.evaluation import EVERYBODY, Split, split_by_time, user_metrics
 from recsys.model.boosts import DEMAND, NO_WEIGHTS, RankerWeights, habit_features
 from recsys.model.factor_model import FactorModel
+from recsys.recommend.user_lists import user_factors
 from recsys.recommenders import of_model
-from recsys.refresh import user_factors
 from recsys.training import fit_model
 
 N, _WINDOW_S = 20, 30 * 86_400

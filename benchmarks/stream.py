@@ -31,12 +31,12 @@ from benchmarks.measuring import BATCH, LISTED, OWNED, buyers, complete_journey,
 from benchmarks.results import TIMES, Measured
 from recsys.data.event import Event, decode
 from recsys.data.interactions import Interactions
-from recsys.item_lists import popular_items
 from recsys.model.confidence import confidence
 from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import top_n
 from recsys.model_store import Draft, ModelStore
-from recsys.refresh import refresh
+from recsys.recommend.item_lists import popular_items
+from recsys.recommend.user_lists import refresh
 from recsys.settings import RankingSettings
 from recsys.storage import Storage
 from recsys.store import ModelStamp, PlacedEvent, Store, open_store

@@ -9,7 +9,7 @@ from recsys.data.history import History
 from recsys.data.interactions import Interactions
 from recsys.data.vocabulary import Vocabulary
 from recsys.model.factor_model import FactorModel
-from recsys.refresh import RankedList, refresh
+from recsys.recommend.user_lists import RankedList, refresh
 from recsys.settings import Settings, load_settings
 
 __all__ = [

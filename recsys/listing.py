@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from recsys.live_model import LoadedModel
-from recsys.refresh import RankedLists, refresh
+from recsys.recommend.user_lists import RankedLists, refresh
 from recsys.settings import RankingSettings
 from recsys.store import PublishOutcome, UserState
 from recsys.store.users import UserStore

@@ -14,7 +14,7 @@ from recsys.data.history import Entry, History
 from recsys.errors import InvalidModel, StoreError
 from recsys.model.factor_model import FactorModel
 from recsys.model_store import load_model
-from recsys.refresh import refresh
+from recsys.recommend.user_lists import refresh
 from recsys.store import ModelPointer, ModelStamp
 from recsys.store.list_json import items_json
 from recsys.store.shared import SharedStore

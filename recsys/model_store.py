@@ -25,8 +25,8 @@ from recsys.errors import InvalidModel, StorageError
 from recsys.model.boosts import DEMAND, HABIT, NO_WEIGHTS, Boosts, RankerWeights
 from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import ItemIndex
+from recsys.recommend.user_lists import RankedList
 from recsys.records import Decision, GateRecord
-from recsys.refresh import RankedList
 from recsys.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class Draft:
     buyers : int64, (n_items,)
         Users who own each item.
     popularity : float64, (n_items,)
-        See `recsys.item_lists.popularity`.
+        See `recsys.recommend.item_lists.popularity`.
     parameters : dict
         What it was fitted with and the model itself does not say: iterations, seed, repeat_weight.
     counts : dict

@@ -21,7 +21,7 @@ from recsys.data.owned_items import Owned
 from recsys.evaluation import Split, Wanted
 from recsys.model.boosts import DEMAND, NO_WEIGHTS, RankerWeights, demand_features, habit_features
 from recsys.model.factor_model import FactorModel
-from recsys.refresh import user_factors
+from recsys.recommend.user_lists import user_factors
 
 _MOST_USERS = 5_000
 _NEGATIVES = 100

@@ -17,7 +17,7 @@ from recsys.evaluation import Lists, Recommender, Split
 from recsys.model.boosts import decayed_frequency
 from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import Ranking
-from recsys.refresh import rank
+from recsys.recommend.user_lists import rank
 
 _SCORES_AT_ONCE = 8_000_000
 _DAY_S = 24 * 3600

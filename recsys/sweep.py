@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from recsys.catalogue import read_catalogue
 from recsys.errors import StorageError, SweepFailed
-from recsys.item_lists import popular_by_category, popular_items, similar_items
 from recsys.listing import list_users
 from recsys.live_model import LoadedModel
 from recsys.model_store import load_model
+from recsys.recommend.item_lists import popular_by_category, popular_items, similar_items
 from recsys.runtime import fail_points, threads
 from recsys.runtime.clock import now
 from recsys.runtime.progress import Advance, ProgressReporter
@@ -60,7 +60,7 @@ def write_every_list(
     Parameters
     ----------
     popularity : float64, (n_items,)
-        Of the model's items, see `recsys.item_lists.popularity`.
+        Of the model's items, see `recsys.recommend.item_lists.popularity`.
     users : int or None
         About how many there are, for the progress; None if nobody knows.
     """

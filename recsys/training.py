@@ -12,10 +12,10 @@ from recsys import als
 from recsys.data.interactions import EventLog, Interactions
 from recsys.errors import NotEnoughData
 from recsys.evaluation import split_by_time
-from recsys.item_lists import popularity
 from recsys.model.boosts import NO_WEIGHTS, RankerWeights
 from recsys.model.factor_model import FactorModel, gram
 from recsys.ranker import item_demand, learn
+from recsys.recommend.item_lists import popularity
 
 _DAY_S = 24 * 3600
 _UNSAVED = "unsaved"
@@ -35,7 +35,7 @@ class Parameters:
     ranker_window_days : float
         Weights of demand and habits are learned on the purchases of so many days; 0 = plain ALS.
     popular_half_life_days : float
-        See `recsys.item_lists.popularity`.
+        See `recsys.recommend.item_lists.popularity`.
     """
 
     factors: int
@@ -57,7 +57,7 @@ class Fitted:
     ----------
     events : int
     popularity : float64, (n_items,)
-        See `recsys.item_lists.popularity`.
+        See `recsys.recommend.item_lists.popularity`.
     """
 
     parameters: Parameters

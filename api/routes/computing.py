@@ -20,8 +20,8 @@ from api.security import Role, guarded
 from api.services import Services, no_lists, services_of
 from recsys.data.event import UNITS_PER_QUANTITY
 from recsys.data.history import Entry, History
-from recsys.explanation import explain
-from recsys.refresh import refresh
+from recsys.recommend.explain import explain
+from recsys.recommend.user_lists import refresh
 from recsys.schemas import BasketRecommendations, BasketRequest, ScoreExplanation, Source
 from recsys.store.users import json_time
 

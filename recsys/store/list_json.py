@@ -8,7 +8,7 @@ from itertools import chain, pairwise
 import numpy as np
 import orjson
 
-from recsys.refresh import RankedList, RankedLists
+from recsys.recommend.user_lists import RankedList, RankedLists
 from recsys.runtime.threads import spread
 from recsys.store.list_json_kernels import LARGEST_SCORE, most_bytes, write_items
 

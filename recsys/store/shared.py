@@ -12,7 +12,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from recsys.errors import InvalidModel
-from recsys.refresh import RankedList
+from recsys.recommend.user_lists import RankedList
 from recsys.store.connection import Connection
 from recsys.store.keys import Keys
 from recsys.store.list_json import items_json

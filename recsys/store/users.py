@@ -17,7 +17,7 @@ import orjson
 from recsys.data.event import Event, EventType
 from recsys.data.history import History
 from recsys.errors import MalformedEvent
-from recsys.refresh import RankedList, RankedLists
+from recsys.recommend.user_lists import RankedList, RankedLists
 from recsys.runtime import fail_points
 from recsys.settings import HistorySettings, RankingSettings
 from recsys.store.connection import Connection

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recsys.demo.services import find_redis_server
-from recsys.refresh import RankedList
+from recsys.recommend.user_lists import RankedList
 from recsys.settings import Settings
 from recsys.store import ModelStamp, Store, open_store
 from tests.planted import event_json, item_name, list_of, owned_by, write_history

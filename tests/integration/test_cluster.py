@@ -19,7 +19,7 @@ from recsys.data.event import Event, EventType
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import MalformedEvent, SettingsError, StoreUnavailable, StoreUnsuitable
 from recsys.model.top_n import Ranking
-from recsys.refresh import RankedList, RankedLists
+from recsys.recommend.user_lists import RankedList, RankedLists
 from recsys.settings import Settings
 from recsys.store import ModelStamp, PlacedEvent, PublishOutcome, Store, open_store
 from tests.faults.proxy import TcpProxy

@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from recsys.errors import StoreUnavailable
-from recsys.refresh import RankedList
+from recsys.recommend.user_lists import RankedList
 from recsys.settings import RedisSettings, Settings
 from recsys.store import ModelStamp, PlacedEvent, Store, reading
 from recsys.store.reading import ReadStore, open_read_store

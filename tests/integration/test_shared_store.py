@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from recsys.errors import InvalidModel, LockHeld, LockLost, StoreUnsuitable
-from recsys.refresh import RankedList
+from recsys.recommend.user_lists import RankedList
 from recsys.settings import Settings
 from recsys.store import HeldLock, ModelStamp, Store, open_store
 from recsys.store.trainer_control import Requests, RollbackRequest

@@ -18,7 +18,7 @@ from recsys import sweep as module
 from recsys.errors import SweepFailed
 from recsys.live_model import LoadedModel
 from recsys.model_store import ModelStore, load_model
-from recsys.refresh import RankedList
+from recsys.recommend.user_lists import RankedList
 from recsys.settings import Settings
 from recsys.storage import Storage
 from recsys.store import PlacedEvent, Store, open_store

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from recsys.data.event import Event, EventType
 from recsys.data.history import Entry, History, HistoryReplay
 from recsys.errors import StoreUnavailable
-from recsys.refresh import RankedList
+from recsys.recommend.user_lists import RankedList
 from recsys.settings import Settings
 from recsys.store import ModelStamp, PlacedEvent, PublishOutcome, Store, UserState, open_store
 

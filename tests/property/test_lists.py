@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from recsys.data.vocabulary import Vocabulary
 from recsys.model.top_n import Ranking
-from recsys.refresh import RankedList, RankedLists
+from recsys.recommend.user_lists import RankedList, RankedLists
 from recsys.store.list_json import items_json
 from recsys.store.list_json_kernels import LARGEST_SCORE
 

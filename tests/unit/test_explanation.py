@@ -5,10 +5,10 @@ import pytest
 
 from recsys.data.history import Entry, History
 from recsys.data.vocabulary import Vocabulary
-from recsys.explanation import explain
 from recsys.model.boosts import HABIT, Boosts
 from recsys.model.factor_model import FactorModel, gram
-from recsys.refresh import refresh
+from recsys.recommend.explain import explain
+from recsys.recommend.user_lists import refresh
 
 N_ITEMS, DAY_S, NOON_S = 40, 86_400, 1_795_000_000
 

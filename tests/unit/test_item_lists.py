@@ -5,7 +5,7 @@ import pytest
 
 from recsys.data.interactions import EventLog
 from recsys.data.vocabulary import Vocabulary
-from recsys.item_lists import popular_by_category, popular_items, popularity
+from recsys.recommend.item_lists import popular_by_category, popular_items, popularity
 from tests.builders import NOON_S
 
 DAY_S = 86_400

@@ -10,7 +10,7 @@ import pytest
 from recsys.data.history import Entry, History
 from recsys.model.boosts import HABIT, Boosts
 from recsys.model.factor_model import FactorModel
-from recsys.refresh import RankedList, refresh
+from recsys.recommend.user_lists import RankedList, refresh
 from tests.builders import NOON_S, best_rows, dense_user_factors, item_ids, make_history, make_model
 
 IDS = item_ids(40)

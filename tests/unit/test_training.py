@@ -13,8 +13,8 @@ from recsys.errors import NotEnoughData
 from recsys.evaluation import Split, split_by_time, user_metrics
 from recsys.model.boosts import HABIT, RankerWeights
 from recsys.model.factor_model import FactorModel
+from recsys.recommend.user_lists import refresh
 from recsys.recommenders import of_model
-from recsys.refresh import refresh
 from recsys.training import Fitted, Parameters, fit_model
 from tests.builders import NOON_S
 from tests.shops import DAY_S, habitual_shop

@@ -49,7 +49,7 @@ def explain(history: History, model: FactorModel, item_id: str, *, with_owned: b
     model : FactorModel
     item_id : str
     with_owned : bool
-        Whether owned items compete, as for `recsys.refresh.refresh`.
+        Whether owned items compete, as for `recsys.recommend.user_lists.refresh`.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from recsys.data.interactions import EventLog
 from recsys.data.vocabulary import Vocabulary
 from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import ItemIndex, top_n
-from recsys.refresh import RankedList, RankedLists
+from recsys.recommend.user_lists import RankedList, RankedLists
 
 _DAY_S = 24 * 3600
 

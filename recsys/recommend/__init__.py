@@ -1,0 +1,1 @@
+"""Histories and a model in, lists out: pure code."""
