@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from benchmarks.quality import GATED, Shop, complete_journey, events_of, online_retail
 from recsys.data.interactions import EventLog
 from recsys.data.owned_items import Owned
-from recsys.evaluation import EVERYBODY, Split, Wanted, split_by_time, user_metrics
+from recsys.evaluation.baselines import of_model
+from recsys.evaluation.compare import EVERYBODY, Split, Wanted, split_by_time, user_metrics
 from recsys.model.boosts import HABIT, habit_features
 from recsys.model.factor_model import FactorModel
 from recsys.ranker import item_demand
 from recsys.recommend.user_lists import user_factors
-from recsys.recommenders import of_model
 from recsys.training import Parameters, fit_model
 
 CANDIDATES, N, _WINDOW_S = 200, 20, 30 * 86_400

@@ -31,7 +31,8 @@ from recsys.data.interactions import EventLog, Interactions
 from recsys.data.owned_items import Owned
 from recsys.demo import purchases
 from recsys.demo.services import embedded_broker, redis_server
-from recsys.evaluation import (
+from recsys.evaluation.baselines import of_model, of_scores
+from recsys.evaluation.compare import (
     ALL,
     EVERYBODY,
     NEW,
@@ -42,9 +43,8 @@ from recsys.evaluation import (
     split_by_time,
     user_metrics,
 )
+from recsys.evaluation.gate_record import Decision
 from recsys.model.factor_model import FactorModel
-from recsys.recommenders import of_model, of_scores
-from recsys.records import Decision
 from recsys.training import Parameters, fit_model
 from trainer.gate import LiveRival, judge
 

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from benchmarks.boosted_trees import parameters_of
 from benchmarks.quality import Shop, complete_journey, events_of, online_retail
 from recsys import ranker
-from recsys.evaluation import EVERYBODY, Split, split_by_time, user_metrics
+from recsys.evaluation.baselines import of_model
+from recsys.evaluation.compare import EVERYBODY, Split, split_by_time, user_metrics
 from recsys.model.boosts import DEMAND, NO_WEIGHTS, RankerWeights, habit_features
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import user_factors
-from recsys.recommenders import of_model
 from recsys.training import fit_model
 
 N, _WINDOW_S = 20, 30 * 86_400

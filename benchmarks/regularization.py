@@ -25,9 +25,9 @@ from scipy.sparse import csr_matrix
 
 from benchmarks.quality import complete_journey, events_of, online_retail
 from recsys.data.interactions import EventLog
-from recsys.evaluation import EVERYBODY, Split, split_by_time, user_metrics
+from recsys.evaluation.baselines import as_lists
+from recsys.evaluation.compare import EVERYBODY, Split, split_by_time, user_metrics
 from recsys.model.top_n import ItemIndex, top_n
-from recsys.recommenders import as_lists
 
 FACTORS, ITERATIONS, N = 64, 12, 20
 _WINDOW_S = 14 * 86_400

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict
 from recsys.data.event import EventType
 from recsys.data.interactions import EventLog
 from recsys.errors import InputFileError, InvalidModel, NotEnoughData
-from recsys.evaluation import Score, compare, split_by_time
+from recsys.evaluation.baselines import baselines, model_lists
+from recsys.evaluation.compare import Score, compare, split_by_time
 from recsys.input_files import PurchaseFile
 from recsys.model.factor_model import FactorModel
 from recsys.model_store import Manifest, ModelStore
-from recsys.recommenders import baselines, model_lists
 
 LENGTHS = (10, 20)
 MODEL = "the model"

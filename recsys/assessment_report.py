@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 
 from recsys.assessment import LENGTHS, MODEL, Assessment
-from recsys.evaluation import ALL, EVERYBODY, NEW, NEWCOMERS, NOBODY, SEGMENTS, Interval, Score
+from recsys.evaluation.compare import ALL, EVERYBODY, NEW, NEWCOMERS, NOBODY, SEGMENTS, Interval, Score
 
 TITLES = {NEW: "Items new to the user", ALL: "All items, owned ones as well"}
 _STYLE = """

@@ -22,11 +22,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InvalidModel, StorageError
+from recsys.evaluation.gate_record import Decision, GateRecord
 from recsys.model.boosts import DEMAND, HABIT, NO_WEIGHTS, Boosts, RankerWeights
 from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import ItemIndex
 from recsys.recommend.user_lists import RankedList
-from recsys.records import Decision, GateRecord
 from recsys.storage import Storage
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from recsys.data.interactions import EventLog
 from recsys.data.owned_items import Owned
-from recsys.evaluation import Split, Wanted
+from recsys.evaluation.compare import Split, Wanted
 from recsys.model.boosts import DEMAND, NO_WEIGHTS, RankerWeights, demand_features, habit_features
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import user_factors

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from recsys.errors import LockLost, NoModel
+from recsys.evaluation.gate_record import RoundRecord
 from recsys.live_model import LoadedModel
 from recsys.model_store import ModelStore, load_model, load_popularity
-from recsys.records import RoundRecord
 from recsys.rounds import RoundLog
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
-from recsys.records import RoundRecord
+from recsys.evaluation.gate_record import RoundRecord
 from recsys.storage import Storage
 
 log = logging.getLogger(__name__)

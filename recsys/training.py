@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from recsys import als
 from recsys.data.interactions import EventLog, Interactions
 from recsys.errors import NotEnoughData
-from recsys.evaluation import split_by_time
+from recsys.evaluation.compare import split_by_time
 from recsys.model.boosts import NO_WEIGHTS, RankerWeights
 from recsys.model.factor_model import FactorModel, gram
 from recsys.ranker import item_demand, learn

@@ -23,9 +23,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from recsys.data.interactions import EventLog
 from recsys.errors import InvalidModel, NotEnoughData, StorageError
-from recsys.evaluation import EVERYBODY, Split, Wanted, split_by_time, user_metrics
+from recsys.evaluation.baselines import of_model
+from recsys.evaluation.compare import EVERYBODY, Split, Wanted, split_by_time, user_metrics
 from recsys.ranker import item_demand
-from recsys.recommenders import of_model
 from recsys.runtime import threads
 from recsys.runtime.progress import ProgressReporter
 from recsys.storage import Storage

@@ -27,8 +27,8 @@ from recsys.errors import (
     StorageError,
     StoreError,
 )
+from recsys.evaluation.gate_record import RoundRecord
 from recsys.kafka import describe_topic
-from recsys.records import RoundRecord
 from recsys.rollback import roll_back
 from recsys.rounds import RoundLog
 from recsys.runtime.clock import now, started_again_if_set_back

@@ -10,10 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.data.interactions import EventLog
-from recsys.evaluation import ALL, EVERYBODY, NEW, Interval, Lists, Recommender, Split, compare, intervals, user_metrics
+from recsys.evaluation.baselines import POPULAR, baselines, model_lists
+from recsys.evaluation.compare import (
+    ALL,
+    EVERYBODY,
+    NEW,
+    Interval,
+    Lists,
+    Recommender,
+    Split,
+    compare,
+    intervals,
+    user_metrics,
+)
+from recsys.evaluation.gate_record import CANDIDATE, LIVE, Decision, GateRecord
 from recsys.model.factor_model import FactorModel
-from recsys.recommenders import POPULAR, baselines, model_lists
-from recsys.records import CANDIDATE, LIVE, Decision, GateRecord
 
 _CHOSEN = ", and an operator has chosen the live model; retrain with --force to publish this one anyway"
 N = 20

@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 from recsys.archive import IMPORT_PREFIX, Archive
 from recsys.data.interactions import EventLog
 from recsys.errors import InvalidModel, LockLost, NothingNew, RecsysError, StorageError
-from recsys.evaluation import split_by_time
+from recsys.evaluation.compare import split_by_time
+from recsys.evaluation.gate_record import Decision, GateRecord, RoundRecord
 from recsys.live_model import LoadedModel
 from recsys.model.boosts import RankerWeights
 from recsys.model_store import Draft, ModelStore, load_model, load_popularity
 from recsys.recommend.item_lists import popular_items
-from recsys.records import Decision, GateRecord, RoundRecord
 from recsys.rounds import RoundLog
 from recsys.runtime import fail_points, threads
 from recsys.runtime.clock import now

@@ -19,8 +19,8 @@ from api.security import Role, guarded
 from api.services import Services, services_of
 from recsys.data.event import Event, EventType
 from recsys.errors import InvalidModel, MalformedEvent
+from recsys.evaluation.gate_record import RoundRecord
 from recsys.model_store import ModelStore
-from recsys.records import RoundRecord
 from recsys.rounds import RoundLog
 from recsys.schemas import (
     ForgetAccepted,

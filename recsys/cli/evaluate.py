@@ -25,7 +25,7 @@ from recsys.cli.columns import reads_purchases
 from recsys.cli.output import errors, results, settings_for_command
 from recsys.data.interactions import EventLog
 from recsys.errors import InputFileError, NoModel
-from recsys.evaluation import ALL, NEW, NEWCOMERS, SEGMENTS, Interval, Score
+from recsys.evaluation.compare import ALL, NEW, NEWCOMERS, SEGMENTS, Interval, Score
 from recsys.input_files import Columns, PurchaseFile
 from recsys.model_store import Manifest, ModelStore
 from recsys.runtime.clock import now

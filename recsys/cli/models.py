@@ -13,9 +13,9 @@ from rich.table import Table
 from recsys.cli.lock import held_lock
 from recsys.cli.output import errors, results, settings_for_command
 from recsys.errors import InvalidModel, NoModel, StoreError
-from recsys.evaluation import ALL, NEW, Interval
+from recsys.evaluation.compare import ALL, NEW, Interval
+from recsys.evaluation.gate_record import GateRecord, RoundRecord
 from recsys.model_store import Manifest, ModelStore
-from recsys.records import GateRecord, RoundRecord
 from recsys.rollback import previous_version, roll_back
 from recsys.rounds import RoundLog
 from recsys.runtime.clock import now

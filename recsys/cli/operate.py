@@ -13,8 +13,8 @@ from recsys.cli.lock import held_lock
 from recsys.cli.models import gate_table
 from recsys.cli.output import REJECTED, errors, results, settings_for_command
 from recsys.errors import NoTrainer
+from recsys.evaluation.gate_record import GateRecord
 from recsys.rebuild import rebuild
-from recsys.records import GateRecord
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings_report import describe_settings

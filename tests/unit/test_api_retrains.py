@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from api.routes.operating import served_by
-from recsys.records import RoundRecord
+from recsys.evaluation.gate_record import RoundRecord
 from recsys.rounds import RoundLog
 from recsys.storage import Storage
 

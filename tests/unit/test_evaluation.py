@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.data.interactions import EventLog
-from recsys.evaluation import (
+from recsys.evaluation.baselines import baselines
+from recsys.evaluation.compare import (
     NEWCOMERS,
     NOBODY,
     Split,
@@ -22,7 +23,6 @@ from recsys.evaluation import (
     split_by_time,
     user_metrics,
 )
-from recsys.recommenders import baselines
 from tests.builders import NOON_S
 from tests.shops import habitual_shop
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from recsys.data.interactions import EventLog
-from recsys.evaluation import Split, split_by_time
+from recsys.evaluation.compare import Split, split_by_time
+from recsys.evaluation.gate_record import CANDIDATE, LIVE, Decision, GateRecord
 from recsys.model.factor_model import FactorModel, gram
 from recsys.ranker import item_demand
-from recsys.records import CANDIDATE, LIVE, Decision, GateRecord
 from recsys.training import Parameters, fit_model
 from tests.builders import NOON_S
 from tests.shops import DAY_S, habitual_shop

@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.errors import InvalidModel, StorageError
+from recsys.evaluation.gate_record import Decision, GateRecord
 from recsys.model.boosts import DEMAND, HABIT, NO_WEIGHTS, RankerWeights
 from recsys.model.factor_model import FactorModel
 from recsys.model_store import Draft, Manifest, ModelStore, load_model, load_twin
 from recsys.recommend.user_lists import RankedList, refresh
-from recsys.records import Decision, GateRecord
 from recsys.storage import Storage
 from tests.builders import make_draft, make_history, make_model
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from recsys.errors import NoModel
-from recsys.evaluation import Interval, Score
-from recsys.records import CANDIDATE, Decision, GateRecord, RoundRecord
+from recsys.evaluation.compare import Interval, Score
+from recsys.evaluation.gate_record import CANDIDATE, Decision, GateRecord, RoundRecord
 from recsys.rollback import previous_version
 from recsys.rounds import RoundLog
 from recsys.runtime.telemetry import TrainerMetrics

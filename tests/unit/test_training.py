@@ -10,11 +10,11 @@ from recsys import training
 from recsys.data.history import Entry, History
 from recsys.data.interactions import EventLog
 from recsys.errors import NotEnoughData
-from recsys.evaluation import Split, split_by_time, user_metrics
+from recsys.evaluation.baselines import of_model
+from recsys.evaluation.compare import Split, split_by_time, user_metrics
 from recsys.model.boosts import HABIT, RankerWeights
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import refresh
-from recsys.recommenders import of_model
 from recsys.training import Fitted, Parameters, fit_model
 from tests.builders import NOON_S
 from tests.shops import DAY_S, habitual_shop

@@ -7,11 +7,11 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from recsys.evaluation import ALL, Interval, Score
+from recsys.evaluation.compare import ALL, Interval, Score
 
 CANDIDATE: Final = "candidate"
 LIVE: Final = "live"
-"""Names of what the gate compares, beside `recsys.recommenders.POPULAR`."""
+"""Names of what the gate compares, beside `recsys.evaluation.baselines.POPULAR`."""
 
 
 class Decision(StrEnum):
@@ -34,7 +34,7 @@ class GateRecord(BaseModel):
     cut: str = ""
     """It was fitted on what came before and judged by what came from then on; RFC 3339, empty if it was not judged."""
     column: str = ALL
-    """Which lists decide: ``new`` or ``all``, see `recsys.evaluation.Score`."""
+    """Which lists decide: ``new`` or ``all``, see `recsys.evaluation.compare.Score`."""
     live: str = ""
     """Version that it was compared with; empty = none."""
     difference: Interval | None = None

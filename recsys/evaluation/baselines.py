@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 
 from recsys.data.interactions import EventLog, Interactions
 from recsys.data.owned_items import Owned
-from recsys.evaluation import Lists, Recommender, Split
+from recsys.evaluation.compare import Lists, Recommender, Split
 from recsys.model.boosts import decayed_frequency
 from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import Ranking
