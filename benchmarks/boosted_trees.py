@@ -24,9 +24,9 @@ from recsys.evaluation.baselines import of_model
 from recsys.evaluation.compare import EVERYBODY, Split, Wanted, split_by_time, user_metrics
 from recsys.model.boosts import HABIT, habit_features
 from recsys.model.factor_model import FactorModel
-from recsys.ranker import item_demand
 from recsys.recommend.user_lists import user_factors
-from recsys.training import Parameters, fit_model
+from recsys.training.boost_weights import item_demand
+from recsys.training.fit import Parameters, fit_model
 
 CANDIDATES, N, _WINDOW_S = 200, 20, 30 * 86_400
 

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from recsys import als
 from recsys.data.interactions import EventLog, Interactions
 from recsys.demo import purchases
 from recsys.model.factor_model import gram
 from recsys.model.fold_in import UserSolver
 from recsys.model.top_n import ItemIndex, top_n
+from recsys.training import als
 
 ALPHAS, REGULARIZATIONS = (1.0, 3.0, 10.0, 30.0), (1.0, 20.0, 100.0)
 FACTORS, ITERATIONS, N = 64, 15, 20

@@ -33,7 +33,6 @@ from benchmarks.measuring import (
     model_of,
 )
 from benchmarks.results import Measured
-from recsys import als
 from recsys.data.event import Event
 from recsys.data.history import History, read_histories
 from recsys.data.interactions import Interactions
@@ -45,6 +44,7 @@ from recsys.recommend.item_lists import similar_items
 from recsys.recommend.user_lists import RankedLists, refresh
 from recsys.settings import Settings
 from recsys.store import ModelStamp, PlacedEvent, Store, UserState, open_store
+from recsys.training import als
 from tests.services import RedisServer
 
 USERS = (10_000, 50_000, 200_000)

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from recsys import als
 from recsys.data.interactions import EventLog, Interactions
 from recsys.data.vocabulary import Vocabulary
 from recsys.demo import purchases
 from recsys.model.factor_model import FactorModel, gram
+from recsys.training import als
 
 FACTORS, OWNED, LISTED, BATCH = 64, 30, 50, 512
 _ALPHA, _REGULARIZATION, _ITERATIONS = 1.0, 20.0, 15

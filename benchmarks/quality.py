@@ -45,7 +45,7 @@ from recsys.evaluation.compare import (
 )
 from recsys.evaluation.gate_record import Decision
 from recsys.model.factor_model import FactorModel
-from recsys.training import Parameters, fit_model
+from recsys.training.fit import Parameters, fit_model
 from trainer.gate import LiveRival, judge
 
 TRIALS, SEEDS = 40, 20

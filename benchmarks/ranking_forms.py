@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from benchmarks.boosted_trees import parameters_of
 from benchmarks.quality import Shop, complete_journey, events_of, online_retail
-from recsys import ranker
 from recsys.evaluation.baselines import of_model
 from recsys.evaluation.compare import EVERYBODY, Split, split_by_time, user_metrics
 from recsys.model.boosts import DEMAND, NO_WEIGHTS, RankerWeights, habit_features
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import user_factors
-from recsys.training import fit_model
+from recsys.training import boost_weights
+from recsys.training.fit import fit_model
 
 N, _WINDOW_S = 20, 30 * 86_400
 
@@ -45,9 +45,9 @@ def compare(shop: Shop) -> Iterator[tuple[str, float, float]]:
     learning, judging = split_by_time(before, cut_s=earlier_s), split_by_time(events, cut_s=cut_s)
     known = before.where(before.seconds < earlier_s)
     earlier = fit_model(known, parameters, reference_s=earlier_s, weights=NO_WEIGHTS).model
-    demand = ranker.item_demand(known, earlier)
+    demand = boost_weights.item_demand(known, earlier)
     plain = fit_model(before, parameters, reference_s=cut_s, weights=NO_WEIGHTS).model
-    demand_now = ranker.item_demand(before, plain)
+    demand_now = boost_weights.item_demand(before, plain)
 
     def judged(weights: RankerWeights) -> tuple[float, float]:
         model = replace(plain, boosts=weights.boosts(demand_now))
@@ -55,7 +55,7 @@ def compare(shop: Shop) -> Iterator[tuple[str, float, float]]:
 
     yield "plain ALS", *judged(NO_WEIGHTS)
     yield "one regression", *judged(_one_regression(learning, earlier, demand))
-    yield "two, as in the product", *judged(ranker.learn(learning, earlier, demand))
+    yield "two, as in the product", *judged(boost_weights.learn(learning, earlier, demand))
 
 
 def _ndcg(split: Split, model: FactorModel, *, with_owned: bool) -> float:
@@ -70,14 +70,16 @@ def _one_regression(split: Split, model: FactorModel, demand: NDArray[np.float64
     owned, everything, n_items = split.owned.of(users), split.everything.of(users), len(model.items)
     new, owner, factors = everything.without(owned), owned.owners(), user_factors(owned, model)
     pairs = owner * n_items + owned.rows
-    drawn, drawn_weights = ranker._drawn(np.union1d(pairs, new.keys), len(users), n_items, np.random.default_rng(0))
+    drawn, drawn_weights = boost_weights._drawn(
+        np.union1d(pairs, new.keys), len(users), n_items, np.random.default_rng(0)
+    )
     drawn_of, drawn_rows = np.divmod(drawn, n_items)
     new_of, new_rows = np.divmod(new.keys, n_items)
     of, rows = np.concatenate((new_of, drawn_of, owner)), np.concatenate((new_rows, drawn_rows, owned.rows))
     habits = np.zeros((len(of), habit_features(owned, reference_s=0).shape[1]))
     habits[-len(owner) :] = habit_features(owned, reference_s=model.reference_s)
     affinity = np.einsum("nk,nk->n", factors[of], model.item_factors[rows], dtype=np.float64)
-    fitted = ranker._regression(
+    fitted = boost_weights._regression(
         np.column_stack((affinity, demand[rows], habits)),
         np.concatenate((np.ones(len(new_of)), np.zeros(len(drawn_of)), np.isin(pairs, everything.keys))).astype(bool),
         np.concatenate((np.ones(len(new_of)), drawn_weights, np.ones(len(owner)))),

@@ -20,10 +20,10 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.measuring import FACTORS, complete_journey, medians
 from benchmarks.results import TIMES, Measured
-from recsys import als
 from recsys.model.factor_model import gram
 from recsys.model.fold_in import UserSolver
 from recsys.model.top_n import ItemIndex, top_n
+from recsys.training import als
 
 _REGULARIZATION, _ITERATIONS, _LISTED = 20.0, 15, 20
 

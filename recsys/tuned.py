@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from recsys.errors import StorageError
 from recsys.settings import ModelSettings, Settings
 from recsys.storage import Storage
-from recsys.training import Parameters
+from recsys.training.fit import Parameters
 
 _PATH = "tuned.json"
 

@@ -25,7 +25,7 @@ from recsys.storage import Storage
 from recsys.store import HeldLock, ModelPointer, Store
 from recsys.store.users import json_time
 from recsys.sweep import write_every_list
-from recsys.training import Fitted, Parameters, fit_model, iterations_of
+from recsys.training.fit import Fitted, Parameters, fit_model, iterations_of
 from recsys.tuned import model_settings, parameters_of, read_tuned, write_tuned
 from trainer.archiver import archive_new_purchases
 from trainer.gate import LiveRival, judge, unjudged, why_not
@@ -323,7 +323,7 @@ def _parameters(
     if not may_tune or not every or (tuned is not None and now() - tuned.moment < every):
         return current
     fixed = frozenset(settings.model.model_fields_set)
-    from recsys.tuning import Problem, study_folder, tune  # which takes long to import, and is rarely needed
+    from recsys.training.tuning import Problem, study_folder, tune  # which takes long to import, and is rarely needed
 
     try:
         problem = Problem.before_holdout(events, until_s, current, fixed=fixed)

@@ -13,8 +13,8 @@ from recsys.runtime import threads
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.storage import Storage
+from recsys.training.tuning import SEARCHED, Problem, hold_out_begins, study_folder, tune
 from recsys.tuned import model_settings, parameters_of, write_tuned
-from recsys.tuning import SEARCHED, Problem, hold_out_begins, study_folder, tune
 
 
 def tune_command(

@@ -1,7 +1,8 @@
 """What a score has beside x_u·y_i: recent demand for an item, and a user's own habit of buying it again.
 
 score_ui = x_u·y_i + b_i + g_ui. b_i is a weighted sum of the item's recent demand. g_ui, for owned items only, is one
-of the user's habits, of x_u·y_i and of demand. The weights are learned (`recsys.ranker`); these are the features.
+of the user's habits, of x_u·y_i and of demand. The weights are learned (`recsys.training.boost_weights`); these are
+the features.
 """
 
 from __future__ import annotations

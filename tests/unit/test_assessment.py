@@ -23,7 +23,7 @@ from recsys.input_files import Columns, PurchaseFile
 from recsys.model.factor_model import FactorModel
 from recsys.model_store import ModelStore
 from recsys.storage import Storage
-from recsys.training import Parameters, fit_model
+from recsys.training.fit import Parameters, fit_model
 from tests.builders import NOON_S, make_draft
 from tests.shops import DAY_S, habitual_shop, write_parquet
 from tests.unit.test_model_store import save

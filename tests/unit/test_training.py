@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from recsys import training
 from recsys.data.history import Entry, History
 from recsys.data.interactions import EventLog
 from recsys.errors import NotEnoughData
@@ -15,7 +14,8 @@ from recsys.evaluation.compare import Split, split_by_time, user_metrics
 from recsys.model.boosts import HABIT, RankerWeights
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import refresh
-from recsys.training import Fitted, Parameters, fit_model
+from recsys.training import fit
+from recsys.training.fit import Fitted, Parameters, fit_model
 from tests.builders import NOON_S
 from tests.shops import DAY_S, habitual_shop
 
@@ -74,7 +74,7 @@ def test_what_is_bought_in_the_window_does_not_reach_the_model_that_weights_are_
         given.append((model, demand))
         return RankerWeights()
 
-    monkeypatch.setattr(training, "learn", learn)
+    monkeypatch.setattr(fit, "learn", learn)
     for events in (shop, moved):
         fit_model(events, LINEAR, reference_s=NOON_S)
     (model, demand), (of_moved, demand_of_moved) = given

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys import als
 from recsys.data.interactions import EventLog, Interactions
 from recsys.errors import NotEnoughData
 from recsys.evaluation.compare import split_by_time
 from recsys.model.boosts import NO_WEIGHTS, RankerWeights
 from recsys.model.factor_model import FactorModel, gram
-from recsys.ranker import item_demand, learn
 from recsys.recommend.item_lists import popularity
+from recsys.training import als
+from recsys.training.boost_weights import item_demand, learn
 
 _DAY_S = 24 * 3600
 _UNSAVED = "unsaved"
@@ -29,9 +29,9 @@ class Parameters:
     ----------
     factors, iterations, seed : int
     alpha, regularization, half_life_days : float
-        See `recsys.model.confidence.confidence` and `recsys.als.fit`.
+        See `recsys.model.confidence.confidence` and `recsys.training.als.fit`.
     repeat_weight : float
-        See `recsys.ranker.RankerWeights.boosts`.
+        See `recsys.training.boost_weights.RankerWeights.boosts`.
     ranker_window_days : float
         Weights of demand and habits are learned on the purchases of so many days; 0 = plain ALS.
     popular_half_life_days : float

@@ -25,11 +25,11 @@ from recsys.data.interactions import EventLog
 from recsys.errors import InvalidModel, NotEnoughData, StorageError
 from recsys.evaluation.baselines import of_model
 from recsys.evaluation.compare import EVERYBODY, Split, Wanted, split_by_time, user_metrics
-from recsys.ranker import item_demand
 from recsys.runtime import threads
 from recsys.runtime.progress import ProgressReporter
 from recsys.storage import Storage
-from recsys.training import Parameters, fit_model
+from recsys.training.boost_weights import item_demand
+from recsys.training.fit import Parameters, fit_model
 from recsys.tuned import Tuned
 
 N: Final = 20
