@@ -17,7 +17,7 @@ from api.metrics import SHARED_FOLDER
 from api.security import Audit, Keyring
 from api.sockets import OwnSocket, bound_socket
 from recsys.errors import RecsysError, SettingsError
-from recsys.kafka import open_producer
+from recsys.kafka.clients import open_producer
 from recsys.runtime.telemetry import configure_logging
 from recsys.settings import Settings, load_settings
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from api.problems import Kind, ProblemError
 from recsys.data.event import Event, EventType, broken_rules
 from recsys.errors import MalformedEvent, StreamError, StreamUnavailable
-from recsys.kafka import describe_topic, open_producer
+from recsys.kafka.clients import describe_topic, open_producer
 from recsys.publisher import encode
 from recsys.schemas import LARGEST_INTEGER, BrokenRule
 from recsys.settings import KafkaSettings

@@ -22,9 +22,9 @@ from consumer.loop import Loop
 from consumer.rebalance import Assignment, close
 from consumer.stats import StatsLog
 from recsys.errors import OffsetsLost, RecsysError, SettingsError, StoreError, StreamUnavailable, TopicMissing
-from recsys.kafka import Topic, TopicWatch, create_topic_if_missing, describe_topic, open_consumer
+from recsys.kafka.clients import Topic, TopicWatch, create_topic_if_missing, describe_topic, open_consumer
+from recsys.kafka.start_offsets import start_offsets
 from recsys.live_model import LiveModel
-from recsys.positions import start_offsets
 from recsys.runtime.clock import started_again_if_set_back
 from recsys.runtime.startup import until_ready
 from recsys.runtime.telemetry import ConsumerMetrics, configure_logging

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from recsys.data.event import decode
 from recsys.errors import MalformedEvent
-from recsys.kafka import Topic, location, record_timestamp_ms
+from recsys.kafka.clients import Topic, location, record_timestamp_ms
 from recsys.store import PlacedEvent
 
 

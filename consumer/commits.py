@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from consumer.rebalance import Assignment
-from recsys.kafka import stream_unavailable
-from recsys.positions import place_to_commit
+from recsys.kafka.clients import stream_unavailable
+from recsys.kafka.start_offsets import place_to_commit
 from recsys.settings import KafkaSettings
 
 log = logging.getLogger(__name__)

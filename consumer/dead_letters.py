@@ -13,7 +13,7 @@ from types import TracebackType
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from recsys.errors import MalformedEvent, StreamUnavailable
-from recsys.kafka import create_topic_if_missing, location, open_producer, record_timestamp_ms
+from recsys.kafka.clients import create_topic_if_missing, location, open_producer, record_timestamp_ms
 from recsys.runtime.telemetry import RepeatsLeftOut
 from recsys.settings import KafkaSettings
 

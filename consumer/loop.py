@@ -34,7 +34,7 @@ from consumer.commits import Commits
 from consumer.dead_letters import DeadLetters
 from consumer.rebalance import Assignment, commit_now
 from recsys.errors import OffsetsLost, StoreError, StreamUnavailable, WritesLost
-from recsys.kafka import TopicWatch, location
+from recsys.kafka.clients import TopicWatch, location
 from recsys.listing import Listing, compute_lists, list_users
 from recsys.live_model import LiveModel, LoadedModel
 from recsys.runtime import fail_points, threads

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from recsys.errors import RecsysError, StreamUnavailable
-from recsys.kafka import Topic, describe_topic, stream_unavailable
-from recsys.positions import place_to_commit, start_offsets
+from recsys.kafka.clients import Topic, describe_topic, stream_unavailable
+from recsys.kafka.start_offsets import place_to_commit, start_offsets
 from recsys.runtime import fail_points
 from recsys.settings import KafkaSettings
 from recsys.store import StreamMarks

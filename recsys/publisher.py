@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from recsys.data.event import Event
 from recsys.errors import StreamUnavailable
 from recsys.input_files import PurchaseFile, RejectsFile
-from recsys.kafka import describe_topic, open_producer, stream_unavailable
+from recsys.kafka.clients import describe_topic, open_producer, stream_unavailable
 from recsys.runtime.progress import Advance
 from recsys.settings import KafkaSettings
 

@@ -10,10 +10,10 @@ from datetime import datetime
 from recsys.archive import IMPORT_PREFIX, Archive, Segment, events_of
 from recsys.catalogue import read_catalogue
 from recsys.errors import InvalidModel, LockLost, StorageError, WouldLose, WritesLost
-from recsys.kafka import Topic, describe_topic, end_offsets, open_consumer, open_reader
+from recsys.kafka.clients import Topic, describe_topic, end_offsets, open_consumer, open_reader
+from recsys.kafka.start_offsets import start_offsets
 from recsys.live_model import LoadedModel
 from recsys.model_store import ModelStore, load_model, load_popularity
-from recsys.positions import start_offsets
 from recsys.rounds import RoundLog
 from recsys.runtime import fail_points
 from recsys.runtime.progress import ProgressReporter

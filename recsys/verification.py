@@ -23,7 +23,14 @@ from recsys.archive import Archive, Segment
 from recsys.data.event import UNITS_PER_QUANTITY, decode
 from recsys.data.history import Entry, HistoryReplay
 from recsys.errors import MalformedEvent, NoModel
-from recsys.kafka import describe_topic, end_offsets, open_consumer, open_reader, read_range, record_timestamp_ms
+from recsys.kafka.clients import (
+    describe_topic,
+    end_offsets,
+    open_consumer,
+    open_reader,
+    read_range,
+    record_timestamp_ms,
+)
 from recsys.model.boosts import HABIT
 from recsys.model.factor_model import FactorModel
 from recsys.model_store import ModelStore, load_model

@@ -28,7 +28,7 @@ from recsys.errors import (
     StoreError,
 )
 from recsys.evaluation.gate_record import RoundRecord
-from recsys.kafka import describe_topic
+from recsys.kafka.clients import describe_topic
 from recsys.rollback import roll_back
 from recsys.rounds import RoundLog
 from recsys.runtime.clock import now, started_again_if_set_back

@@ -12,7 +12,15 @@ from confluent_kafka import Message
 from recsys.archive import Archive, Segment
 from recsys.data.event import Event, decode
 from recsys.errors import MalformedEvent, StreamUnavailable
-from recsys.kafka import Topic, describe_topic, end_offsets, location, open_reader, read_range, record_timestamp_ms
+from recsys.kafka.clients import (
+    Topic,
+    describe_topic,
+    end_offsets,
+    location,
+    open_reader,
+    read_range,
+    record_timestamp_ms,
+)
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import KafkaSettings
 

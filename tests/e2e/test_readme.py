@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recsys.kafka import describe_topic
+from recsys.kafka.clients import describe_topic
 from recsys.settings import KafkaSettings, Settings
 from recsys.store import open_store
 from tests.planted import list_of, owned_by, write_history

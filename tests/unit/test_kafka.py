@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
 from recsys.errors import OffsetsLost
-from recsys.kafka import Topic, read_range
+from recsys.kafka.clients import Topic, read_range
 from recsys.settings import KafkaSettings
 
 TOPIC = Topic("purchases", "id", (0, 1))

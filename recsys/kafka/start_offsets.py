@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from recsys.errors import WritesLost
-from recsys.kafka import Topic, stream_unavailable
+from recsys.kafka.clients import Topic, stream_unavailable
 from recsys.settings import KafkaSettings
 from recsys.store import StreamMarks
 

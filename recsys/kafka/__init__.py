@@ -1,0 +1,1 @@
+"""Kafka: the only package that makes confluent_kafka's clients."""
