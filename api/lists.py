@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from recsys.catalogue import Item
+from recsys.storage.catalogue import Item
 
 Listed = dict[str, Any]
 """An item of a list: item_id, score, and title and category if they are known."""

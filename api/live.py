@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from recsys.catalogue import Item, read_catalogue
 from recsys.errors import StorageError, StoreError
 from recsys.live_model import LiveModel, LoadedModel
 from recsys.settings import Settings
-from recsys.storage import Storage
+from recsys.storage.catalogue import Item, read_catalogue
+from recsys.storage.files import Storage
 from recsys.store import Store
 
 log = logging.getLogger(__name__)

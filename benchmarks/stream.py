@@ -34,11 +34,11 @@ from recsys.data.interactions import Interactions
 from recsys.model.confidence import confidence
 from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import top_n
-from recsys.model_store import Draft, ModelStore
 from recsys.recommend.item_lists import popular_items
 from recsys.recommend.user_lists import refresh
 from recsys.settings import RankingSettings
-from recsys.storage import Storage
+from recsys.storage.files import Storage
+from recsys.storage.models import Draft, ModelStore
 from recsys.store import ModelStamp, PlacedEvent, Store, open_store
 from tests.conftest import PARTITIONS, opened_shop
 from tests.services import RedisServer, Shop, kafka_server

@@ -16,7 +16,7 @@ from recsys.evaluation.baselines import baselines, model_lists
 from recsys.evaluation.compare import Score, compare, split_by_time
 from recsys.input_files import PurchaseFile
 from recsys.model.factor_model import FactorModel
-from recsys.model_store import Manifest, ModelStore
+from recsys.storage.models import Manifest, ModelStore
 
 LENGTHS = (10, 20)
 MODEL = "the model"

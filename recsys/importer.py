@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from recsys.archive import IMPORT_PREFIX, Archive, Segment
 from recsys.input_files import PurchaseFile, RejectsFile
 from recsys.runtime.progress import ProgressReporter
+from recsys.storage.archive import IMPORT_PREFIX, Archive, Segment
 from recsys.store import calls_by_user
 from recsys.store.users import UserStore
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from recsys.data.history import Entry, History
 from recsys.errors import InvalidModel, StoreError
 from recsys.model.factor_model import FactorModel
-from recsys.model_store import load_model
 from recsys.recommend.user_lists import refresh
+from recsys.storage.models import load_model
 from recsys.store import ModelPointer, ModelStamp
 from recsys.store.list_json import items_json
 from recsys.store.shared import SharedStore

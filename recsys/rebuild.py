@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from recsys.archive import IMPORT_PREFIX, Archive, Segment, events_of
-from recsys.catalogue import read_catalogue
 from recsys.errors import InvalidModel, LockLost, StorageError, WouldLose, WritesLost
 from recsys.kafka.clients import Topic, describe_topic, end_offsets, open_consumer, open_reader
 from recsys.kafka.start_offsets import start_offsets
 from recsys.live_model import LoadedModel
-from recsys.model_store import ModelStore, load_model, load_popularity
-from recsys.rounds import RoundLog
 from recsys.runtime import fail_points
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
-from recsys.storage import Storage
+from recsys.storage.archive import IMPORT_PREFIX, Archive, Segment, events_of
+from recsys.storage.catalogue import read_catalogue
+from recsys.storage.files import Storage
+from recsys.storage.models import ModelStore, load_model, load_popularity
+from recsys.storage.rounds import RoundLog
 from recsys.store import HeldLock, ModelPointer, RebuildStage, Store, calls_by_user
 from recsys.sweep import write_every_list
 

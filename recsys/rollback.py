@@ -10,11 +10,11 @@ from datetime import datetime
 from recsys.errors import LockLost, NoModel
 from recsys.evaluation.gate_record import RoundRecord
 from recsys.live_model import LoadedModel
-from recsys.model_store import ModelStore, load_model, load_popularity
-from recsys.rounds import RoundLog
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
-from recsys.storage import Storage
+from recsys.storage.files import Storage
+from recsys.storage.models import ModelStore, load_model, load_popularity
+from recsys.storage.rounds import RoundLog
 from recsys.store import HeldLock, Store
 from recsys.store.users import json_time
 from recsys.sweep import Written, write_every_list

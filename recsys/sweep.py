@@ -19,17 +19,17 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
-from recsys.catalogue import read_catalogue
 from recsys.errors import StorageError, SweepFailed
 from recsys.listing import list_users
 from recsys.live_model import LoadedModel
-from recsys.model_store import load_model
 from recsys.recommend.item_lists import popular_by_category, popular_items, similar_items
 from recsys.runtime import fail_points, threads
 from recsys.runtime.clock import now
 from recsys.runtime.progress import Advance, ProgressReporter
 from recsys.settings import Settings
-from recsys.storage import Storage
+from recsys.storage.catalogue import read_catalogue
+from recsys.storage.files import Storage
+from recsys.storage.models import load_model
 from recsys.store import ModelPointer, PublishOutcome, Store, open_store
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,6 @@ import numpy as np
 from confluent_kafka import TopicPartition
 from numpy.typing import NDArray
 
-from recsys.archive import Archive, Segment
 from recsys.data.event import UNITS_PER_QUANTITY, decode
 from recsys.data.history import Entry, HistoryReplay
 from recsys.errors import MalformedEvent, NoModel
@@ -33,10 +32,11 @@ from recsys.kafka.clients import (
 )
 from recsys.model.boosts import HABIT
 from recsys.model.factor_model import FactorModel
-from recsys.model_store import ModelStore, load_model
 from recsys.runtime.progress import Advance, ProgressReporter
 from recsys.settings import RankingSettings, Settings
-from recsys.storage import Storage
+from recsys.storage.archive import Archive, Segment
+from recsys.storage.files import Storage
+from recsys.storage.models import ModelStore, load_model
 from recsys.store import ModelPointer, Store
 
 _TOLERANCE = 1e-4

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from recsys.errors import InvalidModel, NoModel
-from recsys.model_store import Manifest, ModelStore
 from recsys.rollback import previous_version
-from recsys.storage import Storage
+from recsys.storage.files import Storage
+from recsys.storage.models import Manifest, ModelStore
 
 _SUMMARY = {
     "version", "created_at", "factors", "alpha", "regularization", "half_life_days", "repeat_weight", "iterations",

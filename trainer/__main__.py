@@ -30,13 +30,13 @@ from recsys.errors import (
 from recsys.evaluation.gate_record import RoundRecord
 from recsys.kafka.clients import describe_topic
 from recsys.rollback import roll_back
-from recsys.rounds import RoundLog
 from recsys.runtime.clock import now, started_again_if_set_back
 from recsys.runtime.progress import ProgressReporter
 from recsys.runtime.startup import until_ready
 from recsys.runtime.telemetry import TrainerMetrics, configure_logging
 from recsys.settings import Settings, load_settings
-from recsys.storage import Storage
+from recsys.storage.files import Storage
+from recsys.storage.rounds import RoundLog
 from recsys.store import Store, open_store
 from recsys.store.trainer_control import RollbackRequest
 from recsys.store.users import json_time

@@ -9,7 +9,6 @@ from datetime import datetime
 
 from confluent_kafka import Message
 
-from recsys.archive import Archive, Segment
 from recsys.data.event import Event, decode
 from recsys.errors import MalformedEvent, StreamUnavailable
 from recsys.kafka.clients import (
@@ -23,6 +22,7 @@ from recsys.kafka.clients import (
 )
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import KafkaSettings
+from recsys.storage.archive import Archive, Segment
 
 log = logging.getLogger(__name__)
 _MOST_HELD = 500_000  # events in memory

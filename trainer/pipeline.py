@@ -7,26 +7,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from recsys.archive import IMPORT_PREFIX, Archive
 from recsys.data.interactions import EventLog
 from recsys.errors import InvalidModel, LockLost, NothingNew, RecsysError, StorageError
 from recsys.evaluation.compare import split_by_time
 from recsys.evaluation.gate_record import Decision, GateRecord, RoundRecord
 from recsys.live_model import LoadedModel
 from recsys.model.boosts import RankerWeights
-from recsys.model_store import Draft, ModelStore, load_model, load_popularity
 from recsys.recommend.item_lists import popular_items
-from recsys.rounds import RoundLog
 from recsys.runtime import fail_points, threads
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
-from recsys.storage import Storage
+from recsys.storage.archive import IMPORT_PREFIX, Archive
+from recsys.storage.files import Storage
+from recsys.storage.models import Draft, ModelStore, load_model, load_popularity
+from recsys.storage.rounds import RoundLog
+from recsys.storage.tuned import model_settings, parameters_of, read_tuned, write_tuned
 from recsys.store import HeldLock, ModelPointer, Store
 from recsys.store.users import json_time
 from recsys.sweep import write_every_list
 from recsys.training.fit import Fitted, Parameters, fit_model, iterations_of
-from recsys.tuned import model_settings, parameters_of, read_tuned, write_tuned
 from trainer.archiver import archive_new_purchases
 from trainer.gate import LiveRival, judge, unjudged, why_not
 

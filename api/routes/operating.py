@@ -20,8 +20,6 @@ from api.services import Services, services_of
 from recsys.data.event import Event, EventType
 from recsys.errors import InvalidModel, MalformedEvent
 from recsys.evaluation.gate_record import RoundRecord
-from recsys.model_store import ModelStore
-from recsys.rounds import RoundLog
 from recsys.schemas import (
     ForgetAccepted,
     HiddenItem,
@@ -31,7 +29,9 @@ from recsys.schemas import (
     RetrainState,
     RollbackAccepted,
 )
-from recsys.storage import Storage
+from recsys.storage.files import Storage
+from recsys.storage.models import ModelStore
+from recsys.storage.rounds import RoundLog
 from recsys.store import Store
 from recsys.store.trainer_control import RollbackRequest
 from recsys.versions import manifest_unless_damaged, roles, summary

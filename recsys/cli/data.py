@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from recsys.archive import Archive
 from recsys.cli.columns import reads_purchases
 from recsys.cli.lock import held_lock
 from recsys.cli.output import errors, results, settings_for_command
@@ -17,7 +16,8 @@ from recsys.input_files import Columns, PurchaseFile
 from recsys.publisher import Pace, Publisher, publish_paced, read_in_time_order
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
-from recsys.storage import Storage
+from recsys.storage.archive import Archive
+from recsys.storage.files import Storage
 from recsys.store import open_store
 
 File = Annotated[Path, typer.Argument(help="A .parquet or .csv file of purchases.", metavar="FILE")]

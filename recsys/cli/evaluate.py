@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from recsys.archive import Archive
 from recsys.assessment import (
     LENGTHS,
     Assessment,
@@ -27,11 +26,12 @@ from recsys.data.interactions import EventLog
 from recsys.errors import InputFileError, NoModel
 from recsys.evaluation.compare import ALL, NEW, NEWCOMERS, SEGMENTS, Interval, Score
 from recsys.input_files import Columns, PurchaseFile
-from recsys.model_store import Manifest, ModelStore
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
-from recsys.storage import Storage
+from recsys.storage.archive import Archive
+from recsys.storage.files import Storage
+from recsys.storage.models import Manifest, ModelStore
 from recsys.store import open_store
 
 _RECOMMENDERS = 5

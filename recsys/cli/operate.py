@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from recsys.archive import Archive
 from recsys.cli.lock import held_lock
 from recsys.cli.models import gate_table
 from recsys.cli.output import REJECTED, errors, results, settings_for_command
@@ -18,7 +17,8 @@ from recsys.rebuild import rebuild
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings_report import describe_settings
-from recsys.storage import Storage
+from recsys.storage.archive import Archive
+from recsys.storage.files import Storage
 from recsys.store import Store, open_store
 from recsys.verification import verify
 

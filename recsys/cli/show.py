@@ -10,11 +10,11 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
-from recsys.catalogue import ItemColumns, read_items
 from recsys.cli.output import results, settings_for_command
 from recsys.data.event import UNITS_PER_QUANTITY, Identifier
 from recsys.data.history import History
 from recsys.errors import MalformedEvent
+from recsys.storage.catalogue import ItemColumns, read_items
 from recsys.store import open_store
 
 

@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from recsys.archive import Archive
 from recsys.cli.output import errors, results, settings_for_command
 from recsys.runtime import threads
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
-from recsys.storage import Storage
+from recsys.storage.archive import Archive
+from recsys.storage.files import Storage
+from recsys.storage.tuned import model_settings, parameters_of, write_tuned
 from recsys.training.tuning import SEARCHED, Problem, hold_out_begins, study_folder, tune
-from recsys.tuned import model_settings, parameters_of, write_tuned
 
 
 def tune_command(

@@ -13,7 +13,6 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from recsys.archive import Archive
 from recsys.demo import purchases
 from recsys.demo.display import live_view, story_table, summary_table
 from recsys.demo.services import consumer_process, embedded_broker, redis_server, train_once, trainer_process
@@ -24,7 +23,8 @@ from recsys.publisher import Publisher
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import CONFIG_VARIABLE, ENV_PREFIX, Settings, load_settings
-from recsys.storage import Storage
+from recsys.storage.archive import Archive
+from recsys.storage.files import Storage
 from recsys.store import Store, open_store
 
 _EVENTS_PER_S = 1500.0

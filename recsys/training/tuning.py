@@ -27,10 +27,10 @@ from recsys.evaluation.baselines import of_model
 from recsys.evaluation.compare import EVERYBODY, Split, Wanted, split_by_time, user_metrics
 from recsys.runtime import threads
 from recsys.runtime.progress import ProgressReporter
-from recsys.storage import Storage
+from recsys.storage.files import Storage
+from recsys.storage.tuned import Tuned
 from recsys.training.boost_weights import item_demand
 from recsys.training.fit import Parameters, fit_model
-from recsys.tuned import Tuned
 
 N: Final = 20
 WINDOWS: Final = 2

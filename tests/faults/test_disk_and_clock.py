@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from recsys.archive import Archive
-from recsys.model_store import ModelStore
-from recsys.storage import Storage
+from recsys.storage.archive import Archive
+from recsys.storage.files import Storage
+from recsys.storage.models import ModelStore
 from recsys.store import ModelPointer, Store
 from tests.faults.clock import Clock
 from tests.faults.conftest import Report, full_only, rounds, trained_ledger

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys.archive import Archive
-from recsys.model_store import ModelStore
-from recsys.storage import Storage
+from recsys.storage.archive import Archive
+from recsys.storage.files import Storage
+from recsys.storage.models import ModelStore
 from tests.faults.conftest import FULL, Report, rounds
 from tests.faults.ledger import Ledger
 from tests.services import Consumer, wait_until

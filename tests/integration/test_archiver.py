@@ -8,11 +8,11 @@ from itertools import pairwise
 import pytest
 from confluent_kafka import Producer
 
-from recsys.archive import Archive
 from recsys.errors import StorageError
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
-from recsys.storage import Storage
+from recsys.storage.archive import Archive
+from recsys.storage.files import Storage
 from tests.planted import event_json
 from tests.services import Shop
 from tests.stream import publish

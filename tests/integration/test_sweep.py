@@ -17,10 +17,10 @@ import pytest
 from recsys import sweep as module
 from recsys.errors import SweepFailed
 from recsys.live_model import LoadedModel
-from recsys.model_store import ModelStore, load_model
 from recsys.recommend.user_lists import RankedList
 from recsys.settings import Settings
-from recsys.storage import Storage
+from recsys.storage.files import Storage
+from recsys.storage.models import ModelStore, load_model
 from recsys.store import PlacedEvent, Store, open_store
 from recsys.sweep import sweep
 from tests.builders import item_ids, make_draft, make_event, make_model

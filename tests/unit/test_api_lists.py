@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.lists import Listed, Shown, parsed
-from recsys.catalogue import Item
+from recsys.storage.catalogue import Item
 
 CATALOGUE = {"a": Item("Apple", "Fruit"), "b": Item("", "Fruit"), "c": Item("Car", "", available=False)}
 

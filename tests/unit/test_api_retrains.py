@@ -7,8 +7,8 @@ from pathlib import Path
 
 from api.routes.operating import served_by
 from recsys.evaluation.gate_record import RoundRecord
-from recsys.rounds import RoundLog
-from recsys.storage import Storage
+from recsys.storage.files import Storage
+from recsys.storage.rounds import RoundLog
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

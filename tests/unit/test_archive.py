@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys.archive import SCHEMA, Archive, Segment, event_table
 from recsys.data.event import Event, EventType
 from recsys.errors import StorageError
-from recsys.storage import Storage
+from recsys.storage.archive import SCHEMA, Archive, Segment, event_table
+from recsys.storage.files import Storage
 from tests.builders import NOON_MS, make_event, make_forget, make_return
 
 AT = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

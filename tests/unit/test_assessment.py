@@ -21,8 +21,8 @@ from recsys.data.interactions import EventLog
 from recsys.errors import InputFileError, InvalidModel, NotEnoughData
 from recsys.input_files import Columns, PurchaseFile
 from recsys.model.factor_model import FactorModel
-from recsys.model_store import ModelStore
-from recsys.storage import Storage
+from recsys.storage.files import Storage
+from recsys.storage.models import ModelStore
 from recsys.training.fit import Parameters, fit_model
 from tests.builders import NOON_S, make_draft
 from tests.shops import DAY_S, habitual_shop, write_parquet

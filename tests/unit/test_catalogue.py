@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.catalogue import Catalogue, Item, ItemColumns, read_catalogue, read_items, write_catalogue
 from recsys.errors import InputFileError, StorageError
-from recsys.storage import Storage
+from recsys.storage.catalogue import Catalogue, Item, ItemColumns, read_catalogue, read_items, write_catalogue
+from recsys.storage.files import Storage
 
 
 def written(path: Path, text: str) -> Path:

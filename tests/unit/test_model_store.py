@@ -22,9 +22,9 @@ from recsys.errors import InvalidModel, StorageError
 from recsys.evaluation.gate_record import Decision, GateRecord
 from recsys.model.boosts import DEMAND, HABIT, NO_WEIGHTS, RankerWeights
 from recsys.model.factor_model import FactorModel
-from recsys.model_store import Draft, Manifest, ModelStore, load_model, load_twin
 from recsys.recommend.user_lists import RankedList, refresh
-from recsys.storage import Storage
+from recsys.storage.files import Storage
+from recsys.storage.models import Draft, Manifest, ModelStore, load_model, load_twin
 from tests.builders import make_draft, make_history, make_model
 
 AT = datetime(2026, 11, 22, 10, 15, 0, tzinfo=UTC)
@@ -281,7 +281,7 @@ def test_loading_a_model_imports_no_library_that_only_other_services_need(tmp_pa
     code = (
         "import sys, consumer.__main__\n"
         "from recsys.live_model import prepare\n"
-        "from recsys.model_store import load_model\n"
+        "from recsys.storage.models import load_model\n"
         f"prepare(load_model({uri!r}, manifest_sha256={digest!r}))\n"
         "others = {'implicit', 'joblib', 'pandas', 'pyarrow.dataset', 'rich', 'sklearn', 'typer'}\n"
         "print(sorted(others & sys.modules.keys()))"

@@ -10,9 +10,9 @@ from recsys.errors import NoModel
 from recsys.evaluation.compare import Interval, Score
 from recsys.evaluation.gate_record import CANDIDATE, Decision, GateRecord, RoundRecord
 from recsys.rollback import previous_version
-from recsys.rounds import RoundLog
 from recsys.runtime.telemetry import TrainerMetrics
-from recsys.storage import Storage
+from recsys.storage.files import Storage
+from recsys.storage.rounds import RoundLog
 from tests.builders import make_model
 from tests.unit.test_model_store import save
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recsys.errors import StorageError
-from recsys.storage import Storage
+from recsys.storage.files import Storage
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from recsys.data.event import UNITS_PER_QUANTITY, Event, EventType
 from recsys.data.interactions import EventLog
 from recsys.errors import StorageError
-from recsys.storage import Storage
+from recsys.storage.files import Storage
 
 _FOLDER = "archive/purchases"
 IMPORT_PREFIX = "import-"

@@ -27,7 +27,7 @@ from recsys.model.boosts import DEMAND, HABIT, NO_WEIGHTS, Boosts, RankerWeights
 from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import ItemIndex
 from recsys.recommend.user_lists import RankedList
-from recsys.storage import Storage
+from recsys.storage.files import Storage
 
 log = logging.getLogger(__name__)
 _FOLDER = "models"

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from recsys.evaluation.gate_record import RoundRecord
-from recsys.storage import Storage
+from recsys.storage.files import Storage
 
 log = logging.getLogger(__name__)
 _FOLDER = "rounds"

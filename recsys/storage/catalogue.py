@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from recsys.data.event import Identifier
 from recsys.errors import InputFileError, StorageError
-from recsys.storage import Storage
+from recsys.storage.files import Storage
 
 _PATH = "catalogue.parquet"
 _LONGEST = 1_000

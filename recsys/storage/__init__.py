@@ -1,0 +1,1 @@
+"""What is kept under data_dir: archive, models, rounds, catalogue."""
