@@ -11,10 +11,10 @@ from typing import Any
 
 from recsys.errors import StorageError, StoreError
 from recsys.live_model import LiveModel, LoadedModel
+from recsys.redis import Store
 from recsys.settings import Settings
 from recsys.storage.catalogue import Item, read_catalogue
 from recsys.storage.files import Storage
-from recsys.store import Store
 
 log = logging.getLogger(__name__)
 

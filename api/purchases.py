@@ -18,9 +18,9 @@ from recsys.data.event import Event, EventType, broken_rules
 from recsys.errors import MalformedEvent, StreamError, StreamUnavailable
 from recsys.kafka.clients import describe_topic, open_producer
 from recsys.publisher import encode
+from recsys.redis.users import UserStore
 from recsys.schemas import LARGEST_INTEGER, BrokenRule
 from recsys.settings import KafkaSettings
-from recsys.store.users import UserStore
 
 log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 2.0

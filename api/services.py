@@ -14,9 +14,9 @@ from api.problems import Kind, ProblemError
 from api.purchases import PurchaseSink
 from api.security import Audit, Keyring, RateLimiter
 from recsys.live_model import LoadedModel
+from recsys.redis import Store
+from recsys.redis.async_reader import ReadStore
 from recsys.settings import Settings
-from recsys.store import Store
-from recsys.store.reading import ReadStore
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,8 @@ def write_archive(folder: Path, events: int) -> None:
 def matrix_cost(folder: Path) -> tuple[float, float]:
     """Return seconds and the largest resident GiB of a process that builds the matrix from an archive."""
     code = (
-        "import sys, time, resource; from recsys.storage.archive import Archive; from recsys.storage.files import Storage\n"
+        "import sys, time, resource\n"
+        "from recsys.storage.archive import Archive; from recsys.storage.files import Storage\n"
         "started = time.perf_counter(); interactions = Archive(Storage(sys.argv[1])).events().interactions()\n"
         "print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
     )

@@ -18,8 +18,8 @@ from recsys.data.vocabulary import Vocabulary
 from recsys.demo.services import redis_server
 from recsys.model.top_n import Ranking
 from recsys.recommend.user_lists import RankedLists
+from recsys.redis import ModelStamp, PlacedEvent, Store, open_store
 from recsys.settings import Settings
-from recsys.store import ModelStamp, PlacedEvent, Store, open_store
 
 USERS, OWNED, LISTED, AGAIN = 5_000, 30, 50, 5
 _GROUPS = {

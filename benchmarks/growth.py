@@ -42,8 +42,8 @@ from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import top_n
 from recsys.recommend.item_lists import similar_items
 from recsys.recommend.user_lists import RankedLists, refresh
+from recsys.redis import ModelStamp, PlacedEvent, Store, UserState, open_store
 from recsys.settings import Settings
-from recsys.store import ModelStamp, PlacedEvent, Store, UserState, open_store
 from recsys.training import als
 from tests.services import RedisServer
 

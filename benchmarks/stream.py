@@ -36,10 +36,10 @@ from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import top_n
 from recsys.recommend.item_lists import popular_items
 from recsys.recommend.user_lists import refresh
+from recsys.redis import ModelStamp, PlacedEvent, Store, open_store
 from recsys.settings import RankingSettings
 from recsys.storage.files import Storage
 from recsys.storage.models import Draft, ModelStore
-from recsys.store import ModelStamp, PlacedEvent, Store, open_store
 from tests.conftest import PARTITIONS, opened_shop
 from tests.services import RedisServer, Shop, kafka_server
 

@@ -25,11 +25,11 @@ from recsys.errors import OffsetsLost, RecsysError, SettingsError, StoreError, S
 from recsys.kafka.clients import Topic, TopicWatch, create_topic_if_missing, describe_topic, open_consumer
 from recsys.kafka.start_offsets import start_offsets
 from recsys.live_model import LiveModel
+from recsys.redis import Store, open_store
 from recsys.runtime.clock import started_again_if_set_back
 from recsys.runtime.startup import until_ready
 from recsys.runtime.telemetry import ConsumerMetrics, configure_logging
 from recsys.settings import Settings, load_settings
-from recsys.store import Store, open_store
 
 log = logging.getLogger("consumer")
 _RETRY_S = 1.0

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from recsys.data.event import decode
 from recsys.errors import MalformedEvent
 from recsys.kafka.clients import Topic, location, record_timestamp_ms
-from recsys.store import PlacedEvent
+from recsys.redis import PlacedEvent
 
 
 @dataclass(frozen=True)

@@ -37,11 +37,11 @@ from recsys.errors import OffsetsLost, StoreError, StreamUnavailable, WritesLost
 from recsys.kafka.clients import TopicWatch, location
 from recsys.listing import Listing, compute_lists, list_users
 from recsys.live_model import LiveModel, LoadedModel
+from recsys.redis import PublishOutcome, Store, UserState
 from recsys.runtime import fail_points, threads
 from recsys.runtime.clock import now
 from recsys.runtime.telemetry import ConsumerMetrics
 from recsys.settings import Settings
-from recsys.store import PublishOutcome, Store, UserState
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

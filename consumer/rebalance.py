@@ -15,9 +15,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from recsys.errors import RecsysError, StreamUnavailable
 from recsys.kafka.clients import Topic, describe_topic, stream_unavailable
 from recsys.kafka.start_offsets import place_to_commit, start_offsets
+from recsys.redis import StreamMarks
 from recsys.runtime import fail_points
 from recsys.settings import KafkaSettings
-from recsys.store import StreamMarks
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from datetime import datetime
 from pathlib import Path
 
 from recsys.input_files import PurchaseFile, RejectsFile
+from recsys.redis import calls_by_user
+from recsys.redis.users import UserStore
 from recsys.runtime.progress import ProgressReporter
 from recsys.storage.archive import IMPORT_PREFIX, Archive, Segment
-from recsys.store import calls_by_user
-from recsys.store.users import UserStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from recsys.live_model import LoadedModel
 from recsys.recommend.user_lists import RankedLists, refresh
+from recsys.redis import PublishOutcome, UserState
+from recsys.redis.users import UserStore
 from recsys.settings import RankingSettings
-from recsys.store import PublishOutcome, UserState
-from recsys.store.users import UserStore
 
 
 @dataclass(frozen=True)

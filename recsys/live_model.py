@@ -14,10 +14,10 @@ from recsys.data.history import Entry, History
 from recsys.errors import InvalidModel, StoreError
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import refresh
+from recsys.redis import ModelPointer, ModelStamp
+from recsys.redis.list_json import items_json
+from recsys.redis.shared import SharedStore
 from recsys.storage.models import load_model
-from recsys.store import ModelPointer, ModelStamp
-from recsys.store.list_json import items_json
-from recsys.store.shared import SharedStore
 
 log = logging.getLogger(__name__)
 _RETRY_REFUSED_S = 30.0  # a shared disk may show the files later than Redis shows the pointer

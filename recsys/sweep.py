@@ -23,6 +23,7 @@ from recsys.errors import StorageError, SweepFailed
 from recsys.listing import list_users
 from recsys.live_model import LoadedModel
 from recsys.recommend.item_lists import popular_by_category, popular_items, similar_items
+from recsys.redis import ModelPointer, PublishOutcome, Store, open_store
 from recsys.runtime import fail_points, threads
 from recsys.runtime.clock import now
 from recsys.runtime.progress import Advance, ProgressReporter
@@ -30,7 +31,6 @@ from recsys.settings import Settings
 from recsys.storage.catalogue import read_catalogue
 from recsys.storage.files import Storage
 from recsys.storage.models import load_model
-from recsys.store import ModelPointer, PublishOutcome, Store, open_store
 
 log = logging.getLogger(__name__)
 _FEW_USERS = 20_000

@@ -32,12 +32,12 @@ from recsys.kafka.clients import (
 )
 from recsys.model.boosts import HABIT
 from recsys.model.factor_model import FactorModel
+from recsys.redis import ModelPointer, Store
 from recsys.runtime.progress import Advance, ProgressReporter
 from recsys.settings import RankingSettings, Settings
 from recsys.storage.archive import Archive, Segment
 from recsys.storage.files import Storage
 from recsys.storage.models import ModelStore, load_model
-from recsys.store import ModelPointer, Store
 
 _TOLERANCE = 1e-4
 _USERS_PER_READ = 256

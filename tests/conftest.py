@@ -13,8 +13,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from recsys.demo.services import redis_server
+from recsys.redis import Store, open_store
 from recsys.settings import Settings, load_settings
-from recsys.store import Store, open_store
 from tests.services import IN_CI, KafkaServer, RedisCluster, Shop, kafka_server
 
 PARTITIONS = 4

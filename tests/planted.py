@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from recsys.store import Store
+from recsys.redis import Store
 
 TASTES, ITEMS_PER_TASTE, USERS_PER_TASTE = 4, 20, 25
 

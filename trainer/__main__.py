@@ -29,6 +29,9 @@ from recsys.errors import (
 )
 from recsys.evaluation.gate_record import RoundRecord
 from recsys.kafka.clients import describe_topic
+from recsys.redis import Store, open_store
+from recsys.redis.trainer_control import RollbackRequest
+from recsys.redis.users import json_time
 from recsys.rollback import roll_back
 from recsys.runtime.clock import now, started_again_if_set_back
 from recsys.runtime.progress import ProgressReporter
@@ -37,9 +40,6 @@ from recsys.runtime.telemetry import TrainerMetrics, configure_logging
 from recsys.settings import Settings, load_settings
 from recsys.storage.files import Storage
 from recsys.storage.rounds import RoundLog
-from recsys.store import Store, open_store
-from recsys.store.trainer_control import RollbackRequest
-from recsys.store.users import json_time
 from trainer.pipeline import Round, run_round
 from trainer.schedule import Schedule
 

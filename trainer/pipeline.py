@@ -14,6 +14,8 @@ from recsys.evaluation.gate_record import Decision, GateRecord, RoundRecord
 from recsys.live_model import LoadedModel
 from recsys.model.boosts import RankerWeights
 from recsys.recommend.item_lists import popular_items
+from recsys.redis import HeldLock, ModelPointer, Store
+from recsys.redis.users import json_time
 from recsys.runtime import fail_points, threads
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
@@ -23,8 +25,6 @@ from recsys.storage.files import Storage
 from recsys.storage.models import Draft, ModelStore, load_model, load_popularity
 from recsys.storage.rounds import RoundLog
 from recsys.storage.tuned import model_settings, parameters_of, read_tuned, write_tuned
-from recsys.store import HeldLock, ModelPointer, Store
-from recsys.store.users import json_time
 from recsys.sweep import write_every_list
 from recsys.training.fit import Fitted, Parameters, fit_model, iterations_of
 from trainer.archiver import archive_new_purchases

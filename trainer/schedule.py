@@ -9,9 +9,9 @@ from datetime import datetime
 from croniter import croniter
 
 from recsys.errors import RecsysError
+from recsys.redis import Store
 from recsys.runtime.clock import now
 from recsys.settings import TrainerSettings
-from recsys.store import Store
 
 log = logging.getLogger(__name__)
 _RETRY_S, _LONGEST_RETRY_S = 10.0, 600.0

@@ -20,6 +20,8 @@ from api.services import Services, services_of
 from recsys.data.event import Event, EventType
 from recsys.errors import InvalidModel, MalformedEvent
 from recsys.evaluation.gate_record import RoundRecord
+from recsys.redis import Store
+from recsys.redis.trainer_control import RollbackRequest
 from recsys.schemas import (
     ForgetAccepted,
     HiddenItem,
@@ -32,8 +34,6 @@ from recsys.schemas import (
 from recsys.storage.files import Storage
 from recsys.storage.models import ModelStore
 from recsys.storage.rounds import RoundLog
-from recsys.store import Store
-from recsys.store.trainer_control import RollbackRequest
 from recsys.versions import manifest_unless_damaged, roles, summary
 
 T = TypeVar("T")

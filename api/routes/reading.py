@@ -18,6 +18,7 @@ from api.security import Role, guarded
 from api.services import Services, no_lists, services_of
 from recsys.data.event import UNITS_PER_QUANTITY, Identifier
 from recsys.errors import StoreUnavailable
+from recsys.redis.async_reader import UserList
 from recsys.schemas import (
     MOST_EXCLUDED,
     MOST_ITEMS,
@@ -30,7 +31,6 @@ from recsys.schemas import (
     Source,
     UserHistory,
 )
-from recsys.store.reading import UserList
 
 router = APIRouter(prefix="/v1", route_class=guarded(Role.READ))
 _AT_ONCE = 100

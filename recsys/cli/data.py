@@ -14,11 +14,11 @@ from recsys.errors import InputFileError
 from recsys.importer import import_file
 from recsys.input_files import Columns, PurchaseFile
 from recsys.publisher import Pace, Publisher, publish_paced, read_in_time_order
+from recsys.redis import open_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.storage.archive import Archive
 from recsys.storage.files import Storage
-from recsys.store import open_store
 
 File = Annotated[Path, typer.Argument(help="A .parquet or .csv file of purchases.", metavar="FILE")]
 Rejects = Annotated[

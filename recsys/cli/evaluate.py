@@ -26,13 +26,13 @@ from recsys.data.interactions import EventLog
 from recsys.errors import InputFileError, NoModel
 from recsys.evaluation.compare import ALL, NEW, NEWCOMERS, SEGMENTS, Interval, Score
 from recsys.input_files import Columns, PurchaseFile
+from recsys.redis import open_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.archive import Archive
 from recsys.storage.files import Storage
 from recsys.storage.models import Manifest, ModelStore
-from recsys.store import open_store
 
 _RECOMMENDERS = 5
 

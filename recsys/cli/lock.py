@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 
 from recsys.cli.output import errors
 from recsys.errors import LockHeld
+from recsys.redis import HeldLock, Store
 from recsys.settings import Settings
-from recsys.store import HeldLock, Store
 
 
 @contextmanager

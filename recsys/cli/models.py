@@ -15,6 +15,7 @@ from recsys.cli.output import errors, results, settings_for_command
 from recsys.errors import InvalidModel, NoModel, StoreError
 from recsys.evaluation.compare import ALL, NEW, Interval
 from recsys.evaluation.gate_record import GateRecord, RoundRecord
+from recsys.redis import open_store
 from recsys.rollback import previous_version, roll_back
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
@@ -22,7 +23,6 @@ from recsys.settings import Settings
 from recsys.storage.files import Storage
 from recsys.storage.models import Manifest, ModelStore
 from recsys.storage.rounds import RoundLog
-from recsys.store import open_store
 from recsys.versions import manifest_unless_damaged, roles, summary
 
 models_app = typer.Typer(help="List, show and roll back models.", invoke_without_command=True, rich_markup_mode=None)

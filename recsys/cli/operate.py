@@ -14,12 +14,12 @@ from recsys.cli.output import REJECTED, errors, results, settings_for_command
 from recsys.errors import NoTrainer
 from recsys.evaluation.gate_record import GateRecord
 from recsys.rebuild import rebuild
+from recsys.redis import Store, open_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings_report import describe_settings
 from recsys.storage.archive import Archive
 from recsys.storage.files import Storage
-from recsys.store import Store, open_store
 from recsys.verification import verify
 
 _LOOK_EVERY_S = 0.5

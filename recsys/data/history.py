@@ -113,7 +113,7 @@ def _quantity(units: int) -> str:
 
 @dataclass(slots=True)
 class HistoryReplay:
-    """Replays one user's events in order of arrival: the readable twin of ``store/apply.lua``.
+    """Replays one user's events in order of arrival: the readable twin of ``redis/lua/apply.lua``.
 
     Up to ``max_items`` items the order does not matter. Past it the items whose newest event is oldest leave
     first (ties by item id), one at a time, after the event that brought one too many.

@@ -20,12 +20,12 @@ from recsys.demo.stream import December
 from recsys.importer import import_file
 from recsys.input_files import Columns, PurchaseFile
 from recsys.publisher import Publisher
+from recsys.redis import Store, open_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import CONFIG_VARIABLE, ENV_PREFIX, Settings, load_settings
 from recsys.storage.archive import Archive
 from recsys.storage.files import Storage
-from recsys.store import Store, open_store
 
 _EVENTS_PER_S = 1500.0
 _ADDRESSES = ("RECSYS_KAFKA__BOOTSTRAP_SERVERS", "RECSYS_REDIS__URL", "RECSYS_DATA_DIR")

@@ -10,8 +10,8 @@ from typing import Any
 from recsys.demo.purchases import Basket
 from recsys.demo.services import ConsumerProcess
 from recsys.publisher import Publisher
+from recsys.redis import Store
 from recsys.runtime.telemetry import quantile
-from recsys.store import Store
 
 TOP = 10
 _FEW_ITEMS = 20

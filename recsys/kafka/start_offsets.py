@@ -9,8 +9,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from recsys.errors import WritesLost
 from recsys.kafka.clients import Topic, stream_unavailable
+from recsys.redis import StreamMarks
 from recsys.settings import KafkaSettings
-from recsys.store import StreamMarks
 
 _OURS = "recsys "
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from recsys.store import Store, open_store
+from recsys.redis import Store, open_store
 from tests.api import PATIENT, Asked, asked_by, prepare
 from tests.conftest import opened_shop
 from tests.services import Api, KafkaServer, Shop

@@ -11,8 +11,8 @@ import pytest
 
 from recsys.client import Client
 from recsys.errors import ApiError
+from recsys.redis import Store
 from recsys.schemas import Retrain
-from recsys.store import Store
 from tests.api import N_USERS, SOLD_OUT, Asked, asked_by, category_of
 from tests.services import Api, Shop, wait_until
 

@@ -10,8 +10,8 @@ import pytest
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import Producer, TopicPartition
 
+from recsys.redis import Store, open_store
 from recsys.settings import Settings
-from recsys.store import Store, open_store
 from tests.planted import LiveArtifact, event_json, item_name, list_of, owned_by, write_history
 from tests.services import Shop, wait_until
 from tests.stream import publish

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from recsys.redis import Store, open_store
 from recsys.settings import Settings
-from recsys.store import Store, open_store
 from tests.builders import NOON_S
 from tests.planted import event_json
 from tests.services import Service, Shop, wait_until

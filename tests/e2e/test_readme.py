@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from recsys.kafka.clients import describe_topic
+from recsys.redis import open_store
 from recsys.settings import KafkaSettings, Settings
-from recsys.store import open_store
 from tests.planted import list_of, owned_by, write_history
 from tests.services import IN_CI, PROJECT, Shop, apache_kafka, kafka_jars, wait_until
 

@@ -10,8 +10,8 @@ import pytest
 
 from recsys.demo.services import find_redis_server
 from recsys.recommend.user_lists import RankedList
+from recsys.redis import ModelStamp, Store, open_store
 from recsys.settings import Settings
-from recsys.store import ModelStamp, Store, open_store
 from tests.planted import event_json, item_name, list_of, owned_by, write_history
 from tests.services import Shop, kept_port, running, wait_until
 from tests.stream import await_records, publish

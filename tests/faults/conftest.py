@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.store import open_store
+from recsys.redis import open_store
 from tests.conftest import opened_shop
 from tests.faults.ledger import Ledger, Tally
 from tests.planted import write_history

@@ -15,10 +15,10 @@ from typing import Any
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import KafkaError, Message, Producer, TopicPartition
 
+from recsys.redis import Store
 from recsys.settings import Settings
 from recsys.storage.archive import Archive
 from recsys.storage.files import Storage
-from recsys.store import Store
 from tests.planted import ITEMS_PER_TASTE, TASTES, event_json, item_name
 from tests.services import Shop, wait_until
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from recsys.redis import ModelPointer, Store
 from recsys.storage.archive import Archive
 from recsys.storage.files import Storage
 from recsys.storage.models import ModelStore
-from recsys.store import ModelPointer, Store
 from tests.faults.clock import Clock
 from tests.faults.conftest import Report, full_only, rounds, trained_ledger
 from tests.faults.disk import DiskOfFailPoints, SmallDisk, small_disk

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from recsys.data.event import Event
+from recsys.redis import PlacedEvent, Store, open_store
 from recsys.settings import Settings
-from recsys.store import PlacedEvent, Store, open_store
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

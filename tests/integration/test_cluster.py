@@ -20,8 +20,8 @@ from recsys.data.vocabulary import Vocabulary
 from recsys.errors import MalformedEvent, SettingsError, StoreUnavailable, StoreUnsuitable
 from recsys.model.top_n import Ranking
 from recsys.recommend.user_lists import RankedList, RankedLists
+from recsys.redis import ModelStamp, PlacedEvent, PublishOutcome, Store, open_store
 from recsys.settings import Settings
-from recsys.store import ModelStamp, PlacedEvent, PublishOutcome, Store, open_store
 from tests.faults.proxy import TcpProxy
 from tests.integration.test_user_store import MODEL, NOW, a_list, entries, event, placed
 from tests.services import RedisCluster, RedisServer, wait_until

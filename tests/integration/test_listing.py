@@ -9,8 +9,8 @@ import pytest
 from recsys.listing import compute_lists, list_users
 from recsys.live_model import LoadedModel
 from recsys.recommend.user_lists import refresh
+from recsys.redis import ModelPointer, PlacedEvent, PublishOutcome, Store, UserState
 from recsys.settings import RankingSettings
-from recsys.store import ModelPointer, PlacedEvent, PublishOutcome, Store, UserState
 from tests.builders import item_ids, make_event, make_forget, make_model, make_return
 
 NOW = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from recsys.errors import WritesLost
-from recsys.store import Store, StreamMarks
+from recsys.redis import Store, StreamMarks
 
 
 def second_process(store: Store) -> StreamMarks:

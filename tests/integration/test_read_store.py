@@ -15,9 +15,9 @@ import pytest
 
 from recsys.errors import StoreUnavailable
 from recsys.recommend.user_lists import RankedList
+from recsys.redis import ModelStamp, PlacedEvent, Store, async_reader
+from recsys.redis.async_reader import ReadStore, open_read_store
 from recsys.settings import RedisSettings, Settings
-from recsys.store import ModelStamp, PlacedEvent, Store, reading
-from recsys.store.reading import ReadStore, open_read_store
 from tests.builders import make_event
 from tests.services import RedisServer
 
@@ -164,7 +164,7 @@ def test_a_server_that_is_away_or_hangs_costs_little_and_is_back_at_once(
 def test_what_is_wrong_with_one_key_is_said_and_not_taken_for_an_outage(
     store: Store, store_settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reading._about_requests.filters[0]._said.clear()  # type: ignore[union-attr]  # of tests before this one
+    async_reader._about_requests.filters[0]._said.clear()  # type: ignore[union-attr]  # of tests before this one
     store.connection.client.set(store.users._keys.history("a"), "no hash")
     away: list[bool] = []
 

@@ -9,9 +9,9 @@ import pytest
 
 from recsys.errors import InvalidModel, LockHeld, LockLost, StoreUnsuitable
 from recsys.recommend.user_lists import RankedList
+from recsys.redis import HeldLock, ModelStamp, Store, open_store
+from recsys.redis.trainer_control import Requests, RollbackRequest
 from recsys.settings import Settings
-from recsys.store import HeldLock, ModelStamp, Store, open_store
-from recsys.store.trainer_control import Requests, RollbackRequest
 from tests.services import wait_until
 
 NOW = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)

@@ -18,10 +18,10 @@ from recsys import sweep as module
 from recsys.errors import SweepFailed
 from recsys.live_model import LoadedModel
 from recsys.recommend.user_lists import RankedList
+from recsys.redis import PlacedEvent, Store, open_store
 from recsys.settings import Settings
 from recsys.storage.files import Storage
 from recsys.storage.models import ModelStore, load_model
-from recsys.store import PlacedEvent, Store, open_store
 from recsys.sweep import sweep
 from tests.builders import item_ids, make_draft, make_event, make_model
 

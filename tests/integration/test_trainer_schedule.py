@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
+from recsys.redis import Store
+from recsys.redis.trainer_control import Requests
 from recsys.runtime.clock import now
 from recsys.settings import Settings
-from recsys.store import Store
-from recsys.store.trainer_control import Requests
 from trainer.schedule import Schedule
 
 INTERVAL_S = 3600.0

@@ -17,8 +17,8 @@ from recsys.data.event import Event, EventType
 from recsys.data.history import Entry, History, HistoryReplay
 from recsys.errors import StoreUnavailable
 from recsys.recommend.user_lists import RankedList
+from recsys.redis import ModelStamp, PlacedEvent, PublishOutcome, Store, UserState, open_store
 from recsys.settings import Settings
-from recsys.store import ModelStamp, PlacedEvent, PublishOutcome, Store, UserState, open_store
 
 NOW = datetime(2026, 11, 22, 10, 15, 2, 113000, tzinfo=UTC)
 MODEL = ModelStamp("20261122T101500Z-1a2b3c", 1)

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from recsys.redis.connection import Connection
+from recsys.redis.keys import Keys
+from recsys.redis.rebuild_state import RebuildStage, RebuildState
+from recsys.redis.shared import ModelPointer, SharedStore
+from recsys.redis.stream_marks import StreamMarks
+from recsys.redis.trainer_control import HeldLock, TrainerControl
+from recsys.redis.users import ModelStamp, PlacedEvent, PublishOutcome, UserState, UserStore, calls_by_user
 from recsys.settings import Settings
-from recsys.store.connection import Connection
-from recsys.store.keys import Keys
-from recsys.store.marks import StreamMarks
-from recsys.store.rebuilding import RebuildStage, RebuildState
-from recsys.store.shared import ModelPointer, SharedStore
-from recsys.store.trainer_control import HeldLock, TrainerControl
-from recsys.store.users import ModelStamp, PlacedEvent, PublishOutcome, UserState, UserStore, calls_by_user
 
 __all__ = [
     "HeldLock",

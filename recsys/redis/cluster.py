@@ -22,7 +22,7 @@ from redis.connection import parse_url
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
-from recsys.store.one_server import (
+from recsys.redis.single_server import (
     NOTHING_MEANWHILE,
     Call,
     Command,

@@ -14,8 +14,8 @@ from typing import Any
 from redis.exceptions import AskError
 
 from recsys.errors import WritesLost
-from recsys.store.connection import Connection
-from recsys.store.keys import Keys
+from recsys.redis.connection import Connection
+from recsys.redis.keys import Keys
 
 
 class StreamMarks:

@@ -14,8 +14,8 @@ from redis.exceptions import LockNotOwnedError
 from redis.lock import Lock
 
 from recsys.errors import LockHeld, LockLost, StoreError
-from recsys.store.connection import Connection
-from recsys.store.keys import Keys
+from recsys.redis.connection import Connection
+from recsys.redis.keys import Keys
 
 _REQUEST = """
 redis.call('HINCRBY', KEYS[1], 'forced', ARGV[1])

@@ -13,9 +13,9 @@ import redis
 from redis.exceptions import AskError, ClusterCrossSlotError, NoPermissionError, NoScriptError, RedisClusterException
 
 from recsys.errors import RecsysError, SettingsError, StoreError, StoreUnavailable, StoreUnsuitable
+from recsys.redis.cluster import Cluster
+from recsys.redis.single_server import NOTHING_MEANWHILE, Call, Meanwhile, OneServer
 from recsys.settings import RedisSettings, masked_url
-from recsys.store.cluster import Cluster
-from recsys.store.one_server import NOTHING_MEANWHILE, Call, Meanwhile, OneServer
 
 _OLDEST_VERSION = (6, 2)
 _MOST_SCANS = 3
@@ -221,7 +221,7 @@ class Connection:
 
     def _script(self, name: str) -> tuple[str, str]:
         if name not in self._scripts:
-            text = resources.files("recsys.store").joinpath(f"{name}.lua").read_text(encoding="utf-8")
+            text = resources.files("recsys.redis").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
             digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()  # as EVALSHA wants it
             self._scripts[name] = (text, digest)
         return self._scripts[name]

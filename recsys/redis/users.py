@@ -18,11 +18,11 @@ from recsys.data.event import Event, EventType
 from recsys.data.history import History
 from recsys.errors import MalformedEvent
 from recsys.recommend.user_lists import RankedList, RankedLists
+from recsys.redis.connection import Connection
+from recsys.redis.keys import Keys
+from recsys.redis.list_json import NO_ITEMS, items_json
 from recsys.runtime import fail_points
 from recsys.settings import HistorySettings, RankingSettings
-from recsys.store.connection import Connection
-from recsys.store.keys import Keys
-from recsys.store.list_json import NO_ITEMS, items_json
 
 _DIGEST_BYTES = 8  # that two of the few hundred ids kept of a user share one is less likely than a broken disk
 _FIRST_SHARE = 3 / 8  # of the users: listing them takes about as long as applying the others' events

@@ -1,6 +1,6 @@
 """Reading Redis from an event loop, for requests that must not wait: short time-outs, few connections.
 
-Writes, and whatever may take its time, go through `recsys.store.connection`.
+Writes, and whatever may take its time, go through `recsys.redis.connection`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from redis.exceptions import NoScriptError, RedisClusterException
 
 from recsys.data.history import Entry
 from recsys.errors import StoreUnavailable
+from recsys.redis.keys import Keys
 from recsys.runtime.telemetry import RepeatsLeftOut
 from recsys.settings import RedisSettings, masked_url
-from recsys.store.keys import Keys
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class ReadStore:
         self._shown = shown
         self._timeout_s = timeout_s
         self._is_cluster = is_cluster
-        self._script = resources.files("recsys.store").joinpath("lists.lua").read_text(encoding="utf-8")
+        self._script = resources.files("recsys.redis").joinpath("lua", "lists.lua").read_text(encoding="utf-8")
         self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         self._on_away = on_away
         self._turns = asyncio.Semaphore(_READS_AT_ONCE)

@@ -6,8 +6,8 @@ import uuid
 from enum import StrEnum
 
 from recsys.errors import WritesLost
-from recsys.store.connection import Connection
-from recsys.store.keys import Keys
+from recsys.redis.connection import Connection
+from recsys.redis.keys import Keys
 
 _STAGE, _RUN = "stage", "run"
 

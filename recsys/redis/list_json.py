@@ -9,8 +9,8 @@ import numpy as np
 import orjson
 
 from recsys.recommend.user_lists import RankedList, RankedLists
+from recsys.redis.list_json_kernels import LARGEST_SCORE, most_bytes, write_items
 from recsys.runtime.threads import spread
-from recsys.store.list_json_kernels import LARGEST_SCORE, most_bytes, write_items
 
 NO_ITEMS = b"[]"
 

@@ -4,7 +4,7 @@
 -- ARGV  of each user: 1 revision the lists were computed from    2 sequence of their model
 --                     3 the list as JSON, "" = no list           4 the list of what to buy again, "" = none
 --                     5 seconds until they expire
--- returns for each user one of the words that recsys.store.users.PublishOutcome explains
+-- returns for each user one of the words that recsys.redis.users.PublishOutcome explains
 local function put(key, list, ttl_s)
   if list == '' then redis.call('DEL', key) else redis.call('SET', key, list, 'EX', ttl_s) end
 end

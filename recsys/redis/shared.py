@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from recsys.errors import InvalidModel
 from recsys.recommend.user_lists import RankedList
-from recsys.store.connection import Connection
-from recsys.store.keys import Keys
-from recsys.store.list_json import items_json
-from recsys.store.one_server import Call
-from recsys.store.users import ModelStamp, json_time
+from recsys.redis.connection import Connection
+from recsys.redis.keys import Keys
+from recsys.redis.list_json import items_json
+from recsys.redis.single_server import Call
+from recsys.redis.users import ModelStamp, json_time
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
