@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from recsys.errors import StorageError, StoreError
-from recsys.live_model import LiveModel, LoadedModel
+from recsys.lists.live_model import LiveModel, LoadedModel
 from recsys.redis import Store
 from recsys.settings import Settings
 from recsys.storage.catalogue import Item, read_catalogue

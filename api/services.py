@@ -13,7 +13,7 @@ from api.metrics import ApiMetrics
 from api.problems import Kind, ProblemError
 from api.purchases import PurchaseSink
 from api.security import Audit, Keyring, RateLimiter
-from recsys.live_model import LoadedModel
+from recsys.lists.live_model import LoadedModel
 from recsys.redis import Store
 from recsys.redis.async_reader import ReadStore
 from recsys.settings import Settings

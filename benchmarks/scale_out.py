@@ -20,9 +20,9 @@ import psutil
 
 from benchmarks.results import TIMES, Measured
 from benchmarks.stream import Stall, open_stall, publish_model
-from recsys.live_model import LoadedModel, prepare
+from recsys.lists.live_model import LoadedModel, prepare
+from recsys.lists.refresh_all import sweep
 from recsys.storage.models import load_model
-from recsys.sweep import sweep
 from tests.conftest import PARTITIONS
 from tests.services import wait_until
 

@@ -21,11 +21,11 @@ from benchmarks.measuring import BATCH, LISTED
 from benchmarks.results import TIMES, Measured
 from benchmarks.stream import Stall, open_stall, publish_model
 from recsys.demo.stream import latencies_ms as consumer_latencies_ms
-from recsys.live_model import LoadedModel, prepare
+from recsys.lists.live_model import LoadedModel, prepare
+from recsys.lists.refresh_all import sweep
 from recsys.redis import open_store
 from recsys.settings import Settings
 from recsys.storage.models import load_model
-from recsys.sweep import sweep
 
 USERS, ROUNDS = 200_000, 3
 

@@ -24,7 +24,7 @@ from consumer.stats import StatsLog
 from recsys.errors import OffsetsLost, RecsysError, SettingsError, StoreError, StreamUnavailable, TopicMissing
 from recsys.kafka.clients import Topic, TopicWatch, create_topic_if_missing, describe_topic, open_consumer
 from recsys.kafka.start_offsets import start_offsets
-from recsys.live_model import LiveModel
+from recsys.lists.live_model import LiveModel
 from recsys.redis import Store, open_store
 from recsys.runtime.clock import started_again_if_set_back
 from recsys.runtime.startup import until_ready

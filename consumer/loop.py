@@ -35,8 +35,8 @@ from consumer.dead_letters import DeadLetters
 from consumer.rebalance import Assignment, commit_now
 from recsys.errors import OffsetsLost, StoreError, StreamUnavailable, WritesLost
 from recsys.kafka.clients import TopicWatch, location
-from recsys.listing import Listing, compute_lists, list_users
-from recsys.live_model import LiveModel, LoadedModel
+from recsys.lists.live_model import LiveModel, LoadedModel
+from recsys.lists.refresh import Listing, compute_lists, list_users
 from recsys.redis import PublishOutcome, Store, UserState
 from recsys.runtime import fail_points, threads
 from recsys.runtime.clock import now

@@ -10,7 +10,8 @@ from datetime import datetime
 from recsys.errors import InvalidModel, LockLost, StorageError, WouldLose, WritesLost
 from recsys.kafka.clients import Topic, describe_topic, end_offsets, open_consumer, open_reader
 from recsys.kafka.start_offsets import start_offsets
-from recsys.live_model import LoadedModel
+from recsys.lists.live_model import LoadedModel
+from recsys.lists.refresh_all import write_every_list
 from recsys.redis import HeldLock, ModelPointer, RebuildStage, Store, calls_by_user
 from recsys.runtime import fail_points
 from recsys.runtime.progress import ProgressReporter
@@ -20,7 +21,6 @@ from recsys.storage.catalogue import read_catalogue
 from recsys.storage.files import Storage
 from recsys.storage.models import ModelStore, load_model, load_popularity
 from recsys.storage.rounds import RoundLog
-from recsys.sweep import write_every_list
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from recsys.data.interactions import EventLog
 from recsys.errors import InvalidModel, LockLost, NothingNew, RecsysError, StorageError
 from recsys.evaluation.compare import split_by_time
 from recsys.evaluation.gate_record import Decision, GateRecord, RoundRecord
-from recsys.live_model import LoadedModel
+from recsys.lists.live_model import LoadedModel
+from recsys.lists.refresh_all import write_every_list
 from recsys.model.boosts import RankerWeights
 from recsys.recommend.item_lists import popular_items
 from recsys.redis import HeldLock, ModelPointer, Store
@@ -25,7 +26,6 @@ from recsys.storage.files import Storage
 from recsys.storage.models import Draft, ModelStore, load_model, load_popularity
 from recsys.storage.rounds import RoundLog
 from recsys.storage.tuned import model_settings, parameters_of, read_tuned, write_tuned
-from recsys.sweep import write_every_list
 from recsys.training.fit import Fitted, Parameters, fit_model, iterations_of
 from trainer.archiver import archive_new_purchases
 from trainer.gate import LiveRival, judge, unjudged, why_not

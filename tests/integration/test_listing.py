@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from recsys.listing import compute_lists, list_users
-from recsys.live_model import LoadedModel
+from recsys.lists.live_model import LoadedModel
+from recsys.lists.refresh import compute_lists, list_users
 from recsys.recommend.user_lists import refresh
 from recsys.redis import ModelPointer, PlacedEvent, PublishOutcome, Store, UserState
 from recsys.settings import RankingSettings

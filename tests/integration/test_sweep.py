@@ -14,15 +14,15 @@ from typing import Any
 import psutil
 import pytest
 
-from recsys import sweep as module
 from recsys.errors import SweepFailed
-from recsys.live_model import LoadedModel
+from recsys.lists import refresh_all as module
+from recsys.lists.live_model import LoadedModel
+from recsys.lists.refresh_all import sweep
 from recsys.recommend.user_lists import RankedList
 from recsys.redis import PlacedEvent, Store, open_store
 from recsys.settings import Settings
 from recsys.storage.files import Storage
 from recsys.storage.models import ModelStore, load_model
-from recsys.sweep import sweep
 from tests.builders import item_ids, make_draft, make_event, make_model
 
 USERS = [f"user-{number:03d}" for number in range(300)]

@@ -280,7 +280,7 @@ def test_loading_a_model_imports_no_library_that_only_other_services_need(tmp_pa
     _, uri, digest = save(Storage(str(tmp_path)), make_model())
     code = (
         "import sys, consumer.__main__\n"
-        "from recsys.live_model import prepare\n"
+        "from recsys.lists.live_model import prepare\n"
         "from recsys.storage.models import load_model\n"
         f"prepare(load_model({uri!r}, manifest_sha256={digest!r}))\n"
         "others = {'implicit', 'joblib', 'pandas', 'pyarrow.dataset', 'rich', 'sklearn', 'typer'}\n"

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from recsys.live_model import LoadedModel
+from recsys.lists.live_model import LoadedModel
 from recsys.recommend.user_lists import RankedLists, refresh
 from recsys.redis import PublishOutcome, UserState
 from recsys.redis.users import UserStore

@@ -20,8 +20,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
 from recsys.errors import StorageError, SweepFailed
-from recsys.listing import list_users
-from recsys.live_model import LoadedModel
+from recsys.lists.live_model import LoadedModel
+from recsys.lists.refresh import list_users
 from recsys.recommend.item_lists import popular_by_category, popular_items, similar_items
 from recsys.redis import ModelPointer, PublishOutcome, Store, open_store
 from recsys.runtime import fail_points, threads

@@ -1,0 +1,1 @@
+"""The live model, and users' lists from their states: computed, encoded, published."""
