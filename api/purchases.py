@@ -17,7 +17,7 @@ from api.problems import Kind, ProblemError
 from recsys.data.event import Event, EventType, broken_rules
 from recsys.errors import MalformedEvent, StreamError, StreamUnavailable
 from recsys.kafka.clients import describe_topic, open_producer
-from recsys.publisher import encode
+from recsys.operations.publish import encode
 from recsys.redis.users import UserStore
 from recsys.schemas import LARGEST_INTEGER, BrokenRule
 from recsys.settings import KafkaSettings

@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 
 from benchmarks.quality_document import write_document
 from benchmarks.results import Measured, keep, print_table
-from recsys.assessment import MODEL, Assessment, assess
 from recsys.data.interactions import EventLog, Interactions
 from recsys.data.owned_items import Owned
 from recsys.demo import purchases
@@ -45,6 +44,7 @@ from recsys.evaluation.compare import (
 )
 from recsys.evaluation.gate_record import Decision
 from recsys.model.factor_model import FactorModel
+from recsys.operations.evaluate import MODEL, Assessment, assess
 from recsys.training.fit import Parameters, fit_model
 from trainer.gate import LiveRival, judge
 

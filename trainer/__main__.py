@@ -29,10 +29,10 @@ from recsys.errors import (
 )
 from recsys.evaluation.gate_record import RoundRecord
 from recsys.kafka.clients import describe_topic
+from recsys.operations.rollback import roll_back
 from recsys.redis import Store, open_store
 from recsys.redis.trainer_control import RollbackRequest
 from recsys.redis.users import json_time
-from recsys.rollback import roll_back
 from recsys.runtime.clock import now, started_again_if_set_back
 from recsys.runtime.progress import ProgressReporter
 from recsys.runtime.startup import until_ready

@@ -20,6 +20,7 @@ from api.services import Services, services_of
 from recsys.data.event import Event, EventType
 from recsys.errors import InvalidModel, MalformedEvent
 from recsys.evaluation.gate_record import RoundRecord
+from recsys.operations.model_versions import manifest_unless_damaged, roles, summary
 from recsys.redis import Store
 from recsys.redis.trainer_control import RollbackRequest
 from recsys.schemas import (
@@ -34,7 +35,6 @@ from recsys.schemas import (
 from recsys.storage.files import Storage
 from recsys.storage.models import ModelStore
 from recsys.storage.rounds import RoundLog
-from recsys.versions import manifest_unless_damaged, roles, summary
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

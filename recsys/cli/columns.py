@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from recsys.input_files import Columns
+from recsys.operations.purchase_files import Columns
 
 
 def _column(flag: str, meaning: str) -> Any:

@@ -9,7 +9,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from recsys.assessment import (
+from recsys.cli.columns import reads_purchases
+from recsys.cli.output import errors, results, settings_for_command
+from recsys.data.interactions import EventLog
+from recsys.errors import InputFileError, NoModel
+from recsys.evaluation.compare import ALL, NEW, NEWCOMERS, SEGMENTS, Interval, Score
+from recsys.operations.evaluate import (
     LENGTHS,
     Assessment,
     assess,
@@ -19,13 +24,8 @@ from recsys.assessment import (
     read_events,
     with_history,
 )
-from recsys.assessment_report import html_report
-from recsys.cli.columns import reads_purchases
-from recsys.cli.output import errors, results, settings_for_command
-from recsys.data.interactions import EventLog
-from recsys.errors import InputFileError, NoModel
-from recsys.evaluation.compare import ALL, NEW, NEWCOMERS, SEGMENTS, Interval, Score
-from recsys.input_files import Columns, PurchaseFile
+from recsys.operations.evaluation_report import html_report
+from recsys.operations.purchase_files import Columns, PurchaseFile
 from recsys.redis import open_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter

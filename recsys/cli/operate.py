@@ -13,14 +13,14 @@ from recsys.cli.models import gate_table
 from recsys.cli.output import REJECTED, errors, results, settings_for_command
 from recsys.errors import NoTrainer
 from recsys.evaluation.gate_record import GateRecord
-from recsys.rebuild import rebuild
+from recsys.operations.rebuild import rebuild
+from recsys.operations.verify import verify
 from recsys.redis import Store, open_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings_report import describe_settings
 from recsys.storage.archive import Archive
 from recsys.storage.files import Storage
-from recsys.verification import verify
 
 _LOOK_EVERY_S = 0.5
 _MOST_DIFFERENCES = 50

@@ -9,7 +9,7 @@ from typing import Any
 
 from recsys.demo.purchases import Basket
 from recsys.demo.services import ConsumerProcess
-from recsys.publisher import Publisher
+from recsys.operations.publish import Publisher
 from recsys.redis import Store
 from recsys.runtime.telemetry import quantile
 

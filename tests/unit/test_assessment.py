@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys.assessment import (
+from recsys.data.interactions import EventLog
+from recsys.errors import InputFileError, InvalidModel, NotEnoughData
+from recsys.model.factor_model import FactorModel
+from recsys.operations.evaluate import (
     MODEL,
     Assessment,
     assess,
@@ -16,11 +19,8 @@ from recsys.assessment import (
     read_events,
     with_history,
 )
-from recsys.assessment_report import html_report
-from recsys.data.interactions import EventLog
-from recsys.errors import InputFileError, InvalidModel, NotEnoughData
-from recsys.input_files import Columns, PurchaseFile
-from recsys.model.factor_model import FactorModel
+from recsys.operations.evaluation_report import html_report
+from recsys.operations.purchase_files import Columns, PurchaseFile
 from recsys.storage.files import Storage
 from recsys.storage.models import ModelStore
 from recsys.training.fit import Parameters, fit_model

@@ -11,10 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys import input_files
 from recsys.data.event import Event, EventType
 from recsys.errors import InputFileError
-from recsys.input_files import Batch, Columns, PurchaseFile, RejectsFile
+from recsys.operations.purchase_files import Batch, Columns, PurchaseFile, RejectsFile
 from tests.builders import make_event
 
 HEADER = "user_id,item_id,timestamp\n"
@@ -427,7 +426,7 @@ def test_an_unknown_zone_is_an_input_file_error(tmp_path: Path, zone: str) -> No
 
 
 def test_rows_are_numbered_across_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(input_files, "_BATCH_ROWS", 4)
+    monkeypatch.setattr(purchase_files, "_BATCH_ROWS", 4)
     users = [str(number) for number in range(1, 11)]
     file = parquet_file(tmp_path, {"user_id": users, "item_id": users, "timestamp": [DAY_MS] * 10})
     assert [(batch.first_row, batch.last_row) for batch in file.batches()] == [(1, 4), (5, 8), (9, 10)]

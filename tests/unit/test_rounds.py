@@ -9,7 +9,7 @@ import pytest
 from recsys.errors import NoModel
 from recsys.evaluation.compare import Interval, Score
 from recsys.evaluation.gate_record import CANDIDATE, Decision, GateRecord, RoundRecord
-from recsys.rollback import previous_version
+from recsys.operations.rollback import previous_version
 from recsys.runtime.telemetry import TrainerMetrics
 from recsys.storage.files import Storage
 from recsys.storage.rounds import RoundLog

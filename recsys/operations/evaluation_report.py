@@ -6,8 +6,8 @@ import html
 import io
 from collections.abc import Iterator, Sequence
 
-from recsys.assessment import LENGTHS, MODEL, Assessment
 from recsys.evaluation.compare import ALL, EVERYBODY, NEW, NEWCOMERS, NOBODY, SEGMENTS, Interval, Score
+from recsys.operations.evaluate import LENGTHS, MODEL, Assessment
 
 TITLES = {NEW: "Items new to the user", ALL: "All items, owned ones as well"}
 _STYLE = """

@@ -14,8 +14,8 @@ from recsys.data.interactions import EventLog
 from recsys.errors import InputFileError, InvalidModel, NotEnoughData
 from recsys.evaluation.baselines import baselines, model_lists
 from recsys.evaluation.compare import Score, compare, split_by_time
-from recsys.input_files import PurchaseFile
 from recsys.model.factor_model import FactorModel
+from recsys.operations.purchase_files import PurchaseFile
 from recsys.storage.models import Manifest, ModelStore
 
 LENGTHS = (10, 20)

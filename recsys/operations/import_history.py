@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from recsys.input_files import PurchaseFile, RejectsFile
+from recsys.operations.purchase_files import PurchaseFile, RejectsFile
 from recsys.redis import calls_by_user
 from recsys.redis.users import UserStore
 from recsys.runtime.progress import ProgressReporter

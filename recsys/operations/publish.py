@@ -13,8 +13,8 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from recsys.data.event import Event
 from recsys.errors import StreamUnavailable
-from recsys.input_files import PurchaseFile, RejectsFile
 from recsys.kafka.clients import describe_topic, open_producer, stream_unavailable
+from recsys.operations.purchase_files import PurchaseFile, RejectsFile
 from recsys.runtime.progress import Advance
 from recsys.settings import KafkaSettings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from recsys.errors import InvalidModel, NoModel
-from recsys.rollback import previous_version
+from recsys.operations.rollback import previous_version
 from recsys.storage.files import Storage
 from recsys.storage.models import Manifest, ModelStore
 

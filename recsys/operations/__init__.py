@@ -1,0 +1,1 @@
+"""What operators ask for: imports, rebuilds, rollbacks, checks, comparisons."""
