@@ -28,10 +28,10 @@ from api.purchases import PurchaseSink
 from api.routes import computing, docs, health, operating, purchases, reading
 from api.security import Audit, Keyring, RateLimiter, Role
 from api.services import Services
+from recsys.api_schemas import Problem
 from recsys.redis import open_store
 from recsys.redis.async_reader import open_read_store
 from recsys.runtime.telemetry import configure_logging
-from recsys.schemas import Problem
 from recsys.settings import Settings, load_settings
 
 ROUTERS = (

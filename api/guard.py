@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.metrics import ApiMetrics
 from api.problems import Kind, problem_body
-from recsys.schemas import Problem
+from recsys.api_schemas import Problem
 
 log = logging.getLogger(__name__)
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})

@@ -14,9 +14,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from recsys.api_schemas import NAMES_A_PROBLEM, BrokenRule, Problem
 from recsys.data.event import NO_CONTROL_CHARACTERS
 from recsys.errors import RecsysError, StorageError, StoreError, StreamError
-from recsys.schemas import NAMES_A_PROBLEM, BrokenRule, Problem
 
 log = logging.getLogger(__name__)
 _RETRY_AFTER_S = 1

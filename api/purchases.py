@@ -14,12 +14,12 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from pydantic import ValidationError
 
 from api.problems import Kind, ProblemError
+from recsys.api_schemas import LARGEST_INTEGER, BrokenRule
 from recsys.data.event import Event, EventType, broken_rules
 from recsys.errors import MalformedEvent, StreamError, StreamUnavailable
 from recsys.kafka.clients import describe_topic, open_producer
 from recsys.operations.publish import encode
 from recsys.redis.users import UserStore
-from recsys.schemas import LARGEST_INTEGER, BrokenRule
 from recsys.settings import KafkaSettings
 
 log = logging.getLogger(__name__)

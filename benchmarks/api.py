@@ -30,11 +30,11 @@ import httpx
 import numpy as np
 
 from benchmarks.results import Measured, keep, machine, print_table
+from recsys.api_schemas import Source
 from recsys.client import Client
 from recsys.data.history import Entry
 from recsys.operations.verify import Truth, ranking_differences
 from recsys.redis import Store, open_store
-from recsys.schemas import Source
 from recsys.settings import Settings
 from tests.api import KEY_SETTING, KEYS, prepare
 from tests.conftest import opened_shop

@@ -23,8 +23,7 @@ import httpx
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from recsys.errors import ApiError, ApiUnavailable
-from recsys.schemas import (
+from recsys.api_schemas import (
     MOST_USERS,
     AgainItems,
     BasketRecommendations,
@@ -43,6 +42,7 @@ from recsys.schemas import (
     SimilarItems,
     UserHistory,
 )
+from recsys.errors import ApiError, ApiUnavailable
 
 _KEY = "Idempotency-Key"
 P = ParamSpec("P")

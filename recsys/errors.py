@@ -155,7 +155,7 @@ class ApiError(RecsysError):
     ----------
     idempotency_key : str
         Of purchases that were not all confirmed: with it they can be sent again, and count once.
-    results : list of recsys.schemas.EventResult
+    results : list of recsys.api_schemas.EventResult
         What became of each of them, if the API said so.
     """
 

@@ -10,8 +10,8 @@ import orjson
 from fastapi import Path, Query, Request, Response
 from pydantic import BeforeValidator
 
+from recsys.api_schemas import MOST_ITEMS, Problem
 from recsys.data.event import Identifier
-from recsys.schemas import MOST_ITEMS, Problem
 
 _KEPT = "private, no-cache"
 """A list may be kept, but must be asked for again: it changes with the next purchase, and when an item is hidden."""

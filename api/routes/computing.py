@@ -18,12 +18,12 @@ from api.problems import Kind, ProblemError
 from api.routes.common import ItemId, UserId, answer, problems
 from api.security import Role, guarded
 from api.services import Services, no_lists, services_of
+from recsys.api_schemas import BasketRecommendations, BasketRequest, ScoreExplanation, Source
 from recsys.data.event import UNITS_PER_QUANTITY
 from recsys.data.history import Entry, History
 from recsys.recommend.explain import explain
 from recsys.recommend.user_lists import refresh
 from recsys.redis.users import json_time
-from recsys.schemas import BasketRecommendations, BasketRequest, ScoreExplanation, Source
 
 T = TypeVar("T")
 _DECIMALS = 5

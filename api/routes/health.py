@@ -7,8 +7,8 @@ from fastapi import APIRouter, Request, Response
 from api.routes.common import answer, problems
 from api.security import Role, guarded
 from api.services import services_of
+from recsys.api_schemas import Health
 from recsys.errors import StoreUnavailable
-from recsys.schemas import Health
 
 router = APIRouter()
 metrics_router = APIRouter(route_class=guarded(Role.READ))

@@ -17,13 +17,7 @@ from api.routes.common import ItemId, UserId, answer, problems
 from api.routes.purchases import ensure_taken
 from api.security import Role, guarded
 from api.services import Services, services_of
-from recsys.data.event import Event, EventType
-from recsys.errors import InvalidModel, MalformedEvent
-from recsys.evaluation.gate_record import RoundRecord
-from recsys.operations.model_versions import manifest_unless_damaged, roles, summary
-from recsys.redis import Store
-from recsys.redis.trainer_control import RollbackRequest
-from recsys.schemas import (
+from recsys.api_schemas import (
     ForgetAccepted,
     HiddenItem,
     Models,
@@ -32,6 +26,12 @@ from recsys.schemas import (
     RetrainState,
     RollbackAccepted,
 )
+from recsys.data.event import Event, EventType
+from recsys.errors import InvalidModel, MalformedEvent
+from recsys.evaluation.gate_record import RoundRecord
+from recsys.operations.model_versions import manifest_unless_damaged, roles, summary
+from recsys.redis import Store
+from recsys.redis.trainer_control import RollbackRequest
 from recsys.storage.files import Storage
 from recsys.storage.models import ModelStore
 from recsys.storage.rounds import RoundLog

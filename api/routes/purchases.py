@@ -12,8 +12,8 @@ from api.purchases import PurchaseSink, RejectedEventError, now_ms, read_event
 from api.routes.common import answer, problems
 from api.security import Role, guarded
 from api.services import services_of
+from recsys.api_schemas import LARGEST_INTEGER, MOST_PURCHASES, BrokenRule, EventResult, EventStatus, PurchasesAccepted
 from recsys.data.event import NO_CONTROL_CHARACTERS, Event, EventType
-from recsys.schemas import LARGEST_INTEGER, MOST_PURCHASES, BrokenRule, EventResult, EventStatus, PurchasesAccepted
 
 router = APIRouter(prefix="/v1", route_class=guarded(Role.WRITE))
 

@@ -16,10 +16,7 @@ from api.problems import Kind, ProblemError
 from api.routes.common import Category, ItemId, N, UserId, answer, problems, tagged
 from api.security import Role, guarded
 from api.services import Services, no_lists, services_of
-from recsys.data.event import UNITS_PER_QUANTITY, Identifier
-from recsys.errors import StoreUnavailable
-from recsys.redis.async_reader import UserList
-from recsys.schemas import (
+from recsys.api_schemas import (
     MOST_EXCLUDED,
     MOST_ITEMS,
     AgainItems,
@@ -31,6 +28,9 @@ from recsys.schemas import (
     Source,
     UserHistory,
 )
+from recsys.data.event import UNITS_PER_QUANTITY, Identifier
+from recsys.errors import StoreUnavailable
+from recsys.redis.async_reader import UserList
 
 router = APIRouter(prefix="/v1", route_class=guarded(Role.READ))
 _AT_ONCE = 100

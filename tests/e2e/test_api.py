@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from recsys.api_schemas import Retrain
 from recsys.client import Client
 from recsys.errors import ApiError
 from recsys.redis import Store
-from recsys.schemas import Retrain
 from tests.api import N_USERS, SOLD_OUT, Asked, asked_by, category_of
 from tests.services import Api, Shop, wait_until
 

@@ -13,6 +13,7 @@ import pytest
 
 from recsys.data.event import Event, EventType
 from recsys.errors import InputFileError
+from recsys.operations import purchase_files
 from recsys.operations.purchase_files import Batch, Columns, PurchaseFile, RejectsFile
 from tests.builders import make_event
 
