@@ -15,7 +15,7 @@ from recsys.runtime import fail_points
 
 def run(specification: str, code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", f"from recsys import fail_points\n{code}"],
+        [sys.executable, "-c", f"from recsys.runtime import fail_points\n{code}"],
         env={**os.environ, fail_points.VARIABLE: specification},
         capture_output=True,
         text=True,
