@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.quality import GATED, Shop, complete_journey, events_of, online_retail
-from recsys.data.interactions import EventLog
+from recsys.data.event_log import EventLog
 from recsys.data.owned_items import Owned
 from recsys.evaluation.baselines import of_model
 from recsys.evaluation.compare import EVERYBODY, Split, Wanted, split_by_time, user_metrics

@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from recsys.data.interactions import EventLog, Interactions
+from recsys.data.event_log import EventLog
+from recsys.data.interactions import Interactions
 from recsys.demo import purchases
+from recsys.model.confidence import confidences_of
 from recsys.model.factor_model import gram
 from recsys.model.fold_in import UserSolver
 from recsys.model.top_n import ItemIndex, top_n
@@ -56,7 +58,9 @@ def compare(name: str, frame: pd.DataFrame, cut: str) -> None:
     lists = [popular[~np.isin(popular, items)][:N] for items in owned]
     print(f"{name}: {len(users):,} users\n  {'popular':<24} {_quality(lists, wanted)}")
     for alpha, regularization in product(ALPHAS, REGULARIZATIONS):
-        confidences = interactions.confidences(alpha=alpha, half_life_days=0, reference_s=0)
+        confidences = confidences_of(
+            interactions.owned, n_items=len(interactions.items), alpha=alpha, half_life_days=0, reference_s=0
+        )
         factors = als.fit(confidences, factors=FACTORS, regularization=regularization, iterations=ITERATIONS, seed=0)
         user_factors = UserSolver(factors, gram(factors), regularization=regularization).fold_in(confidences[rows])
         ranked = [items for items, _ in top_n(user_factors, ItemIndex.build(factors), excluded=owned, n=N)]

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from recsys.data.interactions import EventLog, Interactions
+from recsys.data.event_log import EventLog
+from recsys.data.interactions import Interactions
 from recsys.data.vocabulary import Vocabulary
 from recsys.demo import purchases
+from recsys.model.confidence import confidences_of
 from recsys.model.factor_model import FactorModel, gram
 from recsys.training import als
 
@@ -42,7 +44,9 @@ def fitted_model(interactions: Interactions) -> FactorModel:
     if kept.exists():
         factors = np.load(kept)
     else:
-        confidences = interactions.confidences(alpha=_ALPHA, half_life_days=0, reference_s=0)
+        confidences = confidences_of(
+            interactions.owned, n_items=len(interactions.items), alpha=_ALPHA, half_life_days=0, reference_s=0
+        )
         factors = als.fit(confidences, factors=FACTORS, regularization=_REGULARIZATION, iterations=_ITERATIONS, seed=0)
         _CACHE.mkdir(parents=True, exist_ok=True)
         np.save(kept, factors)

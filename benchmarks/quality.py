@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from benchmarks.quality_document import write_document
 from benchmarks.results import Measured, keep, print_table
-from recsys.data.interactions import EventLog, Interactions
+from recsys.data.event_log import EventLog
+from recsys.data.interactions import Interactions
 from recsys.data.owned_items import Owned
 from recsys.demo import purchases
 from recsys.demo.services import embedded_broker, redis_server

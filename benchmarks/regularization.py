@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from benchmarks.quality import complete_journey, events_of, online_retail
-from recsys.data.interactions import EventLog
+from recsys.data.event_log import EventLog
 from recsys.evaluation.baselines import as_lists
 from recsys.evaluation.compare import EVERYBODY, Split, split_by_time, user_metrics
 from recsys.model.top_n import ItemIndex, top_n

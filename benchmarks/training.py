@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.measuring import FACTORS, complete_journey, medians
 from benchmarks.results import TIMES, Measured
+from recsys.model.confidence import confidences_of
 from recsys.model.factor_model import gram
 from recsys.model.fold_in import UserSolver
 from recsys.model.top_n import ItemIndex, top_n
@@ -110,7 +111,11 @@ def spark_fit(kept: csr_matrix) -> tuple[Callable[[], object], Callable[[], NDAr
 
 def measure(*, quick: bool) -> list[Measured]:
     """Compare at equal factors and iterations."""
-    kept, held = split(complete_journey().confidences(alpha=1.0, half_life_days=0, reference_s=0))
+    kept, held = split(
+        confidences_of(
+            complete_journey().owned, n_items=len(complete_journey().items), alpha=1.0, half_life_days=0, reference_s=0
+        )
+    )
     iterations = 3 if quick else _ITERATIONS
     factors: dict[str, NDArray[np.float32]] = {}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.data.interactions import EventLog
+from recsys.data.event_log import EventLog
 from tests.builders import NOON_S
 
 DAY_S = 86_400

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.interactions import EventLog
+from recsys.data.event_log import EventLog
 from recsys.evaluation.baselines import POPULAR, baselines, model_lists
 from recsys.evaluation.compare import (
     ALL,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from recsys.data.interactions import EventLog
+from recsys.data.event_log import EventLog
 from recsys.errors import InvalidModel, LockLost, NothingNew, RecsysError, StorageError
 from recsys.evaluation.compare import split_by_time
 from recsys.evaluation.gate_record import Decision, GateRecord, RoundRecord

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from recsys.cli.columns import reads_purchases
 from recsys.cli.output import errors, results, settings_for_command
-from recsys.data.interactions import EventLog
+from recsys.data.event_log import EventLog
 from recsys.errors import InputFileError, NoModel
 from recsys.evaluation.compare import ALL, NEW, NEWCOMERS, SEGMENTS, Interval, Score
 from recsys.operations.evaluate import (

@@ -11,7 +11,8 @@ from implicit.utils import ParameterWarning
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from recsys.data.interactions import EventLog, Interactions
+from recsys.data.event_log import EventLog
+from recsys.data.interactions import Interactions
 from recsys.data.owned_items import Owned
 from recsys.evaluation.compare import Lists, Recommender, Split
 from recsys.model.boosts import decayed_frequency

@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.interactions import EventLog, Interactions
+from recsys.data.event_log import EventLog
+from recsys.data.interactions import Interactions
 from recsys.data.owned_items import Owned
 from recsys.data.vocabulary import Vocabulary
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from recsys.data.owned_items import Owned
 
 
 def confidence(
@@ -33,3 +36,24 @@ def confidence(
     if half_life_days:
         strengths *= np.exp2(-np.asarray(ages_days, dtype=np.float64) / half_life_days)
     return (1.0 + alpha * strengths).astype(np.float32)
+
+
+def confidences_of(owned: Owned, *, n_items: int, alpha: float, half_life_days: float, reference_s: int) -> csr_matrix:
+    """Return the confidences c_ui of what users own.
+
+    Parameters
+    ----------
+    owned : Owned
+    n_items : int
+        Items of the vocabulary that the rows of ``owned`` refer to.
+    alpha, half_life_days : float
+        See `confidence`.
+    reference_s : int
+        The moment that ages are measured against, in epoch seconds.
+
+    Returns
+    -------
+    csr_matrix, float32, (n_users, n_items)
+    """
+    ages_days = owned.ages_days(reference_s)
+    return owned.matrix(confidence(owned.quantities, ages_days, alpha=alpha, half_life_days=half_life_days), n_items)

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from recsys.data.event import EventType
-from recsys.data.interactions import EventLog
+from recsys.data.event_log import EventLog
 from recsys.errors import InputFileError, InvalidModel, NotEnoughData
 from recsys.evaluation.baselines import baselines, model_lists
 from recsys.evaluation.compare import Score, compare, split_by_time

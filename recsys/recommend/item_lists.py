@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.interactions import EventLog
+from recsys.data.event_log import EventLog
 from recsys.data.vocabulary import Vocabulary
 from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import ItemIndex, top_n

@@ -13,7 +13,7 @@ from recsys.data.history import History, read_histories
 from recsys.data.owned_items import Owned
 from recsys.data.vocabulary import Vocabulary
 from recsys.model.boosts import USUAL_HABIT, habits
-from recsys.model.confidence import confidence
+from recsys.model.confidence import confidences_of
 from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import Ranking, top_n
 
@@ -141,10 +141,14 @@ def rank_again(owned: Owned, model: FactorModel, *, n: int, hidden: NDArray[np.i
 
 def user_factors(owned: Owned, model: FactorModel) -> NDArray[np.float32]:
     """Return x_u of users from what they own of the model's items: float32, (n_users, factors)."""
-    confidences = confidence(
-        owned.quantities, owned.ages_days(model.reference_s), alpha=model.alpha, half_life_days=model.half_life_days
+    confidences = confidences_of(
+        owned,
+        n_items=len(model.items),
+        alpha=model.alpha,
+        half_life_days=model.half_life_days,
+        reference_s=model.reference_s,
     )
-    return model.solver.fold_in(owned.matrix(confidences, len(model.items)))
+    return model.solver.fold_in(confidences)
 
 
 def _with_owned(

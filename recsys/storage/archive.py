@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys.data.event import UNITS_PER_QUANTITY, Event, EventType
-from recsys.data.interactions import EventLog
+from recsys.data.event_log import EventLog
 from recsys.errors import StorageError
 from recsys.storage.files import Storage
 

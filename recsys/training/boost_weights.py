@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.interactions import EventLog
+from recsys.data.event_log import EventLog
 from recsys.data.owned_items import Owned
 from recsys.evaluation.compare import Split, Wanted
 from recsys.model.boosts import DEMAND, NO_WEIGHTS, RankerWeights, demand_features, habit_features

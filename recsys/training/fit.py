@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.interactions import EventLog, Interactions
+from recsys.data.event_log import EventLog
+from recsys.data.interactions import Interactions
 from recsys.errors import NotEnoughData
 from recsys.evaluation.compare import split_by_time
 from recsys.model.boosts import NO_WEIGHTS, RankerWeights
+from recsys.model.confidence import confidences_of
 from recsys.model.factor_model import FactorModel, gram
 from recsys.recommend.item_lists import popularity
 from recsys.training import als
@@ -129,8 +131,12 @@ def _fit(
     interactions: Interactions, parameters: Parameters, reference_s: int, on_iteration: Callable[[], None]
 ) -> FactorModel:
     item_factors = als.fit(
-        interactions.confidences(
-            alpha=parameters.alpha, half_life_days=parameters.half_life_days, reference_s=reference_s
+        confidences_of(
+            interactions.owned,
+            n_items=len(interactions.items),
+            alpha=parameters.alpha,
+            half_life_days=parameters.half_life_days,
+            reference_s=reference_s,
         ),
         factors=parameters.factors,
         regularization=parameters.regularization,

@@ -21,7 +21,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from recsys.data.interactions import EventLog
+from recsys.data.event_log import EventLog
 from recsys.errors import InvalidModel, NotEnoughData, StorageError
 from recsys.evaluation.baselines import of_model
 from recsys.evaluation.compare import EVERYBODY, Split, Wanted, split_by_time, user_metrics

@@ -6,9 +6,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys.data.event_log import EventLog
 from recsys.data.history import Entry, HistoryReplay
-from recsys.data.interactions import EventLog, Interactions
+from recsys.data.interactions import Interactions
 from recsys.data.vocabulary import Vocabulary
+from recsys.model.confidence import confidences_of
 from tests.builders import LAST_MS
 
 USERS = ["u3", "u1", "é", "u2", "unused"]
@@ -108,7 +110,7 @@ def test_buyers_are_counted_per_item(events: list[Change]) -> None:
 @settings(max_examples=50, deadline=None)
 def test_confidences_stand_where_the_quantities_stand(events: list[Change], alpha: float) -> None:
     found = aggregated(events)
-    confidences = found.confidences(alpha=alpha, half_life_days=0, reference_s=0)
+    confidences = confidences_of(found.owned, n_items=len(found.items), alpha=alpha, half_life_days=0, reference_s=0)
     assert confidences.dtype == np.float32
     assert confidences.shape == found.quantities.shape
     dense = found.quantities.toarray()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys.data.interactions import EventLog
+from recsys.data.event_log import EventLog
 from recsys.errors import InputFileError, InvalidModel, NotEnoughData
 from recsys.model.factor_model import FactorModel
 from recsys.operations.evaluate import (

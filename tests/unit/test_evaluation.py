@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.data.interactions import EventLog
+from recsys.data.event_log import EventLog
 from recsys.evaluation.baselines import baselines
 from recsys.evaluation.compare import (
     NEWCOMERS,

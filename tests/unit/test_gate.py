@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys.data.interactions import EventLog
+from recsys.data.event_log import EventLog
 from recsys.evaluation.compare import Split, split_by_time
 from recsys.evaluation.gate_record import CANDIDATE, LIVE, Decision, GateRecord
 from recsys.model.factor_model import FactorModel, gram

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys.data.interactions import EventLog
+from recsys.data.event_log import EventLog
 from recsys.data.vocabulary import Vocabulary
 from recsys.recommend.item_lists import popular_by_category, popular_items, popularity
 from tests.builders import NOON_S

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from recsys.data.event_log import EventLog
 from recsys.data.history import Entry, History
-from recsys.data.interactions import EventLog
 from recsys.errors import NotEnoughData
 from recsys.evaluation.baselines import of_model
 from recsys.evaluation.compare import Split, split_by_time, user_metrics

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.data.interactions import EventLog
+from recsys.data.event_log import EventLog
 from recsys.errors import NotEnoughData, StorageError
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
