@@ -18,7 +18,7 @@ from api.security import Audit, Keyring
 from api.sockets import OwnSocket, bound_socket
 from recsys.errors import RecsysError, SettingsError
 from recsys.kafka.clients import open_producer
-from recsys.runtime.telemetry import configure_logging
+from recsys.runtime.logs import configure_logging
 from recsys.settings import Settings, load_settings
 
 log = logging.getLogger("api")

@@ -31,7 +31,7 @@ from api.services import Services
 from recsys.api_schemas import Problem
 from recsys.redis import open_store
 from recsys.redis.async_reader import open_read_store
-from recsys.runtime.telemetry import configure_logging
+from recsys.runtime.logs import configure_logging
 from recsys.settings import Settings, load_settings
 
 ROUTERS = (

@@ -17,8 +17,9 @@ from api.problems import Kind, ProblemError
 from recsys.api_schemas import LARGEST_INTEGER, BrokenRule
 from recsys.data.event import Event, EventType, broken_rules
 from recsys.errors import MalformedEvent, StreamError, StreamUnavailable
-from recsys.kafka.clients import describe_topic, open_producer
-from recsys.operations.publish import encode
+from recsys.kafka.clients import open_producer
+from recsys.kafka.producer import encode
+from recsys.kafka.topics import describe_topic
 from recsys.redis.users import UserStore
 from recsys.settings import KafkaSettings
 

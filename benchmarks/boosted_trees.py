@@ -21,12 +21,14 @@ from benchmarks.quality import GATED, Shop, complete_journey, events_of, online_
 from recsys.data.event_log import EventLog
 from recsys.data.owned_items import Owned
 from recsys.evaluation.baselines import of_model
-from recsys.evaluation.compare import EVERYBODY, Split, Wanted, split_by_time, user_metrics
+from recsys.evaluation.metrics import user_metrics
+from recsys.evaluation.split import EVERYBODY, Split, Wanted, split_by_time
 from recsys.model.boosts import HABIT, habit_features
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import user_factors
 from recsys.training.boost_weights import item_demand
-from recsys.training.fit import Parameters, fit_model
+from recsys.training.fit import fit_model
+from recsys.training.parameters import Parameters
 
 CANDIDATES, N, _WINDOW_S = 200, 20, 30 * 86_400
 

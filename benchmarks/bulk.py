@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from benchmarks.results import Measured
 from benchmarks.stream import open_shop
 from recsys.demo import purchases
-from recsys.storage.archive import SCHEMA, Archive, Segment
+from recsys.storage.archive import Archive
 from recsys.storage.files import Storage
+from recsys.storage.segments import SCHEMA, Segment
 
 _SEGMENT_ROWS = 1_000_000
 

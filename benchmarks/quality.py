@@ -32,21 +32,14 @@ from recsys.data.owned_items import Owned
 from recsys.demo import purchases
 from recsys.demo.services import embedded_broker, redis_server
 from recsys.evaluation.baselines import of_model, of_scores
-from recsys.evaluation.compare import (
-    ALL,
-    EVERYBODY,
-    NEW,
-    SEGMENTS,
-    Split,
-    Wanted,
-    intervals,
-    split_by_time,
-    user_metrics,
-)
+from recsys.evaluation.compare import ALL, NEW
 from recsys.evaluation.gate_record import Decision
+from recsys.evaluation.metrics import intervals, user_metrics
+from recsys.evaluation.split import EVERYBODY, SEGMENTS, Split, Wanted, split_by_time
 from recsys.model.factor_model import FactorModel
 from recsys.operations.evaluate import MODEL, Assessment, assess
-from recsys.training.fit import Parameters, fit_model
+from recsys.training.fit import fit_model
+from recsys.training.parameters import Parameters
 from trainer.gate import LiveRival, judge
 
 TRIALS, SEEDS = 40, 20

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from benchmarks.boosted_trees import parameters_of
 from benchmarks.quality import Shop, complete_journey, events_of, online_retail
 from recsys.evaluation.baselines import of_model
-from recsys.evaluation.compare import EVERYBODY, Split, split_by_time, user_metrics
+from recsys.evaluation.metrics import user_metrics
+from recsys.evaluation.split import EVERYBODY, Split, split_by_time
 from recsys.model.boosts import DEMAND, NO_WEIGHTS, RankerWeights, habit_features
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import user_factors

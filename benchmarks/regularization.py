@@ -26,7 +26,8 @@ from scipy.sparse import csr_matrix
 from benchmarks.quality import complete_journey, events_of, online_retail
 from recsys.data.event_log import EventLog
 from recsys.evaluation.baselines import as_lists
-from recsys.evaluation.compare import EVERYBODY, Split, split_by_time, user_metrics
+from recsys.evaluation.metrics import user_metrics
+from recsys.evaluation.split import EVERYBODY, Split, split_by_time
 from recsys.model.top_n import ItemIndex, top_n
 
 FACTORS, ITERATIONS, N = 64, 12, 20

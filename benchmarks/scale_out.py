@@ -22,7 +22,7 @@ from benchmarks.results import TIMES, Measured
 from benchmarks.stream import Stall, open_stall, publish_model
 from recsys.lists.live_model import LoadedModel, prepare
 from recsys.lists.refresh_all import sweep
-from recsys.storage.models import load_model
+from recsys.storage.artifact import load_model
 from tests.conftest import PARTITIONS
 from tests.services import wait_until
 

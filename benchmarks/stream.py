@@ -38,8 +38,9 @@ from recsys.recommend.item_lists import popular_items
 from recsys.recommend.user_lists import refresh
 from recsys.redis import ModelStamp, PlacedEvent, Store, open_store
 from recsys.settings import RankingSettings
+from recsys.storage.artifact import Draft
 from recsys.storage.files import Storage
-from recsys.storage.models import Draft, ModelStore
+from recsys.storage.models import ModelStore
 from tests.conftest import PARTITIONS, opened_shop
 from tests.services import RedisServer, Shop, kafka_server
 

@@ -25,7 +25,7 @@ from recsys.lists.live_model import LoadedModel, prepare
 from recsys.lists.refresh_all import sweep
 from recsys.redis import open_store
 from recsys.settings import Settings
-from recsys.storage.models import load_model
+from recsys.storage.artifact import load_model
 
 USERS, ROUNDS = 200_000, 3
 

@@ -19,16 +19,18 @@ from prometheus_client import start_http_server
 
 from consumer.dead_letters import DeadLetters
 from consumer.loop import Loop
+from consumer.metrics import ConsumerMetrics
 from consumer.rebalance import Assignment, close
 from consumer.stats import StatsLog
 from recsys.errors import OffsetsLost, RecsysError, SettingsError, StoreError, StreamUnavailable, TopicMissing
-from recsys.kafka.clients import Topic, TopicWatch, create_topic_if_missing, describe_topic, open_consumer
+from recsys.kafka.clients import open_consumer
 from recsys.kafka.start_offsets import start_offsets
+from recsys.kafka.topics import Topic, TopicWatch, create_topic_if_missing, describe_topic
 from recsys.lists.live_model import LiveModel
 from recsys.redis import Store, open_store
 from recsys.runtime.clock import started_again_if_set_back
+from recsys.runtime.logs import configure_logging
 from recsys.runtime.startup import until_ready
-from recsys.runtime.telemetry import ConsumerMetrics, configure_logging
 from recsys.settings import Settings, load_settings
 
 log = logging.getLogger("consumer")

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from recsys.data.event import decode
 from recsys.errors import MalformedEvent
-from recsys.kafka.clients import Topic, location, record_timestamp_ms
+from recsys.kafka.records import location, record_timestamp_ms
+from recsys.kafka.topics import Topic
 from recsys.redis import PlacedEvent
 
 

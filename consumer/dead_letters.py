@@ -13,8 +13,10 @@ from types import TracebackType
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from recsys.errors import MalformedEvent, StreamUnavailable
-from recsys.kafka.clients import create_topic_if_missing, location, open_producer, record_timestamp_ms
-from recsys.runtime.telemetry import RepeatsLeftOut
+from recsys.kafka.clients import open_producer
+from recsys.kafka.records import location, record_timestamp_ms
+from recsys.kafka.topics import create_topic_if_missing
+from recsys.runtime.logs import RepeatsLeftOut
 from recsys.settings import KafkaSettings
 
 log = logging.getLogger(__name__)

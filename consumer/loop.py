@@ -32,20 +32,20 @@ from consumer.batch import Batch
 from consumer.ceiling import Ceiling
 from consumer.commits import Commits
 from consumer.dead_letters import DeadLetters
+from consumer.metrics import ConsumerMetrics
 from consumer.rebalance import Assignment, commit_now
 from recsys.errors import OffsetsLost, StoreError, StreamUnavailable, WritesLost
-from recsys.kafka.clients import TopicWatch, location
+from recsys.kafka.records import location
+from recsys.kafka.topics import TopicWatch
 from recsys.lists.live_model import LiveModel, LoadedModel
 from recsys.lists.refresh import Listing, compute_lists, list_users
 from recsys.redis import PublishOutcome, Store, UserState
 from recsys.runtime import fail_points, threads
 from recsys.runtime.clock import now
-from recsys.runtime.telemetry import ConsumerMetrics
 from recsys.settings import Settings
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
 _IDLE_S = 0.1
 _LAST_LOOK_S = 2.0
 _LONGEST_CONFIRM_S = 1.0

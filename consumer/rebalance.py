@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from recsys.errors import RecsysError, StreamUnavailable
-from recsys.kafka.clients import Topic, describe_topic, stream_unavailable
+from recsys.kafka.clients import stream_unavailable
 from recsys.kafka.start_offsets import place_to_commit, start_offsets
+from recsys.kafka.topics import Topic, describe_topic
 from recsys.redis import StreamMarks
 from recsys.runtime import fail_points
 from recsys.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
-
 _LONGEST_COMMIT_S = 10.0
 _LONGEST_CLOSE_S = 15.0
 

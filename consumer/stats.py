@@ -7,7 +7,8 @@ import threading
 import time
 from types import TracebackType
 
-from recsys.runtime.telemetry import ConsumerMetrics, quantile
+from consumer.metrics import ConsumerMetrics
+from recsys.runtime.metrics import quantile
 
 log = logging.getLogger("consumer.stats")
 

@@ -13,7 +13,7 @@ from recsys.data.history import Entry, History
 from recsys.data.vocabulary import Vocabulary
 from recsys.model.boosts import NO_WEIGHTS, RankerWeights
 from recsys.model.factor_model import FactorModel
-from recsys.storage.models import Draft
+from recsys.storage.artifact import Draft
 
 NOON_MS = 1_795_348_800_000
 """2026-11-22T12:00:00Z."""

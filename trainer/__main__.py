@@ -27,19 +27,19 @@ from recsys.errors import (
     StorageError,
     StoreError,
 )
-from recsys.evaluation.gate_record import RoundRecord
-from recsys.kafka.clients import describe_topic
+from recsys.kafka.topics import describe_topic
 from recsys.operations.rollback import roll_back
 from recsys.redis import Store, open_store
-from recsys.redis.trainer_control import RollbackRequest
+from recsys.redis.trainer_requests import RollbackRequest
 from recsys.redis.users import json_time
 from recsys.runtime.clock import now, started_again_if_set_back
+from recsys.runtime.logs import configure_logging
 from recsys.runtime.progress import ProgressReporter
 from recsys.runtime.startup import until_ready
-from recsys.runtime.telemetry import TrainerMetrics, configure_logging
 from recsys.settings import Settings, load_settings
 from recsys.storage.files import Storage
-from recsys.storage.rounds import RoundLog
+from recsys.storage.rounds import RoundLog, RoundRecord
+from trainer.metrics import TrainerMetrics
 from trainer.pipeline import Round, run_round
 from trainer.schedule import Schedule
 

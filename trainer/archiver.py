@@ -11,18 +11,13 @@ from confluent_kafka import Message
 
 from recsys.data.event import Event, decode
 from recsys.errors import MalformedEvent, StreamUnavailable
-from recsys.kafka.clients import (
-    Topic,
-    describe_topic,
-    end_offsets,
-    location,
-    open_reader,
-    read_range,
-    record_timestamp_ms,
-)
+from recsys.kafka.clients import open_reader
+from recsys.kafka.records import location, read_range, record_timestamp_ms
+from recsys.kafka.topics import Topic, describe_topic, end_offsets
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import KafkaSettings
-from recsys.storage.archive import Archive, Segment
+from recsys.storage.archive import Archive
+from recsys.storage.segments import Segment
 
 log = logging.getLogger(__name__)
 _MOST_HELD = 500_000  # events in memory

@@ -11,19 +11,10 @@ from numpy.typing import NDArray
 
 from recsys.data.event_log import EventLog
 from recsys.evaluation.baselines import POPULAR, baselines, model_lists
-from recsys.evaluation.compare import (
-    ALL,
-    EVERYBODY,
-    NEW,
-    Interval,
-    Lists,
-    Recommender,
-    Split,
-    compare,
-    intervals,
-    user_metrics,
-)
+from recsys.evaluation.compare import ALL, NEW, Recommender, compare
 from recsys.evaluation.gate_record import CANDIDATE, LIVE, Decision, GateRecord
+from recsys.evaluation.metrics import Interval, intervals, user_metrics
+from recsys.evaluation.split import EVERYBODY, Lists, Split
 from recsys.model.factor_model import FactorModel
 
 _CHOSEN = ", and an operator has chosen the live model; retrain with --force to publish this one anyway"

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 
 from recsys.data.event_log import EventLog
 from recsys.errors import InvalidModel, LockLost, NothingNew, RecsysError, StorageError
-from recsys.evaluation.compare import split_by_time
-from recsys.evaluation.gate_record import Decision, GateRecord, RoundRecord
+from recsys.evaluation.gate_record import Decision, GateRecord
+from recsys.evaluation.split import split_by_time
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import write_every_list
 from recsys.model.boosts import RankerWeights
@@ -21,12 +21,15 @@ from recsys.runtime import fail_points, threads
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
-from recsys.storage.archive import IMPORT_PREFIX, Archive
+from recsys.storage.archive import Archive
+from recsys.storage.artifact import Draft, load_model, load_popularity
 from recsys.storage.files import Storage
-from recsys.storage.models import Draft, ModelStore, load_model, load_popularity
-from recsys.storage.rounds import RoundLog
+from recsys.storage.models import ModelStore
+from recsys.storage.rounds import RoundLog, RoundRecord
+from recsys.storage.segments import IMPORT_PREFIX
 from recsys.storage.tuned import model_settings, parameters_of, read_tuned, write_tuned
-from recsys.training.fit import Fitted, Parameters, fit_model, iterations_of
+from recsys.training.fit import Fitted, fit_model
+from recsys.training.parameters import Parameters, iterations_of
 from trainer.archiver import archive_new_purchases
 from trainer.gate import LiveRival, judge, unjudged, why_not
 

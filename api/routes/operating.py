@@ -28,13 +28,12 @@ from recsys.api_schemas import (
 )
 from recsys.data.event import Event, EventType
 from recsys.errors import InvalidModel, MalformedEvent
-from recsys.evaluation.gate_record import RoundRecord
 from recsys.operations.model_versions import manifest_unless_damaged, roles, summary
 from recsys.redis import Store
-from recsys.redis.trainer_control import RollbackRequest
+from recsys.redis.trainer_requests import RollbackRequest
 from recsys.storage.files import Storage
 from recsys.storage.models import ModelStore
-from recsys.storage.rounds import RoundLog
+from recsys.storage.rounds import RoundLog, RoundRecord
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

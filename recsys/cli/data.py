@@ -11,8 +11,9 @@ from recsys.cli.columns import reads_purchases
 from recsys.cli.lock import held_lock
 from recsys.cli.output import errors, results, settings_for_command
 from recsys.errors import InputFileError
+from recsys.kafka.producer import Publisher
 from recsys.operations.import_history import import_file
-from recsys.operations.publish import Pace, Publisher, publish_paced, read_in_time_order
+from recsys.operations.publish import Pace, publish_paced, read_in_time_order
 from recsys.operations.purchase_files import Columns, PurchaseFile
 from recsys.redis import open_store
 from recsys.runtime.clock import now

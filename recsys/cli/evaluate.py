@@ -13,7 +13,9 @@ from recsys.cli.columns import reads_purchases
 from recsys.cli.output import errors, results, settings_for_command
 from recsys.data.event_log import EventLog
 from recsys.errors import InputFileError, NoModel
-from recsys.evaluation.compare import ALL, NEW, NEWCOMERS, SEGMENTS, Interval, Score
+from recsys.evaluation.compare import ALL, NEW, Score
+from recsys.evaluation.metrics import Interval
+from recsys.evaluation.split import NEWCOMERS, SEGMENTS
 from recsys.operations.evaluate import (
     LENGTHS,
     Assessment,
@@ -32,7 +34,8 @@ from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.archive import Archive
 from recsys.storage.files import Storage
-from recsys.storage.models import Manifest, ModelStore
+from recsys.storage.manifest import Manifest
+from recsys.storage.models import ModelStore
 
 _RECOMMENDERS = 5
 

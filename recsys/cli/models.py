@@ -13,8 +13,9 @@ from rich.table import Table
 from recsys.cli.lock import held_lock
 from recsys.cli.output import errors, results, settings_for_command
 from recsys.errors import InvalidModel, NoModel, StoreError
-from recsys.evaluation.compare import ALL, NEW, Interval
-from recsys.evaluation.gate_record import GateRecord, RoundRecord
+from recsys.evaluation.compare import ALL, NEW
+from recsys.evaluation.gate_record import GateRecord
+from recsys.evaluation.metrics import Interval
 from recsys.operations.model_versions import manifest_unless_damaged, roles, summary
 from recsys.operations.rollback import previous_version, roll_back
 from recsys.redis import open_store
@@ -22,8 +23,9 @@ from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.files import Storage
-from recsys.storage.models import Manifest, ModelStore
-from recsys.storage.rounds import RoundLog
+from recsys.storage.manifest import Manifest
+from recsys.storage.models import ModelStore
+from recsys.storage.rounds import RoundLog, RoundRecord
 
 models_app = typer.Typer(help="List, show and roll back models.", invoke_without_command=True, rich_markup_mode=None)
 _ROUNDS_SHOWN = 10

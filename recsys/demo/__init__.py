@@ -17,8 +17,8 @@ from recsys.demo import purchases
 from recsys.demo.display import live_view, story_table, summary_table
 from recsys.demo.services import consumer_process, embedded_broker, redis_server, train_once, trainer_process
 from recsys.demo.stream import December
+from recsys.kafka.producer import Publisher
 from recsys.operations.import_history import import_file
-from recsys.operations.publish import Publisher
 from recsys.operations.purchase_files import Columns, PurchaseFile
 from recsys.redis import Store, open_store
 from recsys.runtime.clock import now

@@ -9,9 +9,9 @@ from typing import Any
 
 from recsys.demo.purchases import Basket
 from recsys.demo.services import ConsumerProcess
-from recsys.operations.publish import Publisher
+from recsys.kafka.producer import Publisher
 from recsys.redis import Store
-from recsys.runtime.telemetry import quantile
+from recsys.runtime.metrics import quantile
 
 TOP = 10
 _FEW_ITEMS = 20

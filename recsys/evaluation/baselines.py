@@ -14,7 +14,8 @@ from scipy.sparse import csr_matrix
 from recsys.data.event_log import EventLog
 from recsys.data.interactions import Interactions
 from recsys.data.owned_items import Owned
-from recsys.evaluation.compare import Lists, Recommender, Split
+from recsys.evaluation.compare import Recommender
+from recsys.evaluation.split import Lists, Split
 from recsys.model.boosts import decayed_frequency
 from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import Ranking

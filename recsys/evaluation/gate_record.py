@@ -1,13 +1,14 @@
-"""What the gate and the trainer's rounds leave behind for operators to read."""
+"""What the gate leaves behind for operators to read."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-from recsys.evaluation.compare import ALL, Interval, Score
+from recsys.evaluation.compare import ALL, Score
+from recsys.evaluation.metrics import Interval
 
 CANDIDATE: Final = "candidate"
 LIVE: Final = "live"
@@ -53,34 +54,3 @@ class GateRecord(BaseModel):
     def score(self, recommender: str, column: str) -> Score | None:
         """Return one recommender's row."""
         return next((row for row in self.scores if (row.recommender, row.column) == (recommender, column)), None)
-
-
-class RoundRecord(BaseModel):
-    """One round of the trainer, or a rollback."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    kind: str
-    """``retrain``, ``rollback``, or ``refresh``: lists that a round or rollback had left were written."""
-    asked_by: str
-    """``schedule``, ``request``, ``signal``, ``operator``, or ``loss``: Redis had lost lists."""
-    request: int = 0
-    """Number of the newest request that it served; 0 where there was none yet."""
-    started_at: str
-    finished_at: str
-    state: str
-    """``succeeded``, ``rejected`` or ``failed``."""
-    published: bool = False
-    """Whether its version became the live one; if the round failed afterwards, not all lists may be of it."""
-    version: str = ""
-    """The model that was published or rejected."""
-    live_before: str = ""
-    error: str = ""
-    counts: dict[str, int] = {}
-    durations_s: dict[str, float] = {}
-    gate: GateRecord | None = None
-
-    @property
-    def is_choice(self) -> bool:
-        """Whether an operator has chosen its version: by a rollback, or against the gate."""
-        return self.kind == "rollback" or (self.gate is not None and self.gate.decision is Decision.FORCED)

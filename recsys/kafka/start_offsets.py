@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from recsys.errors import WritesLost
-from recsys.kafka.clients import Topic, stream_unavailable
+from recsys.kafka.clients import stream_unavailable
+from recsys.kafka.topics import Topic
 from recsys.redis import StreamMarks
 from recsys.settings import KafkaSettings
 

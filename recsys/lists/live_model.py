@@ -17,7 +17,7 @@ from recsys.recommend.user_lists import refresh
 from recsys.redis import ModelPointer, ModelStamp
 from recsys.redis.list_json import items_json
 from recsys.redis.shared import SharedStore
-from recsys.storage.models import load_model
+from recsys.storage.artifact import load_model
 
 log = logging.getLogger(__name__)
 _RETRY_REFUSED_S = 30.0  # a shared disk may show the files later than Redis shows the pointer

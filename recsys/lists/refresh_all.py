@@ -28,9 +28,9 @@ from recsys.runtime import fail_points, threads
 from recsys.runtime.clock import now
 from recsys.runtime.progress import Advance, ProgressReporter
 from recsys.settings import Settings
+from recsys.storage.artifact import load_model
 from recsys.storage.catalogue import read_catalogue
 from recsys.storage.files import Storage
-from recsys.storage.models import load_model
 
 log = logging.getLogger(__name__)
 _FEW_USERS = 20_000

@@ -13,10 +13,12 @@ from recsys.data.event import EventType
 from recsys.data.event_log import EventLog
 from recsys.errors import InputFileError, InvalidModel, NotEnoughData
 from recsys.evaluation.baselines import baselines, model_lists
-from recsys.evaluation.compare import Score, compare, split_by_time
+from recsys.evaluation.compare import Score, compare
+from recsys.evaluation.split import split_by_time
 from recsys.model.factor_model import FactorModel
 from recsys.operations.purchase_files import PurchaseFile
-from recsys.storage.models import Manifest, ModelStore
+from recsys.storage.manifest import Manifest
+from recsys.storage.models import ModelStore
 
 LENGTHS = (10, 20)
 MODEL = "the model"

@@ -6,7 +6,9 @@ import html
 import io
 from collections.abc import Iterator, Sequence
 
-from recsys.evaluation.compare import ALL, EVERYBODY, NEW, NEWCOMERS, NOBODY, SEGMENTS, Interval, Score
+from recsys.evaluation.compare import ALL, NEW, Score
+from recsys.evaluation.metrics import NOBODY, Interval
+from recsys.evaluation.split import EVERYBODY, NEWCOMERS, SEGMENTS
 from recsys.operations.evaluate import LENGTHS, MODEL, Assessment
 
 TITLES = {NEW: "Items new to the user", ALL: "All items, owned ones as well"}

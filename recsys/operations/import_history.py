@@ -11,7 +11,8 @@ from recsys.operations.purchase_files import PurchaseFile, RejectsFile
 from recsys.redis import calls_by_user
 from recsys.redis.users import UserStore
 from recsys.runtime.progress import ProgressReporter
-from recsys.storage.archive import IMPORT_PREFIX, Archive, Segment
+from recsys.storage.archive import Archive
+from recsys.storage.segments import IMPORT_PREFIX, Segment
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from typing import Any
 from recsys.errors import InvalidModel, NoModel
 from recsys.operations.rollback import previous_version
 from recsys.storage.files import Storage
-from recsys.storage.models import Manifest, ModelStore
+from recsys.storage.manifest import Manifest
+from recsys.storage.models import ModelStore
 
 _SUMMARY = {
     "version", "created_at", "factors", "alpha", "regularization", "half_life_days", "repeat_weight", "iterations",

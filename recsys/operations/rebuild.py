@@ -8,19 +8,22 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from recsys.errors import InvalidModel, LockLost, StorageError, WouldLose, WritesLost
-from recsys.kafka.clients import Topic, describe_topic, end_offsets, open_consumer, open_reader
+from recsys.kafka.clients import open_consumer, open_reader
 from recsys.kafka.start_offsets import start_offsets
+from recsys.kafka.topics import Topic, describe_topic, end_offsets
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import write_every_list
 from recsys.redis import HeldLock, ModelPointer, RebuildStage, Store, calls_by_user
 from recsys.runtime import fail_points
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
-from recsys.storage.archive import IMPORT_PREFIX, Archive, Segment, events_of
+from recsys.storage.archive import Archive
+from recsys.storage.artifact import load_model, load_popularity
 from recsys.storage.catalogue import read_catalogue
 from recsys.storage.files import Storage
-from recsys.storage.models import ModelStore, load_model, load_popularity
+from recsys.storage.models import ModelStore
 from recsys.storage.rounds import RoundLog
+from recsys.storage.segments import IMPORT_PREFIX, Segment, events_of
 
 log = logging.getLogger(__name__)
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from recsys.errors import LockLost, NoModel
-from recsys.evaluation.gate_record import RoundRecord
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import Written, write_every_list
 from recsys.redis import HeldLock, Store
 from recsys.redis.users import json_time
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
+from recsys.storage.artifact import load_model, load_popularity
 from recsys.storage.files import Storage
-from recsys.storage.models import ModelStore, load_model, load_popularity
-from recsys.storage.rounds import RoundLog
+from recsys.storage.models import ModelStore
+from recsys.storage.rounds import RoundLog, RoundRecord
 
 log = logging.getLogger(__name__)
 

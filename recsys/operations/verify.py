@@ -22,22 +22,19 @@ from numpy.typing import NDArray
 from recsys.data.event import UNITS_PER_QUANTITY, decode
 from recsys.data.history import Entry, HistoryReplay
 from recsys.errors import MalformedEvent, NoModel
-from recsys.kafka.clients import (
-    describe_topic,
-    end_offsets,
-    open_consumer,
-    open_reader,
-    read_range,
-    record_timestamp_ms,
-)
+from recsys.kafka.clients import open_consumer, open_reader
+from recsys.kafka.records import read_range, record_timestamp_ms
+from recsys.kafka.topics import describe_topic, end_offsets
 from recsys.model.boosts import HABIT
 from recsys.model.factor_model import FactorModel
 from recsys.redis import ModelPointer, Store
 from recsys.runtime.progress import Advance, ProgressReporter
 from recsys.settings import RankingSettings, Settings
-from recsys.storage.archive import Archive, Segment
+from recsys.storage.archive import Archive
+from recsys.storage.artifact import load_model
 from recsys.storage.files import Storage
-from recsys.storage.models import ModelStore, load_model
+from recsys.storage.models import ModelStore
+from recsys.storage.segments import Segment
 
 _TOLERANCE = 1e-4
 _USERS_PER_READ = 256

@@ -11,7 +11,8 @@ from recsys.redis.keys import Keys
 from recsys.redis.rebuild_state import RebuildStage, RebuildState
 from recsys.redis.shared import ModelPointer, SharedStore
 from recsys.redis.stream_marks import StreamMarks
-from recsys.redis.trainer_control import HeldLock, TrainerControl
+from recsys.redis.trainer_lock import HeldLock
+from recsys.redis.trainer_requests import TrainerControl
 from recsys.redis.users import ModelStamp, PlacedEvent, PublishOutcome, UserState, UserStore, calls_by_user
 from recsys.settings import Settings
 

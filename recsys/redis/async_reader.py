@@ -23,7 +23,7 @@ from redis.exceptions import NoScriptError, RedisClusterException
 from recsys.data.history import Entry
 from recsys.errors import StoreUnavailable
 from recsys.redis.keys import Keys
-from recsys.runtime.telemetry import RepeatsLeftOut
+from recsys.runtime.logs import RepeatsLeftOut
 from recsys.settings import RedisSettings, masked_url
 
 T = TypeVar("T")

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,85 +25,7 @@ from recsys.data.event import UNITS_PER_QUANTITY, Event, EventType
 from recsys.data.event_log import EventLog
 from recsys.errors import StorageError
 from recsys.storage.files import Storage
-
-_FOLDER = "archive/purchases"
-IMPORT_PREFIX = "import-"
-"""Of the sources that are files, whose rows start at 1."""
-SCHEMA = pa.schema(
-    [
-        pa.field("offset", pa.int64(), nullable=False),
-        pa.field("type", pa.string(), nullable=False),
-        pa.field("user_id", pa.string(), nullable=False),
-        pa.field("item_id", pa.string()),
-        pa.field("quantity", pa.float64(), nullable=False),
-        pa.field("price", pa.float64()),
-        pa.field("timestamp", pa.timestamp("ms", tz="UTC"), nullable=False),
-        pa.field("event_id", pa.string()),
-    ]
-)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Segment:
-    """One file of the archive; segments sort in order of arrival."""
-
-    round: str
-    source: str
-    partition: int
-    first: int
-    last: int
-
-    def __post_init__(self) -> None:
-        if not self.source or "/" in self.source or "+" in self.source:
-            raise ValueError(f"{self.source!r} cannot be the name of a source: it is empty or holds / or +")
-
-    @property
-    def path(self) -> str:
-        """Path relative to ``data_dir``."""
-        name = f"{self.source}+{self.partition:05d}+{self.first:020d}-{self.last:020d}.parquet"
-        return f"{_FOLDER}/{self.round}/{name}"
-
-    @classmethod
-    def of_path(cls, path: str) -> Segment:
-        """Parse a relative path."""
-        try:
-            round_, name = path.removeprefix(f"{_FOLDER}/").rsplit("/", 1)
-            source, partition, offsets = name.removesuffix(".parquet").rsplit("+", 2)
-            first, last = offsets.split("-")
-            return cls(round_, source, int(partition), int(first), int(last))
-        except ValueError:
-            raise StorageError(f"{path}: not a segment of the archive; move it elsewhere") from None
-
-
-def event_table(rows: Sequence[tuple[int, Event]]) -> pa.Table:
-    """Make a table of (offset, event) rows."""
-    events = [event for _, event in rows]
-    columns: list[Any] = [
-        [offset for offset, _ in rows],
-        [event.type.value for event in events],
-        [event.user_id for event in events],
-        [event.item_id for event in events],
-        [event.quantity for event in events],
-        [event.price for event in events],
-        [event.timestamp for event in events],
-        [event.event_id for event in events],
-    ]
-    return pa.table(
-        [pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
-    )
-
-
-def events_of(table: pa.Table) -> list[tuple[int, Event]]:
-    """Return a segment's (offset, event) rows: the inverse of `event_table`."""
-    columns = {name: table[name].to_pylist() for name in SCHEMA.names if name not in ("type", "timestamp")}
-    columns["type"] = [EventType(value) for value in table["type"].to_pylist()]
-    columns["timestamp"] = table["timestamp"].cast("int64").to_pylist()
-    offsets = columns.pop("offset")
-    # They were valid when they were written, and the pages' checksums say that they are what was written.
-    rows = (
-        Event.model_construct(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)
-    )
-    return list(zip(offsets, rows, strict=True))
+from recsys.storage.segments import FOLDER, IMPORT_PREFIX, Segment, event_table
 
 
 class Archive:
@@ -115,7 +36,7 @@ class Archive:
 
     def segments(self) -> list[Segment]:
         """Return all segments in order of arrival."""
-        return sorted(Segment.of_path(path) for path in self._storage.files(_FOLDER, ".parquet"))
+        return sorted(Segment.of_path(path) for path in self._storage.files(FOLDER, ".parquet"))
 
     def positions(self, segments: Sequence[Segment] | None = None) -> dict[str, dict[int, int]]:
         """Return the next offset to archive by source and partition, as all segments say, or those given."""
@@ -150,7 +71,7 @@ class Archive:
 
     def remove_temporaries(self) -> None:
         """Remove what crashed writes left; call it only while holding the lock."""
-        self._storage.remove_temporaries(_FOLDER)
+        self._storage.remove_temporaries(FOLDER)
 
     def write(self, segment: Segment, rows: Sequence[tuple[int, Event]]) -> None:
         """Write one segment; it is there completely or not at all."""

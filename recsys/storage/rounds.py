@@ -6,15 +6,46 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from recsys.evaluation.gate_record import RoundRecord
+from recsys.evaluation.gate_record import Decision, GateRecord
 from recsys.storage.files import Storage
 
 log = logging.getLogger(__name__)
 _FOLDER = "rounds"
 _KEPT = 200
 _PUBLISHED = "-published"
+
+
+class RoundRecord(BaseModel):
+    """One round of the trainer, or a rollback."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    kind: str
+    """``retrain``, ``rollback``, or ``refresh``: lists that a round or rollback had left were written."""
+    asked_by: str
+    """``schedule``, ``request``, ``signal``, ``operator``, or ``loss``: Redis had lost lists."""
+    request: int = 0
+    """Number of the newest request that it served; 0 where there was none yet."""
+    started_at: str
+    finished_at: str
+    state: str
+    """``succeeded``, ``rejected`` or ``failed``."""
+    published: bool = False
+    """Whether its version became the live one; if the round failed afterwards, not all lists may be of it."""
+    version: str = ""
+    """The model that was published or rejected."""
+    live_before: str = ""
+    error: str = ""
+    counts: dict[str, int] = {}
+    durations_s: dict[str, float] = {}
+    gate: GateRecord | None = None
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether an operator has chosen its version: by a rollback, or against the gate."""
+        return self.kind == "rollback" or (self.gate is not None and self.gate.decision is Decision.FORCED)
 
 
 class RoundLog:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from recsys.errors import StorageError
 from recsys.settings import ModelSettings, Settings
 from recsys.storage.files import Storage
-from recsys.training.fit import Parameters
+from recsys.training.parameters import Parameters
 
 _PATH = "tuned.json"
 

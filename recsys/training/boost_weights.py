@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from recsys.data.event_log import EventLog
 from recsys.data.owned_items import Owned
-from recsys.evaluation.compare import Split, Wanted
+from recsys.evaluation.split import Split, Wanted
 from recsys.model.boosts import DEMAND, NO_WEIGHTS, RankerWeights, demand_features, habit_features
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import user_factors

@@ -11,44 +11,17 @@ from numpy.typing import NDArray
 from recsys.data.event_log import EventLog
 from recsys.data.interactions import Interactions
 from recsys.errors import NotEnoughData
-from recsys.evaluation.compare import split_by_time
+from recsys.evaluation.split import split_by_time
 from recsys.model.boosts import NO_WEIGHTS, RankerWeights
 from recsys.model.confidence import confidences_of
 from recsys.model.factor_model import FactorModel, gram
 from recsys.recommend.item_lists import popularity
 from recsys.training import als
 from recsys.training.boost_weights import item_demand, learn
+from recsys.training.parameters import Parameters
 
 _DAY_S = 24 * 3600
 _UNSAVED = "unsaved"
-
-
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """What a model is fitted with.
-
-    Attributes
-    ----------
-    factors, iterations, seed : int
-    alpha, regularization, half_life_days : float
-        See `recsys.model.confidence.confidence` and `recsys.training.als.fit`.
-    repeat_weight : float
-        See `recsys.training.boost_weights.RankerWeights.boosts`.
-    ranker_window_days : float
-        Weights of demand and habits are learned on the purchases of so many days; 0 = plain ALS.
-    popular_half_life_days : float
-        See `recsys.recommend.item_lists.popularity`.
-    """
-
-    factors: int
-    alpha: float
-    regularization: float
-    half_life_days: float
-    repeat_weight: float
-    iterations: int
-    seed: int
-    ranker_window_days: float
-    popular_half_life_days: float = 30.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,11 +93,6 @@ def _learned(
         return NO_WEIGHTS
     earlier = _fit(split.train, parameters, cut_s, on_iteration)
     return learn(split, earlier, item_demand(events.where(events.seconds < cut_s), earlier), seed=parameters.seed)
-
-
-def iterations_of(parameters: Parameters, *, learn: bool = True) -> int:
-    """Return how many iterations there are at most, for the progress."""
-    return parameters.iterations * (2 if learn and parameters.ranker_window_days else 1)
 
 
 def _fit(

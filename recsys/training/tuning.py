@@ -24,13 +24,15 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from recsys.data.event_log import EventLog
 from recsys.errors import InvalidModel, NotEnoughData, StorageError
 from recsys.evaluation.baselines import of_model
-from recsys.evaluation.compare import EVERYBODY, Split, Wanted, split_by_time, user_metrics
+from recsys.evaluation.metrics import user_metrics
+from recsys.evaluation.split import EVERYBODY, Split, Wanted, split_by_time
 from recsys.runtime import threads
 from recsys.runtime.progress import ProgressReporter
 from recsys.storage.files import Storage
 from recsys.storage.tuned import Tuned
 from recsys.training.boost_weights import item_demand
-from recsys.training.fit import Parameters, fit_model
+from recsys.training.fit import fit_model
+from recsys.training.parameters import Parameters
 
 N: Final = 20
 WINDOWS: Final = 2

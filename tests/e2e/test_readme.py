@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recsys.kafka.clients import describe_topic
+from recsys.kafka.topics import describe_topic
 from recsys.redis import open_store
 from recsys.settings import KafkaSettings, Settings
 from tests.planted import list_of, owned_by, write_history

@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 from recsys.data.event import Event, decode
 from recsys.data.history import HistoryReplay
 from recsys.errors import MalformedEvent
-from recsys.operations.publish import encode
+from recsys.kafka.producer import encode
 from tests.faults.conftest import Report, rounds
 from tests.faults.ledger import Ledger
 from tests.malformed import WAYS, malformed_records

@@ -10,7 +10,7 @@ import pytest
 from recsys.errors import InvalidModel, LockHeld, LockLost, StoreUnsuitable
 from recsys.recommend.user_lists import RankedList
 from recsys.redis import HeldLock, ModelStamp, Store, open_store
-from recsys.redis.trainer_control import Requests, RollbackRequest
+from recsys.redis.trainer_requests import Requests, RollbackRequest
 from recsys.settings import Settings
 from tests.services import wait_until
 

@@ -21,8 +21,9 @@ from recsys.lists.refresh_all import sweep
 from recsys.recommend.user_lists import RankedList
 from recsys.redis import PlacedEvent, Store, open_store
 from recsys.settings import Settings
+from recsys.storage.artifact import load_model
 from recsys.storage.files import Storage
-from recsys.storage.models import ModelStore, load_model
+from recsys.storage.models import ModelStore
 from tests.builders import item_ids, make_draft, make_event, make_model
 
 USERS = [f"user-{number:03d}" for number in range(300)]

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from recsys.redis import Store
-from recsys.redis.trainer_control import Requests
+from recsys.redis.trainer_requests import Requests
 from recsys.runtime.clock import now
 from recsys.settings import Settings
 from trainer.schedule import Schedule

@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from api.routes.operating import served_by
-from recsys.evaluation.gate_record import RoundRecord
 from recsys.storage.files import Storage
-from recsys.storage.rounds import RoundLog
+from recsys.storage.rounds import RoundLog, RoundRecord
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

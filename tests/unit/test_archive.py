@@ -10,8 +10,9 @@ import pytest
 
 from recsys.data.event import Event, EventType
 from recsys.errors import StorageError
-from recsys.storage.archive import SCHEMA, Archive, Segment, event_table
+from recsys.storage.archive import Archive
 from recsys.storage.files import Storage
+from recsys.storage.segments import SCHEMA, Segment, event_table
 from tests.builders import NOON_MS, make_event, make_forget, make_return
 
 AT = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

@@ -23,7 +23,8 @@ from recsys.operations.evaluation_report import html_report
 from recsys.operations.purchase_files import Columns, PurchaseFile
 from recsys.storage.files import Storage
 from recsys.storage.models import ModelStore
-from recsys.training.fit import Parameters, fit_model
+from recsys.training.fit import fit_model
+from recsys.training.parameters import Parameters
 from tests.builders import NOON_S, make_draft
 from tests.shops import DAY_S, habitual_shop, write_parquet
 from tests.unit.test_model_store import save

@@ -8,7 +8,7 @@ from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, Mess
 
 from consumer.batch import Batch
 from recsys.errors import MalformedEvent
-from recsys.kafka.clients import Topic
+from recsys.kafka.topics import Topic
 from tests.builders import NOON_MS
 
 TOPIC = Topic(name="purchases", id="8Jq4absFQfaeoSIaQnR8vw", partitions=(0, 1))

@@ -11,18 +11,9 @@ from hypothesis import strategies as st
 
 from recsys.data.event_log import EventLog
 from recsys.evaluation.baselines import baselines
-from recsys.evaluation.compare import (
-    NEWCOMERS,
-    NOBODY,
-    Split,
-    Wanted,
-    compare,
-    coverage,
-    intervals,
-    novelty,
-    split_by_time,
-    user_metrics,
-)
+from recsys.evaluation.compare import compare
+from recsys.evaluation.metrics import NOBODY, coverage, intervals, novelty, user_metrics
+from recsys.evaluation.split import NEWCOMERS, Split, Wanted, split_by_time
 from tests.builders import NOON_S
 from tests.shops import habitual_shop
 

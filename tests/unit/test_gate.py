@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from recsys.data.event_log import EventLog
-from recsys.evaluation.compare import Split, split_by_time
 from recsys.evaluation.gate_record import CANDIDATE, LIVE, Decision, GateRecord
+from recsys.evaluation.split import Split, split_by_time
 from recsys.model.factor_model import FactorModel, gram
 from recsys.training.boost_weights import item_demand
-from recsys.training.fit import Parameters, fit_model
+from recsys.training.fit import fit_model
+from recsys.training.parameters import Parameters
 from tests.builders import NOON_S
 from tests.shops import DAY_S, habitual_shop
 from trainer.gate import LEAST_USERS, LiveRival, judge, unjudged, why_not

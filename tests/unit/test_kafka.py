@@ -8,7 +8,8 @@ import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
 from recsys.errors import OffsetsLost
-from recsys.kafka.clients import Topic, read_range
+from recsys.kafka.records import read_range
+from recsys.kafka.topics import Topic
 from recsys.settings import KafkaSettings
 
 TOPIC = Topic("purchases", "id", (0, 1))

@@ -23,8 +23,10 @@ from recsys.evaluation.gate_record import Decision, GateRecord
 from recsys.model.boosts import DEMAND, HABIT, NO_WEIGHTS, RankerWeights
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import RankedList, refresh
+from recsys.storage.artifact import Draft, load_model, load_twin
 from recsys.storage.files import Storage
-from recsys.storage.models import Draft, Manifest, ModelStore, load_model, load_twin
+from recsys.storage.manifest import Manifest
+from recsys.storage.models import ModelStore
 from tests.builders import make_draft, make_history, make_model
 
 AT = datetime(2026, 11, 22, 10, 15, 0, tzinfo=UTC)

@@ -6,8 +6,8 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from recsys.errors import WritesLost
-from recsys.kafka.clients import Topic
 from recsys.kafka.start_offsets import _start, place_to_commit
+from recsys.kafka.topics import Topic
 
 TOPIC = Topic("purchases", "id-1", (0, 1))
 FORMER = Topic("purchases", "id-0", (0, 1))

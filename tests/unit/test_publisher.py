@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 
 from recsys.data.event import MAX_RECORD_BYTES, Event, decode
-from recsys.operations.publish import Pace, encode
+from recsys.kafka.producer import encode
+from recsys.operations.publish import Pace
 from tests.builders import NOON_MS, events, make_event, make_forget
 
 

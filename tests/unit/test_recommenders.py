@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from recsys.evaluation.baselines import of_habit, of_neighbours, of_scores
-from recsys.evaluation.compare import Lists, Split, split_by_time
+from recsys.evaluation.split import Lists, Split, split_by_time
 from tests.builders import NOON_S
 from tests.shops import DAY_S, habitual_shop
 

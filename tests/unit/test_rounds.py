@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from recsys.errors import NoModel
-from recsys.evaluation.compare import Interval, Score
-from recsys.evaluation.gate_record import CANDIDATE, Decision, GateRecord, RoundRecord
+from recsys.evaluation.compare import Score
+from recsys.evaluation.gate_record import CANDIDATE, Decision, GateRecord
+from recsys.evaluation.metrics import Interval
 from recsys.operations.rollback import previous_version
-from recsys.runtime.telemetry import TrainerMetrics
 from recsys.storage.files import Storage
-from recsys.storage.rounds import RoundLog
+from recsys.storage.rounds import RoundLog, RoundRecord
 from tests.builders import make_model
 from tests.unit.test_model_store import save
+from trainer.metrics import TrainerMetrics
 
 AT = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)
 

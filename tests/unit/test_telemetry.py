@@ -10,7 +10,9 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.registry import Collector
 
-from recsys.runtime.telemetry import ConsumerMetrics, Histogram, RepeatsLeftOut, configure_logging, quantile
+from consumer.metrics import ConsumerMetrics
+from recsys.runtime.logs import RepeatsLeftOut, configure_logging
+from recsys.runtime.metrics import Histogram, quantile
 
 INFINITY = float("inf")
 

@@ -10,12 +10,14 @@ from recsys.data.event_log import EventLog
 from recsys.data.history import Entry, History
 from recsys.errors import NotEnoughData
 from recsys.evaluation.baselines import of_model
-from recsys.evaluation.compare import Split, split_by_time, user_metrics
+from recsys.evaluation.metrics import user_metrics
+from recsys.evaluation.split import Split, split_by_time
 from recsys.model.boosts import HABIT, RankerWeights
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import refresh
 from recsys.training import fit
-from recsys.training.fit import Fitted, Parameters, fit_model
+from recsys.training.fit import Fitted, fit_model
+from recsys.training.parameters import Parameters
 from tests.builders import NOON_S
 from tests.shops import DAY_S, habitual_shop
 

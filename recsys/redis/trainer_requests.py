@@ -1,8 +1,7 @@
-"""How operators and trainers meet in Redis: one lock, one counter of requests, one status."""
+"""How operators and trainers meet in Redis: requests, the status of a round, a sign of life."""
 
 from __future__ import annotations
 
-import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,9 +12,10 @@ import orjson
 from redis.exceptions import LockNotOwnedError
 from redis.lock import Lock
 
-from recsys.errors import LockHeld, LockLost, StoreError
+from recsys.errors import LockHeld, StoreError
 from recsys.redis.connection import Connection
 from recsys.redis.keys import Keys
+from recsys.redis.trainer_lock import HeldLock
 
 _REQUEST = """
 redis.call('HINCRBY', KEYS[1], 'forced', ARGV[1])
@@ -58,39 +58,6 @@ class Requests(NamedTuple):
     def force(self) -> bool:
         """Whether one that waits is to publish whatever the gate says."""
         return self.forced > self.forced_finished
-
-
-class HeldLock:
-    """The trainer's lock while it is held; a thread renews it."""
-
-    def __init__(self, connection: Connection, lock: Lock, ttl_s: float) -> None:
-        self._connection = connection
-        self._lock = lock
-        self._ttl_s = ttl_s
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name="trainer-lock", daemon=True)
-        self._thread.start()
-
-    def _renew(self) -> None:
-        while not self._stop.wait(self._ttl_s / 3):
-            # When Redis is away the next turn may still be in time; if not, `ensure_held` will say so.
-            with suppress(StoreError), self._connection.errors_translated():
-                try:
-                    self._lock.reacquire()
-                except LockNotOwnedError:
-                    return
-
-    def ensure_held(self) -> None:
-        """Raise `LockLost` unless the lock is still this trainer's."""
-        with self._connection.errors_translated():
-            held = self._lock.owned()
-        if not held:
-            raise LockLost("the lock expired during the work; nothing more is written")
-
-    def stop(self) -> None:
-        """Renew it no more."""
-        self._stop.set()
-        self._thread.join()
 
 
 class TrainerControl:

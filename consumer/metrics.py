@@ -1,0 +1,42 @@
+"""What the consumer counts."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from recsys.runtime.metrics import Histogram
+
+_LATENCY_BUCKETS_S = tuple(round(0.001 * 1.25**step, 6) for step in range(50))  # 1 ms to 56 s, 25 % apart
+
+
+class ConsumerMetrics:
+    """What the consumer counts; exposed to Prometheus when `consumer.metrics_port` is set."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, meaning: str) -> Counter:
+            return Counter(f"recsys_consumer_{name}", meaning, registry=self.registry)
+
+        self.records = counter("records", "Records read from Kafka")
+        self.applied = counter("events_applied", "Events that changed a history")
+        self.duplicates = counter("events_duplicate", "Events recognized as applied before")
+        self.dead_letters = counter("dead_letters", "Malformed records sent to the dead-letter topic")
+        self.solves = counter("solves", "Users folded in and ranked")
+        self.published = counter("lists_published", "Lists written")
+        self.rejected = counter("lists_rejected", "Lists not written because a fresher one was, or was due")
+        self.refused_models = counter("models_refused", "Published models that could not be loaded")
+        self.outages = counter("outages", "Times that Redis or the dead-letter topic was away")
+        self.restarts = counter("restarts", "Times that reading began again: Kafka client failed, Redis lost writes")
+        self.model_sequence = Gauge(
+            "recsys_consumer_model_sequence", "Sequence of the model in use", registry=self.registry
+        )
+        self.partitions = Gauge(
+            "recsys_consumer_partitions", "Partitions assigned to this consumer", registry=self.registry
+        )
+        self.latency = Histogram(
+            "recsys_consumer_event_to_list_seconds",
+            "Time from the record's timestamp to the list in Redis",
+            bounds=_LATENCY_BUCKETS_S,
+        )
+        self.registry.register(self.latency)

@@ -1,0 +1,93 @@
+"""Publishing purchases to Kafka, as a shop would."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import orjson
+from confluent_kafka import KafkaError, KafkaException, Message
+
+from recsys.data.event import Event
+from recsys.errors import StreamUnavailable
+from recsys.kafka.clients import open_producer, stream_unavailable
+from recsys.kafka.topics import describe_topic
+from recsys.settings import KafkaSettings
+
+
+def encode(event: Event) -> bytes:
+    """Return the event as a record's value."""
+    fields: dict[str, object] = {"type": event.type.value, "user_id": event.user_id}
+    if event.item_id is not None:
+        fields |= {"item_id": event.item_id, "quantity": event.quantity}
+    if event.price is not None:
+        fields["price"] = event.price
+    if event.event_id is not None:
+        fields["event_id"] = event.event_id
+    fields["timestamp"] = event.timestamp
+    return orjson.dumps(fields)
+
+
+class Publisher:
+    """Produces events with the user id as key; use it as a context manager, which waits for all deliveries.
+
+    Raises
+    ------
+    StreamUnavailable
+        When an event cannot be delivered.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._failure: KafkaError | None = None
+        self.delivered = 0
+
+    def __enter__(self) -> Publisher:
+        describe_topic(self._settings, self._settings.topic)
+        self._producer = open_producer(self._settings, linger_ms=2, compression_type="zstd")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.flush()
+        else:  # what is queued is published if the broker is there, so that the count is right
+            self._producer.flush(5.0)
+            self._producer.purge()
+            self._producer.flush(1.0)
+
+    def publish(self, event: Event) -> None:
+        """Queue one event, waiting while the queue is full."""
+        self.publish_record(event.user_id, encode(event))
+
+    def publish_record(self, user_id: str, value: bytes) -> None:
+        """Queue a record as it is, valid or not."""
+        while True:
+            try:
+                self._producer.produce(self._settings.topic, value, user_id.encode(), on_delivery=self._on_delivery)
+                break
+            except BufferError:
+                self._producer.poll(0.1)
+            except KafkaException as error:
+                raise stream_unavailable(self._settings, error) from error
+        self._producer.poll(0)
+        self._raise_failure()
+
+    def flush(self) -> None:
+        """Wait until everything queued so far is delivered."""
+        while self._producer.flush(0.5):
+            self._raise_failure()
+        self._raise_failure()
+
+    def _on_delivery(self, error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            self._failure = error
+        else:
+            self.delivered += 1
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise StreamUnavailable(
+                f"Kafka at {self._settings.bootstrap_servers}: an event was not delivered to {self._settings.topic}: "
+                f"{self._failure.str()} ({self.delivered:,} events were)"
+            )

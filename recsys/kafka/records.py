@@ -1,0 +1,88 @@
+"""Records: reading a known range of offsets, and where a record is."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+
+from confluent_kafka import (
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from recsys.errors import OffsetsLost, StreamUnavailable
+from recsys.kafka.clients import stream_unavailable
+from recsys.kafka.topics import Topic
+from recsys.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
+
+
+def read_range(
+    reader: Consumer, settings: KafkaSettings, topic: Topic, ranges: Mapping[int, tuple[int, int]]
+) -> Iterator[Message]:
+    """Yield the records of a topic from offset ``first`` up to, not including, ``end``, by partition.
+
+    Offsets that hold no record (transaction markers, compacted ones) are passed over. Nothing is committed.
+
+    Raises
+    ------
+    StreamUnavailable
+        When the brokers stop answering.
+    OffsetsLost
+        When a first offset is no longer in the topic.
+    """
+    open_ends = {partition: end for partition, (first, end) in ranges.items() if first < end}
+    if not open_ends:
+        return
+    reader.assign([TopicPartition(topic.name, partition, ranges[partition][0]) for partition in open_ends])
+    last_progress = time.monotonic()
+    try:
+        while open_ends:
+            for message in reader.consume(10_000, timeout=0.2):
+                partition, offset, error = message.partition() or 0, message.offset() or 0, message.error()
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    _raise_if_lost(error, f"{message.topic()}[{partition}]")
+                    log.warning("while reading %s: %s", topic.name, error.str())
+                    continue
+                if partition not in open_ends:
+                    continue
+                end = open_ends[partition]
+                if error is None and offset < end:
+                    yield message
+                # Transaction markers are no records: where one is last, only the end of the partition tells. An end
+                # below ours is that of a replica that has yet to catch up.
+                if offset >= end or (error is None and offset + 1 == end):
+                    del open_ends[partition]
+                    reader.incremental_unassign([TopicPartition(topic.name, partition)])
+                last_progress = time.monotonic()
+            if time.monotonic() - last_progress > 3 * settings.timeout_s:
+                raise StreamUnavailable(
+                    f"Kafka at {settings.bootstrap_servers}: no progress on {topic.name} "
+                    f"for {3 * settings.timeout_s:g} s"
+                )
+    except KafkaException as error:
+        raise stream_unavailable(settings, error) from error
+    finally:
+        reader.unassign()
+
+
+def _raise_if_lost(error: KafkaError, where: str) -> None:
+    if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+        raise OffsetsLost(f"{where}: {error.str()}")
+
+
+def record_timestamp_ms(message: Message) -> int | None:
+    """Return the record's own timestamp, None when it has none."""
+    kind, timestamp = message.timestamp()
+    return None if kind == TIMESTAMP_NOT_AVAILABLE or timestamp < 0 else int(timestamp)
+
+
+def location(message: Message) -> str:
+    """Return ``topic[partition] offset`` for error texts."""
+    return f"{message.topic()}[{message.partition()}] {message.offset()}"

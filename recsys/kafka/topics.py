@@ -1,0 +1,163 @@
+"""Topics: what they are, whether they are there, and whether they are still the same."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from recsys.errors import StreamError, StreamUnavailable, TopicMissing
+from recsys.kafka.clients import open_admin, stream_unavailable
+from recsys.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
+# Topic ids came with Kafka 2.8; librdkafka's embedded broker answers no DescribeTopics request at all.
+_EMBEDDED_CLUSTER = "mockCluster"
+_NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
+_WATCH_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as the broker describes it.
+
+    Attributes
+    ----------
+    name : str
+    id : str
+        Changes when the topic is deleted and created again, which starts its offsets anew.
+    partitions : tuple of int
+    """
+
+    name: str
+    id: str
+    partitions: tuple[int, ...]
+
+    def source(self, partition: int) -> str:
+        """Name one partition for the floors of applied events."""
+        return f"{self.id}:{partition}"
+
+
+def describe_topic(settings: KafkaSettings, name: str) -> Topic:
+    """Ask a broker about a topic.
+
+    Raises
+    ------
+    StreamUnavailable
+        When no broker answers.
+    TopicMissing
+        When there is no such topic.
+    """
+    return _describe(open_admin(settings), settings, name)
+
+
+def _describe(admin: AdminClient, settings: KafkaSettings, name: str) -> Topic:
+    try:
+        metadata = admin.list_topics(name, timeout=settings.timeout_s)
+        topic = metadata.topics[name]
+        if topic.error is not None or not topic.partitions:
+            raise TopicMissing(
+                f"topic {name} does not exist at {settings.bootstrap_servers}; "
+                f"create it (README, section Running it) or set RECSYS_KAFKA__TOPIC"
+            )
+        cluster = metadata.cluster_id or ""
+        topic_id = _NO_TOPIC_ID
+        if not cluster.startswith(_EMBEDDED_CLUSTER):
+            described = admin.describe_topics(TopicCollection([name]), request_timeout=settings.timeout_s)
+            # Kafka writes its ids in URL-safe base64 without padding; librdkafka's text may hold + and /.
+            topic_id = str(described[name].result().topic_id).rstrip("=").replace("+", "-").replace("/", "_")
+        if topic_id == _NO_TOPIC_ID:  # the broker knows no topic ids
+            topic_id = f"{name}@{cluster}"
+        return Topic(name, topic_id, tuple(sorted(topic.partitions)))
+    except KafkaException as error:
+        raise stream_unavailable(settings, error) from error
+
+
+class TopicWatch:
+    """Notices that a topic has been deleted, or deleted and created again, which starts its offsets anew.
+
+    librdkafka goes on reading at its old position then. Use it as a context manager: a thread looks every second.
+    """
+
+    def __init__(self, settings: KafkaSettings, topic: Topic) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._changed: StreamError | None = None
+        self._stop = threading.Event()
+        self._admin = open_admin(settings)
+        self._thread = threading.Thread(target=self._run, name="topic-watch", daemon=True)
+
+    def __enter__(self) -> TopicWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+
+    def raise_if_changed(self, *, look: bool = False) -> None:
+        """Raise `TopicMissing` or `StreamUnavailable` if it is no longer the same topic; ``look`` asks right now."""
+        if look:
+            self._look()
+        if self._changed is not None:
+            raise self._changed
+
+    def _run(self) -> None:
+        while not self._stop.wait(_WATCH_EVERY_S):
+            self._look()
+
+    def _look(self) -> None:
+        try:
+            found = _describe(self._admin, self._settings, self._topic.name)
+        except TopicMissing as error:
+            self._changed = error
+        except Exception as error:  # none may end the thread; the next look may do better
+            log.debug("cannot look at the topic: %s", error)
+        else:
+            if found.id != self._topic.id:
+                self._changed = StreamUnavailable(f"topic {found.name} has been deleted and created again")
+
+
+def create_topic_if_missing(settings: KafkaSettings, name: str, *, partitions: int) -> bool:
+    """Create a topic with the broker's default replication; return whether it was missing."""
+    admin = open_admin(settings)
+    try:
+        topic = admin.list_topics(name, timeout=settings.timeout_s).topics[name]
+        if topic.error is None and topic.partitions:
+            return False
+        admin.create_topics([NewTopic(name, num_partitions=partitions)], request_timeout=settings.timeout_s)[
+            name
+        ].result()
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            return False
+        raise StreamUnavailable(
+            f"Kafka at {settings.bootstrap_servers}: topic {name} does not exist and cannot be created: "
+            f"{error.args[0].str()}"
+        ) from error
+    return True
+
+
+def end_offsets(consumer: Consumer, settings: KafkaSettings, topic: Topic) -> dict[int, tuple[int, int]]:
+    """Return the first offset still there and the next one to be written, by partition."""
+    try:
+        return {
+            partition: consumer.get_watermark_offsets(
+                TopicPartition(topic.name, partition), timeout=settings.timeout_s, cached=False
+            )
+            for partition in topic.partitions
+        }
+    except KafkaException as error:
+        raise stream_unavailable(settings, error) from error

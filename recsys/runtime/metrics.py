@@ -1,0 +1,70 @@
+"""A Prometheus histogram that takes many observations at once, and quantiles of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+
+class Histogram(Collector):
+    """A Prometheus histogram that takes many observations at once.
+
+    Parameters
+    ----------
+    bounds : sequence of float
+        Upper bounds of the buckets, increasing; one without bound follows.
+    """
+
+    def __init__(self, name: str, meaning: str, *, bounds: Sequence[float]) -> None:
+        self._name = name
+        self._meaning = meaning
+        self._bounds = np.array(bounds)
+        self._counts = np.zeros(len(bounds) + 1, np.int64)
+        self._sum = 0.0
+
+    def observe(self, values: NDArray[np.float64]) -> None:
+        """Count values; call it from one thread only."""
+        places = np.searchsorted(self._bounds, values)
+        self._counts = self._counts + np.bincount(places, minlength=len(self._counts))
+        self._sum += float(values.sum())
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Yield the counts so far, as Prometheus wants them."""
+        bounds = [*map(str, self._bounds.tolist()), "+Inf"]
+        counts = np.cumsum(self._counts).tolist()
+        yield HistogramMetricFamily(
+            self._name, self._meaning, buckets=list(zip(bounds, counts, strict=True)), sum_value=self._sum
+        )
+
+
+def quantile(bounds: Sequence[float], counts: Sequence[float], q: float) -> float:
+    """Return a quantile of a histogram, by interpolation inside its bucket.
+
+    Parameters
+    ----------
+    bounds : sequence of float
+        Upper bounds of the buckets, increasing; the last may be infinite.
+    counts : sequence of float
+        Observations in each bucket, not accumulated.
+    q : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    float; 0.0 when nothing was observed.
+    """
+    total = sum(counts)
+    below = 0.0
+    lower = 0.0
+    for bound, count in zip(bounds, counts, strict=True):
+        if count and below + count >= q * total:
+            if bound == float("inf"):
+                return lower
+            return lower + (bound - lower) * (q * total - below) / count
+        below += count
+        lower = bound
+    return 0.0

@@ -1,0 +1,38 @@
+"""What a model is fitted with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a model is fitted with.
+
+    Attributes
+    ----------
+    factors, iterations, seed : int
+    alpha, regularization, half_life_days : float
+        See `recsys.model.confidence.confidence` and `recsys.training.als.fit`.
+    repeat_weight : float
+        See `recsys.training.boost_weights.RankerWeights.boosts`.
+    ranker_window_days : float
+        Weights of demand and habits are learned on the purchases of so many days; 0 = plain ALS.
+    popular_half_life_days : float
+        See `recsys.recommend.item_lists.popularity`.
+    """
+
+    factors: int
+    alpha: float
+    regularization: float
+    half_life_days: float
+    repeat_weight: float
+    iterations: int
+    seed: int
+    ranker_window_days: float
+    popular_half_life_days: float = 30.0
+
+
+def iterations_of(parameters: Parameters, *, learn: bool = True) -> int:
+    """Return how many iterations there are at most, for the progress."""
+    return parameters.iterations * (2 if learn and parameters.ranker_window_days else 1)

@@ -1,0 +1,39 @@
+"""What the trainer counts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from recsys.storage.rounds import RoundRecord
+
+
+class TrainerMetrics:
+    """What the trainer's rounds were like; exposed to Prometheus when `trainer.metrics_port` is set."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def gauge(name: str, meaning: str, *labels: str) -> Gauge:
+            return Gauge(f"recsys_trainer_{name}", meaning, labels, registry=self.registry)
+
+        self._rounds = Counter(
+            "recsys_trainer_rounds", "Rounds by how they ended", ("state", "decision"), registry=self.registry
+        )
+        self._finished = gauge("last_round_timestamp_seconds", "When the newest round ended", "state")
+        self._durations = gauge("stage_seconds", "How long each stage of the newest round took", "stage")
+        self._counts = gauge("model", "What the newest model was fitted on", "what")
+        self._quality = gauge("quality", "Means of the newest candidate on the hold-out", "metric")
+
+    def note(self, record: RoundRecord) -> None:
+        """Count a round."""
+        gate = record.gate
+        self._rounds.labels(record.state, "" if gate is None else gate.decision).inc()
+        self._finished.labels(record.state).set(datetime.fromisoformat(record.finished_at).timestamp())
+        for stage, seconds in record.durations_s.items():
+            self._durations.labels(stage).set(seconds)
+        for what, count in record.counts.items():
+            self._counts.labels(what).set(count)
+        for metric, value in ({} if gate is None else gate.metrics()).items():
+            self._quality.labels(metric).set(value)
