@@ -10,14 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from pydantic import ValidationError
 
 from api.problems import Kind, ProblemError
 from recsys.api_schemas import LARGEST_INTEGER, BrokenRule
 from recsys.data.event import Event, EventType, broken_rules
 from recsys.errors import MalformedEvent, StreamError, StreamUnavailable
-from recsys.kafka.clients import open_producer
+from recsys.kafka.clients import ClientError, KafkaException, Message, Producer, open_producer
 from recsys.kafka.producer import encode
 from recsys.kafka.topics import describe_topic
 from recsys.redis.users import UserStore
@@ -173,7 +172,7 @@ class PurchaseSink:
 
         for place, event in enumerate(events):
 
-            def on_delivery(error: KafkaError | None, _: Message, place: int = place) -> None:
+            def on_delivery(error: ClientError | None, _: Message, place: int = place) -> None:
                 if error is not None:
                     log.warning("an event was not delivered to %s: %s", self._settings.topic, error.str())
                 loop.call_soon_threadsafe(settle, place, error is None)

@@ -30,12 +30,13 @@ from recsys.data.event_log import EventLog
 from recsys.data.interactions import Interactions
 from recsys.data.owned_items import Owned
 from recsys.demo import purchases
-from recsys.demo.services import embedded_broker, redis_server
+from recsys.demo.services import redis_server
 from recsys.evaluation.baselines import of_model, of_scores
 from recsys.evaluation.compare import ALL, NEW
 from recsys.evaluation.gate_record import Decision
 from recsys.evaluation.metrics import intervals, user_metrics
 from recsys.evaluation.split import EVERYBODY, SEGMENTS, Split, Wanted, split_by_time
+from recsys.kafka.embedded import embedded_broker
 from recsys.model.factor_model import FactorModel
 from recsys.operations.evaluate import MODEL, Assessment, assess
 from recsys.training.fit import fit_model

@@ -14,7 +14,6 @@ import time
 from functools import partial
 from typing import NoReturn
 
-from confluent_kafka import Consumer
 from prometheus_client import start_http_server
 
 from consumer.dead_letters import DeadLetters
@@ -23,7 +22,7 @@ from consumer.metrics import ConsumerMetrics
 from consumer.rebalance import Assignment, close
 from consumer.stats import StatsLog
 from recsys.errors import OffsetsLost, RecsysError, SettingsError, StoreError, StreamUnavailable, TopicMissing
-from recsys.kafka.clients import open_consumer
+from recsys.kafka.clients import Consumer, open_consumer
 from recsys.kafka.start_offsets import start_offsets
 from recsys.kafka.topics import Topic, TopicWatch, create_topic_if_missing, describe_topic
 from recsys.lists.live_model import LiveModel
@@ -84,7 +83,8 @@ def _ensure_ready(settings: Settings, store: Store, consumer: Consumer) -> Topic
     store.connection.check()
     topic = describe_topic(settings.kafka, settings.kafka.topic)
     create_topic_if_missing(settings.kafka, settings.kafka.dead_letters, partitions=len(topic.partitions))
-    start_offsets(consumer, settings.kafka, topic, store.marks, topic.partitions)
+    marks = store.marks.read(topic.sources(topic.partitions))
+    start_offsets(consumer, settings.kafka, topic, topic.partitions, marks=marks)
     return topic
 
 

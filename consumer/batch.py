@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from recsys.data.event import decode
 from recsys.errors import MalformedEvent
+from recsys.kafka.clients import Message
 from recsys.kafka.records import location, record_timestamp_ms
 from recsys.kafka.topics import Topic
 from recsys.redis import PlacedEvent

@@ -7,10 +7,8 @@ import time
 from collections import deque
 from collections.abc import Mapping
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
-
 from consumer.rebalance import Assignment
-from recsys.kafka.clients import stream_unavailable
+from recsys.kafka.clients import ClientError, Consumer, KafkaException, stream_unavailable
 from recsys.kafka.start_offsets import place_to_commit
 from recsys.settings import KafkaSettings
 
@@ -50,7 +48,7 @@ class Commits:
         try:
             self._consumer.commit(asynchronous=True)
         except KafkaException as error:
-            if error.args[0].code() != KafkaError._NO_OFFSET:
+            if error.args[0].code() != ClientError._NO_OFFSET:
                 log.warning("commit: %s", error.args[0].str())
 
     def _store(self, partition: int, offset: int) -> None:
@@ -58,5 +56,5 @@ class Commits:
             self._consumer.store_offsets(offsets=[place_to_commit(self._assignment.topic, partition, offset)])
         except KafkaException as error:
             # Revoked meanwhile: its new owner reads the records again, and recognizes them.
-            if error.args[0].code() != KafkaError._STATE:
+            if error.args[0].code() != ClientError._STATE:
                 raise stream_unavailable(self._settings, error) from error

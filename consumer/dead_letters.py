@@ -10,10 +10,8 @@ from functools import partial
 from itertools import count
 from types import TracebackType
 
-from confluent_kafka import KafkaError, KafkaException, Message
-
 from recsys.errors import MalformedEvent, StreamUnavailable
-from recsys.kafka.clients import open_producer
+from recsys.kafka.clients import ClientError, KafkaException, Message, open_producer
 from recsys.kafka.records import location, record_timestamp_ms
 from recsys.kafka.topics import create_topic_if_missing
 from recsys.runtime.logs import RepeatsLeftOut
@@ -23,7 +21,7 @@ log = logging.getLogger(__name__)
 log.addFilter(RepeatsLeftOut(every_s=30.0))  # a flood shows each kind of reason, not each record
 _PREFIX = "__recsys.errors."
 _MAX_BYTES = 100_000_000  # the topic sets the limit, not this client
-_MISSING = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
+_MISSING = (ClientError.UNKNOWN_TOPIC_OR_PART, ClientError._UNKNOWN_TOPIC, ClientError._UNKNOWN_PARTITION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ class DeadLetters:
         """Not acknowledged yet."""
         self._unsent: deque[int] = deque()
         """Of these, those that the producer has not taken yet."""
-        self._refusal: KafkaError | None = None
+        self._refusal: ClientError | None = None
 
     def __enter__(self) -> DeadLetters:
         self._open()
@@ -121,7 +119,7 @@ class DeadLetters:
         self._producer.purge()
         self._producer.flush(1.0)
 
-    def _start_again(self, refusal: KafkaError) -> None:
+    def _start_again(self, refusal: ClientError) -> None:
         """Send all again with a new producer: a refusal may have been the old one's last word on the topic."""
         if refusal.code() in _MISSING:
             self._create_topic()
@@ -157,13 +155,13 @@ class DeadLetters:
                 return
             self._unsent.popleft()
 
-    def _delivered(self, number: int, error: KafkaError | None, _: Message) -> None:
+    def _delivered(self, number: int, error: ClientError | None, _: Message) -> None:
         if error is None:
             self._letters.pop(number, None)
         else:
             self._refusal = error
 
-    def _explained(self, refusal: KafkaError) -> str:
+    def _explained(self, refusal: ClientError) -> str:
         return (
             f"the dead-letter topic {self._settings.dead_letters} refuses a record: {refusal.str()}; make sure that it "
             f"exists, that this service may write to it, and that its max.message.bytes is 64 KiB above that of "

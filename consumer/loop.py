@@ -26,7 +26,6 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 from consumer.batch import Batch
 from consumer.ceiling import Ceiling
@@ -35,6 +34,7 @@ from consumer.dead_letters import DeadLetters
 from consumer.metrics import ConsumerMetrics
 from consumer.rebalance import Assignment, commit_now
 from recsys.errors import OffsetsLost, StoreError, StreamUnavailable, WritesLost
+from recsys.kafka.clients import ClientError, Consumer, KafkaException, Message
 from recsys.kafka.records import location
 from recsys.kafka.topics import TopicWatch
 from recsys.lists.live_model import LiveModel, LoadedModel
@@ -52,7 +52,7 @@ _LONGEST_CONFIRM_S = 1.0
 _LONGEST_BACKOFF_S = 2.0
 _SAID_AGAIN_EVERY_S = 30.0
 _WITHOUT_PARTITIONS_S = 5.0
-_LOST = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
+_LOST = (ClientError._AUTO_OFFSET_RESET, ClientError.OFFSET_OUT_OF_RANGE)
 
 
 class Stopped(Exception):

@@ -10,10 +10,8 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-
 from recsys.errors import RecsysError, StreamUnavailable
-from recsys.kafka.clients import stream_unavailable
+from recsys.kafka.clients import ClientError, Consumer, KafkaException, TopicPartition, stream_unavailable
 from recsys.kafka.start_offsets import place_to_commit, start_offsets
 from recsys.kafka.topics import Topic, describe_topic
 from recsys.redis import StreamMarks
@@ -106,7 +104,8 @@ class Assignment:
             return
         self.topic = describe_topic(self._settings, self.topic.name)
         partitions = [place.partition for place in places]
-        decided = start_offsets(consumer, self._settings, self.topic, self._marks, partitions)
+        marks = self._marks.read(self.topic.sources(partitions))
+        decided = start_offsets(consumer, self._settings, self.topic, partitions, marks=marks)
         self._marks.follow({self.topic.source(p): (start.offset, start.mark) for p, start in decided.items()})
         starts = [TopicPartition(self.topic.name, partition, start.offset) for partition, start in decided.items()]
         consumer.incremental_assign(starts)
@@ -138,7 +137,7 @@ class Assignment:
     def _give_up(self, places: list[TopicPartition]) -> None:
         for place in places:
             self.held.pop(place.partition, None)
-        self._marks.leave([self.topic.source(place.partition) for place in places])
+        self._marks.leave(self.topic.sources(place.partition for place in places))
 
 
 def _commit_in_passing(consumer: Consumer) -> None:
@@ -149,7 +148,7 @@ def _commit_in_passing(consumer: Consumer) -> None:
     try:
         consumer.commit(asynchronous=True)
     except KafkaException as error:
-        if error.args[0].code() != KafkaError._NO_OFFSET:
+        if error.args[0].code() != ClientError._NO_OFFSET:
             raise
 
 
@@ -163,7 +162,7 @@ def commit_now(consumer: Consumer) -> None:
         try:
             consumer.commit(asynchronous=False)
         except (KafkaException, RuntimeError) as error:
-            if not isinstance(error, KafkaException) or error.args[0].code() != KafkaError._NO_OFFSET:
+            if not isinstance(error, KafkaException) or error.args[0].code() != ClientError._NO_OFFSET:
                 log.warning("offsets not committed, their records will be read again: %s", error)
 
     if not _within(_LONGEST_COMMIT_S, commit):

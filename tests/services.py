@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 import httpx
 import redis
 
-from recsys.demo.services import ConsumerProcess, embedded_broker, find_redis_server, free_port
+from recsys.demo.services import ConsumerProcess, find_redis_server, free_port
+from recsys.kafka.embedded import embedded_broker
 from recsys.settings import Settings, load_settings
 
 PROJECT = Path(__file__).parent.parent

@@ -7,11 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime
 
-from confluent_kafka import Message
-
 from recsys.data.event import Event, decode
 from recsys.errors import MalformedEvent, StreamUnavailable
-from recsys.kafka.clients import open_reader
+from recsys.kafka.clients import Message, open_reader
 from recsys.kafka.records import location, read_range, record_timestamp_ms
 from recsys.kafka.topics import Topic, describe_topic, end_offsets
 from recsys.runtime.progress import ProgressReporter

@@ -326,7 +326,8 @@ def _parameters(
     if not may_tune or not every or (tuned is not None and now() - tuned.moment < every):
         return current
     fixed = frozenset(settings.model.model_fields_set)
-    from recsys.training.tuning import Problem, study_folder, tune  # which takes long to import, and is rarely needed
+    from recsys.storage.tuned import study_folder  # which takes long to import, and is rarely needed
+    from recsys.training.tuning import Problem, tune  # which takes long to import, and is rarely needed
 
     try:
         problem = Problem.before_holdout(events, until_s, current, fixed=fixed)

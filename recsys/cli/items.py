@@ -9,8 +9,9 @@ import typer
 
 from recsys.cli.lock import held_lock
 from recsys.cli.output import errors, results, settings_for_command
+from recsys.operations.item_files import ItemColumns, read_items
 from recsys.redis import open_store
-from recsys.storage.catalogue import ItemColumns, read_catalogue, read_items, write_catalogue
+from recsys.storage.catalogue import read_catalogue, write_catalogue
 from recsys.storage.files import Storage
 
 items_app = typer.Typer(help="Import titles, categories and availability of items.", rich_markup_mode=None)

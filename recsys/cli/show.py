@@ -14,8 +14,8 @@ from recsys.cli.output import results, settings_for_command
 from recsys.data.event import UNITS_PER_QUANTITY, Identifier
 from recsys.data.history import History
 from recsys.errors import MalformedEvent
+from recsys.operations.item_files import ItemColumns, read_items
 from recsys.redis import open_store
-from recsys.storage.catalogue import ItemColumns, read_items
 
 
 def show_command(

@@ -13,8 +13,8 @@ from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.storage.archive import Archive
 from recsys.storage.files import Storage
-from recsys.storage.tuned import model_settings, parameters_of, write_tuned
-from recsys.training.tuning import SEARCHED, Problem, hold_out_begins, study_folder, tune
+from recsys.storage.tuned import model_settings, parameters_of, study_folder, write_tuned
+from recsys.training.tuning import SEARCHED, Problem, hold_out_begins, tune
 
 
 def tune_command(

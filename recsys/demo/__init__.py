@@ -15,8 +15,9 @@ from rich.console import Console
 
 from recsys.demo import purchases
 from recsys.demo.display import live_view, story_table, summary_table
-from recsys.demo.services import consumer_process, embedded_broker, redis_server, train_once, trainer_process
+from recsys.demo.services import consumer_process, redis_server, train_once, trainer_process
 from recsys.demo.stream import December
+from recsys.kafka.embedded import embedded_broker
 from recsys.kafka.producer import Publisher
 from recsys.operations.import_history import import_file
 from recsys.operations.purchase_files import Columns, PurchaseFile

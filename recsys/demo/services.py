@@ -15,10 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from confluent_kafka import KafkaException, Producer
 from prometheus_client.parser import text_string_to_metric_families
 
-from recsys.errors import RecsysError, StoreUnavailable, StreamUnavailable
+from recsys.errors import RecsysError, StoreUnavailable
 
 _START_TIMEOUT_S = 60.0
 
@@ -73,24 +72,6 @@ def redis_server(folder: Path) -> Iterator[str]:
                     raise StoreUnavailable(f"redis-server did not start; see {folder / 'redis.log'}") from None
                 time.sleep(0.02)
         yield f"redis://127.0.0.1:{port}/0"
-
-
-@contextmanager
-def embedded_broker(*topics: str) -> Iterator[str]:
-    """Run librdkafka's embedded broker, in memory, and yield its address; other processes can connect, too.
-
-    It is good for a demo, never a proof: 4 partitions a topic, no topic ids, the oldest data dropped at 5 MiB a
-    partition.
-    """
-    broker = Producer({"bootstrap.servers": "unused", "test.mock.num.brokers": 1, "log_level": 2})
-    try:
-        brokers = broker.list_topics(timeout=10).brokers.values()
-        for topic in topics:
-            broker.list_topics(topic, timeout=10)  # asking for a topic creates it
-    except KafkaException as error:
-        raise StreamUnavailable(f"the embedded broker did not start: {error}") from error
-    yield ",".join(f"{place.host}:{place.port}" for place in brokers)
-    broker.flush(0)
 
 
 @contextmanager

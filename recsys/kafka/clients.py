@@ -6,26 +6,34 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from confluent_kafka import (
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Producer,
-)
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError as ClientError
 from confluent_kafka.admin import AdminClient
 
 from recsys.errors import SettingsError, StreamUnavailable
 from recsys.runtime.logs import RepeatsLeftOut
 from recsys.settings import KafkaSettings
 
+__all__ = [
+    "AdminClient",
+    "ClientConfig",
+    "ClientError",
+    "Consumer",
+    "KafkaException",
+    "Message",
+    "Producer",
+    "TopicPartition",
+    "client_config",
+    "open_admin",
+    "open_consumer",
+    "open_producer",
+    "open_reader",
+    "stream_unavailable",
+]
 log = logging.getLogger(__name__)
 _librdkafka_log = logging.getLogger("librdkafka")
-
-
 # The operator's properties go to consumers, producers and admin clients alike; each passes over what is not its own.
 _librdkafka_log.addFilter(lambda record: "and will be ignored by this" not in record.getMessage())
-
-
 _librdkafka_log.addFilter(RepeatsLeftOut(every_s=30.0))
 ClientConfig = dict[str, str | int | float | bool]
 
@@ -77,7 +85,7 @@ def _wrong_properties_named() -> Iterator[None]:
     try:
         yield
     except (KafkaException, TypeError, ValueError) as error:
-        problem = error.args[0].str() if error.args and isinstance(error.args[0], KafkaError) else error
+        problem = error.args[0].str() if error.args and isinstance(error.args[0], ClientError) else error
         raise SettingsError(f"RECSYS_KAFKA__LIBRDKAFKA: {problem}") from None
 
 
@@ -87,5 +95,5 @@ def _dotted(properties: Mapping[str, str | int | float | bool]) -> ClientConfig:
 
 def stream_unavailable(settings: KafkaSettings, error: KafkaException) -> StreamUnavailable:
     """Say in one line which brokers did not serve, and why."""
-    problem = error.args[0].str() if error.args and isinstance(error.args[0], KafkaError) else error
+    problem = error.args[0].str() if error.args and isinstance(error.args[0], ClientError) else error
     return StreamUnavailable(f"Kafka at {settings.bootstrap_servers}: {problem}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 
 import orjson
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaError as ClientError
+from confluent_kafka import KafkaException, Message
 
 from recsys.data.event import Event
 from recsys.errors import StreamUnavailable
@@ -38,7 +39,7 @@ class Publisher:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._failure: KafkaError | None = None
+        self._failure: ClientError | None = None
         self.delivered = 0
 
     def __enter__(self) -> Publisher:
@@ -79,7 +80,7 @@ class Publisher:
             self._raise_failure()
         self._raise_failure()
 
-    def _on_delivery(self, error: KafkaError | None, _: Message) -> None:
+    def _on_delivery(self, error: ClientError | None, _: Message) -> None:
         if error is not None:
             self._failure = error
         else:

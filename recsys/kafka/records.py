@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from confluent_kafka import (
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
-    KafkaError,
     KafkaException,
     Message,
     TopicPartition,
+)
+from confluent_kafka import (
+    KafkaError as ClientError,
 )
 
 from recsys.errors import OffsetsLost, StreamUnavailable
@@ -46,7 +48,7 @@ def read_range(
         while open_ends:
             for message in reader.consume(10_000, timeout=0.2):
                 partition, offset, error = message.partition() or 0, message.offset() or 0, message.error()
-                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                if error is not None and error.code() != ClientError._PARTITION_EOF:
                     _raise_if_lost(error, f"{message.topic()}[{partition}]")
                     log.warning("while reading %s: %s", topic.name, error.str())
                     continue
@@ -72,8 +74,8 @@ def read_range(
         reader.unassign()
 
 
-def _raise_if_lost(error: KafkaError, where: str) -> None:
-    if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+def _raise_if_lost(error: ClientError, where: str) -> None:
+    if error.code() in (ClientError._AUTO_OFFSET_RESET, ClientError.OFFSET_OUT_OF_RANGE):
         raise OffsetsLost(f"{where}: {error.str()}")
 
 

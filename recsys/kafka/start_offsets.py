@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -10,7 +10,6 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from recsys.errors import WritesLost
 from recsys.kafka.clients import stream_unavailable
 from recsys.kafka.topics import Topic
-from recsys.redis import StreamMarks
 from recsys.settings import KafkaSettings
 
 _OURS = "recsys "
@@ -30,25 +29,34 @@ def place_to_commit(topic: Topic, partition: int, offset: int) -> TopicPartition
 
 
 def start_offsets(
-    consumer: Consumer, settings: KafkaSettings, topic: Topic, marks: StreamMarks, partitions: Iterable[int]
+    consumer: Consumer,
+    settings: KafkaSettings,
+    topic: Topic,
+    partitions: Iterable[int],
+    *,
+    marks: Mapping[str, int | None],
 ) -> dict[int, Start]:
     """Decide where to start reading partitions.
+
+    Parameters
+    ----------
+    marks : mapping of str → int or None
+        Of each partition's source: the next offset whose effects are not yet in Redis; None = Redis has no mark of it.
 
     Raises
     ------
     WritesLost
         When Redis does not hold what the group has written.
-    StreamUnavailable, StoreError
-        When Kafka or Redis cannot be asked.
+    StreamUnavailable
+        When Kafka cannot be asked.
     """
     places = [TopicPartition(topic.name, partition) for partition in partitions]
-    in_redis = marks.read([topic.source(place.partition) for place in places])
     starts = {}
     try:
         for place in consumer.committed(places, timeout=settings.timeout_s):
             if place.error is not None:
                 raise KafkaException(place.error)
-            mark = in_redis[topic.source(place.partition)]
+            mark = marks[topic.source(place.partition)]
             offset = _start(topic, place, mark)
             if offset is None:
                 offset, _ = consumer.get_watermark_offsets(place, timeout=settings.timeout_s, cached=False)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 
 from confluent_kafka import (
     Consumer,
-    KafkaError,
     KafkaException,
     TopicCollection,
     TopicPartition,
+)
+from confluent_kafka import (
+    KafkaError as ClientError,
 )
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -47,6 +50,10 @@ class Topic:
     def source(self, partition: int) -> str:
         """Name one partition for the floors of applied events."""
         return f"{self.id}:{partition}"
+
+    def sources(self, partitions: Iterable[int]) -> list[str]:
+        """Name some partitions."""
+        return [self.source(partition) for partition in partitions]
 
 
 def describe_topic(settings: KafkaSettings, name: str) -> Topic:
@@ -141,7 +148,7 @@ def create_topic_if_missing(settings: KafkaSettings, name: str, *, partitions: i
             name
         ].result()
     except KafkaException as error:
-        if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+        if error.args[0].code() == ClientError.TOPIC_ALREADY_EXISTS:
             return False
         raise StreamUnavailable(
             f"Kafka at {settings.bootstrap_servers}: topic {name} does not exist and cannot be created: "

@@ -161,7 +161,8 @@ def _consumers_wait(settings: Settings, topic: Topic, store: Store) -> bool:
     """Whether Redis lacks what the consumers have written, so that they wait."""
     consumer = open_consumer(settings.kafka, settings.kafka.group_id)
     try:
-        start_offsets(consumer, settings.kafka, topic, store.marks, topic.partitions)
+        marks = store.marks.read(topic.sources(topic.partitions))
+        start_offsets(consumer, settings.kafka, topic, topic.partitions, marks=marks)
     except WritesLost:
         return True
     finally:

@@ -16,13 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from confluent_kafka import TopicPartition
 from numpy.typing import NDArray
 
 from recsys.data.event import UNITS_PER_QUANTITY, decode
 from recsys.data.history import Entry, HistoryReplay
 from recsys.errors import MalformedEvent, NoModel
-from recsys.kafka.clients import open_consumer, open_reader
+from recsys.kafka.clients import TopicPartition, open_consumer, open_reader
 from recsys.kafka.records import read_range, record_timestamp_ms
 from recsys.kafka.topics import describe_topic, end_offsets
 from recsys.model.boosts import HABIT

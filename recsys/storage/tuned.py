@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import tempfile
+from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from recsys.errors import StorageError
 from recsys.settings import ModelSettings, Settings
 from recsys.storage.files import Storage
-from recsys.training.parameters import Parameters
+from recsys.training.parameters import Parameters, Tuned
 
 _PATH = "tuned.json"
-
-
-class Tuned(BaseModel):
-    """What tuning found."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    parameters: dict[str, float]
-    """Of `ModelSettings`, those that were searched."""
-    objective: float
-    """Geometric mean of the two following."""
-    ndcg_new: float
-    ndcg_all: float
-    """Means of NDCG@20 over the validation windows, of lists without owned items and with them."""
-    before: float
-    """The objective with the parameters that were in use when the search began."""
-    parameters_before: dict[str, float] = {}
-    """Those."""
-    validated_until: str
-    """No purchase from then on was looked at."""
-    events: int
-    trials: int
-    at: str
-
-    @property
-    def moment(self) -> datetime:
-        """When the tuning ended."""
-        return datetime.fromisoformat(self.at)
 
 
 def read_tuned(storage: Storage) -> Tuned | None:
@@ -83,3 +56,11 @@ def parameters_of(settings: Settings, model: ModelSettings) -> Parameters:
         ranker_window_days=window_days,
         popular_half_life_days=settings.ranking.popular_half_life_days,
     )
+
+
+_FOLDER = "tuning"
+
+
+def study_folder(storage: Storage) -> Path:
+    """Return where trials are written: under data_dir if it is a local folder, else among temporary files."""
+    return Path(storage.path(_FOLDER)) if storage.is_local else Path(tempfile.gettempdir()) / "recsys-tuning"

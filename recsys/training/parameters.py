@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +39,31 @@ class Parameters:
 def iterations_of(parameters: Parameters, *, learn: bool = True) -> int:
     """Return how many iterations there are at most, for the progress."""
     return parameters.iterations * (2 if learn and parameters.ranker_window_days else 1)
+
+
+class Tuned(BaseModel):
+    """What tuning found."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    parameters: dict[str, float]
+    """Of `ModelSettings`, those that were searched."""
+    objective: float
+    """Geometric mean of the two following."""
+    ndcg_new: float
+    ndcg_all: float
+    """Means of NDCG@20 over the validation windows, of lists without owned items and with them."""
+    before: float
+    """The objective with the parameters that were in use when the search began."""
+    parameters_before: dict[str, float] = {}
+    """Those."""
+    validated_until: str
+    """No purchase from then on was looked at."""
+    events: int
+    trials: int
+    at: str
+
+    @property
+    def moment(self) -> datetime:
+        """When the tuning ended."""
+        return datetime.fromisoformat(self.at)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -28,11 +27,9 @@ from recsys.evaluation.metrics import user_metrics
 from recsys.evaluation.split import EVERYBODY, Split, Wanted, split_by_time
 from recsys.runtime import threads
 from recsys.runtime.progress import ProgressReporter
-from recsys.storage.files import Storage
-from recsys.storage.tuned import Tuned
 from recsys.training.boost_weights import item_demand
 from recsys.training.fit import fit_model
-from recsys.training.parameters import Parameters
+from recsys.training.parameters import Parameters, Tuned
 
 N: Final = 20
 WINDOWS: Final = 2
@@ -44,7 +41,6 @@ _REPEAT_WEIGHTS: Final = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5)
 _LEAST_USERS = 50
 _STARTUP_TRIALS = 10
 _DAY_S = 24 * 3600
-_FOLDER = "tuning"
 _NEW, _ALL, _REPEAT_WEIGHT, _CURRENT = "ndcg_new", "ndcg_all", "repeat_weight", "current"
 _TRIED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.WAITING)
 
@@ -116,11 +112,6 @@ class Problem:
 def hold_out_begins(events: EventLog, at: datetime, *, holdout_days: float) -> int:
     """Return where the hold-out that the gate judges by begins, in epoch seconds."""
     return events.newest_s(int(at.timestamp())) - round(holdout_days * _DAY_S)
-
-
-def study_folder(storage: Storage) -> Path:
-    """Return where trials are written: under data_dir if it is a local folder, else among temporary files."""
-    return Path(storage.path(_FOLDER)) if storage.is_local else Path(tempfile.gettempdir()) / "recsys-tuning"
 
 
 def tune(problem: Problem, folder: Path, progress: ProgressReporter, *, trials: int, jobs: int) -> Tuned:

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.errors import InputFileError, StorageError
-from recsys.storage.catalogue import Catalogue, Item, ItemColumns, read_catalogue, read_items, write_catalogue
+from recsys.operations.item_files import ItemColumns, read_items
+from recsys.storage.catalogue import Catalogue, Item, read_catalogue, write_catalogue
 from recsys.storage.files import Storage
 
 

@@ -12,8 +12,8 @@ from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.files import Storage
-from recsys.storage.tuned import Tuned, model_settings, parameters_of, read_tuned, write_tuned
-from recsys.training.parameters import Parameters
+from recsys.storage.tuned import model_settings, parameters_of, read_tuned, write_tuned
+from recsys.training.parameters import Parameters, Tuned
 from recsys.training.tuning import SEARCHED, WINDOW_DAYS, WINDOWS, Problem, _as_suggested, _study, hold_out_begins, tune
 from tests.builders import NOON_S
 from tests.shops import DAY_S, habitual_shop
