@@ -32,10 +32,10 @@ class Live:
     """
 
     def __init__(self, settings: Settings, store: Store) -> None:
-        self._shared = store.shared
+        self._store = store
         self._storage = Storage(settings.data_dir)
         self._poll_s = settings.consumer.model_poll_s
-        self._model = LiveModel(store.shared, poll_s=self._poll_s)
+        self._model = LiveModel(store, poll_s=self._poll_s)
         self._stopped = threading.Event()
         self._stamp: bytes | None = None
         self._problem = ""
@@ -77,8 +77,8 @@ class Live:
 
     def _look(self) -> None:
         try:
-            popular = self._shared.popular()
-            stamp = self._shared.catalogue_stamp()
+            popular = self._store.item_lists.popular()
+            stamp = self._store.catalogue.stamp()
             if stamp != self._stamp:
                 items = read_catalogue(self._storage).items
                 self.categories = frozenset(item.category for item in items.values() if item.category)

@@ -37,6 +37,7 @@ from recsys.data.event import Event
 from recsys.data.history import History, read_histories
 from recsys.data.interactions import Interactions
 from recsys.data.vocabulary import Vocabulary
+from recsys.lists.encoding import items_json
 from recsys.model.confidence import confidence
 from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import top_n
@@ -235,10 +236,11 @@ def similar_bytes(model: FactorModel, owned: csr_matrix) -> Measured:
     """Return what a list of similar items takes in Redis."""
     with open_crowd(model, owned) as crowd:
         item_ids, lists = next(similar_items(model, n=SIMILAR, batch=BATCH))
-        shared = crowd.store.shared
-        shared.write_similar(item_ids, lists, ModelStamp(model.version, 1), at=datetime.now(UTC), ttl_s=3600)
+        crowd.store.item_lists.write_similar(
+            item_ids, items_json(lists), ModelStamp(model.version, 1), at=datetime.now(UTC), ttl_s=3600
+        )
         client = crowd.store.connection.client
-        sizes = [client.memory_usage(shared._keys.similar(item)) for item in item_ids]
+        sizes = [client.memory_usage(crowd.store.item_lists._keys.similar(item)) for item in item_ids]
     return Measured("growth", "Redis", f"an item's list of {SIMILAR} similar ones", statistics.mean(sizes), "bytes")
 
 

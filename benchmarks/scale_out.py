@@ -138,7 +138,7 @@ def drained(stall: Stall, cores: Sequence[Iterable[int]], *, events: int) -> dic
 def swept(stall: Stall) -> dict[str, float]:
     """Write every list anew; return the CPU µs per user, here and in Redis."""
     publish_model(stall.shop, stall.store, stall.model, stall.interactions)
-    pointer = stall.store.shared.model_pointer()
+    pointer = stall.store.pointer.read()
     if pointer is None:
         raise RuntimeError("the pointer is gone")
     live = LoadedModel(pointer, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))

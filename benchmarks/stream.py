@@ -140,8 +140,8 @@ def publish_model(shop: Shop, store: Store, model: FactorModel, interactions: In
         archive={},
         at=datetime.now(UTC),
     )
-    seen = store.shared.model_pointer_value()
-    store.shared.move_model_pointer(version, uri, digest, seen=seen, at=datetime.now(UTC))
+    seen = store.pointer.value()
+    store.pointer.move(version, uri, digest, seen=seen, at=datetime.now(UTC))
 
 
 def _history(user: str, model: FactorModel, rows: Sequence[int]) -> list[PlacedEvent]:

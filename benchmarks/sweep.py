@@ -39,7 +39,7 @@ def our_rate(stall: Stall) -> float:
 def swept(settings: Settings) -> float:
     """Sweep with the live model; return users per second."""
     with open_store(settings) as store:
-        pointer = store.shared.model_pointer()
+        pointer = store.pointer.read()
         if pointer is None:
             raise RuntimeError("the pointer is gone")
         live = LoadedModel(pointer, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))

@@ -16,13 +16,19 @@ from typing import NoReturn
 
 from prometheus_client import start_http_server
 
+from consumer.commits import Commits
 from consumer.dead_letters import DeadLetters
 from consumer.loop import Loop
 from consumer.metrics import ConsumerMetrics
+from consumer.model_swap import ModelSwap
+from consumer.outages import Outages
+from consumer.polling import Polling
 from consumer.rebalance import Assignment, close
+from consumer.refresher import Refresher
 from consumer.stats import StatsLog
 from recsys.errors import OffsetsLost, RecsysError, SettingsError, StoreError, StreamUnavailable, TopicMissing
 from recsys.kafka.clients import Consumer, open_consumer
+from recsys.kafka.decoder import make_decoder
 from recsys.kafka.start_offsets import start_offsets
 from recsys.kafka.topics import Topic, TopicWatch, create_topic_if_missing, describe_topic
 from recsys.lists.live_model import LiveModel
@@ -55,7 +61,7 @@ def main() -> int:
     try:
         _serve_metrics(settings, metrics)
         with open_store(settings) as store:
-            live = LiveModel(store.shared, poll_s=settings.consumer.model_poll_s, on_refused=metrics.refused_models.inc)
+            live = LiveModel(store, poll_s=settings.consumer.model_poll_s, on_refused=metrics.refused_models.inc)
             stats = StatsLog(metrics, interval_s=settings.consumer.stats_interval_s)
             with started_again_if_set_back(), live.followed(), stats:
                 while not stop.is_set():
@@ -110,9 +116,14 @@ def _consume(
         if topic is None:
             return
         assignment = Assignment(settings.kafka, topic, store.marks)
-        dead_letters = DeadLetters(settings.kafka, partitions=len(topic.partitions))
+        dead_letters = DeadLetters(settings, metrics, partitions=len(topic.partitions))
         with dead_letters, TopicWatch(settings.kafka, topic) as watch:
-            Loop(consumer, assignment, store, live, dead_letters, watch, metrics, settings, stop).run()
+            polling = Polling(consumer, assignment, watch, make_decoder(settings), settings, stop)
+            outages = Outages(polling, metrics)
+            refresher = Refresher(store.users, live, settings.ranking, metrics)
+            swap = ModelSwap(refresher, polling, outages, store.connection, metrics, settings)
+            commits = Commits(consumer, assignment, settings)
+            Loop(polling, outages, store, refresher, swap, dead_letters, commits, metrics).run()
     except OffsetsLost:
         raise
     except (StreamUnavailable, TopicMissing, StoreError) as error:

@@ -7,10 +7,10 @@ import time
 from collections import deque
 from collections.abc import Mapping
 
-from consumer.rebalance import Assignment
+from consumer.rebalance import Assignment, commit_now
 from recsys.kafka.clients import ClientError, Consumer, KafkaException, stream_unavailable
 from recsys.kafka.start_offsets import place_to_commit
-from recsys.settings import KafkaSettings
+from recsys.settings import Settings
 
 log = logging.getLogger(__name__)
 _LONGEST_HELD_BACK_S = 60.0  # a pointer to a model that is refused must not hold up the commits for ever
@@ -24,11 +24,18 @@ class Commits:
     when a look at the pointer that began after their batch has found the model still live, or after the swap.
     """
 
-    def __init__(self, consumer: Consumer, assignment: Assignment, settings: KafkaSettings) -> None:
+    def __init__(self, consumer: Consumer, assignment: Assignment, settings: Settings) -> None:
         self._consumer = consumer
         self._assignment = assignment
-        self._settings = settings
+        self._settings = settings.kafka
+        self._interval_s = settings.consumer.commit_interval_s
+        self._due_at = 0.0
         self._done: deque[tuple[float, Mapping[int, int], Mapping[int, int]]] = deque()
+
+    @property
+    def are_due(self) -> bool:
+        """Whether it is time to commit again."""
+        return time.monotonic() >= self._due_at
 
     def note(self, after: Mapping[int, int], held: Mapping[int, int]) -> None:
         """Note that a batch is done: the next offset by partition, and the assignments under which it was read."""
@@ -45,11 +52,16 @@ class Commits:
 
     def commit(self) -> None:
         """Commit what is stored, without waiting for the answer."""
+        self._due_at = time.monotonic() + self._interval_s
         try:
             self._consumer.commit(asynchronous=True)
         except KafkaException as error:
             if error.args[0].code() != ClientError._NO_OFFSET:
                 log.warning("commit: %s", error.args[0].str())
+
+    def commit_and_wait(self) -> None:
+        """Commit what is stored, and wait a while for the answer; not for callbacks."""
+        commit_now(self._consumer)
 
     def _store(self, partition: int, offset: int) -> None:
         try:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from types import TracebackType
 
+from consumer.malformed_limit import MalformedLimit
+from consumer.metrics import ConsumerMetrics
 from recsys.errors import MalformedEvent, StreamUnavailable
 from recsys.kafka.clients import ClientError, KafkaException, Message, open_producer
 from recsys.kafka.records import location, record_timestamp_ms
 from recsys.kafka.topics import create_topic_if_missing
 from recsys.runtime.logs import RepeatsLeftOut
-from recsys.settings import KafkaSettings
+from recsys.settings import Settings
 
 log = logging.getLogger(__name__)
 log.addFilter(RepeatsLeftOut(every_s=30.0))  # a flood shows each kind of reason, not each record
@@ -39,13 +42,16 @@ class DeadLetters:
 
     Parameters
     ----------
-    settings : KafkaSettings
+    settings : Settings
+    metrics : ConsumerMetrics
     partitions : int
         Of the dead-letter topic, should it have to be created again.
     """
 
-    def __init__(self, settings: KafkaSettings, *, partitions: int) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, metrics: ConsumerMetrics, *, partitions: int) -> None:
+        self._settings = settings.kafka
+        self._metrics = metrics
+        self._limit = MalformedLimit(settings)
         self._partitions = partitions
         self._numbers = count()
         self._letters: dict[int, _Letter] = {}
@@ -63,8 +69,21 @@ class DeadLetters:
     ) -> None:
         self._close()
 
-    def send(self, message: Message, error: MalformedEvent) -> None:
-        """Send one record with the reason why it is malformed, now or when `confirm` is called."""
+    def send(self, messages: Sequence[Message], malformed: Mapping[int, MalformedEvent]) -> None:
+        """Send those of a batch's records that are malformed, each with the reason, now or when `confirm` is called.
+
+        Raises
+        ------
+        TooManyMalformed
+            Before any of them is sent, when there are more than `consumer.max_malformed` among the newest records.
+        """
+        for place in range(len(messages)):
+            self._limit.note(malformed.get(place))
+        for place, error in malformed.items():
+            self._send(messages[place], error)
+            self._metrics.dead_letters.inc()
+
+    def _send(self, message: Message, error: MalformedEvent) -> None:
         headers: list[tuple[str, str | bytes | None]] = _headers(message)
         about = {
             "topic": message.topic() or "",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from recsys.redis import UserState
 from recsys.runtime.metrics import Histogram
 
 _LATENCY_BUCKETS_S = tuple(round(0.001 * 1.25**step, 6) for step in range(50))  # 1 ms to 56 s, 25 % apart
@@ -40,3 +43,8 @@ class ConsumerMetrics:
             bounds=_LATENCY_BUCKETS_S,
         )
         self.registry.register(self.latency)
+
+    def note_applied(self, states: Collection[UserState]) -> None:
+        """Count what applying events led to."""
+        self.applied.inc(sum(state.applied for state in states))
+        self.duplicates.inc(sum(state.duplicates for state in states))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from recsys.errors import RecsysError, StreamUnavailable
 from recsys.kafka.clients import ClientError, Consumer, KafkaException, TopicPartition, stream_unavailable
@@ -78,6 +78,14 @@ class Assignment:
         self.paused = False
         if self.held:
             consumer.resume(self._places(self.held))
+
+    def still_held(self, held: Mapping[int, int], offsets: Mapping[int, int]) -> dict[str, int]:
+        """Return the offsets, by source, of those partitions that are still held as they were: by the same assignment.
+
+        Of partitions that have gone and perhaps come back reading may have begun again at an earlier place.
+        """
+        ours = (partition for partition in offsets if self.held.get(partition) == held.get(partition))
+        return {self.topic.source(partition): offsets[partition] for partition in ours}
 
     def _places(self, partitions: Iterable[int]) -> list[TopicPartition]:
         return [TopicPartition(self.topic.name, partition) for partition in sorted(partitions)]

@@ -3,6 +3,7 @@
 RecsysError
 ├── SettingsError          a setting is wrong, or unknown
 ├── MalformedEvent         a record breaks the event contract (goes to the dead-letter topic)
+├── DecoderUnavailable     what the decoder of records needs is away
 ├── InputFileError         a file given to `recsys import` or `recsys publish` cannot be used
 ├── InvalidModel           an artifact is missing, truncated, tampered with, or not finite
 ├── StorageError           data_dir (archive and models) cannot be read or written
@@ -58,6 +59,10 @@ class MalformedEvent(RecsysError):
         self.reason = reason
         self.raw = raw
         self.location = location
+
+
+class DecoderUnavailable(RecsysError):
+    """What the decoder of records needs is away; the records may be decoded later."""
 
 
 class InputFileError(RecsysError):

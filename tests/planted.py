@@ -48,7 +48,7 @@ class LiveArtifact:
 
     def __init__(self, store: Store) -> None:
         client: Any = store.connection.client
-        pointer = json.loads(client.get(store.shared._keys.model))
+        pointer = json.loads(client.get(store.pointer._keys.model))
         folder = Path(pointer["uri"])
         manifest = (folder / "manifest.json").read_bytes()
         assert hashlib.sha256(manifest).hexdigest() == pointer["manifest_sha256"]

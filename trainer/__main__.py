@@ -31,8 +31,7 @@ from recsys.kafka.topics import describe_topic
 from recsys.operations.rollback import roll_back
 from recsys.redis import Store, open_store
 from recsys.redis.trainer_requests import RollbackRequest
-from recsys.redis.users import json_time
-from recsys.runtime.clock import now, started_again_if_set_back
+from recsys.runtime.clock import json_time, now, started_again_if_set_back
 from recsys.runtime.logs import configure_logging
 from recsys.runtime.progress import ProgressReporter
 from recsys.runtime.startup import until_ready
@@ -192,7 +191,7 @@ def _roll_back(settings: Settings, store: Store, request: RollbackRequest) -> No
     StoreError, StorageError
         When that cannot be written.
     """
-    with store.trainer.lock(ttl_s=settings.trainer.lock_ttl_s) as lock:
+    with store.trainer_lock.held(ttl_s=settings.trainer.lock_ttl_s) as lock:
         started_at = json_time(now())
         try:
             roll_back(
@@ -259,7 +258,7 @@ def _round(
     lost: bool = False,
 ) -> Round:
     """Do one round under the lock, telling those who wait for it how far it is and how it ended."""
-    with store.trainer.lock(ttl_s=settings.trainer.lock_ttl_s) as lock:
+    with store.trainer_lock.held(ttl_s=settings.trainer.lock_ttl_s) as lock:
         requests = store.trainer.requests()
         started_at = json_time(now())
         status: dict[str, object] = {"request": requests.requested, "started_at": started_at}

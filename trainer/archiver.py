@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 
-from recsys.data.event import Event, decode
+from recsys.data.event import Event
 from recsys.errors import MalformedEvent, StreamUnavailable
 from recsys.kafka.clients import Message, open_reader
-from recsys.kafka.records import location, read_range, record_timestamp_ms
+from recsys.kafka.decoder import EventDecoder
+from recsys.kafka.records import read_range
 from recsys.kafka.topics import Topic, describe_topic, end_offsets
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import KafkaSettings
@@ -27,15 +29,15 @@ def archive_new_purchases(
     progress: ProgressReporter,
     *,
     at: datetime,
-    check_user: Callable[[str], None] = lambda _: None,
+    decoder: EventDecoder,
     before_write: Callable[[], None] = lambda: None,
 ) -> int:
     """Append everything that is in the topic and not in the archive; return the number of events.
 
     Each record is archived exactly once: where to go on follows from the segments that are there, and a segment is
-    there completely or not at all. Malformed records are passed over, as are users for whose ids ``check_user`` raises
-    `MalformedEvent`; the consumer sends them to the dead letters. Requests to forget a user are carried out in the
-    archive. ``before_write`` is called before each segment; what it raises ends the work.
+    there completely or not at all. Malformed records are passed over; the consumer sends them to the dead letters.
+    Requests to forget a user are carried out in the archive. ``before_write`` is called before each segment; what it
+    raises ends the work.
     """
     archive.remove_temporaries()
     topic = describe_topic(settings, settings.topic)
@@ -49,7 +51,7 @@ def archive_new_purchases(
     try:
         watermarks = end_offsets(reader, settings, topic)
         ranges = _ranges(topic, archive.positions().get(topic.id, {}), watermarks)
-        writer = _SegmentWriter(archive, archive.new_round(at), topic.id, ranges, check_user, before_segment)
+        writer = _SegmentWriter(archive, archive.new_round(at), topic.id, ranges, decoder, before_segment)
         with progress.stage("archive purchases", sum(end - first for first, end in ranges.values())) as advance:
             for message in read_range(reader, settings, topic, ranges):
                 writer.add(message)
@@ -87,11 +89,11 @@ class _SegmentWriter:
         round_: str,
         source: str,
         ranges: dict[int, tuple[int, int]],
-        check_user: Callable[[str], None],
+        decoder: EventDecoder,
         before_write: Callable[[], None],
     ) -> None:
         self._archive = archive
-        self._check_user = check_user
+        self._decoder = decoder
         self._before_write = before_write
         self._round = round_
         self._source = source
@@ -106,16 +108,10 @@ class _SegmentWriter:
         """Take one record; write what is held when that is much."""
         partition, offset = message.partition() or 0, message.offset() or 0
         self._read_to[partition] = offset + 1
-        try:
-            event = decode(
-                message.value(), record_timestamp_ms=record_timestamp_ms(message), location=location(message)
-            )
-            self._check_user(event.user_id)
-        except MalformedEvent:
-            pass
-        else:
-            self._pending[partition].append((offset, event))
-            self._held += 1
+        with suppress(MalformedEvent):
+            for event in self._decoder.events(message):
+                self._pending[partition].append((offset, event))
+                self._held += 1
         if self._held >= _MOST_HELD:
             self._write(self._read_to)
 

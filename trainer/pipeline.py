@@ -11,14 +11,14 @@ from recsys.data.event_log import EventLog
 from recsys.errors import InvalidModel, LockLost, NothingNew, RecsysError, StorageError
 from recsys.evaluation.gate_record import Decision, GateRecord
 from recsys.evaluation.split import split_by_time
+from recsys.kafka.decoder import make_decoder
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import write_every_list
 from recsys.model.boosts import RankerWeights
 from recsys.recommend.item_lists import popular_items
 from recsys.redis import HeldLock, ModelPointer, Store
-from recsys.redis.users import json_time
 from recsys.runtime import fail_points, threads
-from recsys.runtime.clock import now
+from recsys.runtime.clock import json_time, now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.archive import Archive
@@ -102,7 +102,7 @@ def run_round(
     """
     storage = Storage(settings.data_dir)
     archive, models, rounds = Archive(storage), ModelStore(storage), RoundLog(storage)
-    pointer_before = store.shared.model_pointer_value()
+    pointer_before = store.pointer.value()
     if not force:
         _ensure_data_dir_is_the_one(store, storage, models)
     models.remove_temporaries()
@@ -112,7 +112,7 @@ def run_round(
         archive,
         progress,
         at=clock(),
-        check_user=store.users.ensure_can_hold,
+        decoder=make_decoder(settings),
         before_write=lock.ensure_held,
     )
     for source, partition, first, last in archive.gaps():
@@ -152,7 +152,7 @@ def run_round(
     model = load_model(uri, manifest_sha256=manifest_sha256)  # as consumers will, before they are told
     lock.ensure_held()
     fail_points.reach("before-pointer")
-    pointer = store.shared.move_model_pointer(version, uri, manifest_sha256, seen=pointer_before, at=clock())
+    pointer = store.pointer.move(version, uri, manifest_sha256, seen=pointer_before, at=clock())
     if pointer is None:
         raise LockLost("another process moved the model pointer during the round; its model stays live")
     round_.version, round_.published, round_.counts = version, True, _counts(fitted)
@@ -173,7 +173,7 @@ def run_round(
         clock=clock,
     )
     round_.lists, round_.similar = written.lists, written.similar
-    if store.shared.model_pointer() != pointer:
+    if store.pointer.read() != pointer:
         raise LockLost(f"the pointer to model {version} was moved, or lost by Redis, during the round")
     _prune(settings, models, live=version)
 
@@ -218,7 +218,7 @@ def _keep_live(
     If Redis has lost the pointer to it, it is written again. Lists that an earlier round, or a rollback, has left are
     written, and all of them if Redis has ``lost`` some.
     """
-    seen, pointer = store.shared.model_pointer_value(), _pointer(store)
+    seen, pointer = store.pointer.value(), _pointer(store)
     last, _ = rounds.last_of(version)
     if pointer is not None and last is not None and last.state == "succeeded" and not lost:
         return
@@ -227,7 +227,7 @@ def _keep_live(
     uri, manifest_sha256 = models.address(version)
     model = load_model(uri, manifest_sha256=manifest_sha256)
     if pointer is None:
-        pointer = store.shared.move_model_pointer(version, uri, manifest_sha256, seen=seen, at=clock())
+        pointer = store.pointer.move(version, uri, manifest_sha256, seen=seen, at=clock())
         if pointer is None:
             raise LockLost("another process moved the model pointer during the round; its model stays live")
     live, popularity = LoadedModel(pointer, model), load_popularity(uri)
@@ -275,7 +275,7 @@ def _rival(store: Store, models: ModelStore, rounds: RoundLog, cut_s: int) -> Li
 
 def _pointer(store: Store) -> ModelPointer | None:
     try:
-        return store.shared.model_pointer()
+        return store.pointer.read()
     except InvalidModel as error:
         log.warning("%s", error)
         return None

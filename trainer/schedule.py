@@ -38,7 +38,7 @@ class Schedule:
         """Let the first round be due at once, unless the newest one is young and was completed."""
         self.due = time.monotonic()
         try:
-            pointer = store.shared.model_pointer()
+            pointer = store.pointer.read()
             last = store.trainer.status()
         except RecsysError as error:
             log.warning("cannot tell how old the live model is: %s", error)

@@ -23,7 +23,7 @@ from recsys.data.event import UNITS_PER_QUANTITY
 from recsys.data.history import Entry, History
 from recsys.recommend.explain import explain
 from recsys.recommend.user_lists import refresh
-from recsys.redis.users import json_time
+from recsys.runtime.clock import json_time
 
 T = TypeVar("T")
 _DECIMALS = 5

@@ -201,8 +201,8 @@ async def unhide(request: Request, item_id: ItemId) -> Response:
 
 
 async def _set_hidden(services: Services, item_id: str, hidden: bool) -> Response:
-    shared = services.store.shared
-    await _in_thread(services, partial(shared.hide if hidden else shared.unhide, item_id))
+    catalogue = services.store.catalogue
+    await _in_thread(services, partial(catalogue.hide if hidden else catalogue.unhide, item_id))
     await _in_thread(services, services.live.look_now)
     return answer({"item_id": item_id, "hidden": hidden, "known": services.knows(item_id)})
 
@@ -231,7 +231,7 @@ async def forget(request: Request, user_id: UserId) -> Response:
 
 def _live(store: Store) -> str:
     try:
-        pointer = store.shared.model_pointer()
+        pointer = store.pointer.read()
     except InvalidModel as error:
         log.warning("%s", error)
         return ""

@@ -95,7 +95,7 @@ def evaluate_command(
 
 def _live_version(settings: Settings) -> str:
     with open_store(settings) as store:
-        pointer = store.shared.model_pointer()
+        pointer = store.pointer.read()
     if pointer is None:
         raise NoModel("no model is live; recsys retrain, or python -m trainer --once, makes one")
     return pointer.version

@@ -50,8 +50,8 @@ def import_items_command(
         before = read_catalogue(storage)
         catalogue = before.updated(found)
         write_catalogue(storage, catalogue)
-        store.shared.write_catalogue(catalogue.titles(), catalogue.unavailable())
-        store.shared.remove_popular(set(before.categories().values()) - set(catalogue.categories().values()))
+        store.catalogue.write(catalogue.titles(), catalogue.unavailable())
+        store.item_lists.remove_popular(set(before.categories().values()) - set(catalogue.categories().values()))
     categories = set(catalogue.categories().values())
     results.print(
         f"{len(found.items):,} items imported; the catalogue has {len(catalogue.items):,}, in {len(categories):,} "

@@ -19,7 +19,7 @@ def held_lock(settings: Settings, store: Store) -> Iterator[HeldLock]:
         lock, said = None, False
         while lock is None:
             try:
-                lock = stack.enter_context(store.trainer.lock(ttl_s=settings.trainer.lock_ttl_s))
+                lock = stack.enter_context(store.trainer_lock.held(ttl_s=settings.trainer.lock_ttl_s))
             except LockHeld as error:
                 if not said:
                     errors.print(f"waiting: {error}")

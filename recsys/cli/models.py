@@ -124,7 +124,7 @@ def rollback_command(
     settings = settings_for_command()
     with open_store(settings) as store:
         store.connection.check()
-        pointer = store.shared.model_pointer()
+        pointer = store.pointer.read()
         live = "" if pointer is None else pointer.version
         target = version or previous_version(Storage(settings.data_dir), live=live)  # as things are now
         try:
@@ -207,7 +207,7 @@ def _live(settings: Settings) -> str:
     """Return the live version; empty if there is none, or Redis does not say."""
     try:
         with open_store(settings) as store:
-            pointer = store.shared.model_pointer()
+            pointer = store.pointer.read()
     except (StoreError, InvalidModel) as error:
         errors.print(f"which one is live is unknown: {error}", style="red")
         return ""

@@ -43,12 +43,12 @@ def show_command(
         store.users.ensure_can_hold(user_id)
         state = store.users.read([user_id])[user_id]
         published = store.users.lists([user_id])[0]
-        popular = store.shared.popular() if published is None else None
+        popular = store.item_lists.popular() if published is None else None
         again = store.users.again_lists([user_id])[0]
         if not titles:
             shown_lists = [one for one in (published, popular, again) if one]
             listed = {entry["item_id"] for one in shown_lists for entry in one["items"]}
-            titles = store.shared.titles(sorted(listed | state.history.entries.keys()))
+            titles = store.catalogue.titles(sorted(listed | state.history.entries.keys()))
     if state.revision == 0 and not state.history.entries:
         results.print(f"user {user_id} is unknown: no purchase has been applied yet", markup=False)
     else:

@@ -114,6 +114,25 @@ class Event(BaseModel):
         return -units if self.type is EventType.RETURN else units
 
 
+def fits_cluster(user_id: str) -> bool:
+    """Whether a Redis Cluster can keep a user's keys in one slot: a hash tag that ends where it begins is none."""
+    return not user_id.startswith("}")
+
+
+def ensure_fits_cluster(user_id: str) -> None:
+    """Refuse the ids of users that a Redis Cluster could not keep.
+
+    Raises
+    ------
+    MalformedEvent
+        When the user's keys would not be in one slot.
+    """
+    if not fits_cluster(user_id):
+        raise MalformedEvent(
+            "user_id: must not begin with } where Redis is a cluster, which could not keep the user's keys together"
+        )
+
+
 def event_from_fields(fields: Mapping[str, Any], *, raw: bytes = b"", location: str = "") -> Event:
     """Validate named fields.
 

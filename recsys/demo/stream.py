@@ -103,7 +103,7 @@ class December:
         self._consumer = consumer
         self._owned = owned
         self._stale = stale
-        popular = store.shared.popular()
+        popular = store.item_lists.popular()
         self._popular = [entry["item_id"] for entry in popular["items"]] if popular else []
         self._heroes = self._choose_heroes()
         self._outcome = Outcome()

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 from recsys.data.history import Entry, History
 from recsys.errors import InvalidModel, StoreError
+from recsys.lists.encoding import items_json
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import refresh
-from recsys.redis import ModelPointer, ModelStamp
-from recsys.redis.list_json import items_json
-from recsys.redis.shared import SharedStore
+from recsys.redis import ModelPointer, ModelStamp, Store
 from recsys.storage.artifact import load_model
 
 log = logging.getLogger(__name__)
@@ -58,15 +57,15 @@ class LiveModel:
 
     Parameters
     ----------
-    shared : SharedStore
+    store : Store
     poll_s : float
         Seconds between looks.
     on_refused : callable
         Called once for each model that is refused.
     """
 
-    def __init__(self, shared: SharedStore, *, poll_s: float, on_refused: Callable[[], None] = lambda: None) -> None:
-        self._shared = shared
+    def __init__(self, store: Store, *, poll_s: float, on_refused: Callable[[], None] = lambda: None) -> None:
+        self._store = store
         self._poll_s = poll_s
         self._on_refused = on_refused
         self._offered: LoadedModel | None = None
@@ -148,8 +147,8 @@ class LiveModel:
     def _look(self) -> None:
         started = time.monotonic()
         try:
-            hidden = self._shared.hidden()
-            pointer = self._shared.model_pointer()
+            hidden = self._store.catalogue.hidden()
+            pointer = self._store.pointer.read()
         except StoreError as error:
             log.debug("cannot look at the model pointer: %s", error)
             return

@@ -1,4 +1,4 @@
-"""One step that consumer and sweep share: users' states in, their lists computed and published."""
+"""Users' states in, their lists computed and published: what consumer and full refresh share."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from recsys.lists.encoding import both_as_json
 from recsys.lists.live_model import LoadedModel
 from recsys.recommend.user_lists import RankedLists, refresh
 from recsys.redis import PublishOutcome, UserState
-from recsys.redis.users import UserStore
+from recsys.redis.users import EncodedLists, UserStore
 from recsys.settings import RankingSettings
 
 
 @dataclass(frozen=True)
-class Listing:
-    """Lists that are computed and yet to be published.
+class ComputedLists:
+    """Lists that are yet to be published.
 
     Attributes
     ----------
+    live : LoadedModel
+    hidden : collection of str
+        The model and the hidden items that the lists follow from.
     revisions : mapping
         User → revision of the history that the list follows from.
     lists : RankedLists
@@ -30,41 +34,34 @@ class Listing:
     revisions: Mapping[str, int]
     lists: RankedLists
 
+    def follow_from(self, live: LoadedModel, hidden: Collection[str]) -> bool:
+        """Whether the lists are of this model and these hidden items."""
+        return self.live is live and self.hidden == hidden
+
+    def encoded(self) -> Iterator[EncodedLists]:
+        """Yield each user's lists as they are published."""
+        return both_as_json(self.lists)
+
 
 def compute_lists(
     states: Mapping[str, UserState], live: LoadedModel, rules: RankingSettings, *, hidden: Collection[str]
-) -> Listing:
+) -> ComputedLists:
     """Compute the lists of users from their states."""
     histories = [state.history for state in states.values()]
     lists = refresh(histories, live.model, n=rules.n, hidden=hidden, with_owned=rules.with_owned, again_n=rules.again_n)
-    return Listing(live, hidden, {user: state.revision for user, state in states.items()}, lists)
+    return ComputedLists(live, hidden, {user: state.revision for user, state in states.items()}, lists)
 
 
-def list_users(
-    users: UserStore,
-    states: Mapping[str, UserState],
-    live: LoadedModel,
-    rules: RankingSettings,
-    *,
-    hidden: Collection[str],
-    at: datetime,
-    ready: Listing | None = None,
-) -> dict[str, PublishOutcome]:
-    """Compute the lists of users from their states and publish them; return what became of each.
+def stale(states: Mapping[str, UserState], live: LoadedModel) -> dict[str, UserState]:
+    """Return the users whose list in Redis is not that of this state and model."""
+    return {user: state for user, state in states.items() if state.listed_sequence != live.stamp.sequence}
 
-    Idempotent: a list is written only if its user's state is still the newest. Lists that are ``ready`` already are
-    sent first, if model and hidden items are the same; Redis writes them while the others are computed.
+
+def publish_lists(users: UserStore, computed: ComputedLists, *, at: datetime) -> dict[str, PublishOutcome]:
+    """Publish lists and return what became of each.
+
+    Idempotent: a list is written only if its user's state is still the newest.
     """
-    first: list[RankedLists] = []
-    revisions: dict[str, int] = {}
-    if ready is not None and ready.live is live and ready.hidden == hidden and ready.revisions.keys() <= states.keys():
-        first.append(ready.lists)
-        revisions.update(ready.revisions)
-    others = {user: state for user, state in states.items() if user not in revisions}
-    revisions |= {user: state.revision for user, state in others.items()}
-
-    def lists() -> Iterator[RankedLists]:
-        yield from first
-        yield compute_lists(others, live, rules, hidden=hidden).lists
-
-    return dict(zip(revisions, users.publish(revisions, lists(), live.stamp, at=at), strict=True))
+    with users.publishing(computed.live.stamp, at=at) as publishing:
+        publishing.send(computed.revisions, computed.encoded())
+        return publishing.outcomes()

@@ -20,8 +20,9 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
 from recsys.errors import StorageError, SweepFailed
+from recsys.lists.encoding import as_json, items_json
 from recsys.lists.live_model import LoadedModel
-from recsys.lists.refresh import list_users
+from recsys.lists.refresh import compute_lists, publish_lists, stale
 from recsys.recommend.item_lists import popular_by_category, popular_items, similar_items
 from recsys.redis import ModelPointer, PublishOutcome, Store, open_store
 from recsys.runtime import fail_points, threads
@@ -123,14 +124,11 @@ def sweep(settings: Settings, store: Store, live: LoadedModel, advance: Advance)
 
 def _refresh(settings: Settings, store: Store, live: LoadedModel, users: Sequence[str]) -> int:
     written = 0
-    hidden = store.shared.hidden()
+    hidden = store.catalogue.hidden()
     while users:
-        behind = {
-            user: state
-            for user, state in store.users.read(users).items()
-            if state.listed_sequence != live.stamp.sequence
-        }
-        outcomes = list_users(store.users, behind, live, settings.ranking, hidden=hidden, at=now())
+        behind = stale(store.users.read(users), live)
+        computed = compute_lists(behind, live, settings.ranking, hidden=hidden)
+        outcomes = publish_lists(store.users, computed, at=now())
         written += list(outcomes.values()).count(PublishOutcome.PUBLISHED)
         # MODEL_OLDER and SUPERSEDED: a still newer model is being swept already.
         users = [user for user, outcome in outcomes.items() if outcome is PublishOutcome.REVISION_MOVED]
@@ -205,10 +203,10 @@ def _write_item_lists(
     clock: Callable[[], datetime],
 ) -> int:
     """Write the popular lists and every item's similar items; return the number of the latter."""
-    hidden, n, items = store.shared.hidden(), settings.ranking.n, live.model.items
+    hidden, n, items = store.catalogue.hidden(), settings.ranking.n, live.model.items
     ttl_s = int(settings.ranking.list_ttl_days * 24 * 3600)
     popular = popular_items(items, popularity, n=n, hidden=hidden)
-    store.shared.write_popular(popular, live.stamp, at=clock())
+    store.item_lists.write_popular(as_json(popular), live.stamp, at=clock())
     try:
         categories = read_catalogue(Storage(settings.data_dir)).categories()
     except StorageError as error:
@@ -216,14 +214,14 @@ def _write_item_lists(
         categories = {}
     by_category = popular_by_category(items, popularity, categories, n=n, hidden=hidden)
     for category, best in by_category.items():
-        store.shared.write_popular(best, live.stamp, at=clock(), category=category, ttl_s=ttl_s)
-    store.shared.remove_popular(set(categories.values()) - by_category.keys())
+        store.item_lists.write_popular(as_json(best), live.stamp, at=clock(), category=category, ttl_s=ttl_s)
+    store.item_lists.remove_popular(set(categories.values()) - by_category.keys())
     count = 0
     with progress.stage("similar items", len(live.model.items)) as advance:
         for item_ids, lists in similar_items(
             live.model, n=settings.ranking.similar_n, batch=settings.trainer.sweep_batch, hidden=hidden
         ):
-            store.shared.write_similar(item_ids, lists, live.stamp, at=clock(), ttl_s=ttl_s)
+            store.item_lists.write_similar(item_ids, items_json(lists), live.stamp, at=clock(), ttl_s=ttl_s)
             count += len(lists)
             advance(len(lists))
     return count

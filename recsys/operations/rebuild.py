@@ -85,7 +85,7 @@ def rebuild(
     positions = archive.positions(segments)
     here = positions.get(topic.id, {})
     starts = {topic.source(p): max(here.get(p, low), low) for p, (low, _) in watermarks.items()}
-    versions, pointer = models.versions(), store.shared.model_pointer()
+    versions, pointer = models.versions(), store.pointer.read()
     losses = list(_losses(store, archive, versions, pointer, positions, topic, watermarks))
     stage = store.rebuilding.resume()
     if pointer is not None and pointer.version not in versions and not accept_loss:
@@ -133,7 +133,7 @@ def rebuild(
     beyond = sum(max(0, end - starts[topic.source(p)]) for p, (_, end) in watermarks.items())
     to_read = beyond if stage is RebuildStage.APPLY else None
     _restore_catalogue(store, storage)
-    pointer = store.shared.model_pointer() or _newest_model(store, models, RoundLog(storage), clock)
+    pointer = store.pointer.read() or _newest_model(store, models, RoundLog(storage), clock)
     if pointer is None:
         return Rebuilt(applied, known, 0, 0, "", to_read)
     try:
@@ -154,7 +154,7 @@ def _restore_catalogue(store: Store, storage: Storage) -> None:
     except StorageError as error:
         log.warning("without titles and availability: %s", error)
         return
-    store.shared.write_catalogue(catalogue.titles(), catalogue.unavailable())
+    store.catalogue.write(catalogue.titles(), catalogue.unavailable())
 
 
 def _consumers_wait(settings: Settings, topic: Topic, store: Store) -> bool:
@@ -251,7 +251,7 @@ def _newest_model(
         except InvalidModel as error:
             log.warning("passed over: %s", error)
             continue
-        pointer = store.shared.move_model_pointer(version, uri, manifest_sha256, seen=b"", at=clock())
+        pointer = store.pointer.move(version, uri, manifest_sha256, seen=b"", at=clock())
         if pointer is None:
             raise LockLost("another process moved the model pointer during the rebuild; run it again")
         return pointer

@@ -11,7 +11,7 @@ from recsys.errors import LockLost, NoModel
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import Written, write_every_list
 from recsys.redis import HeldLock, Store
-from recsys.redis.users import json_time
+from recsys.runtime.clock import json_time
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.artifact import load_model, load_popularity
@@ -83,8 +83,8 @@ def roll_back(
     started_at = json_time(clock())
     storage = Storage(settings.data_dir)
     models = ModelStore(storage)
-    seen = store.shared.model_pointer_value()
-    pointer = store.shared.model_pointer()
+    seen = store.pointer.value()
+    pointer = store.pointer.read()
     if pointer is not None and pointer.version not in (live_before, version):
         raise LockLost(
             f"model {pointer.version} went live while this waited for the trainer, in place of "
@@ -110,14 +110,14 @@ def roll_back(
     # Before the pointer moves: it is what keeps the next round from undoing this unjudged, should this process die.
     path = rounds.add(record, at=clock())
     # Also if this version is live: a new sequence makes every list one of an older model, to be written anew.
-    pointer = store.shared.move_model_pointer(version, uri, manifest_sha256, seen=seen, at=clock())
+    pointer = store.pointer.move(version, uri, manifest_sha256, seen=seen, at=clock())
     if pointer is None:
         rounds.write(path, record.model_copy(update={"published": False}))
         raise LockLost("another process moved the model pointer meanwhile; nothing was rolled back")
     live = LoadedModel(pointer, model)
     popularity = load_popularity(uri)
     written = write_every_list(settings, store, live, popularity, users=None, progress=progress, clock=clock)
-    if store.shared.model_pointer() != pointer:
+    if store.pointer.read() != pointer:
         raise LockLost(f"the pointer to model {version} was moved, or lost by Redis, during the rollback")
     done = {"state": "succeeded", "error": "", "finished_at": json_time(clock()), "durations_s": progress.durations_s}
     rounds.write(path, record.model_copy(update=done))

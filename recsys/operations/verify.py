@@ -12,17 +12,19 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.event import UNITS_PER_QUANTITY, decode
+from recsys.data.event import UNITS_PER_QUANTITY
 from recsys.data.history import Entry, HistoryReplay
 from recsys.errors import MalformedEvent, NoModel
 from recsys.kafka.clients import TopicPartition, open_consumer, open_reader
-from recsys.kafka.records import read_range, record_timestamp_ms
+from recsys.kafka.decoder import make_decoder
+from recsys.kafka.records import read_range
 from recsys.kafka.topics import describe_topic, end_offsets
 from recsys.model.boosts import HABIT
 from recsys.model.factor_model import FactorModel
@@ -140,7 +142,7 @@ class Truth:
         NoModel
             When none is live.
         """
-        pointer = store.shared.model_pointer()
+        pointer = store.pointer.read()
         if pointer is None:
             raise NoModel(
                 "Redis names no live model: python -m trainer --once makes a first one; "
@@ -149,11 +151,11 @@ class Truth:
         model = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
         factors = model.item_factors.astype(np.float64)
         gram = factors.T @ factors + model.regularization * np.eye(factors.shape[1])
-        return cls(pointer, model, factors, gram, store.shared.hidden(), rules)
+        return cls(pointer, model, factors, gram, store.catalogue.hidden(), rules)
 
     def renewed(self, store: Store) -> Truth:
         """Return this, or what has taken its place if another model has been published."""
-        if store.shared.model_pointer() == self.pointer:
+        if store.pointer.read() == self.pointer:
             return self
         return Truth.of_live_model(store, self.rules)
 
@@ -254,6 +256,7 @@ class _Stream:
 
     def __init__(self, settings: Settings, positions: dict[str, dict[int, int]]) -> None:
         self._settings = settings.kafka
+        self._decoder = make_decoder(settings)
         self._reader = open_reader(settings.kafka, "verify")
         self._topic = describe_topic(settings.kafka, settings.kafka.topic)
         self._next = dict(positions.get(self._topic.id, {}))
@@ -265,11 +268,9 @@ class _Stream:
             partition: (max(self._next.get(partition, low), low), end) for partition, (low, end) in watermarks.items()
         }
         for message in read_range(self._reader, self._settings, self._topic, ranges):
-            try:
-                event = decode(message.value(), record_timestamp_ms=record_timestamp_ms(message))
-            except MalformedEvent:
-                continue
-            replays[event.user_id].apply([event])
+            with suppress(MalformedEvent):
+                for event in self._decoder.events(message):
+                    replays[event.user_id].apply([event])
         self._next = {partition: end for partition, (_, end) in ranges.items()}
 
     def lag(self) -> int:

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from recsys.redis.catalogue import CatalogueStore
 from recsys.redis.connection import Connection
+from recsys.redis.item_lists import ItemListStore
 from recsys.redis.keys import Keys
+from recsys.redis.model_pointer import ModelPointer, ModelPointerStore
 from recsys.redis.rebuild_state import RebuildStage, RebuildState
-from recsys.redis.shared import ModelPointer, SharedStore
 from recsys.redis.stream_marks import StreamMarks
-from recsys.redis.trainer_lock import HeldLock
-from recsys.redis.trainer_requests import TrainerControl
+from recsys.redis.trainer_lock import HeldLock, TrainerLock
+from recsys.redis.trainer_requests import TrainerRequests
 from recsys.redis.users import ModelStamp, PlacedEvent, PublishOutcome, UserState, UserStore, calls_by_user
 from recsys.settings import Settings
 
@@ -26,7 +28,7 @@ __all__ = [
     "RebuildState",
     "Store",
     "StreamMarks",
-    "TrainerControl",
+    "TrainerRequests",
     "UserState",
     "calls_by_user",
     "open_store",
@@ -38,8 +40,11 @@ class Store:
     """Everything in Redis, by who it concerns."""
 
     users: UserStore
-    shared: SharedStore
-    trainer: TrainerControl
+    pointer: ModelPointerStore
+    item_lists: ItemListStore
+    catalogue: CatalogueStore
+    trainer: TrainerRequests
+    trainer_lock: TrainerLock
     marks: StreamMarks
     rebuilding: RebuildState
     connection: Connection
@@ -59,8 +64,11 @@ def open_store(settings: Settings) -> Iterator[Store]:
     try:
         yield Store(
             users=UserStore(connection, keys, settings.history, settings.ranking),
-            shared=SharedStore(connection, keys),
-            trainer=TrainerControl(connection, keys),
+            pointer=ModelPointerStore(connection, keys),
+            item_lists=ItemListStore(connection, keys),
+            catalogue=CatalogueStore(connection, keys),
+            trainer=TrainerRequests(connection, keys),
+            trainer_lock=TrainerLock(connection, keys),
             marks=StreamMarks(connection, keys),
             rebuilding=RebuildState(connection, keys),
             connection=connection,

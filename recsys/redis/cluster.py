@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from itertools import count
 from types import TracebackType
@@ -23,11 +23,9 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
 from recsys.redis.single_server import (
-    NOTHING_MEANWHILE,
     Call,
     Command,
-    Meanwhile,
-    OneServer,
+    SingleServer,
     after_first,
     few_retries,
     receive,
@@ -63,7 +61,7 @@ class Cluster:
     """
 
     def __init__(self, url: str, timeout_s: float, on_connect: Callable[[Any], None]) -> None:
-        OneServer(url, timeout_s, on_connect).close()  # refuses what is wrong for any server
+        SingleServer(url, timeout_s, on_connect).close()  # refuses what is wrong for any server
         options = parse_url(url)
         if "path" in options:
             raise ValueError("a cluster cannot be reached through a Unix socket")
@@ -107,16 +105,13 @@ class Cluster:
                 self._known = [(node.host, node.port) for node in self._client.get_nodes()]
             self._client = None
 
-    def run(
-        self,
-        calls: Iterable[Call],
-        *,
-        first: Command | None = None,
-        meanwhile: Meanwhile = NOTHING_MEANWHILE,
-    ) -> list[Any]:
-        """Send each call to the node that serves its key, one round trip per node; ``first`` goes ahead on each.
+    @contextmanager
+    def pipeline(self) -> Iterator[ClusterPipeline]:
+        """Open a pipeline to all nodes."""
+        yield ClusterPipeline(self)
 
-        Nodes answer in any order, so nothing is done meanwhile.
+    def run(self, calls: Iterable[Call], *, first: Command | None = None) -> list[Any]:
+        """Send each call to the node that serves its key, one round trip per node; ``first`` goes ahead on each.
 
         Calls that a node sends elsewhere, or that meet a dead node, are tried again by a renewed slot table, a few
         times; a call may run twice.
@@ -189,6 +184,26 @@ class Cluster:
         moves along when slots do. Only a master that has no run of `_TAG_DISTANCE` slots may have none of them.
         """
         return tuple(text_in_slot(slot) for slot in range(0, REDIS_CLUSTER_HASH_SLOTS, _TAG_DISTANCE))
+
+
+class ClusterPipeline:
+    """Calls for the nodes of a cluster. Nodes answer in any order, so all are sent when the replies are asked for."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._calls: list[Call] = []
+
+    def send(self, calls: Iterable[Call]) -> None:
+        """Take calls."""
+        self._calls.extend(calls)
+
+    def first_replies(self, count: int) -> list[Any]:
+        """Return none: there are no replies before all are there."""
+        return []
+
+    def replies(self) -> list[Any]:
+        """Send all calls and return their replies; an error about the call itself is a reply like any other."""
+        return self._cluster.run(self._calls)
 
 
 def _exchange(

@@ -13,13 +13,15 @@ import redis
 from redis.exceptions import AskError, ClusterCrossSlotError, NoPermissionError, NoScriptError, RedisClusterException
 
 from recsys.errors import RecsysError, SettingsError, StoreError, StoreUnavailable, StoreUnsuitable
-from recsys.redis.cluster import Cluster
-from recsys.redis.single_server import NOTHING_MEANWHILE, Call, Meanwhile, OneServer
+from recsys.redis.cluster import Cluster, ClusterPipeline
+from recsys.redis.single_server import Call, ServerPipeline, SingleServer
 from recsys.settings import RedisSettings, masked_url
 
 _OLDEST_VERSION = (6, 2)
 _MOST_SCANS = 3
 _USERS_PER_CALL = 16  # as long as that, a script holds up everyone else in Redis: a fraction of a millisecond
+ScriptCall = tuple[Sequence[str], Sequence[Any]]
+"""Keys and arguments of one call of a script."""
 _IS_A_CLUSTER = "is a node of a Redis Cluster; set RECSYS_REDIS__CLUSTER=true"
 _IS_NO_CLUSTER = "is not a node of a Redis Cluster; set RECSYS_REDIS__CLUSTER=false"
 
@@ -36,9 +38,9 @@ class Connection:
         self.is_cluster = settings.cluster
         self._shown = masked_url(url)
         self._checks: list[Callable[[Any], None]] = []
-        self._servers: Cluster | OneServer
+        self._servers: Cluster | SingleServer
         try:
-            self._servers = (Cluster if settings.cluster else OneServer)(url, settings.timeout_s, self._connected)
+            self._servers = (Cluster if settings.cluster else SingleServer)(url, settings.timeout_s, self._connected)
         except (ValueError, TypeError) as error:
             raise SettingsError(f"RECSYS_REDIS__URL: {self._shown} is not a Redis URL: {error}") from None
         self._scripts: dict[str, tuple[str, str]] = {}
@@ -148,53 +150,38 @@ class Connection:
         with self.errors_translated():
             return _successful(self._servers.run(calls))
 
-    def run_script(
-        self,
-        name: str,
-        calls: Iterable[tuple[Sequence[str], Sequence[Any]]],
-        *,
-        meanwhile: Meanwhile = NOTHING_MEANWHILE,
-    ) -> list[Any]:
+    @contextmanager
+    def script_pipeline(self, name: str) -> Iterator[ScriptPipeline]:
+        """Open a pipeline of calls of ``<name>.lua``."""
+        with self.errors_translated(), self._servers.pipeline() as pipeline:
+            yield ScriptPipeline(self._servers, pipeline, *self._script(name))
+
+    def run_script(self, name: str, calls: Iterable[ScriptCall]) -> list[Any]:
         """Run ``<name>.lua`` once per (keys, arguments), all in one round trip; results in order.
 
         The keys of one call are in one slot of a cluster. A server that does not have the script, or has lost it
-        (restart, failover), is given it. It works while later calls are made, and while that is done which is to be
-        done ``meanwhile`` (not in a cluster, whose nodes answer in any order).
+        (restart, failover), is given it.
         """
-        text, digest = self._script(name)
-        commands: list[Call] = []
+        with self.script_pipeline(name) as pipeline:
+            pipeline.send(calls)
+            return pipeline.results()
 
-        def all_commands() -> Iterator[Call]:
-            for keys, arguments in calls:
-                commands.append((keys[0], ("EVALSHA", digest, len(keys), *keys, *arguments)))
-                yield commands[-1]
+    def run_script_for_users(self, name: str, calls: Iterable[ScriptCall]) -> list[Any]:
+        """Run a script that takes any number of users, each with as many keys and arguments; results in order."""
+        return list(chain.from_iterable(self.run_script(name, self.many_users_a_call(calls))))
 
-        with self.errors_translated():
-            results = self._servers.run(all_commands(), meanwhile=meanwhile)
-            missing = [i for i, result in enumerate(results) if isinstance(result, NoScriptError)]
-            if missing:
-                again = self._servers.run([commands[i] for i in missing], first=("SCRIPT", "LOAD", text))
-                for i, result in zip(missing, again, strict=True):
-                    results[i] = result
-            return _successful(results)
+    def many_users_a_call(self, calls: Iterable[ScriptCall]) -> Iterator[ScriptCall]:
+        """Let many users share a call, which costs the server and this side less than a call for each.
 
-    def run_script_for_users(self, name: str, calls: Iterable[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
-        """Run a script that takes any number of users, each with as many keys and arguments; results in order.
-
-        Many users share a call, which costs the server and this side less than a call for each. In a cluster their
-        keys may be on different nodes, so there every user has a call.
+        In a cluster their keys may be on different nodes, so there every user has a call.
         """
         at_once = 1 if self.is_cluster else _USERS_PER_CALL
         users = iter(calls)
-
-        def together() -> Iterator[tuple[Sequence[str], Sequence[Any]]]:
-            while part := list(islice(users, at_once)):
-                yield (
-                    list(chain.from_iterable(keys for keys, _ in part)),
-                    list(chain.from_iterable(arguments for _, arguments in part)),
-                )
-
-        return list(chain.from_iterable(self.run_script(name, together())))
+        while part := list(islice(users, at_once)):
+            yield (
+                list(chain.from_iterable(keys for keys, _ in part)),
+                list(chain.from_iterable(arguments for _, arguments in part)),
+            )
 
     def scan(self, pattern: str, *, kind: str) -> Iterator[list[str]]:
         """Yield the keys that match on all servers, in batches.
@@ -225,6 +212,48 @@ class Connection:
             digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()  # as EVALSHA wants it
             self._scripts[name] = (text, digest)
         return self._scripts[name]
+
+
+class ScriptPipeline:
+    """Calls of one script on their way to Redis, which works on them while this process does something else."""
+
+    def __init__(
+        self,
+        servers: Cluster | SingleServer,
+        pipeline: ServerPipeline | ClusterPipeline,
+        text: str,
+        digest: str,
+    ) -> None:
+        self._servers = servers
+        self._pipeline = pipeline
+        self._text = text
+        self._digest = digest
+        self._calls: list[Call] = []
+
+    def send(self, calls: Iterable[ScriptCall]) -> None:
+        """Send calls; Redis begins with the first ones while later ones are still made by a generator."""
+        self._pipeline.send(self._evalsha(keys, arguments) for keys, arguments in calls)
+
+    def _evalsha(self, keys: Sequence[str], arguments: Sequence[Any]) -> Call:
+        call = keys[0], ("EVALSHA", self._digest, len(keys), *keys, *arguments)
+        self._calls.append(call)
+        return call
+
+    def first_results(self, count: int) -> list[Any]:
+        """Return the first results as soon as they are there; none where they do not come first, or one failed."""
+        replies = self._pipeline.first_replies(count)
+        return [] if any(isinstance(reply, Exception) for reply in replies) else replies
+
+    def results(self) -> list[Any]:
+        """Return the results of all calls, in order; a server that lacks the script is given it."""
+        replies = self._pipeline.replies()
+        missing = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if missing:
+            load = ("SCRIPT", "LOAD", self._text)
+            again = self._servers.run([self._calls[place] for place in missing], first=load)
+            for place, reply in zip(missing, again, strict=True):
+                replies[place] = reply
+        return _successful(replies)
 
 
 def _successful(results: list[Any]) -> list[Any]:

@@ -11,10 +11,6 @@ class Keys:
 
     prefix: str
 
-    def share_a_slot(self, user_id: str) -> bool:
-        """Whether the user's keys share a slot: a tag that ends where it begins is none, and the whole key counts."""
-        return not user_id.startswith("}")
-
     def recs(self, user_id: str) -> str:
         """Return the list's key: STRING, JSON; read by apps."""
         return f"{self.prefix}:{{{user_id}}}:recs"

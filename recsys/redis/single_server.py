@@ -1,8 +1,9 @@
-"""One Redis server, asked in pipelines."""
+"""A single Redis server, asked in pipelines."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import hiredis
@@ -13,13 +14,11 @@ from redis.retry import Retry
 from recsys.settings import masked_url
 
 _SENT_AT_ONCE_BYTES = 64 * 1024
+_CONNECTION_FAILED = (redis.ConnectionError, redis.TimeoutError)
 Command = tuple[Any, ...]
 """A command with its arguments."""
 Call = tuple[str, Command]
 """A key and a command that touches it; in a cluster all other keys of the command are in the same slot."""
-Meanwhile = Mapping[int, Callable[[list[Any]], None]]
-"""What is to be done while a server works, given the replies so far, as soon as there are so many of them."""
-NOTHING_MEANWHILE: Meanwhile = {}
 
 
 def few_retries() -> Retry:
@@ -27,7 +26,7 @@ def few_retries() -> Retry:
     return Retry(ExponentialBackoff(cap=0.2, base=0.02), retries=1)
 
 
-class OneServer:
+class SingleServer:
     """A server that holds all keys.
 
     Parameters
@@ -66,47 +65,33 @@ class OneServer:
         """Close all sockets."""
         self.client.close()
 
-    def run(
-        self,
-        calls: Iterable[Call],
-        *,
-        first: Command | None = None,
-        meanwhile: Meanwhile = NOTHING_MEANWHILE,
-    ) -> list[Any]:
-        """Send all calls in one round trip, after ``first`` if it is given.
+    @contextmanager
+    def pipeline(self) -> Iterator[ServerPipeline]:
+        """Open a pipeline on a connection of its own."""
+        pool = self.client.connection_pool
+        connection = pool.get_connection()
+        pipeline = ServerPipeline(self.client, connection)
+        try:
+            yield pipeline
+        finally:
+            if not pipeline.is_complete:
+                connection.disconnect()  # whoever got it next would read our replies
+            pool.release(connection)
 
-        The server works while later calls are still made, if they come from a generator, and while that is done
-        which is to be done ``meanwhile`` (not together with ``first``); a second try does it again.
+    def run(self, calls: Iterable[Call], *, first: Command | None = None) -> list[Any]:
+        """Send all calls in one round trip, after ``first`` if it is given.
 
         Returns
         -------
         list
             Replies in the order of the calls; an error that the server answered is a reply like any other.
         """
-        commands = [] if first is None else [first]
-        source = iter(calls)
-
-        def all_commands() -> Iterator[Command]:
-            yield from tuple(commands)  # first of all those of a try that failed
-            for _, command in source:
-                commands.append(command)
-                yield command
-
-        pool = self.client.connection_pool
-        connection = pool.get_connection()
-
-        def exchange() -> list[Any]:
-            send(connection, all_commands())
-            return receive(self.client, connection, commands, meanwhile)
-
-        try:
-            replies = few_retries().call_with_retry(exchange, lambda _: connection.disconnect())
-        except BaseException:
-            connection.disconnect()  # whoever got it next would read our replies
-            raise
-        finally:
-            pool.release(connection)
-        return replies if first is None else after_first(replies)
+        with self.pipeline() as pipeline:
+            if first is None:
+                pipeline.send(calls)
+                return pipeline.replies()
+            pipeline.send([("", first), *calls])
+            return after_first(pipeline.replies())
 
     def masters(self) -> Mapping[str, redis.Redis]:
         """Return the client of each server that takes writes, by its address."""
@@ -125,22 +110,73 @@ class OneServer:
         self.client.connection_pool.disconnect()
 
 
+class ServerPipeline:
+    """Calls on their way to one server, which works on them while this process does something else.
+
+    When the connection fails, all that was sent is sent once more on a new one: a call may run twice.
+    """
+
+    def __init__(self, server: redis.Redis, connection: Any) -> None:
+        self._server = server
+        self._connection = connection
+        self._commands: list[Command] = []
+        self._replies: list[Any] = []
+        self._has_failed = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every reply has been read."""
+        return len(self._replies) == len(self._commands)
+
+    def send(self, calls: Iterable[Call]) -> None:
+        """Send calls; the server begins with the first ones while later ones are still made by a generator."""
+        source = iter(calls)
+
+        def made() -> Iterator[Command]:
+            for _, command in source:
+                self._commands.append(command)
+                yield command
+
+        try:
+            send(self._connection, made())
+        except _CONNECTION_FAILED as error:
+            self._commands.extend(command for _, command in source)
+            self._send_again(error)
+
+    def first_replies(self, count: int) -> list[Any]:
+        """Return the first ``count`` replies, as soon as they are there."""
+        while len(self._replies) < count:
+            command = self._commands[len(self._replies)]
+            try:
+                self._replies.append(self._server.parse_response(self._connection, command[0]))
+            except redis.ResponseError as error:
+                self._replies.append(error)
+            except _CONNECTION_FAILED as error:
+                self._send_again(error)
+        return self._replies[:count]
+
+    def replies(self) -> list[Any]:
+        """Return the replies to all calls; an error that the server answered is a reply like any other."""
+        return self.first_replies(len(self._commands))
+
+    def _send_again(self, error: Exception) -> None:
+        self._connection.disconnect()
+        if self._has_failed:
+            raise error
+        self._has_failed = True
+        self._replies.clear()
+        send(self._connection, self._commands)
+
+
 def send(connection: Any, commands: Iterable[Command]) -> None:
     """Send commands, many at a time: the server begins with the first while the others are still packed."""
     connection.send_packed_command(_packed(commands))
 
 
-def receive(
-    server: redis.Redis,
-    connection: Any,
-    commands: Sequence[Command],
-    meanwhile: Meanwhile = NOTHING_MEANWHILE,
-) -> list[Any]:
+def receive(server: redis.Redis, connection: Any, commands: Sequence[Command]) -> list[Any]:
     """Read the replies to all commands; an error that the server answered is one of them."""
     replies: list[Any] = []
     for command in commands:
-        if len(replies) in meanwhile:
-            meanwhile[len(replies)](replies)
         try:
             replies.append(server.parse_response(connection, command[0]))
         except redis.ResponseError as error:

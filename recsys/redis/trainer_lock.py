@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from redis.exceptions import LockNotOwnedError
 from redis.lock import Lock
 
-from recsys.errors import LockLost, StoreError
+from recsys.errors import LockHeld, LockLost, StoreError
 from recsys.redis.connection import Connection
+from recsys.redis.keys import Keys
 
 
 class HeldLock:
@@ -43,3 +46,46 @@ class HeldLock:
         """Renew it no more."""
         self._stop.set()
         self._thread.join()
+
+
+class TrainerLock:
+    """The lock, to be held."""
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        self._connection = connection
+        self._keys = keys
+
+    @contextmanager
+    def held(self, *, ttl_s: float) -> Iterator[HeldLock]:
+        """Hold the trainer's lock, renewed until the block ends.
+
+        Raises
+        ------
+        LockHeld
+            When another trainer holds it.
+        """
+        lock = Lock(self._connection.client, self._keys.trainer_lock, timeout=ttl_s, blocking=False, thread_local=False)
+        token = uuid.uuid4().hex
+        held: HeldLock | None = None
+
+        def release() -> None:
+            """Give the lock back, if it is ours; one that cannot be given back expires."""
+            if held is not None:
+                held.stop()
+            with suppress(StoreError), self._connection.errors_translated(), suppress(LockNotOwnedError):
+                lock.do_release(token)
+
+        try:
+            with self._connection.errors_translated():
+                if not lock.acquire(token=token):
+                    raise LockHeld(
+                        f"another trainer or import is at work (if it died, its lock expires within {ttl_s:g} s)"
+                    )
+            held = HeldLock(self._connection, lock, ttl_s)
+            yield held
+        finally:
+            try:
+                release()
+            except BaseException:  # a signal's, on the way: whoever comes next shall not wait for the lock to expire
+                release()
+                raise

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
-from redis.exceptions import LockNotOwnedError
-from redis.lock import Lock
 
-from recsys.errors import LockHeld, StoreError
 from recsys.redis.connection import Connection
 from recsys.redis.keys import Keys
-from recsys.redis.trainer_lock import HeldLock
 
 _REQUEST = """
 redis.call('HINCRBY', KEYS[1], 'forced', ARGV[1])
@@ -60,47 +54,12 @@ class Requests(NamedTuple):
         return self.forced > self.forced_finished
 
 
-class TrainerControl:
-    """Lock, requests and status of the trainer."""
+class TrainerRequests:
+    """Requests, status and sign of life of the trainer."""
 
     def __init__(self, connection: Connection, keys: Keys) -> None:
         self._connection = connection
         self._keys = keys
-
-    @contextmanager
-    def lock(self, *, ttl_s: float) -> Iterator[HeldLock]:
-        """Hold the trainer's lock, renewed until the block ends.
-
-        Raises
-        ------
-        LockHeld
-            When another trainer holds it.
-        """
-        lock = Lock(self._connection.client, self._keys.trainer_lock, timeout=ttl_s, blocking=False, thread_local=False)
-        token = uuid.uuid4().hex
-        held: HeldLock | None = None
-
-        def release() -> None:
-            """Give the lock back, if it is ours; one that cannot be given back expires."""
-            if held is not None:
-                held.stop()
-            with suppress(StoreError), self._connection.errors_translated(), suppress(LockNotOwnedError):
-                lock.do_release(token)
-
-        try:
-            with self._connection.errors_translated():
-                if not lock.acquire(token=token):
-                    raise LockHeld(
-                        f"another trainer or import is at work (if it died, its lock expires within {ttl_s:g} s)"
-                    )
-            held = HeldLock(self._connection, lock, ttl_s)
-            yield held
-        finally:
-            try:
-                release()
-            except BaseException:  # a signal's, on the way: whoever comes next shall not wait for the lock to expire
-                release()
-                raise
 
     def say_alive(self, *, ttl_s: float) -> None:
         """Tell `recsys retrain` that a trainer is here to take requests."""

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from hashlib import blake2b
-from itertools import chain, repeat
-from typing import Any, Protocol
+from itertools import chain
+from types import MappingProxyType
+from typing import Any, Final
 
 import msgpack
 import orjson
 
-from recsys.data.event import Event, EventType
+from recsys.data.event import Event, EventType, ensure_fits_cluster, fits_cluster
 from recsys.data.history import History
-from recsys.errors import MalformedEvent
-from recsys.recommend.user_lists import RankedList, RankedLists
-from recsys.redis.connection import Connection
+from recsys.redis.connection import Connection, ScriptCall, ScriptPipeline
 from recsys.redis.keys import Keys
-from recsys.redis.list_json import NO_ITEMS, items_json
 from recsys.runtime import fail_points
+from recsys.runtime.clock import json_time
 from recsys.settings import HistorySettings, RankingSettings
 
+NO_ITEMS: Final = b"[]"
+EncodedLists = tuple[bytes, bytes]
+"""The items of a user's list, and of what the user may buy again, as JSON; `NO_ITEMS` where there are none."""
 _DIGEST_BYTES = 8  # that two of the few hundred ids kept of a user share one is less likely than a broken disk
 _FIRST_SHARE = 3 / 8  # of the users: listing them takes about as long as applying the others' events
 _LEAST_FIRST = 8  # fewer are listed sooner together with the others
@@ -63,16 +67,6 @@ class PlacedEvent:
             id_ = _digest(f"at {self.source} {self.offset}")
         item = "" if event.type is EventType.FORGET else event.item_id or ""
         return (self.source, self.offset, id_, item, event.units, event.timestamp // 1000)
-
-
-class WhileApplying(Protocol):
-    """What a process does while Redis applies events for it; either may be done again, or not at all."""
-
-    def at_once(self) -> None:
-        """Work that needs nothing of Redis."""
-
-    def with_first(self, states: dict[str, UserState]) -> None:
-        """Work on the first users' states, while Redis is at the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,18 +135,14 @@ class UserStore:
         MalformedEvent
             On a Redis Cluster, when the user's keys would not be in one slot.
         """
-        if not self.can_hold(user_id):
-            raise MalformedEvent(
-                "user_id: must not begin with } where Redis is a cluster, which could not keep the user's keys together"
-            )
+        if self._connection.is_cluster:
+            ensure_fits_cluster(user_id)
 
     def can_hold(self, user_id: str) -> bool:
         """Whether the state of a user with this id can be kept."""
-        return not self._connection.is_cluster or self._keys.share_a_slot(user_id)
+        return not self._connection.is_cluster or fits_cluster(user_id)
 
-    def apply(
-        self, events: Mapping[str, Sequence[PlacedEvent]], *, meanwhile: WhileApplying | None = None
-    ) -> dict[str, UserState]:
+    def apply(self, events: Mapping[str, Sequence[PlacedEvent]]) -> dict[str, UserState]:
         """Apply each user's events in order of arrival and return the states they lead to.
 
         Exactly once in effect: an event counts only if it was not applied before, so calling again with the same
@@ -162,17 +152,27 @@ class UserStore:
         ----------
         events : mapping
             User → events.
-        meanwhile : WhileApplying or None
-            What to do while Redis is at work.
         """
-        states: dict[str, UserState] = {}
-        for part in fail_points.halves("between-applies", list(events.items())):
-            states.update(self._apply_events(dict(part), with_history=True, meanwhile=meanwhile))
-        return states
+        with self.applying(events) as applying:
+            return applying.states()
+
+    @contextmanager
+    def applying(self, events: Mapping[str, Sequence[PlacedEvent]]) -> Iterator[Applying]:
+        """Do as `apply`, in steps: Redis is at work from the beginning of the block until `Applying.states` returns."""
+        halves = fail_points.halves("between-applies", list(events.items()))
+        part = next(halves)
+        earlier: dict[str, UserState] = {}
+        if len(part) < len(events):  # the fail point lies between the halves
+            with self._applying(dict(part), with_history=True) as applying:
+                earlier = applying.states()
+            part = next(halves)
+        with self._applying(dict(part), with_history=True, earlier=earlier) as applying:
+            yield applying
 
     def apply_without_reading(self, events: Mapping[str, Sequence[PlacedEvent]]) -> tuple[int, int]:
         """Like `apply`, for imports: return only how many events counted and how many were duplicates."""
-        states = self._apply_events(events, with_history=False).values()
+        with self._applying(events, with_history=False) as applying:
+            states = applying.states().values()
         return sum(state.applied for state in states), sum(state.duplicates for state in states)
 
     def read(self, user_ids: Iterable[str]) -> dict[str, UserState]:
@@ -185,82 +185,39 @@ class UserStore:
             for user, (revision, listed, text) in zip(users, replies, strict=True)
         }
 
-    def _apply_events(
-        self, events: Mapping[str, Sequence[PlacedEvent]], *, with_history: bool, meanwhile: WhileApplying | None = None
-    ) -> dict[str, UserState]:
-        """Apply all users' first events, then the next ones of those who have more."""
-        states: dict[str, UserState] = {}
-        start = 0
-        if any(len(placed) > _EVENTS_PER_CALL for placed in events.values()):
-            meanwhile = None  # the first states are not yet those that all events lead to
-        while events:
-            # One round trip at a time: a later part must never be applied before an earlier one.
-            part = {user: placed[start : start + _EVENTS_PER_CALL] for user, placed in events.items()}
-            for user, state in self._apply(part, with_history=with_history, meanwhile=meanwhile).items():
-                states[user] = state.after(states[user]) if user in states else state
-            start += _EVENTS_PER_CALL
-            events = {user: placed for user, placed in events.items() if len(placed) > start}
-        return states
-
-    def _apply(
-        self, events: Mapping[str, Sequence[PlacedEvent]], *, with_history: bool, meanwhile: WhileApplying | None
-    ) -> dict[str, UserState]:
-        if not events:
-            return {}
-        options = self._history.max_items, self._history.max_event_ids, int(with_history), _FORGOTTEN_TTL_S
-        calls = ((self._keys.of_user(user), (_packed(placed), *options)) for user, placed in events.items())
-
-        def states_of(replies: Sequence[Any]) -> dict[str, UserState]:
-            return {
-                user: UserState(applied, duplicates, revision, listed, History(text))
-                for user, (applied, duplicates, revision, listed, text) in zip(events, replies, strict=False)
-            }
-
-        def with_first(replies: Sequence[Any]) -> None:
-            if meanwhile is not None and not any(isinstance(reply, Exception) for reply in replies):
-                meanwhile.with_first(states_of(replies))
-
-        def at_once(_: Sequence[Any]) -> None:
-            if meanwhile is not None:
-                meanwhile.at_once()
-
-        first = int(_FIRST_SHARE * len(events))
-        todo = {0: at_once} | ({first: with_first} if first >= _LEAST_FIRST else {})
-        return states_of(self._connection.run_script("apply", calls, meanwhile=todo))
-
-    def publish(
+    @contextmanager
+    def _applying(
         self,
-        revisions: Mapping[str, int],
-        lists: Iterable[Sequence[RankedList]],
-        model: ModelStamp,
+        events: Mapping[str, Sequence[PlacedEvent]],
         *,
-        at: datetime,
-    ) -> list[PublishOutcome]:
+        with_history: bool,
+        earlier: Mapping[str, UserState] = MappingProxyType({}),
+    ) -> Iterator[Applying]:
+        options = self._history.max_items, self._history.max_event_ids, int(with_history), _FORGOTTEN_TTL_S
+
+        def calls(part: Mapping[str, Sequence[PlacedEvent]]) -> Iterator[ScriptCall]:
+            return ((self._keys.of_user(user), (_packed(placed), *options)) for user, placed in part.items())
+
+        with self._connection.script_pipeline("apply") as pipeline:
+            yield Applying(pipeline, events, calls, partial(self._connection.run_script, "apply"), earlier)
+
+    @contextmanager
+    def publishing(self, model: ModelStamp, *, at: datetime) -> Iterator[Publishing]:
         """Write lists, each only if its history has not moved and no list of a newer model is there.
 
-        An empty list removes the user's list, so that apps fall back on the popular one. Lists of what users may buy
-        again go with them.
-
-        Parameters
-        ----------
-        revisions : mapping
-            User → revision of the history that the list was computed from.
-        lists : sequences of RankedList, one behind the other
-            Of these users, in order. A sequence is asked for when Redis has got the lists of those before it.
+        Redis writes the lists of one `Publishing.send` while those of the next one are computed.
         """
         stamps = b',"model":%b,"revision":' % orjson.dumps(model.version)
         moment = b',"generated_at":"%b","items":' % json_time(at).encode()
 
-        def call(
-            user: str, revision: int, items: tuple[bytes, bytes]
-        ) -> tuple[tuple[str, str, str], tuple[int, int, bytes, bytes, int]]:
+        def call(user: str, revision: int, items: EncodedLists) -> ScriptCall:
             before = b'{"user_id":%b%b%d%b' % (orjson.dumps(user), stamps, revision, moment)
             recs, again = (b"" if part == NO_ITEMS else b"%b%b}" % (before, part) for part in items)
             keys = self._keys.applied(user), self._keys.recs(user), self._keys.again(user)
             return keys, (revision, model.sequence, recs, again, self._list_ttl_s)
 
-        calls = map(call, revisions, revisions.values(), chain.from_iterable(map(_both_as_json, lists)))
-        return [_OUTCOMES[word] for word in self._connection.run_script_for_users("publish", calls)]
+        with self._connection.script_pipeline("publish") as pipeline:
+            yield Publishing(pipeline, call, self._connection.many_users_a_call)
 
     def user_ids(self) -> Iterator[list[str]]:
         """Yield the ids of all users with a history, in batches; users that come meanwhile may be missing."""
@@ -290,6 +247,88 @@ class UserStore:
         return [orjson.loads(value) if value else None for value in values]
 
 
+class Applying:
+    """Events on their way to Redis, which applies them while this process does something else."""
+
+    def __init__(
+        self,
+        pipeline: ScriptPipeline,
+        events: Mapping[str, Sequence[PlacedEvent]],
+        calls: Callable[[Mapping[str, Sequence[PlacedEvent]]], Iterator[ScriptCall]],
+        run: Callable[[Iterable[ScriptCall]], list[Any]],
+        earlier: Mapping[str, UserState],
+    ) -> None:
+        self._pipeline = pipeline
+        self._events = events
+        self._calls = calls
+        self._run = run
+        self._earlier = earlier
+        self._has_many = any(len(placed) > _EVENTS_PER_CALL for placed in events.values())
+        pipeline.send(calls({user: placed[:_EVENTS_PER_CALL] for user, placed in events.items()}))
+
+    def first_states(self) -> dict[str, UserState]:
+        """Return the states of the first users, while Redis is at the others; of few users none come first."""
+        first = int(_FIRST_SHARE * len(self._events))
+        if first < _LEAST_FIRST or self._has_many:  # then they are not yet what all events lead to
+            return {}
+        return _states_of(self._events, self._pipeline.first_results(first))
+
+    def states(self) -> dict[str, UserState]:
+        """Return the states of all users."""
+        states = dict(self._earlier) | _states_of(self._events, self._pipeline.results())
+        start = _EVENTS_PER_CALL
+        while left := {user: placed for user, placed in self._events.items() if len(placed) > start}:
+            # One round trip at a time: a later part must never be applied before an earlier one.
+            part = {user: placed[start : start + _EVENTS_PER_CALL] for user, placed in left.items()}
+            later = _states_of(part, self._run(self._calls(part)))
+            states |= {user: state.after(states[user]) for user, state in later.items()}
+            start += _EVENTS_PER_CALL
+        return states
+
+
+class Publishing:
+    """Lists on their way to Redis, which writes them while this process computes others."""
+
+    def __init__(
+        self,
+        pipeline: ScriptPipeline,
+        call: Callable[[str, int, EncodedLists], ScriptCall],
+        many_users_a_call: Callable[[Iterable[ScriptCall]], Iterator[ScriptCall]],
+    ) -> None:
+        self._pipeline = pipeline
+        self._call = call
+        self._many_users_a_call = many_users_a_call
+        self._users: list[str] = []
+
+    def send(self, revisions: Mapping[str, int], lists: Iterable[EncodedLists]) -> None:
+        """Send lists.
+
+        An empty list removes the user's list, so that apps fall back on the popular one. Lists of what users may buy
+        again go with them.
+
+        Parameters
+        ----------
+        revisions : mapping
+            User → revision of the history that the list was computed from.
+        lists : iterable of EncodedLists
+            Of these users, in order.
+        """
+        self._users.extend(revisions)
+        self._pipeline.send(self._many_users_a_call(map(self._call, revisions, revisions.values(), lists)))
+
+    def outcomes(self) -> dict[str, PublishOutcome]:
+        """Return what became of each user's list."""
+        words = chain.from_iterable(self._pipeline.results())
+        return {user: _OUTCOMES[word] for user, word in zip(self._users, words, strict=True)}
+
+
+def _states_of(users: Iterable[str], results: Sequence[Any]) -> dict[str, UserState]:
+    return {
+        user: UserState(applied, duplicates, revision, listed, History(text))
+        for user, (applied, duplicates, revision, listed, text) in zip(users, results, strict=False)
+    }
+
+
 def calls_by_user(
     source: str, events: Sequence[tuple[int, Event]], *, complete: bool
 ) -> Iterator[dict[str, list[PlacedEvent]]]:
@@ -300,17 +339,6 @@ def calls_by_user(
     users = list(by_user)
     for start in range(0, len(users), _USERS_PER_CALL):
         yield {user: by_user[user] for user in users[start : start + _USERS_PER_CALL]}
-
-
-def _both_as_json(lists: Sequence[RankedList]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the items of each user's list and of what may be bought again."""
-    again = lists.again_lists if isinstance(lists, RankedLists) else None
-    return zip(items_json(lists), repeat(NO_ITEMS) if again is None else items_json(again), strict=False)
-
-
-def json_time(moment: datetime) -> str:
-    """Format a time for JSON: RFC 3339, UTC, milliseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _digest(text: str) -> bytes:

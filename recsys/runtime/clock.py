@@ -21,6 +21,11 @@ def now() -> datetime:
     return datetime.fromtimestamp(time.time(), UTC)
 
 
+def json_time(moment: datetime) -> str:
+    """Format a time for JSON: RFC 3339, UTC, milliseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _start_again() -> None:
     os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - the command line that started this process
 

@@ -52,7 +52,7 @@ def test_a_users_list_is_the_one_in_redis_with_titles_and_categories(reader: Ask
 
 
 def test_a_user_without_a_list_gets_the_popular_one(reader: Asked, api_store: Store) -> None:
-    popular = api_store.shared.popular()
+    popular = api_store.item_lists.popular()
     assert popular is not None
     answer = reader.json("/v1/users/nobody/recommendations?n=5")
     assert answer["source"] == "popular"
@@ -74,7 +74,7 @@ def test_a_category_without_items_in_the_users_list_is_answered_by_what_is_popul
     reader: Asked, api_store: Store
 ) -> None:
     answer = reader.json("/v1/users/nobody/recommendations?n=3&category=Taste 2")
-    popular = api_store.shared.popular("Taste 2")
+    popular = api_store.item_lists.popular("Taste 2")
     assert popular is not None
     assert (answer["source"], ids(answer)) == ("popular", ids(popular)[:3])
     assert reader.json("/v1/users/nobody/recommendations?category=no such")["items"] == []
@@ -218,13 +218,13 @@ def test_the_parts_of_explanations_sum_to_the_scores_of_lists(client: Client) ->
 
 
 def test_similar_popular_and_again_lists_are_those_in_redis(reader: Asked, api_store: Store) -> None:
-    similar, again = api_store.shared.similar("item-003"), api_store.users.again_lists(["user-1"])[0]
+    similar, again = api_store.item_lists.similar("item-003"), api_store.users.again_lists(["user-1"])[0]
     assert similar is not None
     assert again is not None
     assert ids(reader.json("/v1/items/item-003/similar?n=20")) == ids(similar)[:20]
     assert ids(reader.json("/v1/users/user-1/again")) == ids(again)
     assert reader.json("/v1/users/nobody/again") == {"user_id": "nobody", "items": []}
-    popular = api_store.shared.popular("Taste 1")
+    popular = api_store.item_lists.popular("Taste 1")
     assert popular is not None
     assert ids(reader.json("/v1/popular?category=Taste 1&n=40")) == ids(popular)
 

@@ -141,8 +141,8 @@ def test_consumer_started_before_any_model_keeps_histories_until_the_first_sweep
         assert list_of(store, "u1") is None
         shop.run("trainer", "--once")
         LiveArtifact(store).check_list(list_of(store, "u1") or {}, owned_by(store, "u1"), settings.ranking.n)
-        assert store.shared.popular() is not None
-        similar = store.shared.similar(item_name(1, 3))
+        assert store.item_lists.popular() is not None
+        similar = store.item_lists.similar(item_name(1, 3))
         assert similar is not None
         assert item_name(1, 3) not in {entry["item_id"] for entry in similar["items"]}
         wait_until(lambda: consumer.metrics().get("model_sequence", 0) > 0, "the consumer has the model, too")
@@ -166,7 +166,7 @@ def test_retrain_is_done_by_the_running_trainer_and_swapped_in_by_the_consumer(t
     assert after.version in output.stdout
     assert "sku-never-seen" in after.items
     assert (list_of(trained, "brand-new") or {}).get("model") == after.version
-    pointer = trained.shared.model_pointer()
+    pointer = trained.pointer.read()
     assert pointer is not None
     wait_until(lambda: consumer.metrics().get("model_sequence") == pointer.sequence, "the consumer swapped")
     publish(shop, [("brand-new", event_json("brand-new", item_name(3, 3)))])
@@ -184,10 +184,10 @@ def test_retrain_is_done_by_the_running_trainer_and_swapped_in_by_the_consumer(t
 def test_damaged_model_is_refused_and_the_live_one_stays(trained: Store, shop: Shop) -> None:
     consumer = shop.start_consumer()
     consumer.await_assigned()
-    good = trained.shared.model_pointer()
+    good = trained.pointer.read()
     assert good is not None
     trained.connection.client.set(
-        trained.shared._keys.model,
+        trained.pointer._keys.model,
         json.dumps({**good.model_dump(), "sequence": good.sequence + 1, "manifest_sha256": "0" * 64}),
     )
     wait_until(lambda: consumer.metrics().get("models_refused_total") == 1, "the model is refused")

@@ -158,7 +158,7 @@ def rounds(shop: Shop) -> list[str]:
 
 
 def sequence_of(store: Store) -> int:
-    pointer = store.shared.model_pointer()
+    pointer = store.pointer.read()
     assert pointer is not None
     return pointer.sequence
 
@@ -235,9 +235,9 @@ def test_popular_lists_are_recent_and_by_category_once_items_are_imported(traine
     trained.recsys("items", "import", "items.csv")
     trained.run("trainer", "--once", "--force")
     with open_store(settings) as store:
-        overall, even, odd = (store.shared.popular(category) for category in (None, "even", "odd"))
+        overall, even, odd = (store.item_lists.popular(category) for category in (None, "even", "odd"))
         listed = store.users.lists(["user-7"])[0]
-        assert store.shared.popular("none") is None
+        assert store.item_lists.popular("none") is None
     assert overall is not None
     assert even is not None
     assert odd is not None
@@ -297,7 +297,7 @@ def test_a_rebuild_brings_the_model_back_that_was_live(trained: Shop, settings: 
     trained.run("trainer", "--once")
     trained.recsys("models", "rollback")
     with open_store(settings) as store:
-        for key in store.connection.client.scan_iter(f"{store.shared._keys.prefix}:*"):
+        for key in store.connection.client.scan_iter(f"{store.pointer._keys.prefix}:*"):
             store.connection.client.delete(key)
     done = trained.recsys("rebuild")
     assert f"written with model {first}" in done.stdout
@@ -312,11 +312,11 @@ def test_a_lost_or_damaged_pointer_comes_back_with_a_round_that_is_rejected(
 ) -> None:
     (first,) = versions(trained)
     with open_store(settings) as store:
-        store.connection.client.delete(store.shared._keys.model)
+        store.connection.client.delete(store.pointer._keys.model)
         if left is not None:
-            store.connection.client.set(store.shared._keys.model, left)
+            store.connection.client.set(store.pointer._keys.model, left)
         trained.run("trainer", "--once", expect=3, **BAD)
-        pointer = store.shared.model_pointer()
+        pointer = store.pointer.read()
         assert pointer is not None
         assert pointer.version == first
     ensure_verified(trained)

@@ -12,6 +12,7 @@ from recsys.demo.services import find_redis_server
 from recsys.recommend.user_lists import RankedList
 from recsys.redis import ModelStamp, Store, open_store
 from recsys.settings import Settings
+from tests.lists import write_lists
 from tests.planted import event_json, item_name, list_of, owned_by, write_history
 from tests.services import Shop, kept_port, running, wait_until
 from tests.stream import await_records, publish
@@ -100,7 +101,7 @@ def test_consumer_with_an_older_model_than_the_list_goes_on_at_once(shop: Shop, 
     with open_store(settings) as store:
         state = store.users.read(["user-1"])["user-1"]
         far_ahead = ModelStamp("a-newer-one", 2**40)
-        store.users.publish({"user-1": state.revision}, [[RankedList(("x",), (1.0,))]], far_ahead, at=NOW)
+        write_lists(store.users, {"user-1": state.revision}, [RankedList(("x",), (1.0,))], far_ahead, at=NOW)
         consumer = shop.start_consumer()
         consumer.await_assigned()
         publish(shop, [("user-1", event_json("user-1", item_name(0, 0))), ("new", event_json("new", item_name(0, 1)))])
@@ -114,10 +115,10 @@ def test_round_that_was_cut_off_is_made_good_at_the_next_start(shop: Shop, setti
     shop.recsys("import", "history.csv")
     shop.run("trainer", "--once")
     with open_store(settings) as store:
-        before = store.shared.model_pointer()
+        before = store.pointer.read()
         store.trainer.write_status({"state": "failed", "error": "the trainer was stopped"})
         trainer = shop.start_trainer()
-        wait_until(lambda: store.shared.model_pointer() != before, "a round at once, though the model is young")
+        wait_until(lambda: store.pointer.read() != before, "a round at once, though the model is young")
         wait_until(lambda: store.trainer.status().get("state") == "succeeded", "it is completed")
         assert trainer.stop() == 0
 
@@ -131,7 +132,7 @@ def test_trainer_stops_at_once_while_redis_is_away(shop: Shop) -> None:
 def test_second_import_waits_for_the_lock_on_the_archive(shop: Shop, settings: Settings) -> None:
     write_history(shop.folder / "history.csv")
     with open_store(settings) as store:
-        with store.trainer.lock(ttl_s=60):
+        with store.trainer_lock.held(ttl_s=60):
             log = shop.folder / "import.log"
             command = [sys.executable, "-m", "recsys", "import", str(shop.folder / "history.csv")]
             process = shop.stack.enter_context(running(command, log, shop.environment))
@@ -141,7 +142,7 @@ def test_second_import_waits_for_the_lock_on_the_archive(shop: Shop, settings: S
 
 
 def test_no_trainer_once_while_another_is_at_work(shop: Shop, settings: Settings) -> None:
-    with open_store(settings) as store, store.trainer.lock(ttl_s=60):
+    with open_store(settings) as store, store.trainer_lock.held(ttl_s=60):
         assert "another trainer or import is at work" in shop.run("trainer", "--once", expect=1).stderr
 
 

@@ -214,7 +214,7 @@ class Ledger:
 
     def await_listed(self) -> None:
         """Wait until everyone's list is that of the newest history."""
-        pointer = self.store.shared.model_pointer()
+        pointer = self.store.pointer.read()
         assert pointer is not None
 
         def everyone() -> bool:

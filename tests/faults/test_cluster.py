@@ -50,10 +50,10 @@ def test_whole_job(cluster: RedisCluster, kafka: KafkaServer, tmp_path: Path, re
         consumer = started_consumer(ledger)
         with ledger.load(per_second=300):
             ledger.send_malformed([event_json("}x", item_name(0, 0)), b"not JSON"])
-            before = ledger.store.shared.model_pointer()
+            before = ledger.store.pointer.read()
             for _ in range(rounds(1, 5)):
                 ledger.shop.run("trainer", "--once")
-            assert ledger.store.shared.model_pointer() != before
+            assert ledger.store.pointer.read() != before
             ledger.await_counted()
         assert "user_id: must not begin with }" in consumer.said()
         spread = {cluster.master_of(slot).port for slot in slots_of(ledger).values()}

@@ -47,7 +47,7 @@ def clock(tmp_path: Path) -> Clock:
 
 
 def live_pointer(store: Store) -> ModelPointer:
-    pointer = store.shared.model_pointer()
+    pointer = store.pointer.read()
     assert pointer is not None
     return pointer
 

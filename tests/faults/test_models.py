@@ -112,9 +112,9 @@ class Pointing:
 
     def __init__(self, ledger: Ledger) -> None:
         self._client: Any = ledger.store.connection.client
-        self._key = ledger.store.shared._keys.model
+        self._key = ledger.store.pointer._keys.model
         self._copies = ledger.shop.folder / "copies"
-        self._live = json.loads(ledger.store.shared.model_pointer_value())
+        self._live = json.loads(ledger.store.pointer.value())
         self.version = str(self._live["version"])
         self.sequence = int(self._live["sequence"])
         self._made = 0
@@ -213,7 +213,7 @@ def test_trainer_killed_anywhere_is_made_good_by_the_next_round(ledger: Ledger, 
         return list(Path(storage.root).rglob("*.tmp"))
 
     def live_version() -> str:
-        pointer = store.shared.model_pointer()
+        pointer = store.pointer.read()
         assert pointer is not None
         return pointer.version
 

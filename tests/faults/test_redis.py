@@ -232,12 +232,12 @@ def test_round_whose_lists_redis_lost_is_repeated(
             replica.client.execute_command("REPLICAOF", "NO", "ONE")
             ledger.publish(100)
             shop.recsys("retrain", "--wait")
-            before = ledger.store.shared.model_pointer()
+            before = ledger.store.pointer.read()
             breakable_redis.kill()
             proxy.lead_to(replica.port)
             trainer.await_saying("Redis has lost what the last round wrote")
             wait_until(lambda: trainer.said().count("round done") == 3, "the round is repeated")
-            after = ledger.store.shared.model_pointer()
+            after = ledger.store.pointer.read()
             assert before is not None
             assert after is not None
             assert after.sequence > before.sequence
@@ -261,7 +261,7 @@ def test_empty_redis_is_rebuilt(
         shop.run("trainer", "--once")
         ledger.publish(300)  # beyond the archive
         ledger.await_counted()
-        popular, similar = ledger.store.shared.popular(), ledger.store.shared.similar("sku-0-00")
+        popular, similar = ledger.store.item_lists.popular(), ledger.store.item_lists.similar("sku-0-00")
         breakable_redis.client.flushall()
         said = "recsys rebuild brings everything back"
         wait_until(lambda: said in consumer.said(), "the consumer says what has happened and what to do")
@@ -273,7 +273,7 @@ def test_empty_redis_is_rebuilt(
         done = shop.recsys("rebuild")
         assert "the consumers read on from where the archive ends: 600 records in Kafka" in done.stdout
         recovery_s = ledger.await_counted()
-        after_popular, after_similar = ledger.store.shared.popular(), ledger.store.shared.similar("sku-0-00")
+        after_popular, after_similar = ledger.store.item_lists.popular(), ledger.store.item_lists.similar("sku-0-00")
         assert popular is not None
         assert after_popular is not None
         assert after_popular["items"] == popular["items"]

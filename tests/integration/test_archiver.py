@@ -9,6 +9,7 @@ import pytest
 from confluent_kafka import Producer
 
 from recsys.errors import StorageError
+from recsys.kafka.decoder import make_decoder
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.archive import Archive
@@ -27,7 +28,7 @@ def archive_of(settings: Settings) -> Archive:
 
 def archive_now(settings: Settings) -> int:
     return archiver.archive_new_purchases(
-        settings.kafka, archive_of(settings), ProgressReporter(), at=datetime.now(UTC)
+        settings.kafka, archive_of(settings), ProgressReporter(), at=datetime.now(UTC), decoder=make_decoder(settings)
     )
 
 

@@ -221,14 +221,14 @@ def test_items_are_imported_for_lists_and_for_people(recsys: Command, own_store:
     (tmp_path / "items.csv").write_text("item_id,title,category,available\ntea,Green tea,Drinks,yes\nmug,Mug,,no\n")
     done = recsys("items", "import", "items.csv")
     assert "2 items imported; the catalogue has 2, in 1 categories, 1 of them not available" in done.stdout
-    assert own_store.shared.titles(["tea", "mug", "other"]) == {"tea": "Green tea", "mug": "Mug"}
-    assert own_store.shared.hidden() == {"mug"}
+    assert own_store.catalogue.titles(["tea", "mug", "other"]) == {"tea": "Green tea", "mug": "Mug"}
+    assert own_store.catalogue.hidden() == {"mug"}
 
     (tmp_path / "more.csv").write_text("item_id,title,available\nmug,Big mug,true\nhat,Hat,perhaps\n")
     done = recsys("items", "import", "more.csv")
     assert "row 2: available: 'perhaps' is neither true nor false" in done.stderr
-    assert own_store.shared.titles(["mug", "hat"]) == {"mug": "Big mug"}
-    assert own_store.shared.hidden() == frozenset()
+    assert own_store.catalogue.titles(["mug", "hat"]) == {"mug": "Big mug"}
+    assert own_store.catalogue.hidden() == frozenset()
 
     place = PlacedEvent("t:0", 0, Event(user_id="u", item_id="tea", timestamp=1_795_348_800_000))
     own_store.users.apply({"u": [place]})

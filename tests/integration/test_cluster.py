@@ -18,12 +18,14 @@ import pytest
 from recsys.data.event import Event, EventType
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import MalformedEvent, SettingsError, StoreUnavailable, StoreUnsuitable
+from recsys.lists.encoding import as_json, both_as_json
 from recsys.model.top_n import Ranking
 from recsys.recommend.user_lists import RankedList, RankedLists
 from recsys.redis import ModelStamp, PlacedEvent, PublishOutcome, Store, open_store
 from recsys.settings import Settings
 from tests.faults.proxy import TcpProxy
 from tests.integration.test_user_store import MODEL, NOW, a_list, entries, event, placed
+from tests.lists import write_lists
 from tests.services import RedisCluster, RedisServer, wait_until
 
 
@@ -59,7 +61,9 @@ def make_listed(store: Store, user: str) -> None:
     revision = store.users.apply({user: [placed(0, event("a"))]})[user].revision
     one = Ranking(np.zeros((1, 1), np.int64), np.ones((1, 1), np.float32), np.ones(1, np.int64))
     lists = RankedLists(Vocabulary(["x"]), one, again=one)
-    assert store.users.publish({user: revision}, [lists], MODEL, at=NOW) == [PublishOutcome.PUBLISHED]
+    with store.users.publishing(MODEL, at=NOW) as publishing:
+        publishing.send({user: revision}, both_as_json(lists))
+        assert publishing.outcomes() == {user: PublishOutcome.PUBLISHED}
 
 
 def other_master(cluster: RedisCluster, master: RedisServer) -> RedisServer:
@@ -118,8 +122,8 @@ def test_user_torn_between_two_nodes_is_served_as_soon_as_the_move_goes_on(store
 
 def test_slot_may_move_to_a_node_that_has_none_yet(store: Store, cluster: RedisCluster) -> None:
     make_listed(store, "u")
-    store.shared.write_popular(RankedList(("a",), (1.0,)), MODEL, at=NOW)
-    key = store.shared._keys.popular_in(None)
+    store.item_lists.write_popular(as_json(RankedList(("a",), (1.0,))), MODEL, at=NOW)
+    key = store.item_lists._keys.popular_in(None)
     newcomer = cluster.join()
     slot = OpenSlot(store, cluster, "u", newcomer)
     slot.move(*slot.keys)
@@ -218,7 +222,7 @@ def test_cluster_without_its_setting_is_named(cluster: RedisCluster) -> None:
 
 def test_single_server_with_the_cluster_setting_is_named(redis_url: str) -> None:
     with opened_store(redis_url) as store:
-        for ask in (store.connection.check, store.shared.popular, lambda: store.users.read(["u"])):
+        for ask in (store.connection.check, store.item_lists.popular, lambda: store.users.read(["u"])):
             with pytest.raises(StoreUnsuitable, match="RECSYS_REDIS__CLUSTER=false"):
                 ask()
 
@@ -247,7 +251,7 @@ def test_every_node_is_given_the_password(cluster: RedisCluster) -> None:
 def test_away_cluster_is_one_clear_error() -> None:
     settings = {"url": "redis://:hunter2@127.0.0.1:1/0", "cluster": True, "timeout_s": 0.2}
     with open_store(Settings.model_validate({"redis": settings})) as store:
-        for ask in (store.connection.check, store.shared.popular, lambda: store.users.read(["u"])):
+        for ask in (store.connection.check, store.item_lists.popular, lambda: store.users.read(["u"])):
             with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1.*refused") as caught:
                 ask()
             assert "hunter2" not in str(caught.value)
@@ -304,7 +308,7 @@ def test_cluster_that_was_away_as_a_whole_is_found_again(tmp_path: Path) -> None
         with opened_store(cluster.url) as store:
             store.users.apply({"u": [placed(0, event())]})
             cluster.kill()
-            for ask in (lambda: store.users.read(["u"]), store.shared.popular, store.connection.check):
+            for ask in (lambda: store.users.read(["u"]), store.item_lists.popular, store.connection.check):
                 with pytest.raises(StoreUnavailable):
                     ask()
             for node in cluster.nodes:
@@ -338,6 +342,6 @@ def test_replies_of_several_nodes_are_put_in_order(store: Store) -> None:
     states = store.users.apply({user: [PlacedEvent("t:0", n, event(f"item-{n}"))] for n, user in enumerate(users)})
     assert [list(states[user].history.entries) for user in users] == [[f"item-{n}"] for n in range(200)]
     revisions = {user: states[user].revision for user in users}
-    store.users.publish(revisions, [[a_list(f"for-{user}") for user in users]], ModelStamp("v", 1), at=NOW)
+    write_lists(store.users, revisions, [a_list(f"for-{user}") for user in users], ModelStamp("v", 1), at=NOW)
     published = store.users.lists(users)
     assert [one and one["items"][0]["item_id"] for one in published] == [f"for-{user}" for user in users]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from recsys.lists.live_model import LoadedModel
-from recsys.lists.refresh import compute_lists, list_users
+from recsys.lists.refresh import compute_lists, publish_lists, stale
 from recsys.recommend.user_lists import refresh
 from recsys.redis import ModelPointer, PlacedEvent, PublishOutcome, Store, UserState
 from recsys.settings import RankingSettings
@@ -49,90 +51,114 @@ def published(store: Store, users: list[str] = USERS) -> list[list[str]]:
     return [[item["item_id"] for item in one["items"]] if one else [] for one in store.users.lists(users)]
 
 
-class Meanwhile:
-    """Remembers what it was given."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.states: dict[str, UserState] = {}
-
-    def at_once(self) -> None:
-        self.asked.append("at once")
-
-    def with_first(self, states: dict[str, UserState]) -> None:
-        self.asked.append("with first")
-        self.states = states
-
-
 def test_the_first_states_come_while_redis_is_at_the_others(store: Store) -> None:
     store.users.apply({"someone": [PlacedEvent("t:0", 0, make_event("someone"))]})  # now Redis has the script
-    meanwhile = Meanwhile()
-    states = store.users.apply(purchases(0), meanwhile=meanwhile)
+    with store.users.applying(purchases(0)) as applying:
+        first = applying.first_states()
+        states = applying.states()
     if store.connection.is_cluster:
-        assert meanwhile.asked == []
+        assert first == {}
         return
-    assert meanwhile.asked == ["at once", "with first"]
-    assert 8 <= len(meanwhile.states) < len(USERS)
-    assert meanwhile.states.items() <= states.items()
-    assert list(meanwhile.states) == USERS[: len(meanwhile.states)]
+    assert 8 <= len(first) < len(USERS)
+    assert first.items() <= states.items()
+    assert list(first) == USERS[: len(first)]
 
 
 def test_of_few_users_none_comes_first(store: Store) -> None:
-    meanwhile = Meanwhile()
-    store.users.apply(purchases(0, USERS[:10]), meanwhile=meanwhile)
-    assert "with first" not in meanwhile.asked
+    with store.users.applying(purchases(0, USERS[:10])) as applying:
+        assert applying.first_states() == {}
+        assert len(applying.states()) == 10
 
 
 def test_a_script_that_redis_lost_gives_no_first_states(store: Store) -> None:
     store.users.apply(purchases(0))
     for server in store.connection._servers.masters().values():
         server.script_flush()
-    meanwhile = Meanwhile()
-    states = store.users.apply(purchases(100), meanwhile=meanwhile)
-    assert "with first" not in meanwhile.asked
+    with store.users.applying(purchases(100)) as applying:
+        assert applying.first_states() == {}
+        states = applying.states()
     assert [state.applied for state in states.values()] == [1] * len(USERS)
 
 
-@pytest.mark.parametrize("ready_users", [USERS[:30], USERS[50:], USERS, []])
-def test_lists_that_are_ready_are_published_with_those_that_are_not(store: Store, ready_users: list[str]) -> None:
+def test_events_beyond_one_call_are_applied_in_order_and_none_comes_first(store: Store) -> None:
+    many = {user: [PlacedEvent("t:0", at, make_event(user, IDS[0])) for at in range(2_500)] for user in USERS[:2]}
+    few = purchases(9_000, USERS[2:])
+    with store.users.applying({**many, **few}) as applying:
+        assert applying.first_states() == {}
+        states = applying.states()
+    assert [states[user].applied for user in USERS] == [2_500, 2_500] + [1] * (len(USERS) - 2)
+    assert states == {
+        user: replace(state, applied=states[user].applied) for user, state in store.users.read(USERS).items()
+    }
+
+
+@pytest.mark.parametrize("when", ["while it is sent", "before the first states", "before the others"])
+def test_a_connection_that_breaks_meanwhile_is_replaced_and_each_event_counts_once(store: Store, when: str) -> None:
+    def cut() -> None:
+        for server in store.connection._servers.masters().values():
+            server.client_kill_filter(_type="normal", skipme=True)
+
+    store.users.apply(purchases(0))
+    with store.users.applying(purchases(100)) as applying:
+        if when == "while it is sent":
+            cut()
+        if when == "before the first states":
+            applying.first_states()
+            cut()
+        applying.first_states()
+        if when == "before the others":
+            cut()
+        states = applying.states()
+    assert [state.applied + state.duplicates for state in states.values()] == [1] * len(USERS)
+    assert [state.revision for state in states.values()] == [2] * len(USERS)
+
+
+def test_a_pipeline_that_is_given_up_leaves_no_replies_to_the_next_one(store: Store) -> None:
+    with suppress(ZeroDivisionError), store.users.applying(purchases(0)) as applying:
+        applying.first_states()
+        raise ZeroDivisionError
+    states = store.users.apply(purchases(100))
+    assert list(states) == USERS
+    assert all(state.applied == 1 for state in states.values())
+
+
+def test_lists_are_written_while_others_are_computed(store: Store) -> None:
     live = loaded(1, 1)
     states = store.users.apply(purchases(0))
-    ready = compute_lists({user: states[user] for user in ready_users}, live, FIVE, hidden=NOTHING)
-    outcomes = list_users(store.users, states, live, FIVE, hidden=NOTHING, at=NOW, ready=ready)
-    assert outcomes == dict.fromkeys(USERS, PublishOutcome.PUBLISHED)
+    with store.users.publishing(live.stamp, at=NOW) as publishing:
+        for users in (USERS[:30], [], USERS[30:]):
+            computed = compute_lists({user: states[user] for user in users}, live, FIVE, hidden=NOTHING)
+            publishing.send(computed.revisions, computed.encoded())
+        assert publishing.outcomes() == dict.fromkeys(USERS, PublishOutcome.PUBLISHED)
     assert published(store) == right_lists(states, live)
 
 
-def test_lists_of_another_model_or_with_items_hidden_since_are_computed_anew(store: Store) -> None:
+def test_lists_know_what_they_follow_from() -> None:
     before, live = loaded(1, 1), loaded(2, 2)
-    states = store.users.apply(purchases(0))
-    hidden = frozenset(IDS[:20])
-    for ready in (
-        compute_lists(states, before, FIVE, hidden=hidden),
-        compute_lists(states, live, FIVE, hidden=NOTHING),
-    ):
-        list_users(store.users, states, live, FIVE, hidden=hidden, at=NOW, ready=ready)
-        assert published(store) == right_lists(states, live, hidden)
+    computed = compute_lists({}, live, FIVE, hidden=frozenset(IDS[:1]))
+    assert computed.follow_from(live, {IDS[0]})
+    assert not computed.follow_from(live, NOTHING)
+    assert not computed.follow_from(before, {IDS[0]})
 
 
-def test_a_list_that_is_ready_for_an_older_history_is_not_written(store: Store) -> None:
+def test_a_list_of_an_older_history_is_not_written(store: Store) -> None:
     live = loaded(1, 1)
     early = store.users.apply(purchases(0))
-    ready = compute_lists(early, live, FIVE, hidden=NOTHING)
     states = early | store.users.apply(purchases(100, USERS[:1]))
-    outcomes = list_users(store.users, states, live, FIVE, hidden=NOTHING, at=NOW, ready=ready)
+    outcomes = publish_lists(store.users, compute_lists(early, live, FIVE, hidden=NOTHING), at=NOW)
     assert outcomes.pop(USERS[0]) is PublishOutcome.REVISION_MOVED
     assert set(outcomes.values()) == {PublishOutcome.PUBLISHED}
     assert published(store) == [[], *right_lists(states, live)[1:]]
 
 
-def test_lists_of_users_who_were_not_asked_for_are_left_out(store: Store) -> None:
+def test_only_lists_that_are_not_of_the_newest_state_and_model_are_stale(store: Store) -> None:
     live = loaded(1, 1)
     states = store.users.apply(purchases(0))
-    ready = compute_lists(states, live, FIVE, hidden=NOTHING)
-    some = {user: states[user] for user in USERS[:3]}
-    assert list_users(store.users, some, live, FIVE, hidden=NOTHING, at=NOW, ready=ready).keys() == some.keys()
-    assert published(store)[3:] == [[]] * (len(USERS) - 3)
+    assert stale(states, live) == states
+    publish_lists(store.users, compute_lists(states, live, FIVE, hidden=NOTHING), at=NOW)
+    store.users.apply(purchases(100, USERS[:1]))
+    assert list(stale(store.users.read(USERS), live)) == USERS[:1]
+    assert list(stale(store.users.read(USERS), loaded(1, 2))) == USERS
 
 
 def again(store: Store, user: str) -> list[str]:
@@ -144,7 +170,7 @@ def test_what_to_buy_again_is_written_with_the_list_and_goes_with_it(store: Stor
     live, user = loaded(1, 1), USERS[0]
     often = [PlacedEvent("t:0", place, make_event(user, IDS[3])) for place in range(5)]
     states = store.users.apply({user: [*often, PlacedEvent("t:0", 9, make_event(user, IDS[7]))]})
-    list_users(store.users, states, live, FIVE, hidden=NOTHING, at=NOW)
+    publish_lists(store.users, compute_lists(states, live, FIVE, hidden=NOTHING), at=NOW)
     assert again(store, user) == [IDS[3], IDS[7]]
     (recs,), (own,) = store.users.lists([user]), store.users.again_lists([user])
     assert recs is not None
@@ -155,18 +181,22 @@ def test_what_to_buy_again_is_written_with_the_list_and_goes_with_it(store: Stor
     assert 0 < store.connection.client.ttl(store.users._keys.again(user)) <= 30 * 24 * 3600
 
     newer = store.users.apply({user: [PlacedEvent("t:0", 10, make_return(user, IDS[7]))]})
-    outcomes = list_users(store.users, states, live, FIVE, hidden=NOTHING, at=NOW)
+    outcomes = publish_lists(store.users, compute_lists(states, live, FIVE, hidden=NOTHING), at=NOW)
     assert outcomes[user] is PublishOutcome.REVISION_MOVED  # of the history before the return
-    list_users(store.users, newer, live, FIVE, hidden=NOTHING, at=NOW)
+    publish_lists(store.users, compute_lists(newer, live, FIVE, hidden=NOTHING), at=NOW)
     assert again(store, user) == [IDS[3]]
     without = RankingSettings(n=5, again_n=0)
-    list_users(store.users, newer, loaded(1, 2), without, hidden=NOTHING, at=NOW)
+    publish_lists(store.users, compute_lists(newer, loaded(1, 2), without, hidden=NOTHING), at=NOW)
     assert again(store, user) == []
 
 
 def test_forgetting_a_user_takes_what_to_buy_again_along(store: Store) -> None:
     user = USERS[0]
-    list_users(store.users, store.users.apply(purchases(0, [user])), loaded(1, 1), FIVE, hidden=NOTHING, at=NOW)
+    publish_lists(
+        store.users,
+        compute_lists(store.users.apply(purchases(0, [user])), loaded(1, 1), FIVE, hidden=NOTHING),
+        at=NOW,
+    )
     assert again(store, user)
     store.users.apply({user: [PlacedEvent("t:0", 5, make_forget(user))]})
     assert not store.connection.client.exists(store.users._keys.again(user))

@@ -14,11 +14,13 @@ import orjson
 import pytest
 
 from recsys.errors import StoreUnavailable
+from recsys.lists.encoding import as_json
 from recsys.recommend.user_lists import RankedList
 from recsys.redis import ModelStamp, PlacedEvent, Store, async_reader
 from recsys.redis.async_reader import ReadStore, open_read_store
 from recsys.settings import RedisSettings, Settings
 from tests.builders import make_event
+from tests.lists import write_lists
 from tests.services import RedisServer
 
 T = TypeVar("T")
@@ -48,7 +50,7 @@ def publish(store: Store, user: str, *items: str) -> None:
     start = store.users.read([user])[user].revision * 10
     states = store.users.apply({user: [bought(item, offset=start + place) for place, item in enumerate(items)]})
     revisions = {user: states[user].revision}
-    store.users.publish(revisions, [[RankedList(("x",), (1.0,))]], ModelStamp("m", 1), at=NOW)
+    write_lists(store.users, revisions, [RankedList(("x",), (1.0,))], ModelStamp("m", 1), at=NOW)
 
 
 def test_lists_of_many_users_come_in_order_with_the_revisions_of_their_histories(
@@ -92,8 +94,8 @@ def test_histories_and_what_is_owned(store: Store, store_settings: Settings) -> 
 
 
 def test_shared_lists(store: Store, store_settings: Settings) -> None:
-    store.shared.write_popular(RankedList(("p",), (2.0,)), ModelStamp("m", 1), at=NOW)
-    store.shared.write_similar(["i"], [RankedList(("s",), (0.5,))], ModelStamp("m", 1), at=NOW, ttl_s=60)
+    store.item_lists.write_popular(as_json(RankedList(("p",), (2.0,))), ModelStamp("m", 1), at=NOW)
+    store.item_lists.write_similar(["i"], [as_json(RankedList(("s",), (0.5,)))], ModelStamp("m", 1), at=NOW, ttl_s=60)
 
     async def asked(reader: ReadStore) -> list[bytes | None]:
         await reader.ping()
@@ -107,8 +109,8 @@ def test_shared_lists(store: Store, store_settings: Settings) -> None:
     popular, none, similar, again = read(store_settings.redis, asked)
     assert popular is not None
     assert similar is not None
-    assert orjson.loads(popular) == store.shared.popular()
-    assert orjson.loads(similar) == store.shared.similar("i")
+    assert orjson.loads(popular) == store.item_lists.popular()
+    assert orjson.loads(similar) == store.item_lists.similar("i")
     assert (none, again) == (None, None)
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from recsys.errors import InvalidModel, LockHeld, LockLost, StoreUnsuitable
+from recsys.lists.encoding import as_json
 from recsys.recommend.user_lists import RankedList
 from recsys.redis import HeldLock, ModelStamp, Store, open_store
 from recsys.redis.trainer_requests import Requests, RollbackRequest
@@ -19,36 +20,36 @@ POINTER = '{"version": "v1", "sequence": 1, "uri": "/models/v1", "manifest_sha25
 
 
 def test_pointer_moves_and_its_sequence_grows_whatever_the_clock_says(store: Store) -> None:
-    assert store.shared.model_pointer() is None
-    first = store.shared.move_model_pointer("v1", "/models/v1", "aa", seen=b"", at=NOW)
-    second = store.shared.move_model_pointer(
-        "v2", "/models/v2", "bb", seen=store.shared.model_pointer_value(), at=datetime(2001, 1, 1, tzinfo=UTC)
+    assert store.pointer.read() is None
+    first = store.pointer.move("v1", "/models/v1", "aa", seen=b"", at=NOW)
+    second = store.pointer.move(
+        "v2", "/models/v2", "bb", seen=store.pointer.value(), at=datetime(2001, 1, 1, tzinfo=UTC)
     )
     assert first is not None
     assert second is not None
     assert second.sequence > first.sequence
-    assert store.shared.model_pointer() == second
+    assert store.pointer.read() == second
 
 
 def test_pointer_that_someone_else_moved_stays(store: Store) -> None:
-    seen = store.shared.model_pointer_value()
-    theirs = store.shared.move_model_pointer("v1", "/models/v1", "aa", seen=seen, at=NOW)
-    assert store.shared.move_model_pointer("v2", "/models/v2", "bb", seen=seen, at=NOW) is None
-    assert store.shared.model_pointer() == theirs
+    seen = store.pointer.value()
+    theirs = store.pointer.move("v1", "/models/v1", "aa", seen=seen, at=NOW)
+    assert store.pointer.move("v2", "/models/v2", "bb", seen=seen, at=NOW) is None
+    assert store.pointer.read() == theirs
 
 
 def test_damaged_pointer_is_replaced(store: Store) -> None:
-    store.connection.client.set(store.shared._keys.model, b"garbage")
-    seen = store.shared.model_pointer_value()
-    pointer = store.shared.move_model_pointer("v1", "/models/v1", "aa", seen=seen, at=NOW)
-    assert store.shared.model_pointer() == pointer
+    store.connection.client.set(store.pointer._keys.model, b"garbage")
+    seen = store.pointer.value()
+    pointer = store.pointer.move("v1", "/models/v1", "aa", seen=seen, at=NOW)
+    assert store.pointer.read() == pointer
 
 
 def test_lost_pointer_does_not_bring_the_sequence_back(store: Store) -> None:
-    first = store.shared.move_model_pointer("v1", "/models/v1", "aa", seen=b"", at=datetime.now(UTC))
-    store.connection.client.delete(store.shared._keys.model)
+    first = store.pointer.move("v1", "/models/v1", "aa", seen=b"", at=datetime.now(UTC))
+    store.connection.client.delete(store.pointer._keys.model)
     wait_until(lambda: first is not None and int(time.time()) > first.sequence, "a second has passed")
-    again = store.shared.move_model_pointer("v2", "/models/v2", "bb", seen=b"", at=datetime.now(UTC))
+    again = store.pointer.move("v2", "/models/v2", "bb", seen=b"", at=datetime.now(UTC))
     assert first is not None
     assert again is not None
     assert again.sequence > first.sequence
@@ -58,34 +59,34 @@ def test_lost_pointer_does_not_bring_the_sequence_back(store: Store) -> None:
     "damaged", ['{"version": 3', "null", "\xff", POINTER % "never", POINTER % "2026-11-22T10:15:00"]
 )
 def test_damaged_pointer_is_named(store: Store, damaged: str) -> None:
-    store.connection.client.set(store.shared._keys.model, damaged.encode("latin-1"))
+    store.connection.client.set(store.pointer._keys.model, damaged.encode("latin-1"))
     with pytest.raises(InvalidModel, match="model is damaged"):
-        store.shared.model_pointer()
+        store.pointer.read()
 
 
 def test_popular_and_similar_lists_have_the_form_of_the_contract(store: Store) -> None:
     stamp = ModelStamp("v1", 1)
     items = RankedList(("a", "b"), (3.0, 2.0))
-    store.shared.write_popular(items, stamp, at=NOW)
-    store.shared.write_similar(["x"], [items], stamp, at=NOW, ttl_s=60)
+    store.item_lists.write_popular(as_json(items), stamp, at=NOW)
+    store.item_lists.write_similar(["x"], [as_json(items)], stamp, at=NOW, ttl_s=60)
     listed = [{"item_id": "a", "score": 3.0}, {"item_id": "b", "score": 2.0}]
     at = "2026-11-22T10:15:00.000Z"
-    assert store.shared.popular() == {"model": "v1", "generated_at": at, "items": listed}
-    assert store.shared.similar("x") == {"item_id": "x", "model": "v1", "generated_at": at, "items": listed}
-    assert store.shared.similar("y") is None
+    assert store.item_lists.popular() == {"model": "v1", "generated_at": at, "items": listed}
+    assert store.item_lists.similar("x") == {"item_id": "x", "model": "v1", "generated_at": at, "items": listed}
+    assert store.item_lists.similar("y") is None
 
 
 def test_hidden_items_are_what_operators_wrote(store: Store) -> None:
-    store.connection.client.sadd(store.shared._keys.hidden, "sku-1", "sku-ü")
-    assert store.shared.hidden() == {"sku-1", "sku-ü"}
+    store.connection.client.sadd(store.catalogue._keys.hidden, "sku-1", "sku-ü")
+    assert store.catalogue.hidden() == {"sku-1", "sku-ü"}
 
 
 def test_second_trainer_is_turned_away_until_the_first_is_done(store: Store) -> None:
-    with store.trainer.lock(ttl_s=60) as held:
+    with store.trainer_lock.held(ttl_s=60) as held:
         held.ensure_held()
-        with pytest.raises(LockHeld), store.trainer.lock(ttl_s=60):
+        with pytest.raises(LockHeld), store.trainer_lock.held(ttl_s=60):
             pass
-    with store.trainer.lock(ttl_s=60):
+    with store.trainer_lock.held(ttl_s=60):
         pass
 
 
@@ -100,21 +101,21 @@ def test_a_signal_while_it_is_taken_or_given_back_leaves_no_lock_behind(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(HeldLock, interrupted, interrupt)
-    with pytest.raises(KeyboardInterrupt), store.trainer.lock(ttl_s=60):
+    with pytest.raises(KeyboardInterrupt), store.trainer_lock.held(ttl_s=60):
         pass
-    with store.trainer.lock(ttl_s=60):
+    with store.trainer_lock.held(ttl_s=60):
         pass
 
 
 def test_lock_outlives_its_expiry_while_it_is_held(store: Store) -> None:
-    with store.trainer.lock(ttl_s=0.6) as held:
+    with store.trainer_lock.held(ttl_s=0.6) as held:
         until = time.monotonic() + 1.5
         wait_until(lambda: time.monotonic() > until, "more than twice its expiry has passed")
         held.ensure_held()
 
 
 def test_lost_lock_is_noticed(store: Store) -> None:
-    with store.trainer.lock(ttl_s=60) as held:
+    with store.trainer_lock.held(ttl_s=60) as held:
         store.connection.client.delete(store.trainer._keys.trainer_lock)
         with pytest.raises(LockLost):
             held.ensure_held()
@@ -164,12 +165,12 @@ def test_a_rollback_waits_until_it_is_taken_and_a_newer_one_takes_its_place(stor
 
 
 def test_hidden_items_and_the_stamp_of_the_catalogue(store: Store) -> None:
-    assert [store.shared.hide("a"), store.shared.hide("a"), store.shared.hide("b")] == [True, False, True]
-    assert store.shared.hidden() == {"a", "b"}
-    assert [store.shared.unhide("a"), store.shared.unhide("a")] == [True, False]
-    stamps = [store.shared.catalogue_stamp()]
+    assert [store.catalogue.hide("a"), store.catalogue.hide("a"), store.catalogue.hide("b")] == [True, False, True]
+    assert store.catalogue.hidden() == {"a", "b"}
+    assert [store.catalogue.unhide("a"), store.catalogue.unhide("a")] == [True, False]
+    stamps = [store.catalogue.stamp()]
     for _ in range(2):
-        store.shared.write_catalogue({"a": "A"}, ["b"])
-        stamps.append(store.shared.catalogue_stamp())
+        store.catalogue.write({"a": "A"}, ["b"])
+        stamps.append(store.catalogue.stamp())
     assert stamps[0] == b""
     assert len(set(stamps)) == 3

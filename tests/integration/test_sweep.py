@@ -46,8 +46,8 @@ class Shop:
         version, uri, digest = ModelStore(Storage(self.settings.data_dir)).save(
             make_draft(model), popular=RankedList(), archive={}, at=NOW
         )
-        seen = self.store.shared.model_pointer_value()
-        pointer = self.store.shared.move_model_pointer(version, uri, digest, seen=seen, at=NOW)
+        seen = self.store.pointer.value()
+        pointer = self.store.pointer.move(version, uri, digest, seen=seen, at=NOW)
         assert pointer is not None
         self.live = LoadedModel(pointer, load_model(uri, manifest_sha256=digest))
 

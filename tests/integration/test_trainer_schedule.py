@@ -24,7 +24,7 @@ def due_in_s(store: Store) -> float:
 
 
 def publish(store: Store, *, age: timedelta, **status: str) -> None:
-    store.shared.move_model_pointer("v1", "/models/v1", "aa", seen=b"", at=now() - age)
+    store.pointer.move("v1", "/models/v1", "aa", seen=b"", at=now() - age)
     store.trainer.finish(Requests(), {"state": "succeeded", "version": "v1", **status})
 
 
@@ -56,12 +56,12 @@ def test_at_once_if_the_round_of_the_live_model_was_not_completed(store: Store, 
 
 def test_at_once_if_the_pointer_is_damaged(store: Store) -> None:
     publish(store, age=timedelta(0))
-    store.connection.client.set(store.shared._keys.model, b"{")
+    store.connection.client.set(store.pointer._keys.model, b"{")
     assert due_in_s(store) <= 0
 
 
 def test_a_round_that_was_rejected_was_completed_as_well(store: Store) -> None:
-    store.shared.move_model_pointer("v1", "/models/v1", "aa", seen=b"", at=now() - timedelta(days=9))
+    store.pointer.move("v1", "/models/v1", "aa", seen=b"", at=now() - timedelta(days=9))
     status = {"state": "rejected", "version": "v2", "live_before": "v1", "finished_at": (now()).isoformat()}
     store.trainer.finish(Requests(), status)
     assert due_in_s(store) == pytest.approx(INTERVAL_S, abs=30)

@@ -19,6 +19,7 @@ from recsys.errors import StoreUnavailable
 from recsys.recommend.user_lists import RankedList
 from recsys.redis import ModelStamp, PlacedEvent, PublishOutcome, Store, UserState, open_store
 from recsys.settings import Settings
+from tests.lists import write_lists
 
 NOW = datetime(2026, 11, 22, 10, 15, 2, 113000, tzinfo=UTC)
 MODEL = ModelStamp("20261122T101500Z-1a2b3c", 1)
@@ -58,7 +59,7 @@ def test_many_users_are_read_and_listed_each_as_themselves(store: Store) -> None
     applied = store.users.apply({user: [placed(0, event(f"of-{user}"))] for user in users})
     revisions = {user: state.revision for user, state in applied.items()}
     stale = {**revisions, "user-7": 9, "user-33": 0}
-    outcomes = store.users.publish(stale, [[a_list(f"for-{user}") for user in users]], MODEL, at=NOW)
+    outcomes = write_lists(store.users, stale, [a_list(f"for-{user}") for user in users], MODEL, at=NOW)
     moved = [user for user, outcome in zip(users, outcomes, strict=True) if outcome is PublishOutcome.REVISION_MOVED]
     assert moved == ["user-7", "user-33"]
     for user, state in store.users.read(users).items():
@@ -75,7 +76,9 @@ def test_reading_returns_what_applying_known_events_does(store: Store) -> None:
         user: [placed(number, event("a")), placed(number + 9, event("b", 2.5))] for number, user in enumerate("uvw")
     }
     applied = store.users.apply(known)
-    store.users.publish({user: applied[user].revision for user in "uv"}, [[a_list("x"), RankedList()]], MODEL, at=NOW)
+    write_lists(
+        store.users, {user: applied[user].revision for user in "uv"}, [a_list("x"), RankedList()], MODEL, at=NOW
+    )
     again = store.users.apply(known)
     read = store.users.read([*"uvw", "nobody"])
     assert {user: replace(state, duplicates=0) for user, state in again.items()} == {user: read[user] for user in "uvw"}
@@ -163,13 +166,13 @@ def test_return_may_arrive_before_its_purchase(store: Store) -> None:
 def test_forget_erases_everything_and_earlier_events_do_not_come_back(store: Store) -> None:
     before = [placed(0, event("a", event_id="x")), placed(1, event("b"), "t:1")]
     revision = store.users.apply({"u": before})["u"].revision
-    store.users.publish({"u": revision}, [[a_list("c")]], MODEL, at=NOW)
+    write_lists(store.users, {"u": revision}, [a_list("c")], MODEL, at=NOW)
     forget = placed(5, Event(user_id="u", type=EventType.FORGET, timestamp=0))
     state = store.users.apply({"u": [forget]})["u"]
     assert entries(store) == {}
     assert store.users.lists(["u"]) == [None]
     assert store.users.apply({"u": [*before, forget]})["u"].revision == state.revision
-    assert store.users.publish({"u": revision}, [[a_list("c")]], MODEL, at=NOW) == [PublishOutcome.REVISION_MOVED]
+    assert write_lists(store.users, {"u": revision}, [a_list("c")], MODEL, at=NOW) == [PublishOutcome.REVISION_MOVED]
     assert store.users.apply({"u": [placed(6, event("z"))]})["u"].applied == 1
     assert entries(store) == {"z": (1, 0)}
 
@@ -198,7 +201,7 @@ def test_import_rows_count_once_without_filling_the_window(store: Store) -> None
 
 def test_list_has_the_form_of_the_contract(store: Store) -> None:
     revision = store.users.apply({"u": [placed(0, event())]})["u"].revision
-    assert store.users.publish({"u": revision}, [[a_list("x", "y")]], MODEL, at=NOW) == [PublishOutcome.PUBLISHED]
+    assert write_lists(store.users, {"u": revision}, [a_list("x", "y")], MODEL, at=NOW) == [PublishOutcome.PUBLISHED]
     assert store.users.lists(["u", "nobody"]) == [
         {
             "user_id": "u",
@@ -215,8 +218,8 @@ def test_list_has_the_form_of_the_contract(store: Store) -> None:
 def test_list_of_an_outdated_history_is_not_written(store: Store) -> None:
     old = store.users.apply({"u": [placed(0, event())]})["u"].revision
     new = store.users.apply({"u": [placed(1, event())]})["u"].revision
-    assert store.users.publish({"u": new}, [[a_list("new")]], MODEL, at=NOW) == [PublishOutcome.PUBLISHED]
-    assert store.users.publish({"u": old}, [[a_list("old")]], NEWER, at=NOW) == [PublishOutcome.REVISION_MOVED]
+    assert write_lists(store.users, {"u": new}, [a_list("new")], MODEL, at=NOW) == [PublishOutcome.PUBLISHED]
+    assert write_lists(store.users, {"u": old}, [a_list("old")], NEWER, at=NOW) == [PublishOutcome.REVISION_MOVED]
     published = store.users.lists(["u"])[0]
     assert published is not None
     assert published["items"][0]["item_id"] == "new"
@@ -224,24 +227,24 @@ def test_list_of_an_outdated_history_is_not_written(store: Store) -> None:
 
 def test_list_of_an_older_model_does_not_replace_that_of_a_newer_one(store: Store) -> None:
     revision = store.users.apply({"u": [placed(0, event())]})["u"].revision
-    store.users.publish({"u": revision}, [[a_list("new")]], NEWER, at=NOW)
-    assert store.users.publish({"u": revision}, [[a_list("old")]], MODEL, at=NOW) == [PublishOutcome.SUPERSEDED]
+    write_lists(store.users, {"u": revision}, [a_list("new")], NEWER, at=NOW)
+    assert write_lists(store.users, {"u": revision}, [a_list("old")], MODEL, at=NOW) == [PublishOutcome.SUPERSEDED]
     later = store.users.apply({"u": [placed(1, event())]})["u"].revision
-    assert store.users.publish({"u": later}, [[a_list("old")]], MODEL, at=NOW) == [PublishOutcome.MODEL_OLDER]
+    assert write_lists(store.users, {"u": later}, [a_list("old")], MODEL, at=NOW) == [PublishOutcome.MODEL_OLDER]
 
 
 def test_state_says_which_model_the_current_list_is_from(store: Store) -> None:
     state = store.users.apply({"u": [placed(0, event())]})["u"]
     assert state.listed_sequence == -1
-    store.users.publish({"u": state.revision}, [[a_list("x")]], MODEL, at=NOW)
+    write_lists(store.users, {"u": state.revision}, [a_list("x")], MODEL, at=NOW)
     assert store.users.read(["u"])["u"].listed_sequence == MODEL.sequence
     assert store.users.apply({"u": [placed(1, event())]})["u"].listed_sequence == -1
 
 
 def test_empty_list_removes_the_old_one(store: Store) -> None:
     state = store.users.apply({"u": [placed(0, event())]})["u"]
-    store.users.publish({"u": state.revision}, [[a_list("x")]], MODEL, at=NOW)
-    store.users.publish({"u": state.revision}, [[RankedList()]], MODEL, at=NOW)
+    write_lists(store.users, {"u": state.revision}, [a_list("x")], MODEL, at=NOW)
+    write_lists(store.users, {"u": state.revision}, [RankedList()], MODEL, at=NOW)
     assert store.users.lists(["u"]) == [None]
 
 

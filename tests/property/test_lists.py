@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.data.vocabulary import Vocabulary
+from recsys.lists.encoding import items_json
+from recsys.lists.encoding_kernels import LARGEST_SCORE
 from recsys.model.top_n import Ranking
 from recsys.recommend.user_lists import RankedList, RankedLists
-from recsys.redis.list_json import items_json
-from recsys.redis.list_json_kernels import LARGEST_SCORE
 
 ids = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20) | st.text(
     '",{}[]:\\', min_size=1

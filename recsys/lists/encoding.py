@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import chain, pairwise, repeat
 
 import numpy as np
 import orjson
 
+from recsys.lists.encoding_kernels import LARGEST_SCORE, most_bytes, write_items
 from recsys.recommend.user_lists import RankedList, RankedLists
-from recsys.redis.list_json_kernels import LARGEST_SCORE, most_bytes, write_items
+from recsys.redis.users import NO_ITEMS, EncodedLists
 from recsys.runtime.threads import spread
 
-NO_ITEMS = b"[]"
+
+def as_json(items: RankedList) -> bytes:
+    """Return one list's items as JSON."""
+    return next(items_json([items]))
+
+
+def both_as_json(lists: RankedLists) -> Iterator[EncodedLists]:
+    """Yield the items of each user's list and of what the user may buy again."""
+    again = lists.again_lists
+    return zip(items_json(lists), repeat(NO_ITEMS) if again is None else items_json(again), strict=False)
 
 
 def items_json(lists: Sequence[RankedList]) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""The ceiling on malformed records: a few go to the dead letters, a flood stops the consumer."""
+"""The limit of malformed records: a few go to the dead letters, a flood stops the consumer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from recsys.settings import Settings
 _WINDOW = 1000
 
 
-class Ceiling:
+class MalformedLimit:
     """Counts the malformed records among the newest 1,000 that this consumer read.
 
     A shop whose producer broke would otherwise see its whole topic drain into the dead letters. Note a batch's

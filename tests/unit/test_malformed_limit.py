@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.ceiling import Ceiling
+from consumer.malformed_limit import MalformedLimit
 from recsys.errors import MalformedEvent, TooManyMalformed
 from recsys.settings import Settings
 
 BAD = MalformedEvent("user_id: is required", b"{}", "purchases[3] 17")
 
 
-def ceiling(most: int) -> Ceiling:
-    return Ceiling(Settings.model_validate({"consumer": {"max_malformed": most}, "kafka": {"group_id": "shop-7"}}))
+def ceiling(most: int) -> MalformedLimit:
+    return MalformedLimit(
+        Settings.model_validate({"consumer": {"max_malformed": most}, "kafka": {"group_id": "shop-7"}})
+    )
 
 
-def note(ceiling: Ceiling, *, valid: int = 0, malformed: int = 0) -> None:
+def note(ceiling: MalformedLimit, *, valid: int = 0, malformed: int = 0) -> None:
     for _ in range(valid):
         ceiling.note(None)
     for _ in range(malformed):

@@ -1,4 +1,4 @@
-"""The compiled part of `recsys.redis.list_json`: rows and scores to bytes, without Python in between."""
+"""The compiled part of `recsys.lists.encoding`: rows and scores to bytes, without Python in between."""
 
 from __future__ import annotations
 

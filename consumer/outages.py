@@ -1,0 +1,91 @@
+"""Waiting out what is away: Redis, the dead-letter topic, whatever the decoder needs."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Iterator
+from types import TracebackType
+
+from consumer.metrics import ConsumerMetrics
+from consumer.polling import Polling
+from recsys.errors import DecoderUnavailable, RecsysError, StoreError, StreamUnavailable, WritesLost
+from recsys.redis.connection import Connection
+
+log = logging.getLogger(__name__)
+_LONGEST_BACKOFF_S = 2.0
+_SAID_AGAIN_EVERY_S = 30.0
+
+
+class Attempt:
+    """One try of a step, a context manager: an outage that ends the block is kept, any other error passes on."""
+
+    def __init__(self) -> None:
+        self.outage: RecsysError | None = None
+
+    def __enter__(self) -> Attempt:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if isinstance(error, WritesLost) or not isinstance(error, StoreError | StreamUnavailable | DecoderUnavailable):
+            return False
+        self.outage = error
+        return True
+
+
+class Outages:
+    """Repeats steps while what they need is away: nothing is dropped, and this member stays in its group, paused."""
+
+    def __init__(self, polling: Polling, metrics: ConsumerMetrics) -> None:
+        self._polling = polling
+        self._metrics = metrics
+
+    def retry(self, step: str, *, needs: str = "Redis") -> Iterator[Attempt]:
+        """Yield attempts at an idempotent step until one succeeds.
+
+        Use it as ``for attempt in outages.retry("apply"): with attempt: ...``. Between two attempts the partitions are
+        paused and the group is served, with jittered backoff.
+
+        Raises
+        ------
+        Stopped
+            When a stop was asked for meanwhile.
+        """
+        started = said = time.monotonic()
+        tries = 0
+        while True:
+            attempt = Attempt()
+            yield attempt
+            tries += 1
+            if attempt.outage is None:
+                break
+            if tries == 1:
+                self._metrics.outages.inc()
+                log.warning("%s: %s; partitions paused, nothing is dropped", step, attempt.outage)
+                self._polling.pause()
+            elif time.monotonic() - said > _SAID_AGAIN_EVERY_S:
+                log.warning("%s: still waiting after %.0f s: %s", step, time.monotonic() - started, attempt.outage)
+                said = time.monotonic()
+            longest = min(_LONGEST_BACKOFF_S, 0.05 * 2**tries)
+            self._polling.keep_alive(random.uniform(longest / 2, longest))  # noqa: S311 - jitter
+        if tries > 1:
+            waited_s = time.monotonic() - started
+            log.info("%s: %s is back after %.1f s and %d tries", step, needs, waited_s, tries - 1)
+            self._polling.resume()
+
+
+def on_one_server(connection: Connection) -> Iterator[None]:
+    """Yield once, and again as long as another Redis server answers at the end than at the beginning.
+
+    One that has taken over may lack what the one before had acknowledged since the marks last moved. So what is done
+    meanwhile, which must be idempotent, is done again.
+    """
+    while True:
+        epoch = connection.epoch
+        yield
+        if connection.epoch == epoch:
+            return
+        log.info("another Redis server answers now; what the one before acknowledged last is written again")

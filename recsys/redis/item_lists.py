@@ -1,0 +1,81 @@
+"""The lists that all users share: popular items, overall and by category, and similar items."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import orjson
+
+from recsys.redis.connection import Connection
+from recsys.redis.keys import Keys
+from recsys.redis.single_server import Call
+from recsys.redis.users import ModelStamp
+from recsys.runtime.clock import json_time
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+_AT_ONCE = 1_000
+
+
+class ItemListStore:
+    """Popular and similar items."""
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        self._connection = connection
+        self._keys = keys
+
+    def write_popular(
+        self,
+        items: bytes,
+        model: ModelStamp,
+        *,
+        at: datetime,
+        category: str | None = None,
+        ttl_s: int | None = None,
+    ) -> None:
+        """Write the list for users without one, or one of a category, which may expire; ``items`` is JSON."""
+        value = {
+            **({} if category is None else {"category": category}),
+            "model": model.version,
+            "generated_at": json_time(at),
+            "items": orjson.Fragment(items),
+        }
+        with self._connection.errors_translated():
+            self._connection.client.set(self._keys.popular_in(category), orjson.dumps(value), ex=ttl_s)
+
+    def remove_popular(self, categories: Collection[str]) -> None:
+        """Remove the lists of categories that have nothing to list."""
+        keys = [self._keys.popular_in(category) for category in sorted(categories)]
+        self._connection.run([(key, ("DEL", key)) for key in keys])
+
+    def popular(self, category: str | None = None) -> dict[str, Any] | None:
+        """Return the popular list as apps see it, overall or of a category."""
+        with self._connection.errors_translated():
+            value: bytes | None = self._connection.client.get(self._keys.popular_in(category))
+        return orjson.loads(value) if value else None
+
+    def write_similar(
+        self, item_ids: Sequence[str], lists: Iterable[bytes], model: ModelStamp, *, at: datetime, ttl_s: int
+    ) -> None:
+        """Write the similar-items lists of some items, given in JSON."""
+        generated_at = json_time(at)
+        calls: list[Call] = []
+        for item_id, items in zip(item_ids, lists, strict=True):
+            key = self._keys.similar(item_id)
+            value = {
+                "item_id": item_id,
+                "model": model.version,
+                "generated_at": generated_at,
+                "items": orjson.Fragment(items),
+            }
+            calls.append((key, ("SET", key, orjson.dumps(value), "EX", ttl_s)))
+        self._connection.run(calls)
+
+    def similar(self, item_id: str) -> dict[str, Any] | None:
+        """Return an item's similar items as apps see them."""
+        with self._connection.errors_translated():
+            value: bytes | None = self._connection.client.get(self._keys.similar(item_id))
+        return orjson.loads(value) if value else None
