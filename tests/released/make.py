@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ def parts() -> list[list[Row]]:
         for begin, end in zip([0, *ends_ms], ends_ms, strict=False)
     ]
     for number, part in enumerate(found[1:], 1):  # half of them with ids
-        part[::2] = [Row(*astuple(row)[:5], f"order-{number}-{place}") for place, row in enumerate(part[::2])]
+        part[::2] = [replace(row, event_id=f"order-{number}-{place}") for place, row in enumerate(part[::2])]
     wish = next(place for place, row in enumerate(found[1]) if row.user_id == FORGOTTEN_AND_BACK) + 1
     found[1].insert(wish, Row(FORGOTTEN_AND_BACK, "", 1, found[1][wish - 1].timestamp, type="forget"))
     for row in [row for row in found[2] if row.event_id][:3]:  # sent twice
