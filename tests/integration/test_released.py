@@ -18,7 +18,7 @@ import orjson
 import pytest
 
 from recsys.demo.services import embedded_broker
-from recsys.evaluation.gate_record import Decision
+from recsys.evaluation.gate_record import CANDIDATE, LIVE, Decision
 from recsys.operations.model_versions import roles
 from recsys.operations.rollback import previous_version, roll_back
 from recsys.operations.verify import verify
@@ -30,7 +30,7 @@ from recsys.settings import Settings, load_settings
 from recsys.storage.archive import IMPORT_PREFIX, Archive, events_of
 from recsys.storage.catalogue import read_catalogue
 from recsys.storage.files import Storage
-from recsys.storage.models import ModelStore, load_model
+from recsys.storage.models import ModelStore, load_model, load_popularity
 from recsys.storage.rounds import RoundLog
 from recsys.storage.tuned import model_settings, read_tuned
 from tests.services import RedisServer
@@ -138,6 +138,9 @@ def test_models_are_loaded_and_known_for_what_they_are(released: Released) -> No
     live = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
     assert live.version == pointer.version
     assert live.boosts is not None
+    assert live.stored_index is not None
+    best = orjson.loads(released.raw("popular"))["items"][0]
+    assert load_popularity(pointer.uri)[live.items.rows[best["item_id"]]] == pytest.approx(best["score"])
     for version in models.versions():
         uri, manifest_sha256 = models.address(version)
         assert load_model(uri, manifest_sha256=manifest_sha256).version == version
@@ -261,7 +264,10 @@ def test_rounds_and_tuned_parameters_are_known(released: Released) -> None:
     assert rejected is not None
     assert rejected.decision is Decision.REJECTED
     assert rejected.live == released.live
+    assert all(rejected.score(name, rejected.column) is not None for name in (CANDIDATE, LIVE))
     assert released.store.trainer.status()["version"] == records[0].version
+    assert released.store.trainer.outcome()["version"] == records[0].version
+    assert released.store.trainer.rounds() == 4
     tuned = read_tuned(released.storage)
     assert tuned is not None
     assert tuned.trials == 2
