@@ -17,8 +17,8 @@ from typing import Any
 import orjson
 import pytest
 
-from recsys.demo.services import embedded_broker
 from recsys.evaluation.gate_record import CANDIDATE, LIVE, Decision
+from recsys.kafka.embedded import embedded_broker
 from recsys.operations.model_versions import roles
 from recsys.operations.rollback import previous_version, roll_back
 from recsys.operations.verify import verify
@@ -27,11 +27,13 @@ from recsys.redis.async_reader import ReadStore, UserList, open_read_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings, load_settings
-from recsys.storage.archive import IMPORT_PREFIX, Archive, events_of
+from recsys.storage.archive import Archive
+from recsys.storage.artifact import load_model, load_popularity
 from recsys.storage.catalogue import read_catalogue
 from recsys.storage.files import Storage
-from recsys.storage.models import ModelStore, load_model, load_popularity
+from recsys.storage.models import ModelStore
 from recsys.storage.rounds import RoundLog
+from recsys.storage.segments import IMPORT_PREFIX, events_of
 from recsys.storage.tuned import model_settings, read_tuned
 from tests.services import RedisServer
 
