@@ -29,7 +29,7 @@ def parsed(content: bytes, most: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ListFilter:
     """What may be shown of a list.
 
     Attributes

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from recsys.errors import StorageError, StoreError
+from recsys.errors import DataDirError, RedisError
 from recsys.lists.live_model import LiveModel, LoadedModel
 from recsys.redis import Store
 from recsys.settings import Settings
@@ -85,7 +85,7 @@ class Live:
                 self.catalogue, self._stamp = items, stamp
                 gc.freeze()  # so many objects that stay: to look for cycles among them would hold up requests
                 log.info("catalogue: %d items", len(items))
-        except (StoreError, StorageError) as error:
+        except (RedisError, DataDirError) as error:
             if str(error) != self._problem:
                 log.warning("cannot look at what all users share: %s", error)
             self._problem = str(error)

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from recsys.api_schemas import NAMES_A_PROBLEM, BrokenRule, Problem
 from recsys.data.event import NO_CONTROL_CHARACTERS
-from recsys.errors import RecsysError, StorageError, StoreError, StreamError
+from recsys.errors import DataDirError, KafkaError, RecsysError, RedisError
 
 log = logging.getLogger(__name__)
 _RETRY_AFTER_S = 1
@@ -139,11 +139,11 @@ def install(app: FastAPI, allowed_methods: Callable[[str], Sequence[str]]) -> No
 
 def _kind_of(error: RecsysError) -> tuple[Kind, str] | None:
     """Return what an error means for a request, and what to do; None = it was not to be expected."""
-    if isinstance(error, StoreError):
+    if isinstance(error, RedisError):
         return Kind.REDIS_UNAVAILABLE, "try again in a moment"
-    if isinstance(error, StreamError):
+    if isinstance(error, KafkaError):
         return Kind.KAFKA_UNAVAILABLE, "try again in a moment"
-    if isinstance(error, StorageError):
+    if isinstance(error, DataDirError):
         return Kind.STORAGE_UNAVAILABLE, "the log says why"
     return None
 

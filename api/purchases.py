@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from api.problems import Kind, ProblemError
 from recsys.api_schemas import LARGEST_INTEGER, BrokenRule
 from recsys.data.event import Event, EventType, broken_rules
-from recsys.errors import MalformedEvent, StreamError, StreamUnavailable
+from recsys.errors import KafkaError, KafkaUnavailable, MalformedEvent
 from recsys.kafka.clients import ClientError, KafkaException, Message, Producer, open_producer
 from recsys.kafka.producer import encode
 from recsys.kafka.topics import describe_topic
@@ -138,13 +138,13 @@ class PurchaseSink:
 
         Raises
         ------
-        StreamUnavailable
+        KafkaUnavailable
             When no broker answered last; nothing was sent.
         ProblemError
             503, when too many requests wait already; nothing was sent.
         """
         if not self.is_ready:
-            raise StreamUnavailable(f"Kafka at {self._settings.bootstrap_servers} is away")
+            raise KafkaUnavailable(f"Kafka at {self._settings.bootstrap_servers} is away")
         if self._waiting >= _MOST_WAITING:
             raise ProblemError(Kind.OVERLOADED, "many events wait for Kafka; try again in a moment")
         self._waiting += 1
@@ -199,7 +199,7 @@ class PurchaseSink:
             try:
                 describe_topic(self._settings, self._settings.topic)
                 self.is_ready, said = True, ""
-            except StreamError as error:
+            except KafkaError as error:
                 self.is_ready = False
                 if str(error) != said:
                     log.warning("%s", error)

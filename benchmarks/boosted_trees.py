@@ -22,7 +22,7 @@ from recsys.data.event_log import EventLog
 from recsys.data.owned_items import Owned
 from recsys.evaluation.baselines import of_model
 from recsys.evaluation.metrics import user_metrics
-from recsys.evaluation.split import EVERYBODY, Split, Wanted, split_by_time
+from recsys.evaluation.split import EVERYBODY, RelevantItems, Split, split_by_time
 from recsys.model.boosts import HABIT, habit_features
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import user_factors
@@ -58,17 +58,19 @@ def compare(shop: Shop) -> None:
     earlier_events = events.where(events.seconds < earlier_s)
     earlier = fit_model(earlier_events, parameters, reference_s=earlier_s, weights=now.weights)
     learning, judging = split_by_time(before, cut_s=earlier_s), split_by_time(events, cut_s=cut_s)
-    for with_owned in (False, True):
-        features, labels, groups, _ = _candidates(learning, earlier.model, earlier_events, with_owned=with_owned)
+    for include_purchased in (False, True):
+        features, labels, groups, _ = _candidates(
+            learning, earlier.model, earlier_events, include_purchased=include_purchased
+        )
         trees = xgboost.XGBRanker(
             objective="rank:ndcg", n_estimators=300, max_depth=6, learning_rate=0.05, min_child_weight=20, subsample=0.8
         )
         trees.fit(features, labels, group=groups)
-        features, _, groups, lists = _candidates(judging, now.model, before, with_owned=with_owned)
+        features, _, groups, lists = _candidates(judging, now.model, before, include_purchased=include_purchased)
         started = time.perf_counter()
         scores = trees.predict(features)
         per_user_ms = 1000 * (time.perf_counter() - started) / len(groups)
-        _, wanted = _known(judging, with_owned=with_owned)
+        _, wanted = _known(judging, include_purchased=include_purchased)
         ranked = np.full(lists.shape, -1)
         start = 0
         for user, size in enumerate(groups):
@@ -76,24 +78,24 @@ def compare(shop: Shop) -> None:
             start += size
         linear, boosted = (float(user_metrics(one, wanted, n=N).ndcg.mean()) for one in (lists, ranked))
         print(
-            f"{shop.name}, {'all items' if with_owned else 'new to the user'}: linear {linear:.4f}, "
+            f"{shop.name}, {'all items' if include_purchased else 'new to the user'}: linear {linear:.4f}, "
             f"trees {boosted:.4f} ({boosted / linear - 1:+.1%}), {per_user_ms:.2f} ms per user",
             flush=True,
         )
 
 
-def _known(split: Split, *, with_owned: bool) -> tuple[Owned, Wanted]:
-    wanted = split.everything if with_owned else split.new
+def _known(split: Split, *, include_purchased: bool) -> tuple[Owned, RelevantItems]:
+    wanted = split.everything if include_purchased else split.new
     known = np.flatnonzero(split.segment(EVERYBODY) & (wanted.sizes > 0))
     return split.owned.of(known), wanted.of(known)
 
 
 def _candidates(
-    split: Split, model: FactorModel, events: EventLog, *, with_owned: bool
+    split: Split, model: FactorModel, events: EventLog, *, include_purchased: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], list[int], NDArray[np.int64]]:
     """Return features, whether bought, how many of each user, and the candidates themselves."""
-    owned, wanted = _known(split, with_owned=with_owned)
-    lists = of_model(model, owned, n=CANDIDATES, with_owned=with_owned)
+    owned, wanted = _known(split, include_purchased=include_purchased)
+    lists = of_model(model, owned, n=CANDIDATES, include_purchased=include_purchased)
     users, places = np.nonzero(lists >= 0)
     rows = lists[users, places]
     affinity = np.einsum("nk,nk->n", user_factors(owned, model)[users], model.item_factors[rows], dtype=np.float64)

@@ -35,19 +35,19 @@ from recsys.evaluation.baselines import of_model, of_scores
 from recsys.evaluation.compare import ALL, NEW
 from recsys.evaluation.gate_record import Decision
 from recsys.evaluation.metrics import intervals, user_metrics
-from recsys.evaluation.split import EVERYBODY, SEGMENTS, Split, Wanted, split_by_time
+from recsys.evaluation.split import EVERYBODY, SEGMENTS, RelevantItems, Split, split_by_time
 from recsys.kafka.embedded import embedded_broker
 from recsys.model.factor_model import FactorModel
-from recsys.operations.evaluate import MODEL, Assessment, assess
+from recsys.operations.evaluate import MODEL, Evaluation, evaluate_model
 from recsys.training.fit import fit_model
 from recsys.training.parameters import Parameters
-from trainer.gate import LiveRival, judge
+from trainer.gate import LiveComparison, judge
 
 TRIALS, SEEDS = 40, 20
 DOCS = Path(__file__).parent.parent / "docs"
 GATED = Parameters(
     factors=48, alpha=1.0, regularization=20.0, half_life_days=0, repeat_weight=0, iterations=10, seed=0,
-    ranker_window_days=30,
+    boost_window_days=30,
 )  # fmt: skip
 """What models are fitted with where nothing is tuned."""
 _WRONG_ALPHA = 100.0
@@ -101,7 +101,7 @@ def measure_lists(shop: Shop, *, trials: int) -> list[Measured]:
         run(folder, "recsys", "import", "before.parquet")
         run(folder, "recsys", "tune", "--trials", str(trials))
         run(folder, "trainer", "--once")
-        found = Assessment.model_validate_json(
+        found = Evaluation.model_validate_json(
             run(folder, "recsys", "evaluate", "--data", "all.parquet", "--since", shop.cut, "--json")
         )
         tuned = json.loads((folder / "data" / "tuned.json").read_text())
@@ -157,8 +157,11 @@ def measure_gate(shop: Shop, *, seeds: int) -> list[Measured]:
     found: dict[str, list[bool]] = defaultdict(list)
 
     def passes(candidate: FactorModel, live: FactorModel, known: EventLog, judged: Split) -> bool:
-        rival = LiveRival("live", len(events), live)
-        return judge(judged, known, candidate, rival, with_owned=False, tolerance=0.02).decision is Decision.PUBLISHED
+        rival = LiveComparison("live", len(events), live)
+        return (
+            judge(judged, known, candidate, rival, include_purchased=False, tolerance=0.02).decision
+            is Decision.PUBLISHED
+        )
 
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
@@ -208,15 +211,15 @@ def measure_newcomers(shop: Shop) -> list[Measured]:
             owned = history.owned.translated(fitted.model.items.find(history.items.ids))
             later = (rank >= purchases_made) & (rows >= 0)
             users = history.users.find(after.user_ids)[after.user_codes[later]]
-            wanted = Wanted.of_pairs(
+            wanted = RelevantItems.of_pairs(
                 users[users >= 0], rows[later][users >= 0], len(history.users), len(fitted.model.items)
             ).without(owned)
             known = np.flatnonzero((owned.sizes > 0) & (wanted.sizes > 0))
             owned, wanted = owned.of(known), wanted.of(known)
             buyers = fitted.interactions.buyers().astype(np.float64)
             lists = (
-                of_model(fitted.model, owned, n=20, with_owned=False),
-                of_scores(buyers, owned, n=20, with_owned=False),
+                of_model(fitted.model, owned, n=20, include_purchased=False),
+                of_scores(buyers, owned, n=20, include_purchased=False),
             )
             values[purchases_made].append(np.column_stack([user_metrics(one, wanted, n=20).ndcg for one in lists]))
     case = f"{shop.name}, users whom no model has seen, NDCG@20 of items new to them"
@@ -259,7 +262,7 @@ def measure_streaming(shop: Shop, plot: Path) -> list[Measured]:
         row_of = model.items.find(now.items.ids)
         owned_now = now.owned.translated(row_of)
         users = now.users.find(events.user_ids)
-        wanted = Wanted.of_pairs(
+        wanted = RelevantItems.of_pairs(
             *_known(users[events.user_codes[later]], rows[later]), len(now.users), len(model.items)
         ).without(owned_now)
         owned_before = _aligned(yesterday, now, model)
@@ -270,7 +273,7 @@ def measure_streaming(shop: Shop, plot: Path) -> list[Measured]:
         if not len(chosen):
             continue
         hits = [
-            user_metrics(of_model(model, owned.of(chosen), n=20, with_owned=False), wanted.of(chosen), n=20).hit
+            user_metrics(of_model(model, owned.of(chosen), n=20, include_purchased=False), wanted.of(chosen), n=20).hit
             for owned in (owned_now, owned_before)
         ]
         days.append((day_s, owned_before.sizes[chosen].astype(np.int64), np.column_stack(hits)))
@@ -346,7 +349,7 @@ def measure_evaluation(*, n_users: int = 30_000, n_items: int = 40_000) -> list[
     before = events.where(events.seconds < cut_s)
     model = fit_model(before, replace(GATED, iterations=2, factors=64), reference_s=cut_s - 1).model
     started = time.perf_counter()
-    found = assess("made up", model, events, cut_s)
+    found = evaluate_model("made up", model, events, cut_s)
     seconds = time.perf_counter() - started
     case = f"recsys evaluate, {found.users:,} users, {found.items:,} items"
     return [Measured("quality", case, "model and four baselines, two columns, five segments", seconds, "s", at_most=60)]

@@ -21,7 +21,7 @@ from benchmarks.quality import Shop, complete_journey, events_of, online_retail
 from recsys.evaluation.baselines import of_model
 from recsys.evaluation.metrics import user_metrics
 from recsys.evaluation.split import EVERYBODY, Split, split_by_time
-from recsys.model.boosts import DEMAND, NO_WEIGHTS, RankerWeights, habit_features
+from recsys.model.boosts import DEMAND, NO_WEIGHTS, BoostWeights, habit_features
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import user_factors
 from recsys.training import boost_weights
@@ -50,22 +50,22 @@ def compare(shop: Shop) -> Iterator[tuple[str, float, float]]:
     plain = fit_model(before, parameters, reference_s=cut_s, weights=NO_WEIGHTS).model
     demand_now = boost_weights.item_demand(before, plain)
 
-    def judged(weights: RankerWeights) -> tuple[float, float]:
+    def judged(weights: BoostWeights) -> tuple[float, float]:
         model = replace(plain, boosts=weights.boosts(demand_now))
-        return _ndcg(judging, model, with_owned=False), _ndcg(judging, model, with_owned=True)
+        return _ndcg(judging, model, include_purchased=False), _ndcg(judging, model, include_purchased=True)
 
     yield "plain ALS", *judged(NO_WEIGHTS)
     yield "one regression", *judged(_one_regression(learning, earlier, demand))
     yield "two, as in the product", *judged(boost_weights.learn(learning, earlier, demand))
 
 
-def _ndcg(split: Split, model: FactorModel, *, with_owned: bool) -> float:
-    known, wanted = np.flatnonzero(split.segment(EVERYBODY)), split.everything if with_owned else split.new
-    lists = of_model(model, split.owned.of(known), n=N, with_owned=with_owned)
+def _ndcg(split: Split, model: FactorModel, *, include_purchased: bool) -> float:
+    known, wanted = np.flatnonzero(split.segment(EVERYBODY)), split.everything if include_purchased else split.new
+    lists = of_model(model, split.owned.of(known), n=N, include_purchased=include_purchased)
     return float(user_metrics(lists, wanted.of(known), n=N).ndcg.mean())
 
 
-def _one_regression(split: Split, model: FactorModel, demand: NDArray[np.float64]) -> RankerWeights:
+def _one_regression(split: Split, model: FactorModel, demand: NDArray[np.float64]) -> BoostWeights:
     """Learn b_i and g_ui together: habits are zero for items that are not owned."""
     users = np.flatnonzero(~split.newcomers & (split.everything.sizes > 0))
     owned, everything, n_items = split.owned.of(users), split.everything.of(users), len(model.items)
@@ -89,7 +89,7 @@ def _one_regression(split: Split, model: FactorModel, demand: NDArray[np.float64
         return NO_WEIGHTS
     weights = (fitted[1:] / fitted[1]).tolist()
     last = 1 + len(DEMAND)
-    return RankerWeights(demand=tuple(weights[1:last]), habit=tuple(weights[last:]))
+    return BoostWeights(demand=tuple(weights[1:last]), habit=tuple(weights[last:]))
 
 
 if __name__ == "__main__":

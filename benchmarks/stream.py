@@ -287,7 +287,7 @@ def stages(stall: Stall) -> dict[str, float]:
             "of it solve": lambda: model.solver.fold_in(confidences),
             "of it rank": lambda: top_n(user_factors, model.index, excluded=rows, n=LISTED),
             "publish": publish,
-            "mark": lambda: store.marks.advance({"bench:0": next(offsets)}),
+            "mark": lambda: store.applied_offsets.advance({"bench:0": next(offsets)}),
         },
         rounds=9,
     )

@@ -26,14 +26,14 @@ from consumer.polling import Polling
 from consumer.rebalance import Assignment, close
 from consumer.refresher import Refresher
 from consumer.stats import StatsLog
-from recsys.errors import OffsetsLost, RecsysError, SettingsError, StoreError, StreamUnavailable, TopicMissing
+from recsys.errors import KafkaUnavailable, OffsetsLost, RecsysError, RedisError, SettingsError, TopicMissing
 from recsys.kafka.clients import Consumer, open_consumer
 from recsys.kafka.decoder import make_decoder
 from recsys.kafka.start_offsets import start_offsets
 from recsys.kafka.topics import Topic, TopicWatch, create_topic_if_missing, describe_topic
 from recsys.lists.live_model import LiveModel
 from recsys.redis import Store, open_store
-from recsys.runtime.clock import started_again_if_set_back
+from recsys.runtime.clock import restart_on_clock_rollback
 from recsys.runtime.logs import configure_logging
 from recsys.runtime.startup import until_ready
 from recsys.settings import Settings, load_settings
@@ -63,7 +63,7 @@ def main() -> int:
         with open_store(settings) as store:
             live = LiveModel(store, poll_s=settings.consumer.model_poll_s, on_refused=metrics.refused_models.inc)
             stats = StatsLog(metrics, interval_s=settings.consumer.stats_interval_s)
-            with started_again_if_set_back(), live.followed(), stats:
+            with restart_on_clock_rollback(), live.followed(), stats:
                 while not stop.is_set():
                     _consume(settings, store, live, metrics, stop)
                     gc.collect()  # the traceback of an error may hold the old client, with its sockets, in a cycle
@@ -89,7 +89,7 @@ def _ensure_ready(settings: Settings, store: Store, consumer: Consumer) -> Topic
     store.connection.check()
     topic = describe_topic(settings.kafka, settings.kafka.topic)
     create_topic_if_missing(settings.kafka, settings.kafka.dead_letters, partitions=len(topic.partitions))
-    marks = store.marks.read(topic.sources(topic.partitions))
+    marks = store.applied_offsets.read(topic.sources(topic.partitions))
     start_offsets(consumer, settings.kafka, topic, topic.partitions, marks=marks)
     return topic
 
@@ -110,12 +110,12 @@ def _consume(
         topic_metadata_refresh_interval_ms=30_000,  # new partitions are met then
     )
     started = time.monotonic()
-    store.marks.leave_all()
+    store.applied_offsets.leave_all()
     try:
         topic = until_ready(partial(_ensure_ready, settings, store, consumer), stop=stop, log=log)
         if topic is None:
             return
-        assignment = Assignment(settings.kafka, topic, store.marks)
+        assignment = Assignment(settings.kafka, topic, store.applied_offsets)
         dead_letters = DeadLetters(settings, metrics, partitions=len(topic.partitions))
         with dead_letters, TopicWatch(settings.kafka, topic) as watch:
             polling = Polling(consumer, assignment, watch, make_decoder(settings), settings, stop)
@@ -126,7 +126,7 @@ def _consume(
             Loop(polling, outages, store, refresher, swap, dead_letters, commits, metrics).run()
     except OffsetsLost:
         raise
-    except (StreamUnavailable, TopicMissing, StoreError) as error:
+    except (KafkaUnavailable, TopicMissing, RedisError) as error:
         metrics.restarts.inc()
         log.error("%s; starting again from what is in Redis", error)
         stop.wait(max(0.0, _RETRY_S - (time.monotonic() - started)))

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from consumer.rebalance import Assignment, commit_now
-from recsys.kafka.clients import ClientError, Consumer, KafkaException, stream_unavailable
+from recsys.kafka.clients import ClientError, Consumer, KafkaException, kafka_unavailable
 from recsys.kafka.start_offsets import place_to_commit
 from recsys.settings import Settings
 
@@ -69,4 +69,4 @@ class Commits:
         except KafkaException as error:
             # Revoked meanwhile: its new owner reads the records again, and recognizes them.
             if error.args[0].code() != ClientError._STATE:
-                raise stream_unavailable(self._settings, error) from error
+                raise kafka_unavailable(self._settings, error) from error

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from consumer.malformed_limit import MalformedLimit
 from consumer.metrics import ConsumerMetrics
-from recsys.errors import MalformedEvent, StreamUnavailable
+from recsys.errors import KafkaUnavailable, MalformedEvent
 from recsys.kafka.clients import ClientError, KafkaException, Message, open_producer
 from recsys.kafka.records import location, record_timestamp_ms
 from recsys.kafka.topics import create_topic_if_missing
@@ -111,7 +111,7 @@ class DeadLetters:
 
         Raises
         ------
-        StreamUnavailable
+        KafkaUnavailable
             When the topic refuses a record, or ``timeout_s`` has passed. Nothing is lost.
         """
         if self._refusal is not None:
@@ -121,9 +121,9 @@ class DeadLetters:
             self._produce_unsent()
             self._producer.poll(0.1)
             if self._refusal is not None:
-                raise StreamUnavailable(self._explained(self._refusal))
+                raise KafkaUnavailable(self._explained(self._refusal))
             if self._letters and time.monotonic() > until:
-                raise StreamUnavailable(f"the dead-letter topic {self._settings.dead_letters} does not acknowledge")
+                raise KafkaUnavailable(f"the dead-letter topic {self._settings.dead_letters} does not acknowledge")
 
     def _open(self) -> None:
         self._producer = open_producer(
@@ -152,8 +152,8 @@ class DeadLetters:
         try:
             if create_topic_if_missing(self._settings, topic, partitions=self._partitions):
                 log.warning("the dead-letter topic %s was gone and has been created again", topic)
-        except StreamUnavailable as error:
-            raise StreamUnavailable(f"the dead-letter topic {topic} is gone and cannot be created: {error}") from error
+        except KafkaUnavailable as error:
+            raise KafkaUnavailable(f"the dead-letter topic {topic} is gone and cannot be created: {error}") from error
 
     def _produce_unsent(self) -> None:
         while self._unsent and self._refusal is None:

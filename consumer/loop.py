@@ -68,7 +68,7 @@ class Loop:
 
         Raises
         ------
-        StreamError
+        KafkaError
             When the Kafka client cannot go on; a new one can.
         WritesLost
             When Redis has lost writes; a new Kafka client reads them again.
@@ -110,7 +110,7 @@ class Loop:
                         ahead.decode_early()
                     first_states = applying.first_states()
                     if live is not None:
-                        with threads.only(1):  # Redis needs the other cores
+                        with threads.limit(1):  # Redis needs the other cores
                             first = refresher.compute(first_states, live)
                     states = applying.states()
             fail_points.reach("applied")
@@ -134,7 +134,9 @@ class Loop:
             fail_points.reach("dead-letter-sent")
             for attempt in retry("mark"):
                 with attempt:
-                    self._store.marks.advance(self._polling.assignment.still_held(batch.held, decoded.next_offsets))
+                    self._store.applied_offsets.advance(
+                        self._polling.assignment.still_held(batch.held, decoded.next_offsets)
+                    )
         fail_points.reach("marked")
         self._metrics.latency.observe(np.maximum(0.0, time.time() - decoded.timestamps_ms / 1000))
         self._commits.note(decoded.next_offsets, batch.held)
@@ -151,7 +153,7 @@ class Loop:
     def _commit(self) -> None:
         for attempt in self._outages.retry("mark"):
             with attempt:
-                self._store.marks.advance({})  # Redis may lose writes while nothing comes
+                self._store.applied_offsets.advance({})  # Redis may lose writes while nothing comes
         self._dead_letters.serve()
         fail_points.reach("before-commit")
         self._commits.release(self._live.confirmed_at)

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from consumer.metrics import ConsumerMetrics
 from consumer.polling import Polling
-from recsys.errors import DecoderUnavailable, RecsysError, StoreError, StreamUnavailable, WritesLost
+from recsys.errors import DecoderUnavailable, KafkaUnavailable, RecsysError, RedisError, WritesLost
 from recsys.redis.connection import Connection
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Attempt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        if isinstance(error, WritesLost) or not isinstance(error, StoreError | StreamUnavailable | DecoderUnavailable):
+        if isinstance(error, WritesLost) or not isinstance(error, RedisError | KafkaUnavailable | DecoderUnavailable):
             return False
         self.outage = error
         return True

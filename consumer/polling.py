@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from consumer.batch import MessageBatch
 from consumer.rebalance import Assignment
-from recsys.errors import OffsetsLost, StreamUnavailable
+from recsys.errors import KafkaUnavailable, OffsetsLost
 from recsys.kafka.clients import ClientError, Consumer, KafkaException, Message
 from recsys.kafka.decoder import EventDecoder
 from recsys.kafka.records import location
@@ -72,7 +72,7 @@ class Polling:
 
         Raises
         ------
-        StreamError
+        KafkaError
             When the Kafka client cannot go on, or the topic is no longer the same.
         """
         ahead, self._ahead = self._ahead, None
@@ -138,7 +138,7 @@ class Polling:
             messages = self._consumer.consume(most, timeout_s)
         except (KafkaException, RuntimeError) as error:
             # consume() may have dequeued records that are now gone: only a new consumer is safe.
-            raise StreamUnavailable(f"the Kafka consumer failed: {error}") from error
+            raise KafkaUnavailable(f"the Kafka consumer failed: {error}") from error
         self.assignment.raise_failure()
         return [message for message in messages if self._is_record(message)]
 
@@ -156,7 +156,7 @@ class Polling:
                 f"--reset-offsets --to-earliest --group {self._kafka.group_id} --topic {self._kafka.topic} --execute"
             )
         if problem.fatal():
-            raise StreamUnavailable(f"the Kafka consumer failed for good: {problem.str()}")
+            raise KafkaUnavailable(f"the Kafka consumer failed for good: {problem.str()}")
         log.warning("Kafka: %s", problem.str())
         return False
 

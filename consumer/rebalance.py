@@ -10,11 +10,11 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 
-from recsys.errors import RecsysError, StreamUnavailable
-from recsys.kafka.clients import ClientError, Consumer, KafkaException, TopicPartition, stream_unavailable
+from recsys.errors import KafkaUnavailable, RecsysError
+from recsys.kafka.clients import ClientError, Consumer, KafkaException, TopicPartition, kafka_unavailable
 from recsys.kafka.start_offsets import place_to_commit, start_offsets
 from recsys.kafka.topics import Topic, describe_topic
-from recsys.redis import StreamMarks
+from recsys.redis import AppliedOffsets
 from recsys.runtime import fail_points
 from recsys.settings import KafkaSettings
 
@@ -37,7 +37,7 @@ class Assignment:
         Whether an outage holds the partitions back; new ones are then paused at once.
     """
 
-    def __init__(self, settings: KafkaSettings, topic: Topic, marks: StreamMarks) -> None:
+    def __init__(self, settings: KafkaSettings, topic: Topic, marks: AppliedOffsets) -> None:
         self._settings = settings
         self._marks = marks
         self.topic = topic
@@ -62,10 +62,10 @@ class Assignment:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             if isinstance(failure, KafkaException):
-                raise stream_unavailable(self._settings, failure) from failure
+                raise kafka_unavailable(self._settings, failure) from failure
             if isinstance(failure, RecsysError):
                 raise failure
-            raise StreamUnavailable(f"a rebalance failed: {failure!r}") from failure
+            raise KafkaUnavailable(f"a rebalance failed: {failure!r}") from failure
 
     def pause(self, consumer: Consumer) -> None:
         """Stop fetching, until `resume`; consume() may go on being called and returns nothing new."""

@@ -257,7 +257,7 @@ class ScoreExplanation(BaseModel):
     habit: float
     """What the user's habit of buying this very item adds."""
     owned: bool
-    """Whether the user owns it; unless `ranking.repeats` is `include`, it is in no list then."""
+    """Whether the user owns it; unless `ranking.include_purchased` is on, it is in no list then."""
     hidden: bool
     """Whether it is hidden or not available, and so in no list."""
     contributions: list[Contribution]

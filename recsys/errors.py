@@ -6,21 +6,21 @@ RecsysError
 ├── DecoderUnavailable     what the decoder of records needs is away
 ├── InputFileError         a file given to `recsys import` or `recsys publish` cannot be used
 ├── InvalidModel           an artifact is missing, truncated, tampered with, or not finite
-├── StorageError           data_dir (archive and models) cannot be read or written
-├── StreamError            Kafka
-│   ├── StreamUnavailable  no broker answers
+├── DataDirError           data_dir (archive and models) cannot be read or written
+├── KafkaError            Kafka
+│   ├── KafkaUnavailable  no broker answers
 │   ├── TopicMissing       the topic does not exist
 │   ├── OffsetsLost        committed or archived offsets are no longer in the topic
 │   └── TooManyMalformed   more records break the contract than the consumer may pass over
-├── StoreError             Redis
-│   ├── StoreUnavailable   no server answers, or it refuses work for now
-│   ├── StoreUnsuitable    the server answers but cannot serve (too old, a read-only replica, out of memory)
+├── RedisError             Redis
+│   ├── RedisUnavailable   no server answers, or it refuses work for now
+│   ├── RedisUnsuitable    the server answers but cannot serve (too old, a read-only replica, out of memory)
 │   └── WritesLost         the server no longer holds what it had acknowledged
-├── WouldLose              a rebuild would remove what it cannot bring back
+├── RebuildWouldLoseData              a rebuild would remove what it cannot bring back
 ├── NoModel                nothing has been published yet
 ├── NotEnoughData          there is nothing to train on
-├── NothingNew             too few events since the live model for a scheduled round
-├── SweepFailed            a process that wrote lists was killed
+├── NotEnoughNewEvents             too few events since the live model for a scheduled round
+├── FullRefreshFailed            a process that wrote lists was killed
 ├── LockHeld               another trainer is at work
 ├── LockLost               this trainer's lock expired: another may be at work
 ├── NoTrainer              nobody is there to take a request
@@ -73,47 +73,47 @@ class InvalidModel(RecsysError):
     """An artifact is missing, truncated, tampered with, or not finite."""
 
 
-class StorageError(RecsysError):
+class DataDirError(RecsysError):
     """The data_dir, with the archive and the models, cannot be read or written."""
 
 
-class StreamError(RecsysError):
+class KafkaError(RecsysError):
     """Base of Kafka's errors."""
 
 
-class StreamUnavailable(StreamError):
+class KafkaUnavailable(KafkaError):
     """No broker answers."""
 
 
-class TopicMissing(StreamError):
+class TopicMissing(KafkaError):
     """The topic does not exist."""
 
 
-class OffsetsLost(StreamError):
+class OffsetsLost(KafkaError):
     """Offsets that were to be read next are no longer in the topic."""
 
 
-class TooManyMalformed(StreamError):
+class TooManyMalformed(KafkaError):
     """More of the newest records break the event contract than `consumer.max_malformed` allows."""
 
 
-class StoreError(RecsysError):
+class RedisError(RecsysError):
     """Base of Redis's errors."""
 
 
-class StoreUnavailable(StoreError):
+class RedisUnavailable(RedisError):
     """No Redis server answers, or it refuses work for now; the caller may try again."""
 
 
-class StoreUnsuitable(StoreError):
+class RedisUnsuitable(RedisError):
     """The Redis server answers but cannot serve: too old, a read-only replica, misconfigured."""
 
 
-class WritesLost(StoreError):
+class WritesLost(RedisError):
     """Redis no longer holds writes that it had acknowledged; the stream must be read again from the marks."""
 
 
-class WouldLose(RecsysError):
+class RebuildWouldLoseData(RecsysError):
     """A rebuild would remove what neither archive nor Kafka can bring back."""
 
 
@@ -125,11 +125,11 @@ class NotEnoughData(RecsysError):
     """There is nothing to train on."""
 
 
-class NothingNew(RecsysError):
+class NotEnoughNewEvents(RecsysError):
     """Too few events have come since the live model was fitted for a scheduled round."""
 
 
-class SweepFailed(RecsysError):
+class FullRefreshFailed(RecsysError):
     """A process that wrote lists was killed; the next round writes what it left."""
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import os
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -18,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from recsys.errors import SettingsError
 
+log = logging.getLogger(__name__)
 ENV_PREFIX = "RECSYS_"
 CONFIG_VARIABLE = "RECSYS_CONFIG"
 _TEST_PREFIX = "RECSYS_TEST_"
@@ -45,11 +47,28 @@ NotEmpty = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Settings that concern one thing."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    former_names: ClassVar[Mapping[str, str]] = {}
+    """Names that settings had in the release before: they still work, with a warning."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        renamed = dict(given)
+        for former, name in cls.former_names.items():
+            if former in renamed:
+                value = renamed.pop(former)
+                renamed.setdefault(name, value)
+                log.warning("the setting %s is now called %s; the old name works in this release only", former, name)
+        return renamed
 
 
-class KafkaSettings(_Section):
+class KafkaSettings(Section):
     """The stream of events."""
 
     bootstrap_servers: NotEmpty = "localhost:9092"
@@ -80,7 +99,7 @@ class KafkaSettings(_Section):
         return self.dead_letter_topic or f"{self.topic}.dlq"
 
 
-class RedisSettings(_Section):
+class RedisSettings(Section):
     """Where histories and lists live."""
 
     url: SecretStr = SecretStr("redis://localhost:6379/0")
@@ -104,7 +123,7 @@ class RedisSettings(_Section):
     """How long each of two tries waits for an answer."""
 
 
-class HistorySettings(_Section):
+class HistorySettings(Section):
     """How much is remembered of a user."""
 
     max_items: Annotated[int, Field(gt=0, le=20_000)] = 2000
@@ -113,7 +132,7 @@ class HistorySettings(_Section):
     """Event ids remembered per user, to recognize an event that was sent twice."""
 
 
-class RankingSettings(_Section):
+class RankingSettings(Section):
     """What a list looks like."""
 
     n: Annotated[int, Field(gt=0, le=1000)] = 50
@@ -125,17 +144,18 @@ class RankingSettings(_Section):
     again_n: Annotated[int, Field(ge=0, le=1000)] = 5
     """Items per list of what a user may buy again; 0 means no such lists."""
     list_ttl_days: Annotated[float, Field(ge=0.001, le=36_500, allow_inf_nan=False)] = 30.0
-    """A list expires after this many days without an event or a sweep."""
-    repeats: Literal["exclude", "include"] = "exclude"
-    """Whether lists may hold items that the user owns already."""
+    """A list expires after this many days without an event or a full refresh."""
+    include_purchased: bool = False
+    """Whether lists may hold items that the user has purchased already."""
+    former_names = {"repeats": "include_purchased"}
 
-    @property
-    def with_owned(self) -> bool:
-        """Whether owned items compete."""
-        return self.repeats == "include"
+    @field_validator("include_purchased", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        return {"include": True, "exclude": False}.get(value, value) if isinstance(value, str) else value
 
 
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """Hyper-parameters of the ALS model."""
 
     factors: Annotated[int, Field(gt=0, le=1024)] = 64
@@ -154,7 +174,7 @@ class ModelSettings(_Section):
     """Of the random start of a fit."""
 
 
-class ConsumerSettings(_Section):
+class ConsumerSettings(Section):
     """The service that keeps histories and lists."""
 
     batch_size: Annotated[int, Field(gt=0, le=100_000)] = 1000
@@ -171,7 +191,7 @@ class ConsumerSettings(_Section):
     """Port of the Prometheus metrics; 0 means none."""
 
 
-class TrainerSettings(_Section):
+class TrainerSettings(Section):
     """The service that rebuilds the model."""
 
     interval_s: Seconds = 3600.0
@@ -180,10 +200,10 @@ class TrainerSettings(_Section):
     """When rounds start, in UTC, as a cron expression such as `15 3 * * *`; empty means every interval_s."""
     min_new_events: Annotated[int, Field(ge=0)] = 0
     """A scheduled round is left out if fewer events are new; one that is asked for is not."""
-    ranker: Literal["linear", "als"] = "linear"
-    """What scores are made of: `linear` adds what recent demand and the user's habits say, `als` adds nothing."""
-    ranker_window_days: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = 30.0
-    """The weights of demand and habits are learned on the purchases of so many days."""
+    scoring: Literal["linear", "als"] = "linear"
+    """What scores are made of: `linear` adds boosts for recent demand and the user's habits, `als` adds none."""
+    boost_window_days: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = 30.0
+    """Boost weights are learned on the purchases of this many days."""
     holdout_days: Annotated[float, Field(ge=0, le=3650, allow_inf_nan=False)] = 7.0
     """A candidate is judged on the purchases of the newest so many days, which it has not seen; 0 means no gate."""
     gate_tolerance: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.02
@@ -196,10 +216,16 @@ class TrainerSettings(_Section):
     """Model versions kept in the store, the live one included, and at most as many rejected ones."""
     lock_ttl_s: Annotated[float, Field(ge=3, allow_inf_nan=False)] = 60.0
     """The trainer's lock expires this long after its holder died."""
-    sweep_batch: Positive = 512
-    """Users refreshed at a time."""
-    sweep_processes: Annotated[int, Field(ge=0, le=256)] = 0
+    refresh_batch: Positive = 512
+    """Users per step of a full refresh."""
+    refresh_processes: Annotated[int, Field(ge=0, le=256)] = 0
     """Processes that write the lists of many users after a new model; 0 means one per core."""
+    former_names = {
+        "ranker": "scoring",
+        "ranker_window_days": "boost_window_days",
+        "sweep_batch": "refresh_batch",
+        "sweep_processes": "refresh_processes",
+    }
 
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Port of the Prometheus metrics; 0 means none."""
@@ -221,7 +247,7 @@ class TrainerSettings(_Section):
         return value
 
 
-class ApiSettings(_Section):
+class ApiSettings(Section):
     """The HTTP API."""
 
     host: NotEmpty = "127.0.0.1"
@@ -256,7 +282,7 @@ class ApiSettings(_Section):
         return self
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """What is logged."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -350,7 +376,7 @@ def _where(path: Sequence[str]) -> str:
 
 
 def _is_section(path: Sequence[str]) -> bool:
-    return len(path) == 1 and isinstance(Settings.model_fields[path[0]].default, _Section)
+    return len(path) == 1 and isinstance(Settings.model_fields[path[0]].default, Section)
 
 
 def variable_name(path: Sequence[str]) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 
-from recsys.settings import CONFIG_VARIABLE, Settings, masked_url, variable_name
+from recsys.settings import CONFIG_VARIABLE, Section, Settings, masked_url, variable_name
 
 _SECRET_WORDS = ("password", "passphrase", "secret", "key.pem", "jaas", "oauthbearer.config")
 
@@ -24,32 +24,43 @@ def describe_settings(settings: Settings) -> Iterator[tuple[str, str, str, str]]
     environment = {name.upper(): value for name, value in os.environ.items()}
     for name, top in Settings.model_fields.items():
         value = getattr(settings, name)
-        if not isinstance(value, BaseModel):
-            yield _row((name,), value, top.description, environment, file_values)
+        if not isinstance(value, Section):
+            yield _row([(name,)], value, top.description, environment, file_values)
             continue
         for field_name, field in type(value).model_fields.items():
-            yield _row((name, field_name), getattr(value, field_name), field.description, environment, file_values)
+            former = [old for old, new in type(value).former_names.items() if new == field_name]
+            names = [(name, known) for known in (field_name, *former)]
+            yield _row(names, getattr(value, field_name), field.description, environment, file_values)
 
 
 def _row(
-    path: tuple[str, ...],
+    names: Sequence[tuple[str, ...]],
     value: Any,
     description: str | None,
     environment: Mapping[str, str],
     file_values: Mapping[str, Any],
 ) -> tuple[str, str, str, str]:
-    variable = variable_name(path)
-    in_file: Any = file_values
-    for part in path:
-        in_file = in_file.get(part) if isinstance(in_file, Mapping) else None
-    in_section = len(path) > 1 and path[1] in json.loads(environment.get(variable_name(path[:1]), "{}"))
-    if in_section or variable in environment or any(name.startswith(f"{variable}__") for name in environment):
+    """Describe one setting, given the name that it has and those that it had."""
+    if any(_is_in_environment(path, environment) for path in names):
         source = "environment"
-    elif in_file is not None:
+    elif any(_is_in_file(path, file_values) for path in names):
         source = "file"
     else:
         source = "default"
-    return variable, _shown(value), source, " ".join((description or "").split())
+    return variable_name(names[0]), _shown(value), source, " ".join((description or "").split())
+
+
+def _is_in_environment(path: tuple[str, ...], environment: Mapping[str, str]) -> bool:
+    variable = variable_name(path)
+    in_section = len(path) > 1 and path[1] in json.loads(environment.get(variable_name(path[:1]), "{}"))
+    return in_section or variable in environment or any(name.startswith(f"{variable}__") for name in environment)
+
+
+def _is_in_file(path: tuple[str, ...], file_values: Mapping[str, Any]) -> bool:
+    found: Any = file_values
+    for part in path:
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found is not None
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Builders and independent twins that several tests share."""
+"""Builders and independent holdout models that several tests share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from recsys.data.event import Event, EventType
 from recsys.data.history import Entry, History
 from recsys.data.vocabulary import Vocabulary
-from recsys.model.boosts import NO_WEIGHTS, RankerWeights
+from recsys.model.boosts import NO_WEIGHTS, BoostWeights
 from recsys.model.factor_model import FactorModel
 from recsys.storage.artifact import Draft
 
@@ -73,7 +73,7 @@ def make_model(
     )
 
 
-def make_draft(model: FactorModel, *, weights: RankerWeights = NO_WEIGHTS) -> Draft:
+def make_draft(model: FactorModel, *, weights: BoostWeights = NO_WEIGHTS) -> Draft:
     return Draft(
         model,
         np.arange(len(model.items), dtype=np.int64),

@@ -19,19 +19,19 @@ from types import FrameType
 from prometheus_client import start_http_server
 
 from recsys.errors import (
+    DataDirError,
     LockHeld,
     NotEnoughData,
-    NothingNew,
+    NotEnoughNewEvents,
     RecsysError,
+    RedisError,
     SettingsError,
-    StorageError,
-    StoreError,
 )
 from recsys.kafka.topics import describe_topic
 from recsys.operations.rollback import roll_back
 from recsys.redis import Store, open_store
 from recsys.redis.trainer_requests import RollbackRequest
-from recsys.runtime.clock import json_time, now, started_again_if_set_back
+from recsys.runtime.clock import json_time, now, restart_on_clock_rollback
 from recsys.runtime.logs import configure_logging
 from recsys.runtime.progress import ProgressReporter
 from recsys.runtime.startup import until_ready
@@ -127,7 +127,7 @@ def _serve(settings: Settings, store: Store, asked: _Asked) -> None:
     owed = ""  # by whom a round was asked for that has failed
     schedule = Schedule(settings.trainer)
     schedule.begin(store)
-    with started_again_if_set_back(), _alive(store):
+    with restart_on_clock_rollback(), _alive(store):
         log.info("trainer ready; a round %s and on request (recsys retrain, or SIGUSR1)", schedule)
         while True:
             look.wait(_LOOK_EVERY_S)
@@ -135,7 +135,7 @@ def _serve(settings: Settings, store: Store, asked: _Asked) -> None:
                 requests = store.trainer.requests()
                 lost = store.trainer.rounds() < rounds
                 rollback = store.trainer.rollback_request()
-            except StoreError as error:
+            except RedisError as error:
                 log.warning("waiting: %s", error)
                 look.wait(_RETRY_S)
                 continue
@@ -164,7 +164,7 @@ def _serve(settings: Settings, store: Store, asked: _Asked) -> None:
                 )
                 rounds, owed = store.trainer.rounds(), ""
                 schedule.done(started)
-            except NothingNew as nothing:
+            except NotEnoughNewEvents as nothing:
                 log.info("%s", nothing)
                 schedule.done(started)
             except NotEnoughData as nothing:
@@ -188,7 +188,7 @@ def _roll_back(settings: Settings, store: Store, request: RollbackRequest) -> No
     ------
     LockHeld
         When another trainer or command is at work.
-    StoreError, StorageError
+    RedisError, DataDirError
         When that cannot be written.
     """
     with store.trainer_lock.held(ttl_s=settings.trainer.lock_ttl_s) as lock:
@@ -229,7 +229,7 @@ def _alive(store: Store) -> Iterator[None]:
         while True:
             try:
                 store.trainer.say_alive(ttl_s=_ALIVE_TTL_S)
-            except StoreError as error:
+            except RedisError as error:
                 log.debug("heartbeat: %s", error)
             if stop.wait(_ALIVE_TTL_S / 3):
                 return
@@ -243,7 +243,7 @@ def _alive(store: Store) -> Iterator[None]:
         thread.join()
         try:
             store.trainer.say_gone()
-        except StoreError as error:
+        except RedisError as error:
             log.debug("heartbeat: %s", error)
 
 
@@ -267,7 +267,7 @@ def _round(
         def tell(stage: str, done: int, total: int | None) -> None:
             try:
                 store.trainer.write_status({**status, "state": "running", "stage": stage, "done": done, "total": total})
-            except StoreError as error:
+            except RedisError as error:
                 log.debug("status: %s", error)
 
         def leave(record: RoundRecord, **more: object) -> None:
@@ -275,7 +275,7 @@ def _round(
             metrics.note(record)
             try:
                 rounds.add(record, at=now())
-            except StorageError as error:
+            except DataDirError as error:
                 log.warning("the round's record is lost: %s", error)
             # Gate and counts at the top level as well: see recsys retrain --wait.
             store.trainer.finish(requests, {**status, **record.model_dump(mode="json"), **record.counts, **more})
@@ -311,13 +311,13 @@ def _round(
                 scheduled=scheduled and not requests.are_open,
                 lost=lost,
             )
-        except (NotEnoughData, NothingNew) as nothing:
-            with suppress(StoreError):
+        except (NotEnoughData, NotEnoughNewEvents) as nothing:
+            with suppress(RedisError):
                 store.trainer.finish(requests, {**status, "state": "failed", "error": str(nothing)})
             raise
         except (RecsysError, _Terminated) as error:
             reason = "the trainer was stopped" if isinstance(error, _Terminated) else str(error)
-            with suppress(StoreError):  # what ended the round is what must be known
+            with suppress(RedisError):  # what ended the round is what must be known
                 leave(record("failed", reason))
             raise
         leave(record("succeeded" if round_.published else "rejected"), lists=round_.lists, similar=round_.similar)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import datetime
 
 from recsys.data.event import Event
-from recsys.errors import MalformedEvent, StreamUnavailable
+from recsys.errors import KafkaUnavailable, MalformedEvent
 from recsys.kafka.clients import Message, open_reader
 from recsys.kafka.decoder import EventDecoder
 from recsys.kafka.records import read_range
@@ -46,7 +46,7 @@ def archive_new_purchases(
     def before_segment() -> None:
         before_write()
         if describe_topic(settings, settings.topic).id != topic.id:
-            raise StreamUnavailable(f"topic {topic.name} was deleted and created again while it was archived")
+            raise KafkaUnavailable(f"topic {topic.name} was deleted and created again while it was archived")
 
     try:
         watermarks = end_offsets(reader, settings, topic)

@@ -26,7 +26,7 @@ LEAST_SHARE_OF_EVENTS = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class LiveRival:
+class LiveComparison:
     """The live model, as far as it can be compared.
 
     Attributes
@@ -50,9 +50,9 @@ def judge(
     split: Split,
     events: EventLog,
     candidate: FactorModel,
-    live: LiveRival | None,
+    live: LiveComparison | None,
     *,
-    with_owned: bool,
+    include_purchased: bool,
     tolerance: float,
     on_recommender: Callable[[], None] = lambda: None,
 ) -> GateRecord:
@@ -71,8 +71,8 @@ def judge(
         All that there are.
     candidate : FactorModel
         Fitted on what precedes the hold-out.
-    live : LiveRival or None
-    with_owned : bool
+    live : LiveComparison or None
+    include_purchased : bool
         Whether lists with owned items decide, because these are published.
     tolerance : float
         A share of the live model's NDCG.
@@ -88,7 +88,7 @@ def judge(
     record = GateRecord(
         decision=Decision.PUBLISHED,
         cut=datetime.fromtimestamp(split.cut_s, UTC).isoformat(),
-        column=ALL if with_owned else NEW,
+        column=ALL if include_purchased else NEW,
         live="" if live is None else live.version,
         scores=scores,
     )
@@ -108,7 +108,9 @@ def judge(
         return record.model_copy(
             update={"decision": Decision.REJECTED if reasons else Decision.PUBLISHED, "reasons": reasons or [cannot]}
         )
-    candidate_ndcg, live_ndcg = (_ndcg(recommenders[name], split, with_owned=with_owned) for name in (CANDIDATE, LIVE))
+    candidate_ndcg, live_ndcg = (
+        _ndcg(recommenders[name], split, include_purchased=include_purchased) for name in (CANDIDATE, LIVE)
+    )
     (difference,) = intervals((candidate_ndcg - live_ndcg)[:, None])
     if difference.high < -tolerance * found[LIVE].mean:
         reasons.append(_worse(live.version, found[CANDIDATE], found[LIVE], difference, tolerance))
@@ -121,11 +123,11 @@ def judge(
     )
 
 
-def why_not(split: Split | None, *, with_owned: bool) -> str:
+def reason_not_evaluable(split: Split | None, *, include_purchased: bool) -> str:
     """Say why a candidate cannot be judged on a hold-out; empty if it can."""
     if split is None:
         return "there is no hold-out (RECSYS_TRAINER__HOLDOUT_DAYS is 0)"
-    wanted = split.everything if with_owned else split.new
+    wanted = split.everything if include_purchased else split.new
     users = int((split.segment(EVERYBODY) & (wanted.sizes > 0)).sum())
     if users >= LEAST_USERS:
         return ""
@@ -133,7 +135,7 @@ def why_not(split: Split | None, *, with_owned: bool) -> str:
     return f"{those} bought something in the hold-out that a model could have known, and {LEAST_USERS} are needed"
 
 
-def unjudged(reason: str, events: EventLog, live: LiveRival | None) -> GateRecord:
+def unjudged(reason: str, events: EventLog, live: LiveComparison | None) -> GateRecord:
     """Return what becomes of a candidate that cannot be judged: published, but not against an operator's choice."""
     reasons = _losses(events, live)
     if live is not None and live.chosen:
@@ -142,7 +144,7 @@ def unjudged(reason: str, events: EventLog, live: LiveRival | None) -> GateRecor
     return GateRecord(decision=decision, reasons=reasons or [reason], live="" if live is None else live.version)
 
 
-def _losses(events: EventLog, live: LiveRival | None) -> list[str]:
+def _losses(events: EventLog, live: LiveComparison | None) -> list[str]:
     if live is None or len(events) >= LEAST_SHARE_OF_EVENTS * live.events:
         return []
     return [
@@ -155,18 +157,18 @@ def _kept(model: FactorModel, split: Split) -> Recommender:
     """Return a model's lists, each kind made once."""
     kept: dict[bool, Lists] = {}
 
-    def lists(with_owned: bool) -> Lists:
-        if with_owned not in kept:
-            kept[with_owned] = model_lists(model, split, n=N, with_owned=with_owned)
-        return kept[with_owned]
+    def lists(include_purchased: bool) -> Lists:
+        if include_purchased not in kept:
+            kept[include_purchased] = model_lists(model, split, n=N, include_purchased=include_purchased)
+        return kept[include_purchased]
 
     return lists
 
 
-def _ndcg(recommender: Recommender, split: Split, *, with_owned: bool) -> NDArray[np.float64]:
-    lists = recommender(with_owned)
+def _ndcg(recommender: Recommender, split: Split, *, include_purchased: bool) -> NDArray[np.float64]:
+    lists = recommender(include_purchased)
     assert lists is not None  # noqa: S101 - models make both kinds
-    wanted = split.everything if with_owned else split.new
+    wanted = split.everything if include_purchased else split.new
     metrics = user_metrics(lists, wanted, n=N)
     return metrics.ndcg[split.segment(EVERYBODY)[metrics.users]]
 

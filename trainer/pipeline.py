@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from recsys.data.event_log import EventLog
-from recsys.errors import InvalidModel, LockLost, NothingNew, RecsysError, StorageError
+from recsys.errors import DataDirError, InvalidModel, LockLost, NotEnoughNewEvents, RecsysError
 from recsys.evaluation.gate_record import Decision, GateRecord
 from recsys.evaluation.split import split_by_time
 from recsys.kafka.decoder import make_decoder
 from recsys.lists.live_model import LoadedModel
-from recsys.lists.refresh_all import write_every_list
-from recsys.model.boosts import RankerWeights
+from recsys.lists.refresh_all import refresh_all_lists
+from recsys.model.boosts import BoostWeights
 from recsys.recommend.item_lists import popular_items
 from recsys.redis import HeldLock, ModelPointer, Store
 from recsys.runtime import fail_points, threads
@@ -31,7 +31,7 @@ from recsys.storage.tuned import model_settings, parameters_of, read_tuned, writ
 from recsys.training.fit import Fitted, fit_model
 from recsys.training.parameters import Parameters, iterations_of
 from trainer.archiver import archive_new_purchases
-from trainer.gate import LiveRival, judge, unjudged, why_not
+from trainer.gate import LiveComparison, judge, reason_not_evaluable, unjudged
 
 log = logging.getLogger(__name__)
 _DAY_S = 24 * 3600
@@ -95,7 +95,7 @@ def run_round(
     ------
     NotEnoughData
         When nobody owns anything yet.
-    NothingNew
+    NotEnoughNewEvents
         When there are too few new events.
     LockLost
         When the lock expired; nothing is published then.
@@ -122,7 +122,7 @@ def run_round(
         too_few = _too_few_new_events(pointer.version, models, archive, settings.trainer.min_new_events)
         if too_few:
             _keep_live(settings, store, models, rounds, pointer.version, progress, clock)
-            raise NothingNew(too_few)
+            raise NotEnoughNewEvents(too_few)
     with progress.stage("read the archive"):
         events = archive.events()
     lock.ensure_held()
@@ -148,7 +148,7 @@ def run_round(
     weights = None if candidate is None else candidate.weights  # those that were judged
     fitted = _fit(parameters, events, newest_s, progress, "fit", weights)
     with progress.stage("write the model"):
-        version, uri, manifest_sha256 = _save(settings, archive, models, fitted, gate, clock, twin=candidate)
+        version, uri, manifest_sha256 = _save(settings, archive, models, fitted, gate, clock, holdout_model=candidate)
     model = load_model(uri, manifest_sha256=manifest_sha256)  # as consumers will, before they are told
     lock.ensure_held()
     fail_points.reach("before-pointer")
@@ -163,7 +163,7 @@ def run_round(
         log.info("model %s removed: it never was live", leftover)
     models.remove(unpublished)
     live = LoadedModel(pointer, model)
-    written = write_every_list(
+    written = refresh_all_lists(
         settings,
         store,
         live,
@@ -231,7 +231,7 @@ def _keep_live(
         if pointer is None:
             raise LockLost("another process moved the model pointer during the round; its model stays live")
     live, popularity = LoadedModel(pointer, model), load_popularity(uri)
-    write_every_list(settings, store, live, popularity, users=None, progress=progress, clock=clock)
+    refresh_all_lists(settings, store, live, popularity, users=None, progress=progress, clock=clock)
     record = RoundRecord(
         kind="refresh",
         asked_by="schedule",
@@ -248,13 +248,13 @@ def _ensure_data_dir_is_the_one(store: Store, storage: Storage, models: ModelSto
     """Refuse to make a model of the little that an empty data_dir can lead to, in place of a live one."""
     pointer = _pointer(store)
     if pointer is not None and not models.versions():
-        raise StorageError(
+        raise DataDirError(
             f"Redis names the live model {pointer.version}, but there is no model at all in {storage.url}: is "
             f"RECSYS_DATA_DIR right, and mounted? recsys retrain --force goes on without"
         )
 
 
-def _rival(store: Store, models: ModelStore, rounds: RoundLog, cut_s: int) -> LiveRival | None:
+def _rival(store: Store, models: ModelStore, rounds: RoundLog, cut_s: int) -> LiveComparison | None:
     """Return the live model, with what can be judged by what came from the cut on.
 
     If Redis has lost the pointer, it is the one that was made live last.
@@ -269,8 +269,10 @@ def _rival(store: Store, models: ModelStore, rounds: RoundLog, cut_s: int) -> Li
         manifest = models.manifest(version)
     except InvalidModel as error:
         log.warning("the live model cannot be compared: %s", error)
-        return LiveRival(version, 0, None, chosen)
-    return LiveRival(version, manifest.counts.get("events", 0), models.unaware_of(version, cut_s=cut_s), chosen)
+        return LiveComparison(version, 0, None, chosen)
+    return LiveComparison(
+        version, manifest.counts.get("events", 0), models.model_for_holdout(version, cut_s=cut_s), chosen
+    )
 
 
 def _pointer(store: Store) -> ModelPointer | None:
@@ -285,14 +287,14 @@ def _judged(
     settings: Settings,
     parameters: Parameters,
     events: EventLog,
-    rival: LiveRival | None,
+    rival: LiveComparison | None,
     cut_s: int,
     progress: ProgressReporter,
 ) -> tuple[GateRecord, Fitted | None]:
     """Fit a candidate on what precedes the hold-out and judge it; None if it could not be judged."""
-    with_owned = settings.ranking.with_owned
+    include_purchased = settings.ranking.include_purchased
     split = split_by_time(events, cut_s=cut_s) if settings.trainer.holdout_days else None
-    reason = why_not(split, with_owned=with_owned)
+    reason = reason_not_evaluable(split, include_purchased=include_purchased)
     if split is None or reason:
         return unjudged(reason, events, rival), None
     before = events.where(events.seconds < cut_s)
@@ -303,7 +305,7 @@ def _judged(
             events,
             candidate.model,
             rival,
-            with_owned=with_owned,
+            include_purchased=include_purchased,
             tolerance=settings.trainer.gate_tolerance,
             on_recommender=lambda: advance(1),
         )
@@ -348,7 +350,7 @@ def _fit(
     reference_s: int,
     progress: ProgressReporter,
     stage: str,
-    weights: RankerWeights | None = None,
+    weights: BoostWeights | None = None,
 ) -> Fitted:
     with progress.stage(stage, iterations_of(parameters, learn=weights is None)) as advance:
         return fit_model(events, parameters, reference_s=reference_s, weights=weights, on_iteration=lambda: advance(1))
@@ -362,7 +364,7 @@ def _save(
     gate: GateRecord,
     clock: Callable[[], datetime],
     *,
-    twin: Fitted | None = None,
+    holdout_model: Fitted | None = None,
 ) -> tuple[str, str, str]:
     """Write the artifact; return its version, uri and the sha256 of its manifest."""
     return models.save(
@@ -370,7 +372,7 @@ def _save(
         popular=popular_items(fitted.model.items, fitted.popularity, n=settings.ranking.n),
         archive=archive.positions(),
         gate=gate,
-        twin=None if twin is None else _draft(twin),
+        holdout_model=None if holdout_model is None else _draft(holdout_model),
         at=clock(),
     )
 

@@ -13,7 +13,7 @@ import anyio
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from api.lists import Listed, Shown
+from api.lists import Listed, ListFilter
 from api.problems import Kind, ProblemError
 from api.routes.common import ItemId, UserId, answer, problems
 from api.security import Role, guarded
@@ -66,7 +66,7 @@ async def basket(request: Request, wanted: BasketRequest) -> Response:
             live.model,
             n=wanted.n,
             hidden=services.live.hidden | units.keys(),
-            with_owned=rules.with_owned,
+            include_purchased=rules.include_purchased,
         )[0],
     )
     rows = live.model.items.find(units)
@@ -82,7 +82,7 @@ async def basket(request: Request, wanted: BasketRequest) -> Response:
             {"item_id": item, "score": round(score, _DECIMALS)}
             for item, score in zip(ranked.item_ids, ranked.scores, strict=True)
         ]
-        shown = Shown(services.live.hidden, services.live.catalogue)
+        shown = ListFilter(services.live.hidden, services.live.catalogue)
     else:
         content = await services.reader.popular()
         if content is None:
@@ -90,8 +90,8 @@ async def basket(request: Request, wanted: BasketRequest) -> Response:
         popular = orjson.loads(content)
         about |= {"source": Source.POPULAR, "model": popular["model"], "generated_at": popular["generated_at"]}
         items = popular["items"]
-        owned = () if rules.with_owned else (item for item, entry in entries.items() if entry.units > 0)
-        shown = Shown(services.live.hidden, services.live.catalogue, excluded={*units, *owned})
+        owned = () if rules.include_purchased else (item for item, entry in entries.items() if entry.units > 0)
+        shown = ListFilter(services.live.hidden, services.live.catalogue, excluded={*units, *owned})
     return answer({**about, "items": shown.of(items, wanted.n)})
 
 
@@ -110,13 +110,13 @@ async def explanation(request: Request, user_id: UserId, item_id: ItemId) -> Res
     services = services_of(request)
     live = services.model()
     entries = await services.reader.history(user_id)
-    with_owned = services.settings.ranking.with_owned
-    work = partial(explain, History.of(entries), live.model, item_id, with_owned=with_owned)
+    include_purchased = services.settings.ranking.include_purchased
+    work = partial(explain, History.of(entries), live.model, item_id, include_purchased=include_purchased)
     try:
         found = await _computed(services, work)
     except KeyError:
         raise ProblemError(Kind.UNKNOWN_ITEM, f"the model knows no item {item_id!r}") from None
-    shown = Shown((), services.live.catalogue)
+    shown = ListFilter((), services.live.catalogue)
     body = asdict(found) | {
         "user_id": user_id,
         "item_id": item_id,

@@ -8,7 +8,7 @@ from api.routes.common import answer, problems
 from api.security import Role, guarded
 from api.services import services_of
 from recsys.api_schemas import Health
-from recsys.errors import StoreUnavailable
+from recsys.errors import RedisUnavailable
 
 router = APIRouter()
 metrics_router = APIRouter(route_class=guarded(Role.READ))
@@ -33,7 +33,7 @@ async def readyz(request: Request) -> Response:
     missing = []
     try:
         await services.reader.ping()
-    except StoreUnavailable:
+    except RedisUnavailable:
         missing.append("redis")
     model = services.live.model
     if model is None:

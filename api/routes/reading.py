@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, Query, Request, Response
 
-from api.lists import Listed, Shown, parsed
+from api.lists import Listed, ListFilter, parsed
 from api.problems import Kind, ProblemError
 from api.routes.common import Category, ItemId, N, UserId, answer, problems, tagged
 from api.security import Role, guarded
@@ -29,7 +29,7 @@ from recsys.api_schemas import (
     UserHistory,
 )
 from recsys.data.event import UNITS_PER_QUANTITY, Identifier
-from recsys.errors import StoreUnavailable
+from recsys.errors import RedisUnavailable
 from recsys.redis.async_reader import UserList
 
 router = APIRouter(prefix="/v1", route_class=guarded(Role.READ))
@@ -65,11 +65,11 @@ async def recommendations(
     """
     services = services_of(request)
     live = services.live
-    shown = Shown(live.hidden, live.catalogue, category, frozenset(exclude or ()))
+    shown = ListFilter(live.hidden, live.catalogue, category, frozenset(exclude or ()))
     try:
         found = await services.reader.user_lists([user_id])
-        result = (await _Lists(services, shown, n).of([user_id], found))[0]
-    except StoreUnavailable:
+        result = (await ListAssembler(services, shown, n).of([user_id], found))[0]
+    except RedisUnavailable:
         result = _stale(services, user_id, shown, n)
     return tagged(request, result)
 
@@ -84,27 +84,27 @@ async def recommendations(
 async def bulk_recommendations(request: Request, wanted: BulkRequest) -> Response:
     """Return the lists of up to 1,000 users, one result per id, in order; see the list of one user."""
     services = services_of(request)
-    shown = Shown(services.live.hidden, services.live.catalogue)
+    shown = ListFilter(services.live.hidden, services.live.catalogue)
     users = wanted.user_ids
     # Many lists at a time are work that smaller requests must not wait behind.
     async with services.large if len(users) > _AT_ONCE else nullcontext():
         try:
             found = await services.reader.user_lists(users)
-            results = await _Lists(services, shown, wanted.n).of(users, found)
-        except StoreUnavailable:
+            results = await ListAssembler(services, shown, wanted.n).of(users, found)
+        except RedisUnavailable:
             results = [_stale(services, user, shown, wanted.n) for user in users]
         return answer({"results": results})
 
 
-class _Lists:
+class ListAssembler:
     """The lists of some users, from what is cached for them."""
 
-    def __init__(self, services: Services, shown: Shown, n: int) -> None:
+    def __init__(self, services: Services, shown: ListFilter, n: int) -> None:
         self._services = services
         self._shown = shown
         self._n = n
         self._most = n + _SPARE if shown.category is None else MOST_ITEMS
-        self._with_owned = services.settings.ranking.with_owned
+        self._include_purchased = services.settings.ranking.include_purchased
 
     async def of(self, users: Sequence[str], found: Sequence[UserList]) -> list[dict[str, Any]]:
         """Return a result for each user, in order."""
@@ -140,7 +140,7 @@ class _Lists:
         self, users: Sequence[str], found: Sequence[UserList], lists: Sequence[dict[str, Any] | None]
     ) -> dict[str, frozenset[str]]:
         """Return what users own of their lists: only of those whose history is newer than their list."""
-        if self._with_owned:
+        if self._include_purchased:
             return {}
         return await self._services.reader.owned_among(
             {
@@ -161,7 +161,7 @@ class _Lists:
         if in_category is None:  # the other one is for its model and time alone
             popular["items"] = []
         ids = [item["item_id"] for item in popular["items"]]
-        known = {} if self._with_owned else {user: ids for user in users if found[user].revision}
+        known = {} if self._include_purchased else {user: ids for user in users if found[user].revision}
         owned = await self._services.reader.owned_among(known)
         anybody = self._visible(popular["items"], None)
         return [
@@ -198,7 +198,7 @@ def _popular(user: str, popular: dict[str, Any], items: list[Listed], *, stale: 
     }
 
 
-def _stale(services: Services, user: str, shown: Shown, n: int) -> dict[str, Any]:
+def _stale(services: Services, user: str, shown: ListFilter, n: int) -> dict[str, Any]:
     """Return the popular list as it was; raise 503 if there never was one."""
     popular = services.live.popular
     if popular is None:
@@ -233,7 +233,7 @@ async def history(request: Request, user_id: UserId, n: N = 100) -> Response:
     services = services_of(request)
     entries = await services.reader.history(user_id)
     owned = {item: entry for item, entry in entries.items() if entry.units > 0}
-    shown = Shown((), services.live.catalogue)
+    shown = ListFilter((), services.live.catalogue)
     newest = sorted(owned.items(), key=lambda pair: (-pair[1].newest_s, pair[0]))[:n]
     items = [
         {
@@ -289,7 +289,7 @@ def _cached(services: Services, content: bytes | None, n: int, **about: str) -> 
     if content is None:
         return {**about, "items": []}
     found = orjson.loads(content)
-    shown = Shown(services.live.hidden, services.live.catalogue)
+    shown = ListFilter(services.live.hidden, services.live.catalogue)
     more = {name: found[name] for name in ("model", "revision", "generated_at") if name in found}
     return {**about, **more, "items": shown.of(found["items"], n)}
 

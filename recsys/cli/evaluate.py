@@ -18,10 +18,10 @@ from recsys.evaluation.metrics import Interval
 from recsys.evaluation.split import NEWCOMERS, SEGMENTS
 from recsys.operations.evaluate import (
     LENGTHS,
-    Assessment,
-    assess,
+    Evaluation,
     cut_of_archive,
     cut_of_file,
+    evaluate_model,
     judged_model,
     read_events,
     with_history,
@@ -79,7 +79,7 @@ def evaluate_command(
     with progress.stage("load the model"):
         judged = judged_model(models, version, cut_s)
     with progress.stage("judge", _RECOMMENDERS) as advance:
-        found = assess(version, judged, events, cut_s, on_recommender=lambda: advance(1))
+        found = evaluate_model(version, judged, events, cut_s, on_recommender=lambda: advance(1))
     if html is not None:
         try:
             html.write_text(html_report(found), encoding="utf-8")
@@ -127,7 +127,7 @@ def _events(
     return with_history(events, archived, cut_s), cut_s
 
 
-def _table(found: Assessment, n: int) -> Table:
+def _table(found: Evaluation, n: int) -> Table:
     stands_in = ", or rather the same one fitted before its own hold-out" if found.stands_in else ""
     table = Table(
         title=f"Model {found.model}{stands_in}: {found.users:,} users' purchases from {found.cut} to {found.end}",

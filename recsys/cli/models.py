@@ -12,7 +12,7 @@ from rich.table import Table
 
 from recsys.cli.lock import held_lock
 from recsys.cli.output import errors, results, settings_for_command
-from recsys.errors import InvalidModel, NoModel, StoreError
+from recsys.errors import InvalidModel, NoModel, RedisError
 from recsys.evaluation.compare import ALL, NEW
 from recsys.evaluation.gate_record import GateRecord
 from recsys.evaluation.metrics import Interval
@@ -208,7 +208,7 @@ def _live(settings: Settings) -> str:
     try:
         with open_store(settings) as store:
             pointer = store.pointer.read()
-    except (StoreError, InvalidModel) as error:
+    except (RedisError, InvalidModel) as error:
         errors.print(f"which one is live is unknown: {error}", style="red")
         return ""
     return "" if pointer is None else pointer.version

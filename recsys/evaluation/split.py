@@ -23,7 +23,7 @@ Lists = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Wanted:
+class RelevantItems:
     """What users bought after the cut, among the items that were known before.
 
     Attributes
@@ -38,24 +38,26 @@ class Wanted:
     n_items: int
 
     @classmethod
-    def of_pairs(cls, users: NDArray[np.integer], rows: NDArray[np.integer], n_users: int, n_items: int) -> Wanted:
+    def of_pairs(
+        cls, users: NDArray[np.integer], rows: NDArray[np.integer], n_users: int, n_items: int
+    ) -> RelevantItems:
         """Build from pairs, which may come more than once."""
         keys = np.unique(users.astype(np.int64) * n_items + rows)
         return cls(keys, np.bincount(keys // max(1, n_items), minlength=n_users), n_items)
 
-    def of(self, users: NDArray[np.integer]) -> Wanted:
+    def of(self, users: NDArray[np.integer]) -> RelevantItems:
         """Return what the users in these places, ascending, bought."""
         place = np.full(len(self.sizes), -1)
         place[users] = np.arange(len(users))
         owners, rows = np.divmod(self.keys, max(1, self.n_items))
         kept = place[owners] >= 0
-        return Wanted(place[owners[kept]] * self.n_items + rows[kept], self.sizes[users], self.n_items)
+        return RelevantItems(place[owners[kept]] * self.n_items + rows[kept], self.sizes[users], self.n_items)
 
-    def without(self, owned: Owned) -> Wanted:
+    def without(self, owned: Owned) -> RelevantItems:
         """Return what of it was not owned."""
         owners = owned.owners()
         keys = np.setdiff1d(self.keys, owners * self.n_items + owned.rows, assume_unique=True)
-        return Wanted(keys, np.bincount(keys // max(1, self.n_items), minlength=len(owned)), self.n_items)
+        return RelevantItems(keys, np.bincount(keys // max(1, self.n_items), minlength=len(owned)), self.n_items)
 
     def hits(self, lists: Lists) -> NDArray[np.bool_]:
         """Say of each listed item whether it was bought: bool, as ``lists``."""
@@ -81,7 +83,7 @@ class Split:
         What each user who is judged owned at the cut, or for those who are new, bought in their first hour.
     newcomers : bool, (n_users,)
         Whose first purchase came after the cut: no model has seen them, they are only folded in.
-    everything, new : Wanted
+    everything, new : RelevantItems
         What they bought afterwards: all of it, and only what they did not own.
     """
 
@@ -89,8 +91,8 @@ class Split:
     cut_s: int
     owned: Owned
     newcomers: NDArray[np.bool_]
-    everything: Wanted
-    new: Wanted
+    everything: RelevantItems
+    new: RelevantItems
 
     @property
     def n_users(self) -> int:
@@ -134,7 +136,7 @@ def split_by_time(events: EventLog, *, cut_s: int, end_s: int | None = None) -> 
     rows = train.items.find(events.item_ids)[later.item_codes]
     known = (users >= 0) & (rows >= 0)
     n_users, n_items = len(history.users), len(train.items)
-    everything = Wanted.of_pairs(users[known], rows[known], n_users, n_items)
+    everything = RelevantItems.of_pairs(users[known], rows[known], n_users, n_items)
     judged = np.flatnonzero((owned.sizes > 0) & (everything.sizes > 0))
     owned, everything = owned.of(judged), everything.of(judged)
     newcomers = new_to_us[_codes(events.user_ids, history.users)][judged]

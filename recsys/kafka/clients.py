@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPa
 from confluent_kafka import KafkaError as ClientError
 from confluent_kafka.admin import AdminClient
 
-from recsys.errors import SettingsError, StreamUnavailable
+from recsys.errors import KafkaUnavailable, SettingsError
 from recsys.runtime.logs import RepeatsLeftOut
 from recsys.settings import KafkaSettings
 
@@ -24,11 +24,11 @@ __all__ = [
     "Producer",
     "TopicPartition",
     "client_config",
+    "kafka_unavailable",
     "open_admin",
     "open_consumer",
     "open_producer",
     "open_reader",
-    "stream_unavailable",
 ]
 log = logging.getLogger(__name__)
 _librdkafka_log = logging.getLogger("librdkafka")
@@ -93,7 +93,7 @@ def _dotted(properties: Mapping[str, str | int | float | bool]) -> ClientConfig:
     return {name.replace("_", "."): value for name, value in properties.items()}
 
 
-def stream_unavailable(settings: KafkaSettings, error: KafkaException) -> StreamUnavailable:
+def kafka_unavailable(settings: KafkaSettings, error: KafkaException) -> KafkaUnavailable:
     """Say in one line which brokers did not serve, and why."""
     problem = error.args[0].str() if error.args and isinstance(error.args[0], ClientError) else error
-    return StreamUnavailable(f"Kafka at {settings.bootstrap_servers}: {problem}")
+    return KafkaUnavailable(f"Kafka at {settings.bootstrap_servers}: {problem}")

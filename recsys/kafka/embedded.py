@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from recsys.errors import StreamUnavailable
+from recsys.errors import KafkaUnavailable
 from recsys.kafka.clients import KafkaException, Producer
 
 
@@ -22,6 +22,6 @@ def embedded_broker(*topics: str) -> Iterator[str]:
         for topic in topics:
             broker.list_topics(topic, timeout=10)  # asking for a topic creates it
     except KafkaException as error:
-        raise StreamUnavailable(f"the embedded broker did not start: {error}") from error
+        raise KafkaUnavailable(f"the embedded broker did not start: {error}") from error
     yield ",".join(f"{place.host}:{place.port}" for place in brokers)
     broker.flush(0)

@@ -9,8 +9,8 @@ from confluent_kafka import KafkaError as ClientError
 from confluent_kafka import KafkaException, Message
 
 from recsys.data.event import Event
-from recsys.errors import StreamUnavailable
-from recsys.kafka.clients import open_producer, stream_unavailable
+from recsys.errors import KafkaUnavailable
+from recsys.kafka.clients import kafka_unavailable, open_producer
 from recsys.kafka.topics import describe_topic
 from recsys.settings import KafkaSettings
 
@@ -33,7 +33,7 @@ class Publisher:
 
     Raises
     ------
-    StreamUnavailable
+    KafkaUnavailable
         When an event cannot be delivered.
     """
 
@@ -70,7 +70,7 @@ class Publisher:
             except BufferError:
                 self._producer.poll(0.1)
             except KafkaException as error:
-                raise stream_unavailable(self._settings, error) from error
+                raise kafka_unavailable(self._settings, error) from error
         self._producer.poll(0)
         self._raise_failure()
 
@@ -88,7 +88,7 @@ class Publisher:
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
-            raise StreamUnavailable(
+            raise KafkaUnavailable(
                 f"Kafka at {self._settings.bootstrap_servers}: an event was not delivered to {self._settings.topic}: "
                 f"{self._failure.str()} ({self.delivered:,} events were)"
             )

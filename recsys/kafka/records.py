@@ -17,8 +17,8 @@ from confluent_kafka import (
     KafkaError as ClientError,
 )
 
-from recsys.errors import OffsetsLost, StreamUnavailable
-from recsys.kafka.clients import stream_unavailable
+from recsys.errors import KafkaUnavailable, OffsetsLost
+from recsys.kafka.clients import kafka_unavailable
 from recsys.kafka.topics import Topic
 from recsys.settings import KafkaSettings
 
@@ -34,7 +34,7 @@ def read_range(
 
     Raises
     ------
-    StreamUnavailable
+    KafkaUnavailable
         When the brokers stop answering.
     OffsetsLost
         When a first offset is no longer in the topic.
@@ -64,12 +64,12 @@ def read_range(
                     reader.incremental_unassign([TopicPartition(topic.name, partition)])
                 last_progress = time.monotonic()
             if time.monotonic() - last_progress > 3 * settings.timeout_s:
-                raise StreamUnavailable(
+                raise KafkaUnavailable(
                     f"Kafka at {settings.bootstrap_servers}: no progress on {topic.name} "
                     f"for {3 * settings.timeout_s:g} s"
                 )
     except KafkaException as error:
-        raise stream_unavailable(settings, error) from error
+        raise kafka_unavailable(settings, error) from error
     finally:
         reader.unassign()
 

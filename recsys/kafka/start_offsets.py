@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from recsys.errors import WritesLost
-from recsys.kafka.clients import stream_unavailable
+from recsys.kafka.clients import kafka_unavailable
 from recsys.kafka.topics import Topic
 from recsys.settings import KafkaSettings
 
@@ -47,7 +47,7 @@ def start_offsets(
     ------
     WritesLost
         When Redis does not hold what the group has written.
-    StreamUnavailable
+    KafkaUnavailable
         When Kafka cannot be asked.
     """
     places = [TopicPartition(topic.name, partition) for partition in partitions]
@@ -62,7 +62,7 @@ def start_offsets(
                 offset, _ = consumer.get_watermark_offsets(place, timeout=settings.timeout_s, cached=False)
             starts[place.partition] = Start(offset, mark)
     except KafkaException as error:
-        raise stream_unavailable(settings, error) from error
+        raise kafka_unavailable(settings, error) from error
     return starts
 
 

@@ -20,8 +20,8 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from recsys.errors import StreamError, StreamUnavailable, TopicMissing
-from recsys.kafka.clients import open_admin, stream_unavailable
+from recsys.errors import KafkaError, KafkaUnavailable, TopicMissing
+from recsys.kafka.clients import kafka_unavailable, open_admin
 from recsys.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def describe_topic(settings: KafkaSettings, name: str) -> Topic:
 
     Raises
     ------
-    StreamUnavailable
+    KafkaUnavailable
         When no broker answers.
     TopicMissing
         When there is no such topic.
@@ -88,7 +88,7 @@ def _describe(admin: AdminClient, settings: KafkaSettings, name: str) -> Topic:
             topic_id = f"{name}@{cluster}"
         return Topic(name, topic_id, tuple(sorted(topic.partitions)))
     except KafkaException as error:
-        raise stream_unavailable(settings, error) from error
+        raise kafka_unavailable(settings, error) from error
 
 
 class TopicWatch:
@@ -100,7 +100,7 @@ class TopicWatch:
     def __init__(self, settings: KafkaSettings, topic: Topic) -> None:
         self._settings = settings
         self._topic = topic
-        self._changed: StreamError | None = None
+        self._changed: KafkaError | None = None
         self._stop = threading.Event()
         self._admin = open_admin(settings)
         self._thread = threading.Thread(target=self._run, name="topic-watch", daemon=True)
@@ -115,7 +115,7 @@ class TopicWatch:
         self._stop.set()
 
     def raise_if_changed(self, *, look: bool = False) -> None:
-        """Raise `TopicMissing` or `StreamUnavailable` if it is no longer the same topic; ``look`` asks right now."""
+        """Raise `TopicMissing` or `KafkaUnavailable` if it is no longer the same topic; ``look`` asks right now."""
         if look:
             self._look()
         if self._changed is not None:
@@ -134,7 +134,7 @@ class TopicWatch:
             log.debug("cannot look at the topic: %s", error)
         else:
             if found.id != self._topic.id:
-                self._changed = StreamUnavailable(f"topic {found.name} has been deleted and created again")
+                self._changed = KafkaUnavailable(f"topic {found.name} has been deleted and created again")
 
 
 def create_topic_if_missing(settings: KafkaSettings, name: str, *, partitions: int) -> bool:
@@ -150,7 +150,7 @@ def create_topic_if_missing(settings: KafkaSettings, name: str, *, partitions: i
     except KafkaException as error:
         if error.args[0].code() == ClientError.TOPIC_ALREADY_EXISTS:
             return False
-        raise StreamUnavailable(
+        raise KafkaUnavailable(
             f"Kafka at {settings.bootstrap_servers}: topic {name} does not exist and cannot be created: "
             f"{error.args[0].str()}"
         ) from error
@@ -167,4 +167,4 @@ def end_offsets(consumer: Consumer, settings: KafkaSettings, topic: Topic) -> di
             for partition in topic.partitions
         }
     except KafkaException as error:
-        raise stream_unavailable(settings, error) from error
+        raise kafka_unavailable(settings, error) from error

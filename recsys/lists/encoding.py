@@ -11,7 +11,7 @@ import orjson
 from recsys.lists.encoding_kernels import LARGEST_SCORE, most_bytes, write_items
 from recsys.recommend.user_lists import RankedList, RankedLists
 from recsys.redis.users import NO_ITEMS, EncodedLists
-from recsys.runtime.threads import spread
+from recsys.runtime.threads import map_ranges
 
 
 def as_json(items: RankedList) -> bytes:
@@ -40,7 +40,7 @@ def items_json(lists: Sequence[RankedList]) -> Iterator[bytes]:
         text = data[: bounds[-1]].tobytes()
         return [text[first:last] for first, last in pairwise(bounds)]
 
-    return chain.from_iterable(spread(len(lists), part))
+    return chain.from_iterable(map_ranges(len(lists), part))
 
 
 def _one_by_one(items: RankedList) -> bytes:

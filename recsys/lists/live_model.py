@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from recsys.data.history import Entry, History
-from recsys.errors import InvalidModel, StoreError
+from recsys.errors import InvalidModel, RedisError
 from recsys.lists.encoding import items_json
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import refresh
@@ -149,7 +149,7 @@ class LiveModel:
         try:
             hidden = self._store.catalogue.hidden()
             pointer = self._store.pointer.read()
-        except StoreError as error:
+        except RedisError as error:
             log.debug("cannot look at the model pointer: %s", error)
             return
         except InvalidModel as error:

@@ -48,7 +48,14 @@ def compute_lists(
 ) -> ComputedLists:
     """Compute the lists of users from their states."""
     histories = [state.history for state in states.values()]
-    lists = refresh(histories, live.model, n=rules.n, hidden=hidden, with_owned=rules.with_owned, again_n=rules.again_n)
+    lists = refresh(
+        histories,
+        live.model,
+        n=rules.n,
+        hidden=hidden,
+        include_purchased=rules.include_purchased,
+        again_n=rules.again_n,
+    )
     return ComputedLists(live, hidden, {user: state.revision for user, state in states.items()}, lists)
 
 

@@ -19,7 +19,7 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
-from recsys.errors import StorageError, SweepFailed
+from recsys.errors import DataDirError, FullRefreshFailed
 from recsys.lists.encoding import as_json, items_json
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh import compute_lists, publish_lists, stale
@@ -46,7 +46,7 @@ class Written:
     similar: int
 
 
-def write_every_list(
+def refresh_all_lists(
     settings: Settings,
     store: Store,
     live: LoadedModel,
@@ -88,27 +88,27 @@ def sweep(settings: Settings, store: Store, live: LoadedModel, advance: Advance)
 
     Many users are spread over processes, which share the files of a local model in memory; this one does its part.
     """
-    processes = settings.trainer.sweep_processes or threads.available()
-    parts = _parts(store, settings.trainer.sweep_batch)
+    processes = settings.trainer.refresh_processes or threads.available()
+    parts = _parts(store, settings.trainer.refresh_batch)
     written = 0
 
     def refresh_here(users: Sequence[str]) -> None:
         nonlocal written
         written += _refresh(settings, store, live, users)
-        fail_points.reach("in-sweep")
+        fail_points.reach("in-full-refresh")
         advance(len(users))
 
     def note(part: _Part) -> None:
         nonlocal written
         written += part.written
         store.connection.epoch += part.servers_changed
-        fail_points.reach("in-sweep")
+        fail_points.reach("in-full-refresh")
         advance(part.users)
 
     # Starting processes takes longer than to write the lists of a few users here.
-    for users in parts if processes == 1 else islice(parts, _FEW_USERS // settings.trainer.sweep_batch):
+    for users in parts if processes == 1 else islice(parts, _FEW_USERS // settings.trainer.refresh_batch):
         refresh_here(users)
-    with _others(processes - 1) as others, threads.only(1):
+    with _others(processes - 1) as others, threads.limit(1):
         under_way: set[Future[_Part]] = set()
         while True:
             for users in islice(parts, _PARTS_UNDER_WAY * (processes - 1) - len(under_way)):
@@ -151,7 +151,7 @@ def _others(processes: int) -> Iterator[Executor]:
     try:
         yield executor
     except TerminatedWorkerError as error:
-        raise SweepFailed(f"a process of the sweep was killed, perhaps for its memory: {error}") from error
+        raise FullRefreshFailed(f"a process of the sweep was killed, perhaps for its memory: {error}") from error
     finally:
         executor.shutdown(wait=True, kill_workers=True)
 
@@ -173,7 +173,7 @@ def _open(settings: Settings, pointer: ModelPointer) -> tuple[Store, LoadedModel
     if _opened is None or (_opened[0], _opened[2].pointer) != (settings, pointer):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt ends the process that waits for this one
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-        _until_the_end.enter_context(threads.only(1))
+        _until_the_end.enter_context(threads.limit(1))
         store = _until_the_end.enter_context(open_store(settings))
         store.connection.check()
         live = LoadedModel(pointer, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))
@@ -209,7 +209,7 @@ def _write_item_lists(
     store.item_lists.write_popular(as_json(popular), live.stamp, at=clock())
     try:
         categories = read_catalogue(Storage(settings.data_dir)).categories()
-    except StorageError as error:
+    except DataDirError as error:
         log.warning("popular lists of categories stay as they are: %s", error)
         categories = {}
     by_category = popular_by_category(items, popularity, categories, n=n, hidden=hidden)
@@ -219,7 +219,7 @@ def _write_item_lists(
     count = 0
     with progress.stage("similar items", len(live.model.items)) as advance:
         for item_ids, lists in similar_items(
-            live.model, n=settings.ranking.similar_n, batch=settings.trainer.sweep_batch, hidden=hidden
+            live.model, n=settings.ranking.similar_n, batch=settings.trainer.refresh_batch, hidden=hidden
         ):
             store.item_lists.write_similar(item_ids, items_json(lists), live.stamp, at=clock(), ttl_s=ttl_s)
             count += len(lists)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from recsys.data.owned_items import FIRST, NEWEST, PURCHASES, Owned
 from recsys.model.boosts_kernels import weigh_habits
-from recsys.runtime.threads import spread
+from recsys.runtime.threads import map_ranges
 
 _DAY_S = 24 * 3600
 DEMAND_HALF_LIVES_DAYS: Final = (7.0, 30.0, 90.0)
@@ -58,7 +58,7 @@ class Boosts:
 
 
 @dataclass(frozen=True, slots=True)
-class RankerWeights:
+class BoostWeights:
     """Learned weights, in units of x_u·y_i; all zero = plain ALS.
 
     Attributes
@@ -103,7 +103,7 @@ class RankerWeights:
         )
 
 
-NO_WEIGHTS: Final = RankerWeights()
+NO_WEIGHTS: Final = BoostWeights()
 
 
 def demand_features(
@@ -170,7 +170,7 @@ def habits(owned: Owned, *, reference_s: int, weights: NDArray[np.float64]) -> N
     def part(start: int, stop: int) -> None:
         weigh_habits(owned.entries[start:stop], reference_s, _HABIT_HALF_LIVES, weights, scores[start:stop])
 
-    spread(len(scores), part)
+    map_ranges(len(scores), part)
     return scores
 
 

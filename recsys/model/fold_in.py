@@ -8,7 +8,7 @@ from scipy.sparse import csr_matrix
 
 from recsys.errors import InvalidModel
 from recsys.model.fold_in_kernels import solve
-from recsys.runtime.threads import spread
+from recsys.runtime.threads import map_ranges
 
 
 class UserSolver:
@@ -65,5 +65,5 @@ class UserSolver:
                 user_factors[start:stop],
             )
 
-        spread(n_users, part)
+        map_ranges(n_users, part)
         return user_factors

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.model.top_n_kernels import enter, scan, sort_each, sort_heaps
-from recsys.runtime.threads import spread
+from recsys.runtime.threads import map_ranges
 
 _FIRST_BLOCK, _LARGEST_BLOCK = 512, 1536
 _STRIDE = 64
@@ -181,7 +181,7 @@ class Ranking(Sequence[Ranked]):
                 sizes[start:stop],
             )
 
-        spread(len(self), part)
+        map_ranges(len(self), part)
         return Ranking(wide_rows, scores, sizes)
 
     def spread_to(self, users: NDArray[np.integer], n_users: int) -> Ranking:
@@ -229,7 +229,7 @@ def top_n(
     def part(start: int, stop: int) -> Ranking:
         return _top_n_of(user_factors[start:stop], index, owned_places, bounds[start : stop + 1], hidden_places, n)
 
-    parts = spread(len(user_factors), part)
+    parts = map_ranges(len(user_factors), part)
     if len(parts) == 1:
         return parts[0]
     return Ranking(

@@ -26,7 +26,7 @@ _DAY_S = 24 * 3600
 _EARLIER = "is of an earlier release, and does not say up to when it was fitted"
 
 
-class Assessment(BaseModel):
+class Evaluation(BaseModel):
     """What was found."""
 
     model_config = ConfigDict(protected_namespaces=())
@@ -58,7 +58,7 @@ def judged_model(models: ModelStore, version: str, cut_s: int) -> FactorModel:
     InvalidModel
         When there is no such version, or all of it has seen some of that.
     """
-    model = models.unaware_of(version, cut_s=cut_s)
+    model = models.model_for_holdout(version, cut_s=cut_s)
     if model is None:
         fitted_until_s = models.manifest(version).reference_s
         until = f"was fitted on purchases up to {_time(fitted_until_s)}" if fitted_until_s else _EARLIER
@@ -77,14 +77,14 @@ def with_history(later: EventLog, archived: Callable[[], EventLog], cut_s: int) 
     return earlier.where(earlier.seconds < cut_s).joined(later)
 
 
-def assess(
+def evaluate_model(
     version: str,
     model: FactorModel,
     events: EventLog,
     cut_s: int,
     *,
     on_recommender: Callable[[], None] = lambda: None,
-) -> Assessment:
+) -> Evaluation:
     """Judge a model's lists beside the baselines.
 
     Parameters
@@ -111,11 +111,13 @@ def assess(
             "there is nothing to judge lists by"
         )
     n = max(LENGTHS)
-    recommenders = {MODEL: lambda with_owned: model_lists(model, split, n=n, with_owned=with_owned)}
+    recommenders = {
+        MODEL: lambda include_purchased: model_lists(model, split, n=n, include_purchased=include_purchased)
+    }
     scores = compare(
         split, {**recommenders, **baselines(split, events, n=n)}, lengths=LENGTHS, on_recommender=on_recommender
     )
-    return Assessment(
+    return Evaluation(
         model=version,
         stands_in=model.version != version,
         fitted_until=_time(model.reference_s),

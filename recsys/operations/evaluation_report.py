@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from recsys.evaluation.compare import ALL, NEW, Score
 from recsys.evaluation.metrics import NOBODY, Interval
 from recsys.evaluation.split import EVERYBODY, NEWCOMERS, SEGMENTS
-from recsys.operations.evaluate import LENGTHS, MODEL, Assessment
+from recsys.operations.evaluate import LENGTHS, MODEL, Evaluation
 
 TITLES = {NEW: "Items new to the user", ALL: "All items, owned ones as well"}
 _STYLE = """
@@ -21,7 +21,7 @@ figure { margin: 1rem 0 } svg { max-width: 100%; height: auto }
 """
 
 
-def html_report(found: Assessment) -> str:
+def html_report(found: Evaluation) -> str:
     """Return the page."""
     n = max(LENGTHS)
     stands_in = " (the same model, fitted on what precedes its own hold-out, in its place)" if found.stands_in else ""
@@ -41,7 +41,7 @@ def html_report(found: Assessment) -> str:
     )
 
 
-def _plot(found: Assessment, column: str, n: int) -> str:
+def _plot(found: Evaluation, column: str, n: int) -> str:
     """Draw NDCG and hit rate by segment, as SVG."""
     from matplotlib.figure import Figure  # takes a second to import
 
@@ -69,7 +69,7 @@ def _plot(found: Assessment, column: str, n: int) -> str:
     return drawn[drawn.index("<svg") :]
 
 
-def _table(found: Assessment, column: str, n: int) -> str:
+def _table(found: Evaluation, column: str, n: int) -> str:
     head = "".join(
         f"<th>{name}</th>" for name in ("", f"NDCG@{n}", f"recall@{n}", f"hit rate@{n}", "coverage", "novelty")
     )
@@ -94,17 +94,17 @@ def _cell(mean: Interval) -> str:
     return f'{mean.mean:.4f} <span class="interval">{mean.low:.4f}–{mean.high:.4f}</span>'
 
 
-def _scores(found: Assessment, segment: str, column: str, n: int) -> Iterator[Score]:
+def _scores(found: Evaluation, segment: str, column: str, n: int) -> Iterator[Score]:
     for score in found.scores:
         if (score.segment, score.column, score.n) == (segment, column, n):
             yield score
 
 
-def _recommenders(found: Assessment, column: str) -> Sequence[str]:
+def _recommenders(found: Evaluation, column: str) -> Sequence[str]:
     return [score.recommender for score in _scores(found, EVERYBODY, column, max(LENGTHS))]
 
 
-def _users(found: Assessment, segment: str, column: str) -> int:
+def _users(found: Evaluation, segment: str, column: str) -> int:
     return max((score.ndcg.users for score in _scores(found, segment, column, max(LENGTHS))), default=0)
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from recsys.errors import InvalidModel, LockLost, StorageError, WouldLose, WritesLost
+from recsys.errors import DataDirError, InvalidModel, LockLost, RebuildWouldLoseData, WritesLost
 from recsys.kafka.clients import open_consumer, open_reader
 from recsys.kafka.start_offsets import start_offsets
 from recsys.kafka.topics import Topic, describe_topic, end_offsets
 from recsys.lists.live_model import LoadedModel
-from recsys.lists.refresh_all import write_every_list
+from recsys.lists.refresh_all import refresh_all_lists
 from recsys.redis import HeldLock, ModelPointer, RebuildStage, Store, calls_by_user
 from recsys.runtime import fail_points
 from recsys.runtime.progress import ProgressReporter
@@ -72,7 +72,7 @@ def rebuild(
 
     Raises
     ------
-    WouldLose
+    RebuildWouldLoseData
         Unless ``accept_loss``, when something would be removed that neither archive nor Kafka can bring back.
     WritesLost
         When Redis was emptied meanwhile.
@@ -89,11 +89,11 @@ def rebuild(
     losses = list(_losses(store, archive, versions, pointer, positions, topic, watermarks))
     stage = store.rebuilding.resume()
     if pointer is not None and pointer.version not in versions and not accept_loss:
-        raise _would_lose(losses, storage)
+        raise _would_lose_data(losses, storage)
     if wipe or (stage is not RebuildStage.APPLY and _consumers_wait(settings, topic, store)):
         stage = RebuildStage.WIPE
         if losses and not accept_loss:
-            raise _would_lose(losses, storage)
+            raise _would_lose_data(losses, storage)
         with progress.stage("check the archive", len(segments)) as advance:
             for segment in segments:  # before anything is removed
                 archive.read(segment)
@@ -107,7 +107,7 @@ def rebuild(
     for loss in losses:
         log.warning("%s", loss)
     if stage is RebuildStage.WIPE:
-        store.marks.remove()
+        store.applied_offsets.remove()
         with progress.stage("remove what is left") as advance:
             for users in store.users.user_ids():
                 lock.ensure_held()
@@ -123,11 +123,11 @@ def rebuild(
         log.warning("another Redis server answers now, perhaps without what was applied last; applying all again")
         store.rebuilding.forget_segments()
     store.rebuilding.ensure_whole()
-    store.marks.write_missing(starts)
+    store.applied_offsets.write_missing(starts)
     try:
         store.rebuilding.ensure_whole()
     except WritesLost:
-        store.marks.remove()
+        store.applied_offsets.remove()
         raise
     store.rebuilding.end()
     beyond = sum(max(0, end - starts[topic.source(p)]) for p, (_, end) in watermarks.items())
@@ -144,14 +144,14 @@ def rebuild(
         ) from error
     live = LoadedModel(pointer, model)
     popularity = load_popularity(pointer.uri)
-    written = write_every_list(settings, store, live, popularity, users=None, progress=progress, clock=clock)
+    written = refresh_all_lists(settings, store, live, popularity, users=None, progress=progress, clock=clock)
     return Rebuilt(applied, known, written.lists, written.similar, live.stamp.version, to_read)
 
 
 def _restore_catalogue(store: Store, storage: Storage) -> None:
     try:
         catalogue = read_catalogue(storage)
-    except StorageError as error:
+    except DataDirError as error:
         log.warning("without titles and availability: %s", error)
         return
     store.catalogue.write(catalogue.titles(), catalogue.unavailable())
@@ -161,7 +161,7 @@ def _consumers_wait(settings: Settings, topic: Topic, store: Store) -> bool:
     """Whether Redis lacks what the consumers have written, so that they wait."""
     consumer = open_consumer(settings.kafka, settings.kafka.group_id)
     try:
-        marks = store.marks.read(topic.sources(topic.partitions))
+        marks = store.applied_offsets.read(topic.sources(topic.partitions))
         start_offsets(consumer, settings.kafka, topic, topic.partitions, marks=marks)
     except WritesLost:
         return True
@@ -178,8 +178,8 @@ def _watermarks(settings: Settings, topic: Topic) -> dict[int, tuple[int, int]]:
         reader.close()
 
 
-def _would_lose(losses: list[str], storage: Storage) -> WouldLose:
-    return WouldLose(
+def _would_lose_data(losses: list[str], storage: Storage) -> RebuildWouldLoseData:
+    return RebuildWouldLoseData(
         f"not everything can be brought back: {'; '.join(losses)}. Is RECSYS_DATA_DIR ({storage.url}) right? "
         f"With --accept-loss the rebuild goes on without that"
     )
@@ -206,7 +206,7 @@ def _losses(
         if position < low:
             where = f"{topic.name}[{partition}]: offsets {position} to {low - 1}"
             yield f"{where} are neither archived nor in Kafka any more"
-    for source, mark in store.marks.everything().items():
+    for source, mark in store.applied_offsets.everything().items():
         of_topic, _, number = source.rpartition(":")
         position = positions.get(of_topic, {}).get(int(number), 0)
         if of_topic != topic.id and mark > position:

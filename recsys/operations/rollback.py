@@ -9,7 +9,7 @@ from datetime import datetime
 
 from recsys.errors import LockLost, NoModel
 from recsys.lists.live_model import LoadedModel
-from recsys.lists.refresh_all import Written, write_every_list
+from recsys.lists.refresh_all import Written, refresh_all_lists
 from recsys.redis import HeldLock, Store
 from recsys.runtime.clock import json_time
 from recsys.runtime.progress import ProgressReporter
@@ -116,7 +116,7 @@ def roll_back(
         raise LockLost("another process moved the model pointer meanwhile; nothing was rolled back")
     live = LoadedModel(pointer, model)
     popularity = load_popularity(uri)
-    written = write_every_list(settings, store, live, popularity, users=None, progress=progress, clock=clock)
+    written = refresh_all_lists(settings, store, live, popularity, users=None, progress=progress, clock=clock)
     if store.pointer.read() != pointer:
         raise LockLost(f"the pointer to model {version} was moved, or lost by Redis, during the rollback")
     done = {"state": "succeeded", "error": "", "finished_at": json_time(clock()), "durations_s": progress.durations_s}

@@ -213,7 +213,7 @@ class Truth:
         boosts = self.model.boosts
         scores = affinities.copy() if boosts is None else affinities + boosts.item_bias
         rows_of = self.model.items.rows
-        if not self.rules.with_owned:
+        if not self.rules.include_purchased:
             scores[rows] = -np.inf
         elif boosts is not None:
             weights = dict(zip(HABIT, boosts.habit.tolist(), strict=True))

@@ -37,7 +37,7 @@ class Explanation:
     owned: bool
 
 
-def explain(history: History, model: FactorModel, item_id: str, *, with_owned: bool) -> Explanation:
+def explain(history: History, model: FactorModel, item_id: str, *, include_purchased: bool) -> Explanation:
     """Split the score of an item for a user into what it is made of.
 
     Hu, Koren & Volinsky 2008, section 5: x_u = W_u Yᵀ C_u p_u with W_u = (YᵀC_uY + λI)⁻¹, so that
@@ -48,7 +48,7 @@ def explain(history: History, model: FactorModel, item_id: str, *, with_owned: b
     history : History
     model : FactorModel
     item_id : str
-    with_owned : bool
+    include_purchased : bool
         Whether owned items compete, as for `recsys.recommend.user_lists.refresh`.
 
     Raises
@@ -71,7 +71,7 @@ def explain(history: History, model: FactorModel, item_id: str, *, with_owned: b
     demand = 0.0 if boosts is None else float(boosts.item_bias[row])
     place = np.flatnonzero(owned.rows == row)
     habit = 0.0
-    if len(place) and with_owned and boosts is not None:
+    if len(place) and include_purchased and boosts is not None:
         parts *= 1.0 + boosts.affinity
         demand += float(boosts.repeat_bias[row])
         habit = float(habits(owned, reference_s=model.reference_s, weights=boosts.habit)[place[0]])

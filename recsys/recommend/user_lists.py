@@ -63,7 +63,7 @@ def refresh(
     *,
     n: int,
     hidden: Collection[str] = frozenset(),
-    with_owned: bool = False,
+    include_purchased: bool = False,
     again_n: int = 0,
 ) -> RankedLists:
     """Recompute users' lists: a pure function of history, model and hidden items.
@@ -77,7 +77,7 @@ def refresh(
         Items per list.
     hidden : collection of str
         Item ids never to be recommended.
-    with_owned : bool
+    include_purchased : bool
         Whether owned items compete as well.
     again_n : int
         Items per list of what users may buy again; 0 = no such lists.
@@ -91,13 +91,13 @@ def refresh(
     hidden_rows = model.items.find(hidden)
     hidden_rows = hidden_rows[hidden_rows >= 0]
     owned = read_histories(histories, model.items)
-    ranking = rank(owned, model, n=n, hidden=hidden_rows, with_owned=with_owned)
+    ranking = rank(owned, model, n=n, hidden=hidden_rows, include_purchased=include_purchased)
     again = rank_again(owned, model, n=again_n, hidden=hidden_rows) if again_n else None
     return RankedLists(model.items, ranking, again)
 
 
 def rank(
-    owned: Owned, model: FactorModel, *, n: int, hidden: NDArray[np.integer] | None = None, with_owned: bool
+    owned: Owned, model: FactorModel, *, n: int, hidden: NDArray[np.integer] | None = None, include_purchased: bool
 ) -> Ranking:
     """Return users' best items by x_u·y_i + b_i + g_ui, as `refresh` does, from what they own of the model's items.
 
@@ -118,8 +118,8 @@ def rank(
         hidden=hidden,
         n=n,
     ).spread_to(foldable, len(owned))
-    if with_owned:
-        return _with_owned(ranking, owned, factors, model, n=n, hidden=hidden)
+    if include_purchased:
+        return _include_purchased(ranking, owned, factors, model, n=n, hidden=hidden)
     return ranking
 
 
@@ -151,7 +151,7 @@ def user_factors(owned: Owned, model: FactorModel) -> NDArray[np.float32]:
     return model.solver.fold_in(confidences)
 
 
-def _with_owned(
+def _include_purchased(
     ranking: Ranking,
     owned: Owned,
     factors: NDArray[np.float32],

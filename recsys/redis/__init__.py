@@ -6,19 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from recsys.redis.applied_offsets import AppliedOffsets
 from recsys.redis.catalogue import CatalogueStore
 from recsys.redis.connection import Connection
 from recsys.redis.item_lists import ItemListStore
 from recsys.redis.keys import Keys
 from recsys.redis.model_pointer import ModelPointer, ModelPointerStore
 from recsys.redis.rebuild_state import RebuildStage, RebuildState
-from recsys.redis.stream_marks import StreamMarks
 from recsys.redis.trainer_lock import HeldLock, TrainerLock
 from recsys.redis.trainer_requests import TrainerRequests
 from recsys.redis.users import ModelStamp, PlacedEvent, PublishOutcome, UserState, UserStore, calls_by_user
 from recsys.settings import Settings
 
 __all__ = [
+    "AppliedOffsets",
     "HeldLock",
     "ModelPointer",
     "ModelStamp",
@@ -27,7 +28,6 @@ __all__ = [
     "RebuildStage",
     "RebuildState",
     "Store",
-    "StreamMarks",
     "TrainerRequests",
     "UserState",
     "calls_by_user",
@@ -45,7 +45,7 @@ class Store:
     catalogue: CatalogueStore
     trainer: TrainerRequests
     trainer_lock: TrainerLock
-    marks: StreamMarks
+    applied_offsets: AppliedOffsets
     rebuilding: RebuildState
     connection: Connection
 
@@ -57,7 +57,7 @@ def open_store(settings: Settings) -> Iterator[Store]:
     Yields
     ------
     Store
-        Its methods raise `StoreUnavailable` when Redis is away and may simply be called again.
+        Its methods raise `RedisUnavailable` when Redis is away and may simply be called again.
     """
     connection = Connection(settings.redis)
     keys = Keys(settings.redis.prefix)
@@ -69,7 +69,7 @@ def open_store(settings: Settings) -> Iterator[Store]:
             catalogue=CatalogueStore(connection, keys),
             trainer=TrainerRequests(connection, keys),
             trainer_lock=TrainerLock(connection, keys),
-            marks=StreamMarks(connection, keys),
+            applied_offsets=AppliedOffsets(connection, keys),
             rebuilding=RebuildState(connection, keys),
             connection=connection,
         )

@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisClusterException
 
 from recsys.data.history import Entry
-from recsys.errors import StoreUnavailable
+from recsys.errors import RedisUnavailable
 from recsys.redis.keys import Keys
 from recsys.runtime.logs import RepeatsLeftOut
 from recsys.settings import RedisSettings, masked_url
@@ -51,7 +51,7 @@ class UserList(NamedTuple):
 
 
 class ReadStore:
-    """What requests read. Each call takes at most a few time-outs and then raises `StoreUnavailable`.
+    """What requests read. Each call takes at most a few time-outs and then raises `RedisUnavailable`.
 
     When several reads in a row have failed, all others fail at once, so that none waits for a server that is away,
     until a task that looks every tenth of a second has got an answer.
@@ -192,12 +192,12 @@ class ReadStore:
 
     async def _read_now(self, ask: Callable[[], Awaitable[T]]) -> T:
         if self._probe is not None:
-            raise StoreUnavailable(f"Redis at {self._shown} is away")
+            raise RedisUnavailable(f"Redis at {self._shown} is away")
         try:
             found = await self._asked(ask)
         except redis.ResponseError as error:  # of this request alone: a key of another kind, no permission
             _about_requests.warning("Redis at %s: %s", self._shown, error)
-            raise StoreUnavailable(f"Redis at {self._shown}: {error}") from error
+            raise RedisUnavailable(f"Redis at {self._shown}: {error}") from error
         except _AWAY as error:
             problem = f"Redis at {self._shown}: {str(error) or type(error).__name__}"
             self._failures += 1
@@ -205,7 +205,7 @@ class ReadStore:
                 log.warning("%s; it is asked again every %g s", problem, _PROBE_EVERY_S)
                 self._on_away()
                 self._probe = asyncio.create_task(self._until_back())
-            raise StoreUnavailable(problem) from error
+            raise RedisUnavailable(problem) from error
         self._failures = 0
         return found
 

@@ -12,7 +12,7 @@ from typing import Any
 import redis
 from redis.exceptions import AskError, ClusterCrossSlotError, NoPermissionError, NoScriptError, RedisClusterException
 
-from recsys.errors import RecsysError, SettingsError, StoreError, StoreUnavailable, StoreUnsuitable
+from recsys.errors import RecsysError, RedisError, RedisUnavailable, RedisUnsuitable, SettingsError
 from recsys.redis.cluster import Cluster, ClusterPipeline
 from recsys.redis.single_server import Call, ServerPipeline, SingleServer
 from recsys.settings import RedisSettings, masked_url
@@ -27,7 +27,7 @@ _IS_NO_CLUSTER = "is not a node of a Redis Cluster; set RECSYS_REDIS__CLUSTER=fa
 
 
 class Connection:
-    """Redis, raising `StoreUnavailable` when it is away, and knowing this project's Lua scripts.
+    """Redis, raising `RedisUnavailable` when it is away, and knowing this project's Lua scripts.
 
     Every write that goes through it may run twice (a command whose reply was lost is repeated), so every write must
     be idempotent.
@@ -64,7 +64,7 @@ class Connection:
             yield
         except redis.ReadOnlyError as error:
             self._servers.reopen()  # demoted under our feet: a new connection may lead to the new primary
-            raise StoreUnsuitable(f"Redis at {self._shown} has become a read-only replica") from error
+            raise RedisUnsuitable(f"Redis at {self._shown} has become a read-only replica") from error
         except redis.RedisError as error:
             raise self._translated(error) from error
         except RedisClusterException as error:  # not among the RedisErrors: no node can be used
@@ -74,12 +74,12 @@ class Connection:
                 raise cause from None
             raise self._translated(cause) from error
 
-    def _translated(self, error: Exception) -> StoreError:
+    def _translated(self, error: Exception) -> RedisError:
         if isinstance(error, redis.AuthenticationError | NoPermissionError):
-            return StoreUnsuitable(f"Redis at {self._shown} refuses this user: {error}")
+            return RedisUnsuitable(f"Redis at {self._shown} refuses this user: {error}")
         if isinstance(error, AskError | ClusterCrossSlotError) and not self.is_cluster:
-            return StoreUnsuitable(f"Redis at {self._shown} {_IS_A_CLUSTER}")
-        return StoreUnavailable(f"Redis at {self._shown}: {error}")
+            return RedisUnsuitable(f"Redis at {self._shown} {_IS_A_CLUSTER}")
+        return RedisUnavailable(f"Redis at {self._shown}: {error}")
 
     def on_connect(self, check: Callable[[Any], None]) -> None:
         """Have every new connection checked before it is used; what ``check`` raises ends that connection."""
@@ -94,9 +94,9 @@ class Connection:
 
         Raises
         ------
-        StoreUnavailable
+        RedisUnavailable
             When no server answers, or a failover is under way.
-        StoreUnsuitable
+        RedisUnsuitable
             When one is too old or a replica, or is in a cluster although the settings say otherwise, or the other
             way round.
         """
@@ -104,7 +104,7 @@ class Connection:
             for address, server in self._servers.masters().items():
                 server.connection_pool.disconnect(inuse_connections=False)
                 if server.info("replication")["role"] != "master":
-                    raise StoreUnavailable(f"Redis at {address} is a master no more; a failover is under way")
+                    raise RedisUnavailable(f"Redis at {address} is a master no more; a failover is under way")
 
     def _connected(self, connection: Any) -> None:
         """Look at the server on each new connection: it may have been restarted, replaced or demoted."""
@@ -112,7 +112,7 @@ class Connection:
             self._ensure_suitable(connection)
             for check in self._checks:
                 check(connection)
-        except StoreError:
+        except RedisError:
             connection.disconnect()
             raise
 
@@ -124,15 +124,15 @@ class Connection:
                 lines = connection.read_response().decode(errors="replace").splitlines()
                 info.update(line.split(":", 1) for line in lines if ":" in line)
         except redis.ResponseError as error:
-            raise StoreUnsuitable(f"Redis at {self._shown}: {error}") from error
+            raise RedisUnsuitable(f"Redis at {self._shown}: {error}") from error
         version = info.get("redis_version", "0")
         if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_VERSION:
-            raise StoreUnsuitable(f"Redis at {self._shown} is version {version}; 6.2 or newer is needed")
+            raise RedisUnsuitable(f"Redis at {self._shown} is version {version}; 6.2 or newer is needed")
         in_cluster = info.get("redis_mode") == "cluster"
         if in_cluster != self.is_cluster:
-            raise StoreUnsuitable(f"Redis at {self._shown} {_IS_A_CLUSTER if in_cluster else _IS_NO_CLUSTER}")
+            raise RedisUnsuitable(f"Redis at {self._shown} {_IS_A_CLUSTER if in_cluster else _IS_NO_CLUSTER}")
         if info.get("role") == "slave" and not in_cluster:  # those of a cluster send writes on to their masters
-            raise StoreUnsuitable(f"Redis at {self._shown} is a read-only replica; connect to its primary")
+            raise RedisUnsuitable(f"Redis at {self._shown} is a read-only replica; connect to its primary")
         address = getattr(connection, "path", None) or f"{connection.host}:{connection.port}"
         # A server that is promoted has a new replication id, one that is restarted a new run id.
         identity = (info.get("run_id"), info.get("master_replid"))
@@ -141,7 +141,7 @@ class Connection:
             self.epoch += 1
         policy = info.get("maxmemory_policy", "")
         if policy.startswith("allkeys") and info.get("maxmemory") != "0":
-            raise StoreUnsuitable(
+            raise RedisUnsuitable(
                 f"Redis at {self._shown} may evict histories: its maxmemory-policy is {policy}; set noeviction"
             )
 

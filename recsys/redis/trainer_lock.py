@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from redis.exceptions import LockNotOwnedError
 from redis.lock import Lock
 
-from recsys.errors import LockHeld, LockLost, StoreError
+from recsys.errors import LockHeld, LockLost, RedisError
 from recsys.redis.connection import Connection
 from recsys.redis.keys import Keys
 
@@ -29,7 +29,7 @@ class HeldLock:
     def _renew(self) -> None:
         while not self._stop.wait(self._ttl_s / 3):
             # When Redis is away the next turn may still be in time; if not, `ensure_held` will say so.
-            with suppress(StoreError), self._connection.errors_translated():
+            with suppress(RedisError), self._connection.errors_translated():
                 try:
                     self._lock.reacquire()
                 except LockNotOwnedError:
@@ -72,7 +72,7 @@ class TrainerLock:
             """Give the lock back, if it is ours; one that cannot be given back expires."""
             if held is not None:
                 held.stop()
-            with suppress(StoreError), self._connection.errors_translated(), suppress(LockNotOwnedError):
+            with suppress(RedisError), self._connection.errors_translated(), suppress(LockNotOwnedError):
                 lock.do_release(token)
 
         try:

@@ -119,7 +119,7 @@ class ModelStamp:
 
 
 class UserStore:
-    """Per-user state. Every method raises `StoreUnavailable` when Redis is away, and may simply be called again."""
+    """Per-user state. Every method raises `RedisUnavailable` when Redis is away, and may simply be called again."""
 
     def __init__(self, connection: Connection, keys: Keys, history: HistorySettings, ranking: RankingSettings) -> None:
         self._connection = connection

@@ -31,7 +31,7 @@ def _start_again() -> None:
 
 
 @contextmanager
-def started_again_if_set_back(
+def restart_on_clock_rollback(
     *, wall: Callable[[], float] = lambda: time.time(), start_again: Callable[[], None] = _start_again
 ) -> Iterator[None]:
     """Replace this process by a new one whenever the wall clock is set back, until the block ends.

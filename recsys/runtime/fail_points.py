@@ -42,7 +42,7 @@ NAMES = frozenset(
         "in-segment",
         "in-model",
         "before-pointer",
-        "in-sweep",
+        "in-full-refresh",
         "in-rebuild",
     }
 )

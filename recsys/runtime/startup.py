@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from recsys.errors import StorageError, StoreError, StreamUnavailable, TopicMissing
+from recsys.errors import DataDirError, KafkaUnavailable, RedisError, TopicMissing
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ def until_ready(
     while not stop.is_set():
         try:
             return check()
-        except (StoreError, StreamUnavailable, TopicMissing, StorageError) as error:
+        except (RedisError, KafkaUnavailable, TopicMissing, DataDirError) as error:
             if str(error) != said:
                 said = str(error)
                 log.warning("waiting: %s", error)

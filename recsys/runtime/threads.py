@@ -20,7 +20,7 @@ _threads = 0
 """How many to use; 0 means one on each core."""
 
 
-def spread(n_users: int, part: Callable[[int, int], T]) -> list[T]:
+def map_ranges(n_users: int, part: Callable[[int, int], T]) -> list[T]:
     """Call ``part(start, stop)`` for consecutive ranges of users, one on each core; return the results in order.
 
     ``part`` must spend its time without the interpreter's lock. Few users are one range, here and now.
@@ -39,7 +39,7 @@ def spread(n_users: int, part: Callable[[int, int], T]) -> list[T]:
 
 
 @contextmanager
-def only(threads: int) -> Iterator[None]:
+def limit(threads: int) -> Iterator[None]:
     """Spread over so many threads meanwhile; for a process that shares the cores with others of its kind."""
     global _threads
     before, _threads = _threads, threads

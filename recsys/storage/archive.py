@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from recsys.data.event import UNITS_PER_QUANTITY, Event, EventType
 from recsys.data.event_log import EventLog
-from recsys.errors import StorageError
+from recsys.errors import DataDirError
 from recsys.storage.files import Storage
 from recsys.storage.segments import FOLDER, IMPORT_PREFIX, Segment, event_table
 
@@ -84,7 +84,7 @@ class Archive:
                 io.BytesIO(self._storage.read_file(segment.path)), columns=columns, page_checksum_verification=True
             )
         except (pa.ArrowException, OSError) as error:
-            raise StorageError(
+            raise DataDirError(
                 f"{self._storage.uri(segment.path)}: cannot be read: {' '.join(str(error).split())}"
             ) from error
 

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import InvalidModel
-from recsys.model.boosts import HABIT, NO_WEIGHTS, Boosts, RankerWeights
+from recsys.model.boosts import HABIT, NO_WEIGHTS, Boosts, BoostWeights
 from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import ItemIndex
 from recsys.storage.files import Storage
 from recsys.storage.manifest import _MANIFEST, FileRecord, Manifest, Weights, _parsed
 
-_TWIN = "before-holdout"
+_HOLDOUT_FOLDER = "before-holdout"
 _FORMAT_VERSION = 1
 _INDEX_FILES = {"index_rows.npy", "index_factors.npy"}
 _BIAS_FILES = {"item_bias.npy": None, "repeat_bias.npy": None}.keys()
@@ -46,7 +46,7 @@ class Draft:
         What it was fitted with and the model itself does not say: iterations, seed, repeat_weight.
     counts : dict
         users, items, events, pairs.
-    weights : RankerWeights
+    weights : BoostWeights
         That its boosts were made with.
     """
 
@@ -55,7 +55,7 @@ class Draft:
     popularity: NDArray[np.float64]
     parameters: dict[str, Any]
     counts: dict[str, int]
-    weights: RankerWeights = NO_WEIGHTS
+    weights: BoostWeights = NO_WEIGHTS
 
 
 def _files(draft: Draft, *, with_index: bool) -> dict[str, bytes]:
@@ -180,7 +180,7 @@ def _boosts(folder: Storage, manifest: Manifest, n_items: int) -> Boosts | None:
     return Boosts(item_bias, repeat_bias, weights.affinity, habit)
 
 
-def load_twin(uri: str, manifest: Manifest) -> FactorModel | None:
+def load_holdout_model(uri: str, manifest: Manifest) -> FactorModel | None:
     """Load what was judged in a version's place; None if there is none.
 
     Raises
@@ -190,7 +190,7 @@ def load_twin(uri: str, manifest: Manifest) -> FactorModel | None:
     """
     if not manifest.twin_sha256:
         return None
-    return load_model(f"{uri}/{_TWIN}", manifest_sha256=manifest.twin_sha256)
+    return load_model(f"{uri}/{_HOLDOUT_FOLDER}", manifest_sha256=manifest.twin_sha256)
 
 
 def load_popularity(uri: str) -> NDArray[np.float64]:

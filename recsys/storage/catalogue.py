@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from recsys.errors import StorageError
+from recsys.errors import DataDirError
 from recsys.storage.files import Storage
 
 _PATH = "catalogue.parquet"
@@ -62,7 +62,7 @@ def read_catalogue(storage: Storage) -> Catalogue:
         return Catalogue(dict(_rows(pq.read_table(io.BytesIO(content), page_checksum_verification=True))))
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
-        raise StorageError(
+        raise DataDirError(
             f"{storage.uri(_PATH)} is damaged: {reason}; remove it, then import the items again"
         ) from error
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from recsys.errors import StorageError
+from recsys.errors import DataDirError
 from recsys.runtime import fail_points
 
 _TEMPORARY_SUFFIX = ".tmp"
@@ -36,7 +36,7 @@ class Storage:
         try:
             self.fs, root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as error:
-            raise StorageError(f"{url} is neither a folder nor a URL that can be opened: {error}") from None
+            raise DataDirError(f"{url} is neither a folder nor a URL that can be opened: {error}") from None
         self.root = root.rstrip("/") or "/"
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
@@ -50,11 +50,11 @@ class Storage:
 
     @contextmanager
     def errors_translated(self, relative: str) -> Iterator[None]:
-        """Turn I/O errors into `StorageError`."""
+        """Turn I/O errors into `DataDirError`."""
         try:
             yield
         except OSError as error:
-            raise StorageError(f"{self.uri(relative)}: {error.strerror or error}") from error
+            raise DataDirError(f"{self.uri(relative)}: {error.strerror or error}") from error
 
     def write_file(self, relative: str, content: bytes, *, fail_point: str | None = None) -> None:
         """Write a file, whole or not at all, replacing one of the same name."""
@@ -115,7 +115,7 @@ class Storage:
         try:
             with self.errors_translated(relative):
                 yield
-        except StorageError as error:
+        except DataDirError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 raise error.__cause__ from None
             raise
@@ -147,7 +147,7 @@ class Storage:
                     path.unlink()
 
     def check_writable(self) -> None:
-        """Raise `StorageError` unless a file can be written; whatever happens on the way, nothing is left."""
+        """Raise `DataDirError` unless a file can be written; whatever happens on the way, nothing is left."""
         try:
             if self.is_local:
                 Path(self.root).mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ class Storage:
             self.fs.rm(probe)
         except OSError as error:
             problem = error.strerror or error
-            raise StorageError(f"{self.root} is not a folder to write to ({problem}); set RECSYS_DATA_DIR") from error
+            raise DataDirError(f"{self.root} is not a folder to write to ({problem}); set RECSYS_DATA_DIR") from error
 
 
 def _write_and_sync(path: Path, content: bytes, *, fail_point: str | None) -> None:

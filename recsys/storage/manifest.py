@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recsys.evaluation.gate_record import Decision, GateRecord
-from recsys.model.boosts import DEMAND, HABIT, Boosts, RankerWeights
+from recsys.model.boosts import DEMAND, HABIT, Boosts, BoostWeights
 
 _MANIFEST = "manifest.json"
 
@@ -30,7 +30,7 @@ class Weights(BaseModel):
     habit: dict[str, float] = {}
 
     @classmethod
-    def of(cls, learned: RankerWeights, boosts: Boosts) -> Weights:
+    def of(cls, learned: BoostWeights, boosts: Boosts) -> Weights:
         """Build from what was learned and what became of it."""
         return cls(
             demand=dict(zip(DEMAND, learned.demand, strict=True)),

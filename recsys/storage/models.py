@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 
-from recsys.errors import InvalidModel, StorageError
+from recsys.errors import DataDirError, InvalidModel
 from recsys.evaluation.gate_record import GateRecord
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import RankedList
-from recsys.storage.artifact import _TWIN, Draft, _files, _manifest, load_model, load_twin
+from recsys.storage.artifact import _HOLDOUT_FOLDER, Draft, _files, _manifest, load_holdout_model, load_model
 from recsys.storage.files import Storage
 from recsys.storage.manifest import _MANIFEST, Manifest, _parsed
 
@@ -39,7 +39,7 @@ class ModelStore:
         archive: dict[str, dict[int, int]],
         at: datetime,
         gate: GateRecord | None = None,
-        twin: Draft | None = None,
+        holdout_model: Draft | None = None,
     ) -> tuple[str, str, str]:
         """Write a new version and return (version, uri, sha256 of the manifest).
 
@@ -49,7 +49,7 @@ class ModelStore:
             Next offset by source and partition: what the model has seen.
         gate : GateRecord or None
             How it was judged.
-        twin : Draft or None
+        holdout_model : Draft or None
             What was judged in its place: the same model, fitted on what precedes the hold-out.
         """
         popular_json = [{"item_id": i, "score": s} for i, s in zip(popular.item_ids, popular.scores, strict=True)]
@@ -57,22 +57,24 @@ class ModelStore:
         digest = hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in files.values())).hexdigest()
         version = f"{self._new_stamp(at)}-{digest[:6]}"
         created_at = at.astimezone(UTC).isoformat(timespec="seconds")
-        twin_files: dict[str, bytes] = {}
-        if twin is not None:
-            twin_files = _files(twin, with_index=False)
-            manifest = _manifest(twin, twin_files, version=f"{version}/{_TWIN}", created_at=created_at)
-            twin_files[_MANIFEST] = manifest.model_dump_json(indent=2).encode()
+        holdout_files: dict[str, bytes] = {}
+        if holdout_model is not None:
+            holdout_files = _files(holdout_model, with_index=False)
+            manifest = _manifest(
+                holdout_model, holdout_files, version=f"{version}/{_HOLDOUT_FOLDER}", created_at=created_at
+            )
+            holdout_files[_MANIFEST] = manifest.model_dump_json(indent=2).encode()
         manifest = _manifest(draft, files, version=version, created_at=created_at).model_copy(
             update={
                 "archive": archive,
                 "gate": gate,
                 "metrics": {} if gate is None else gate.metrics(),
-                "twin_sha256": hashlib.sha256(twin_files[_MANIFEST]).hexdigest() if twin_files else "",
+                "twin_sha256": hashlib.sha256(holdout_files[_MANIFEST]).hexdigest() if holdout_files else "",
             }
         )
         content = manifest.model_dump_json(indent=2).encode()
         relative = f"{_FOLDER}/{version}"
-        files |= {f"{_TWIN}/{name}": inner for name, inner in twin_files.items()}
+        files |= {f"{_HOLDOUT_FOLDER}/{name}": inner for name, inner in holdout_files.items()}
         self._storage.write_folder(relative, {**files, _MANIFEST: content}, last=_MANIFEST)
         return version, self._storage.uri(relative), hashlib.sha256(content).hexdigest()
 
@@ -128,8 +130,8 @@ class ModelStore:
         except InvalidModel:
             return False
 
-    def unaware_of(self, version: str, *, cut_s: int) -> FactorModel | None:
-        """Return what can be judged of a version by what came from a moment on: the version itself, or its twin.
+    def model_for_holdout(self, version: str, *, cut_s: int) -> FactorModel | None:
+        """Return the model of a version that has not seen what came from a moment on: itself, or its holdout model.
 
         None if both have seen some of that, or cannot be loaded.
 
@@ -137,7 +139,7 @@ class ModelStore:
         ------
         InvalidModel
             When there is no such version.
-        StorageError
+        DataDirError
             When it cannot be read now, which says nothing of it.
         """
         manifest = self.manifest(version)
@@ -147,17 +149,17 @@ class ModelStore:
             return load_model(uri, manifest_sha256=manifest_sha256)
 
         ways: list[Callable[[], FactorModel | None]] = []
-        if manifest.is_rejected:  # never fitted on its hold-out, it is its own twin
+        if manifest.is_rejected:  # never fitted on its hold-out, it is its own holdout model
             ways += [itself] if manifest.reference_s <= cut_s else []
         else:
             # 0: of an earlier release, which did not say up to when it was fitted
             ways += [itself] if 0 < manifest.reference_s < cut_s else []
-            ways += [lambda: load_twin(uri, manifest)]
+            ways += [lambda: load_holdout_model(uri, manifest)]
         for load in ways:
             try:
                 model = load()
             except InvalidModel as error:
-                if isinstance(error.__cause__, StorageError):
+                if isinstance(error.__cause__, DataDirError):
                     raise error.__cause__ from None
                 log.warning("%s", error)
                 continue

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from recsys.data.event import Event, EventType
-from recsys.errors import StorageError
+from recsys.errors import DataDirError
 
 FOLDER = "archive/purchases"
 IMPORT_PREFIX = "import-"
@@ -57,7 +57,7 @@ class Segment:
             first, last = offsets.split("-")
             return cls(round_, source, int(partition), int(first), int(last))
         except ValueError:
-            raise StorageError(f"{path}: not a segment of the archive; move it elsewhere") from None
+            raise DataDirError(f"{path}: not a segment of the archive; move it elsewhere") from None
 
 
 def event_table(rows: Sequence[tuple[int, Event]]) -> pa.Table:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from recsys.errors import StorageError
+from recsys.errors import DataDirError
 from recsys.settings import ModelSettings, Settings
 from recsys.storage.files import Storage
 from recsys.training.parameters import Parameters, Tuned
@@ -20,7 +20,7 @@ def read_tuned(storage: Storage) -> Tuned | None:
 
     Raises
     ------
-    StorageError
+    DataDirError
         When the file is damaged.
     """
     try:
@@ -28,7 +28,7 @@ def read_tuned(storage: Storage) -> Tuned | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise StorageError(f"{storage.uri(_PATH)} is damaged; remove it, then tune again with recsys tune") from error
+        raise DataDirError(f"{storage.uri(_PATH)} is damaged; remove it, then tune again with recsys tune") from error
 
 
 def write_tuned(storage: Storage, tuned: Tuned) -> None:
@@ -45,15 +45,15 @@ def model_settings(settings: Settings, storage: Storage) -> ModelSettings:
     try:
         return ModelSettings.model_validate({**settings.model.model_dump(), **found})
     except ValidationError as error:
-        raise StorageError(f"{storage.uri(_PATH)} is damaged; remove it, then tune again with recsys tune") from error
+        raise DataDirError(f"{storage.uri(_PATH)} is damaged; remove it, then tune again with recsys tune") from error
 
 
 def parameters_of(settings: Settings, model: ModelSettings) -> Parameters:
     """Return what to fit with."""
-    window_days = settings.trainer.ranker_window_days if settings.trainer.ranker == "linear" else 0.0
+    window_days = settings.trainer.boost_window_days if settings.trainer.scoring == "linear" else 0.0
     return Parameters(
         **model.model_dump(),
-        ranker_window_days=window_days,
+        boost_window_days=window_days,
         popular_half_life_days=settings.ranking.popular_half_life_days,
     )
 

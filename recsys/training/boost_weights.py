@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from recsys.data.event_log import EventLog
 from recsys.data.owned_items import Owned
-from recsys.evaluation.split import Split, Wanted
-from recsys.model.boosts import DEMAND, NO_WEIGHTS, RankerWeights, demand_features, habit_features
+from recsys.evaluation.split import RelevantItems, Split
+from recsys.model.boosts import DEMAND, NO_WEIGHTS, BoostWeights, demand_features, habit_features
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import user_factors
 
@@ -43,7 +43,7 @@ def item_demand(events: EventLog, model: FactorModel) -> NDArray[np.float64]:
     return demand_features(rows[bought], events.seconds[bought], len(model.items), reference_s=model.reference_s)
 
 
-def learn(split: Split, model: FactorModel, demand: NDArray[np.float64], *, seed: int = 0) -> RankerWeights:
+def learn(split: Split, model: FactorModel, demand: NDArray[np.float64], *, seed: int = 0) -> BoostWeights:
     """Learn weights from what users bought after the cut.
 
     Parameters
@@ -58,7 +58,7 @@ def learn(split: Split, model: FactorModel, demand: NDArray[np.float64], *, seed
 
     Returns
     -------
-    RankerWeights
+    BoostWeights
         All zero where there is too little to learn from, or where x_u·y_i itself tells nothing.
     """
     rng = np.random.default_rng(seed)
@@ -87,9 +87,9 @@ def learn(split: Split, model: FactorModel, demand: NDArray[np.float64], *, seed
         np.ones(len(owner)),
     )
     if of_owned is None:
-        return RankerWeights(demand=_floats(new_demand / unit))
+        return BoostWeights(demand=_floats(new_demand / unit))
     constant, weights = (of_owned[0] - of_new[0]) / unit, of_owned[1:] / unit
-    return RankerWeights(
+    return BoostWeights(
         demand=_floats(new_demand / unit),
         affinity=float(weights[0] - 1.0),
         repeat_demand=_floats(weights[1 : 1 + n_demand] - new_demand / unit),
@@ -107,7 +107,7 @@ class _Examples:
 
 
 def _not_owned(
-    owned: Owned, everything: Wanted, model: FactorModel, demand: NDArray[np.float64], rng: np.random.Generator
+    owned: Owned, everything: RelevantItems, model: FactorModel, demand: NDArray[np.float64], rng: np.random.Generator
 ) -> _Examples:
     """Return what users bought and did not own, and some of what they neither owned nor bought."""
     n_users, n_items = len(owned), max(1, len(model.items))

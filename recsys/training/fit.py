@@ -12,7 +12,7 @@ from recsys.data.event_log import EventLog
 from recsys.data.interactions import Interactions
 from recsys.errors import NotEnoughData
 from recsys.evaluation.split import split_by_time
-from recsys.model.boosts import NO_WEIGHTS, RankerWeights
+from recsys.model.boosts import NO_WEIGHTS, BoostWeights
 from recsys.model.confidence import confidences_of
 from recsys.model.factor_model import FactorModel, gram
 from recsys.recommend.item_lists import popularity
@@ -39,7 +39,7 @@ class Fitted:
     interactions: Interactions
     events: int
     model: FactorModel
-    weights: RankerWeights
+    weights: BoostWeights
     popularity: NDArray[np.float64]
 
 
@@ -48,12 +48,12 @@ def fit_model(
     parameters: Parameters,
     *,
     reference_s: int,
-    weights: RankerWeights | None = None,
+    weights: BoostWeights | None = None,
     on_iteration: Callable[[], None] = lambda: None,
 ) -> Fitted:
     """Fit item factors on all events, and learn what demand and habits weigh on the newest of them.
 
-    The weights come from a model fitted on what precedes the last ``ranker_window_days``.
+    The weights come from a model fitted on what precedes the last ``boost_window_days``.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def fit_model(
     parameters : Parameters
     reference_s : int
         The moment that ages are measured against, in epoch seconds.
-    weights : RankerWeights or None
+    weights : BoostWeights or None
         Weights that are known already; None = they are learned.
     on_iteration : callable
         Called after each of `iterations_of` iterations, or fewer if no weights are learned.
@@ -84,10 +84,10 @@ def fit_model(
 
 def _learned(
     events: EventLog, parameters: Parameters, reference_s: int, on_iteration: Callable[[], None]
-) -> RankerWeights:
-    if not parameters.ranker_window_days:
+) -> BoostWeights:
+    if not parameters.boost_window_days:
         return NO_WEIGHTS
-    cut_s = reference_s - round(parameters.ranker_window_days * _DAY_S)
+    cut_s = reference_s - round(parameters.boost_window_days * _DAY_S)
     split = split_by_time(events, cut_s=cut_s)
     if not split.n_users:
         return NO_WEIGHTS

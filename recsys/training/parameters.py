@@ -18,8 +18,8 @@ class Parameters:
     alpha, regularization, half_life_days : float
         See `recsys.model.confidence.confidence` and `recsys.training.als.fit`.
     repeat_weight : float
-        See `recsys.training.boost_weights.RankerWeights.boosts`.
-    ranker_window_days : float
+        See `recsys.training.boost_weights.BoostWeights.boosts`.
+    boost_window_days : float
         Weights of demand and habits are learned on the purchases of so many days; 0 = plain ALS.
     popular_half_life_days : float
         See `recsys.recommend.item_lists.popularity`.
@@ -32,13 +32,13 @@ class Parameters:
     repeat_weight: float
     iterations: int
     seed: int
-    ranker_window_days: float
+    boost_window_days: float
     popular_half_life_days: float = 30.0
 
 
 def iterations_of(parameters: Parameters, *, learn: bool = True) -> int:
     """Return how many iterations there are at most, for the progress."""
-    return parameters.iterations * (2 if learn and parameters.ranker_window_days else 1)
+    return parameters.iterations * (2 if learn and parameters.boost_window_days else 1)
 
 
 class Tuned(BaseModel):

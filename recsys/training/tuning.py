@@ -21,10 +21,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from recsys.data.event_log import EventLog
-from recsys.errors import InvalidModel, NotEnoughData, StorageError
+from recsys.errors import DataDirError, InvalidModel, NotEnoughData
 from recsys.evaluation.baselines import of_model
 from recsys.evaluation.metrics import user_metrics
-from recsys.evaluation.split import EVERYBODY, Split, Wanted, split_by_time
+from recsys.evaluation.split import EVERYBODY, RelevantItems, Split, split_by_time
 from recsys.runtime import threads
 from recsys.runtime.progress import ProgressReporter
 from recsys.training.boost_weights import item_demand
@@ -129,7 +129,7 @@ def tune(problem: Problem, folder: Path, progress: ProgressReporter, *, trials: 
 
     Raises
     ------
-    StorageError
+    DataDirError
         When the journal cannot be written.
     NotEnoughData
         When no trial could be completed.
@@ -137,7 +137,7 @@ def tune(problem: Problem, folder: Path, progress: ProgressReporter, *, trials: 
     try:
         return _tune(problem, folder, progress, trials=trials, jobs=jobs)
     except OSError as error:
-        raise StorageError(f"{folder}: the trials cannot be written: {error.strerror or error}") from error
+        raise DataDirError(f"{folder}: the trials cannot be written: {error.strerror or error}") from error
     except TerminatedWorkerError as error:
         raise NotEnoughData(
             f"a process of the tuning was killed, perhaps for its memory; try --jobs 1: {error}"
@@ -194,7 +194,7 @@ def _run(journal: Path, problem: Problem, seed: int, processes: int) -> None:
         weights = (problem.current.repeat_weight,)
     found = _Found()
     try:
-        with threads.only(max(1, threads.available() // processes)):
+        with threads.limit(max(1, threads.available() // processes)):
             for step, cut_s in enumerate(problem.cuts_s):
                 found.add(*_judged(problem, parameters, cut_s, weights))
                 trial.report(found.objective, step)
@@ -251,13 +251,15 @@ def _judged(
     known = np.flatnonzero(split.segment(EVERYBODY))
     owned, demand = split.owned.of(known), item_demand(before, fitted.model)
 
-    def ndcg(wanted: Wanted, *, repeat_weight: float, with_owned: bool) -> float:
+    def ndcg(wanted: RelevantItems, *, repeat_weight: float, include_purchased: bool) -> float:
         model = replace(fitted.model, boosts=fitted.weights.boosts(demand, repeat_weight=repeat_weight))
-        lists = of_model(model, owned, n=N, with_owned=with_owned)
+        lists = of_model(model, owned, n=N, include_purchased=include_purchased)
         return float(user_metrics(lists, wanted.of(known), n=N).ndcg.mean())
 
-    new = ndcg(split.new, repeat_weight=0.0, with_owned=False)
-    return new, {weight: ndcg(split.everything, repeat_weight=weight, with_owned=True) for weight in repeat_weights}
+    new = ndcg(split.new, repeat_weight=0.0, include_purchased=False)
+    return new, {
+        weight: ndcg(split.everything, repeat_weight=weight, include_purchased=True) for weight in repeat_weights
+    }
 
 
 def _suggested(trial: Trial, problem: Problem) -> Parameters:

@@ -279,7 +279,11 @@ def test_a_scheduled_round_tunes_when_it_is_due(trained: Shop) -> None:
 
 def test_lists_that_an_interrupted_round_left_are_written_even_if_no_new_model_is_made(trained: Shop) -> None:
     trained.run(
-        "trainer", "--once", expect=None, RECSYS_TEST_FAIL_POINTS="in-sweep=kill@3", RECSYS_TRAINER__SWEEP_BATCH="20"
+        "trainer",
+        "--once",
+        expect=None,
+        RECSYS_TEST_FAIL_POINTS="in-full-refresh=kill@3",
+        RECSYS_TRAINER__REFRESH_BATCH="20",
     )
     second = versions(trained)[0]
     assert roles(trained)[0] == "live"

@@ -201,7 +201,7 @@ def test_trainer_killed_anywhere_is_made_good_by_the_next_round(ledger: Ledger, 
     client: Any = store.connection.client
     shop.environment |= {
         "RECSYS_TRAINER__LOCK_TTL_S": "3",
-        "RECSYS_TRAINER__SWEEP_BATCH": "10",
+        "RECSYS_TRAINER__REFRESH_BATCH": "10",
         "RECSYS_TRAINER__KEEP_VERSIONS": "1000",
     }
     storage = Storage(shop.environment["RECSYS_DATA_DIR"])
@@ -227,7 +227,7 @@ def test_trainer_killed_anywhere_is_made_good_by_the_next_round(ledger: Ledger, 
         "in-segment": half_written,
         "in-model": half_written,
         "before-pointer": lambda: models.versions()[-1] > live_version(),
-        "in-sweep": users_behind,
+        "in-full-refresh": users_behind,
     }
 
     def make_good() -> None:
@@ -247,9 +247,9 @@ def test_trainer_killed_anywhere_is_made_good_by_the_next_round(ledger: Ledger, 
                 killed = shop.start_trainer(RECSYS_TEST_FAIL_POINTS=kill, RECSYS_TRAINER__INTERVAL_S="0.1")
                 killed.await_killed()
                 assert behind(), f"{point} leaves nothing behind"
-                if point != "in-sweep":
+                if point != "in-full-refresh":
                     client.delete(store.trainer._keys.trainer_lock)  # as if its time had passed
-                if FULL or point == "in-sweep":  # else the next one starts with what this one left
+                if FULL or point == "in-full-refresh":  # else the next one starts with what this one left
                     make_good()
         wait_until(lambda: users_behind() == [], "no user is left on an old list")
     logs = "".join(log.read_text() for log in shop.folder.glob("trainer-*.log"))

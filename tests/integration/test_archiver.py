@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from confluent_kafka import Producer
 
-from recsys.errors import StorageError
+from recsys.errors import DataDirError
 from recsys.kafka.decoder import make_decoder
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
@@ -63,12 +63,12 @@ def test_crash_between_two_segments_neither_loses_nor_repeats(
         nonlocal written
         written += 1
         if written > 2:
-            raise StorageError("the disk is full")
+            raise DataDirError("the disk is full")
         write(self, relative, content, fail_point=fail_point)
 
     with monkeypatch.context() as patched:
         patched.setattr(Storage, "write_file", failing)
-        with pytest.raises(StorageError):
+        with pytest.raises(DataDirError):
             archive_now(settings)
     assert 0 < len(archived_items(settings)) < 60
     archive_now(settings)

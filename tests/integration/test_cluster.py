@@ -17,7 +17,7 @@ import pytest
 
 from recsys.data.event import Event, EventType
 from recsys.data.vocabulary import Vocabulary
-from recsys.errors import MalformedEvent, SettingsError, StoreUnavailable, StoreUnsuitable
+from recsys.errors import MalformedEvent, RedisUnavailable, RedisUnsuitable, SettingsError
 from recsys.lists.encoding import as_json, both_as_json
 from recsys.model.top_n import Ranking
 from recsys.recommend.user_lists import RankedList, RankedLists
@@ -107,7 +107,7 @@ def test_user_torn_between_two_nodes_is_served_as_soon_as_the_move_goes_on(store
     make_listed(store, "u")
     slot, told_to_wait = OpenSlot(store, cluster, "u"), cluster.errors("TRYAGAIN")
     slot.move(slot.keys[0])
-    with pytest.raises(StoreUnavailable, match="1 of 1 calls were not taken"):
+    with pytest.raises(RedisUnavailable, match="1 of 1 calls were not taken"):
         store.users.apply({"u": [placed(1, event("b"))]})
     assert cluster.errors("TRYAGAIN") > told_to_wait
 
@@ -146,7 +146,7 @@ def test_what_follows_a_forget_is_not_lost_in_a_slot_that_moves(store: Store, cl
     batch = {"u": [placed(5, forget), placed(6, event("b"))]}
     assert store.users.apply(batch)["u"].applied == 2
     with pytest.raises(
-        StoreUnavailable, match="1 of 1 calls were not taken"
+        RedisUnavailable, match="1 of 1 calls were not taken"
     ):  # the list is gone, so its user waits for the move
         store.users.apply(batch)
     slot.close()
@@ -192,7 +192,7 @@ def test_each_master_has_keys_with_one_of_the_tags(store: Store, redis_cluster: 
 
 
 def test_marks_stay_where_slots_move_while_nobody_is_there_to_write_them(store: Store, cluster: RedisCluster) -> None:
-    store.marks.follow({"t:0": (10, None)})
+    store.applied_offsets.follow({"t:0": (10, None)})
     source = cluster.master_of(0)
     target = other_master(cluster, source)
     for slot in range(3):  # a resharding starts with the lowest slots
@@ -202,9 +202,9 @@ def test_marks_stay_where_slots_move_while_nobody_is_there_to_write_them(store: 
         store.connection._servers.reopen()
         assert store.users.read(["u"])["u"].revision == 0, "new connections meet marks that are on the move"
         cluster.close_slot(slot, target)
-    assert store.marks.read(["t:0"]) == {"t:0": 10}
-    store.marks.advance({"t:0": 11})
-    assert store.marks.read(["t:0"]) == {"t:0": 11}
+    assert store.applied_offsets.read(["t:0"]) == {"t:0": 10}
+    store.applied_offsets.advance({"t:0": 11})
+    assert store.applied_offsets.read(["t:0"]) == {"t:0": 11}
 
 
 def test_single_server_has_one_tag_for_all(redis_url: str) -> None:
@@ -214,23 +214,23 @@ def test_single_server_has_one_tag_for_all(redis_url: str) -> None:
 
 def test_cluster_without_its_setting_is_named(cluster: RedisCluster) -> None:
     with opened_store(cluster.url, cluster=False) as store:
-        with pytest.raises(StoreUnsuitable, match="RECSYS_REDIS__CLUSTER=true"):
+        with pytest.raises(RedisUnsuitable, match="RECSYS_REDIS__CLUSTER=true"):
             store.connection.check()
-        with pytest.raises(StoreUnsuitable, match="RECSYS_REDIS__CLUSTER=true"):
+        with pytest.raises(RedisUnsuitable, match="RECSYS_REDIS__CLUSTER=true"):
             store.users.read([str(n) for n in range(20)])
 
 
 def test_single_server_with_the_cluster_setting_is_named(redis_url: str) -> None:
     with opened_store(redis_url) as store:
         for ask in (store.connection.check, store.item_lists.popular, lambda: store.users.read(["u"])):
-            with pytest.raises(StoreUnsuitable, match="RECSYS_REDIS__CLUSTER=false"):
+            with pytest.raises(RedisUnsuitable, match="RECSYS_REDIS__CLUSTER=false"):
                 ask()
 
 
 def test_wrong_password_for_a_cluster_is_said_without_showing_it(cluster: RedisCluster) -> None:
     with opened_store(cluster.url.replace("//", "//someone:hunter2@")) as store:
         for ask in (store.connection.check, lambda: store.users.read(["u"])):
-            with pytest.raises(StoreUnsuitable, match="refuses this user") as caught:
+            with pytest.raises(RedisUnsuitable, match="refuses this user") as caught:
                 ask()
             assert "hunter2" not in str(caught.value)
 
@@ -252,7 +252,7 @@ def test_away_cluster_is_one_clear_error() -> None:
     settings = {"url": "redis://:hunter2@127.0.0.1:1/0", "cluster": True, "timeout_s": 0.2}
     with open_store(Settings.model_validate({"redis": settings})) as store:
         for ask in (store.connection.check, store.item_lists.popular, lambda: store.users.read(["u"])):
-            with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1.*refused") as caught:
+            with pytest.raises(RedisUnavailable, match=r"127\.0\.0\.1:1.*refused") as caught:
                 ask()
             assert "hunter2" not in str(caught.value)
 
@@ -309,7 +309,7 @@ def test_cluster_that_was_away_as_a_whole_is_found_again(tmp_path: Path) -> None
             store.users.apply({"u": [placed(0, event())]})
             cluster.kill()
             for ask in (lambda: store.users.read(["u"]), store.item_lists.popular, store.connection.check):
-                with pytest.raises(StoreUnavailable):
+                with pytest.raises(RedisUnavailable):
                     ask()
             for node in cluster.nodes:
                 node.start()
@@ -328,7 +328,7 @@ def test_cluster_at_other_addresses_is_found_by_its_url(cluster: RedisCluster, t
         with opened_store(f"redis://127.0.0.1:{proxy.port}/0") as store:
             store.users.apply({"u": [placed(0, event())]})
             before.kill()
-            with pytest.raises(StoreUnavailable):
+            with pytest.raises(RedisUnavailable):
                 store.users.read(["u"])
             proxy.lead_to(cluster.nodes[0].port)
             assert store.users.apply({"u": [placed(0, event())]})["u"].applied == 1

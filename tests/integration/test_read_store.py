@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import orjson
 import pytest
 
-from recsys.errors import StoreUnavailable
+from recsys.errors import RedisUnavailable
 from recsys.lists.encoding import as_json
 from recsys.recommend.user_lists import RankedList
 from recsys.redis import ModelStamp, PlacedEvent, Store, async_reader
@@ -125,7 +125,7 @@ def test_a_server_that_is_away_or_hangs_costs_little_and_is_back_at_once(
 
     async def failed(reader: ReadStore) -> float:
         started = time.monotonic()
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(RedisUnavailable):
             await reader.user_lists(["a"])
         return time.monotonic() - started
 
@@ -135,7 +135,7 @@ def test_a_server_that_is_away_or_hangs_costs_little_and_is_back_at_once(
             try:
                 await reader.ping()
                 return
-            except StoreUnavailable:
+            except RedisUnavailable:
                 assert time.monotonic() < until
                 await asyncio.sleep(0.05)
 
@@ -172,7 +172,7 @@ def test_what_is_wrong_with_one_key_is_said_and_not_taken_for_an_outage(
 
     async def asked(reader: ReadStore) -> None:
         for _ in range(10):
-            with pytest.raises(StoreUnavailable, match="wrong kind"):
+            with pytest.raises(RedisUnavailable, match="wrong kind"):
                 await reader.history("a")
         await reader.ping()
 

@@ -80,7 +80,7 @@ class Released:
         return str(version)
 
     def pointer(self) -> ModelPointer:
-        pointer = self.store.shared.model_pointer()
+        pointer = self.store.pointer.read()
         assert pointer is not None
         return pointer
 
@@ -153,7 +153,7 @@ def test_the_live_model_is_judged_by_its_fit_before_the_hold_out(released: Relea
     models = ModelStore(released.storage)
     uri, manifest_sha256 = models.address(released.live)
     live = load_model(uri, manifest_sha256=manifest_sha256)
-    judged = models.unaware_of(released.live, cut_s=live.reference_s - 1)
+    judged = models.model_for_holdout(released.live, cut_s=live.reference_s - 1)
     assert judged is not None
     assert judged.version == f"{released.live}/before-holdout"
     assert judged.reference_s < live.reference_s
@@ -209,7 +209,7 @@ def test_the_place_in_the_stream_is_known(released: Released) -> None:
         if not source.startswith(IMPORT_PREFIX)
     }
     assert len(archived) > 1
-    assert released.store.marks.everything() == archived
+    assert released.store.applied_offsets.everything() == archived
 
 
 def test_the_api_reads_what_apps_read(released: Released) -> None:
@@ -243,12 +243,12 @@ async def _read(
 def test_hidden_items_and_the_catalogue_are_known(released: Released) -> None:
     titles = released.expected["titles"]
     catalogue = read_catalogue(released.storage)
-    assert released.store.shared.hidden() == set(released.expected["hidden"])
+    assert released.store.catalogue.hidden() == set(released.expected["hidden"])
     assert catalogue.unavailable() < set(released.expected["hidden"])
     assert titles.items() <= catalogue.titles().items()
     assert set(catalogue.categories().values()) == {"Taste 0", "Taste 1", "Taste 2"}
-    assert released.store.shared.titles(list(titles)) == titles
-    assert released.store.shared.catalogue_stamp() == released.raw("catalogue")
+    assert released.store.catalogue.titles(list(titles)) == titles
+    assert released.store.catalogue.stamp() == released.raw("catalogue")
 
 
 def test_rounds_and_tuned_parameters_are_known(released: Released) -> None:
@@ -285,7 +285,7 @@ def test_rounds_and_tuned_parameters_are_known(released: Released) -> None:
 def test_the_model_before_is_made_live_again(released: Released) -> None:
     version = previous_version(released.storage, live=released.live)
     assert version == released.with_role("previous")
-    with released.store.trainer.lock(ttl_s=60) as lock:
+    with released.store.trainer_lock.held(ttl_s=60) as lock:
         done = roll_back(
             released.settings,
             released.store,

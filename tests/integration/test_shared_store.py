@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from recsys.errors import InvalidModel, LockHeld, LockLost, StoreUnsuitable
+from recsys.errors import InvalidModel, LockHeld, LockLost, RedisUnsuitable
 from recsys.lists.encoding import as_json
 from recsys.recommend.user_lists import RankedList
 from recsys.redis import HeldLock, ModelStamp, Store, open_store
@@ -142,7 +142,7 @@ def test_requests_share_the_round_that_starts_after_them(store: Store) -> None:
 def test_wrong_password_is_said_without_showing_it(redis_url: str) -> None:
     host = redis_url.removeprefix("redis://")
     settings = Settings.model_validate({"redis": {"url": f"redis://someone:hunter2@{host}"}})
-    with open_store(settings) as store, pytest.raises(StoreUnsuitable) as caught:
+    with open_store(settings) as store, pytest.raises(RedisUnsuitable) as caught:
         store.connection.check()
     assert "hunter2" not in str(caught.value)
 

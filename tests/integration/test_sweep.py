@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from recsys.errors import SweepFailed
+from recsys.errors import FullRefreshFailed
 from recsys.lists import refresh_all as module
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import sweep
@@ -66,7 +66,7 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         {
             "data_dir": str(tmp_path),
             "redis": {"url": url, "cluster": on_cluster, "prefix": f"recsys-{uuid.uuid4().hex[:8]}"},
-            "trainer": {"sweep_batch": 8, "sweep_processes": 2},
+            "trainer": {"refresh_batch": 8, "refresh_processes": 2},
         }
     )
     monkeypatch.setattr(module, "_FEW_USERS", 64)
@@ -104,7 +104,7 @@ def test_other_processes_write_the_lists_that_this_one_would(shop: Shop) -> None
     spread = shop.lists()
     shop.store.connection.run([(key, ("DEL", key)) for key in map(shop.store.users._keys.recs, USERS)])
     alone = shop.settings.model_copy(
-        update={"trainer": shop.settings.trainer.model_copy(update={"sweep_processes": 1})}
+        update={"trainer": shop.settings.trainer.model_copy(update={"refresh_processes": 1})}
     )
     assert sweep(alone, shop.store, shop.live, lambda _: None) == len(USERS)
     assert shop.lists() == spread
@@ -124,7 +124,7 @@ def test_a_sweep_whose_process_is_killed_fails_and_the_next_one_writes_the_rest(
         for child in children():
             child.send_signal(signal.SIGKILL)
 
-    with pytest.raises(SweepFailed, match="killed"):
+    with pytest.raises(FullRefreshFailed, match="killed"):
         sweep(shop.settings, shop.store, shop.live, kill_one)
     sweep(shop.settings, shop.store, shop.live, lambda _: None)
     shop.lists()

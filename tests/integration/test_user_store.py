@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from recsys.data.event import Event, EventType
 from recsys.data.history import Entry, History, HistoryReplay
-from recsys.errors import StoreUnavailable
+from recsys.errors import RedisUnavailable
 from recsys.recommend.user_lists import RankedList
 from recsys.redis import ModelStamp, PlacedEvent, PublishOutcome, Store, UserState, open_store
 from recsys.settings import Settings
@@ -265,7 +265,7 @@ def test_all_users_are_found(store: Store) -> None:
 
 def test_away_redis_is_one_clear_error() -> None:
     settings = Settings.model_validate({"redis": {"url": "redis://:hunter2@127.0.0.1:1/0", "timeout_s": 0.2}})
-    with open_store(settings) as store, pytest.raises(StoreUnavailable) as caught:
+    with open_store(settings) as store, pytest.raises(RedisUnavailable) as caught:
         store.users.read(["u"])
     assert "127.0.0.1:1" in str(caught.value)
     assert "hunter2" not in str(caught.value)

@@ -4,7 +4,7 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.lists import Listed, Shown, parsed
+from api.lists import Listed, ListFilter, parsed
 from recsys.storage.catalogue import Item
 
 CATALOGUE = {"a": Item("Apple", "Fruit"), "b": Item("", "Fruit"), "c": Item("Car", "", available=False)}
@@ -19,19 +19,19 @@ def names(items: list[Listed]) -> str:
 
 
 def test_what_is_hidden_or_excluded_makes_room_for_what_follows() -> None:
-    assert names(Shown({"a"}, {}).of(listed(*"abcd"), 2)) == "bc"
-    assert names(Shown({"a"}, {}, excluded={"c"}).of(listed(*"abcd"), 2)) == "bd"
-    assert names(Shown((), {}).of(listed(*"abcd"), 9)) == "abcd"
+    assert names(ListFilter({"a"}, {}).of(listed(*"abcd"), 2)) == "bc"
+    assert names(ListFilter({"a"}, {}, excluded={"c"}).of(listed(*"abcd"), 2)) == "bd"
+    assert names(ListFilter((), {}).of(listed(*"abcd"), 9)) == "abcd"
 
 
 def test_only_items_of_the_category_are_shown() -> None:
-    assert names(Shown((), CATALOGUE, "Fruit").of(listed(*"cbxa"), 9)) == "ba"
-    assert names(Shown((), CATALOGUE, "").of(listed(*"abx"), 9)) == "x"
-    assert names(Shown((), {}, "Fruit").of(listed(*"ab"), 9)) == ""
+    assert names(ListFilter((), CATALOGUE, "Fruit").of(listed(*"cbxa"), 9)) == "ba"
+    assert names(ListFilter((), CATALOGUE, "").of(listed(*"abx"), 9)) == "x"
+    assert names(ListFilter((), {}, "Fruit").of(listed(*"ab"), 9)) == ""
 
 
 def test_titles_and_categories_are_added_where_they_are_known() -> None:
-    found = Shown((), CATALOGUE).of(listed(*"abcx"), 9)
+    found = ListFilter((), CATALOGUE).of(listed(*"abcx"), 9)
     assert [sorted(item.keys() - {"item_id", "score"}) for item in found] == [
         ["category", "title"],
         ["category"],

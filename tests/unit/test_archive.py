@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recsys.data.event import Event, EventType
-from recsys.errors import StorageError
+from recsys.errors import DataDirError
 from recsys.storage.archive import Archive
 from recsys.storage.files import Storage
 from recsys.storage.segments import SCHEMA, Segment, event_table
@@ -92,13 +92,13 @@ def test_a_segment_is_told_by_its_name(segment: Segment) -> None:
     ],
 )
 def test_a_foreign_file_is_named_in_the_error(path: str) -> None:
-    with pytest.raises(StorageError, match=path.rsplit("/", 1)[1].replace("+", r"\+")):
+    with pytest.raises(DataDirError, match=path.rsplit("/", 1)[1].replace("+", r"\+")):
         Segment.of_path(path)
 
 
 def test_a_foreign_file_in_the_archive_is_a_storage_error(storage: Storage, archive: Archive) -> None:
     storage.write_file("archive/purchases/r1/copy of something.parquet", b"")
-    with pytest.raises(StorageError, match="copy of something"):
+    with pytest.raises(DataDirError, match="copy of something"):
         archive.segments()
 
 
@@ -189,18 +189,18 @@ def test_writing_a_segment_again_leaves_one(archive: Archive) -> None:
 def test_a_damaged_segment_is_named_in_the_error(storage: Storage, archive: Archive, content: bytes) -> None:
     segment = write(archive, make_event())
     storage.write_file(segment.path, content)
-    with pytest.raises(StorageError, match=segment.path.rsplit("/", 1)[1].replace("+", r"\+")):
+    with pytest.raises(DataDirError, match=segment.path.rsplit("/", 1)[1].replace("+", r"\+")):
         archive.events()
 
 
 def test_a_segment_that_is_not_there_is_a_storage_error(archive: Archive) -> None:
-    with pytest.raises(StorageError):
+    with pytest.raises(DataDirError):
         archive.read(Segment("r1", "t", 0, 0, 0))
 
 
 def test_the_error_of_an_unreadable_segment_is_one_line(archive: Archive) -> None:
     segment = write(archive, make_event())
-    with pytest.raises(StorageError) as caught:
+    with pytest.raises(DataDirError) as caught:
         archive.read(segment, ["no_such_column"])
     assert "\n" not in str(caught.value)
 

@@ -11,10 +11,10 @@ from recsys.errors import InputFileError, InvalidModel, NotEnoughData
 from recsys.model.factor_model import FactorModel
 from recsys.operations.evaluate import (
     MODEL,
-    Assessment,
-    assess,
+    Evaluation,
     cut_of_archive,
     cut_of_file,
+    evaluate_model,
     judged_model,
     read_events,
     with_history,
@@ -32,7 +32,7 @@ from tests.unit.test_model_store import save
 CUT_S = NOON_S - 20 * DAY_S
 PARAMETERS = Parameters(
     factors=8, alpha=2.0, regularization=5.0, half_life_days=0, repeat_weight=0, iterations=8, seed=0,
-    ranker_window_days=20,
+    boost_window_days=20,
 )  # fmt: skip
 
 
@@ -48,11 +48,11 @@ def model(shop: EventLog) -> FactorModel:
 
 
 @pytest.fixture(scope="module")
-def found(shop: EventLog, model: FactorModel) -> Assessment:
-    return assess("v1", model, shop, CUT_S)
+def found(shop: EventLog, model: FactorModel) -> Evaluation:
+    return evaluate_model("v1", model, shop, CUT_S)
 
 
-def test_a_model_of_a_shop_with_tastes_beats_what_needs_none(found: Assessment) -> None:
+def test_a_model_of_a_shop_with_tastes_beats_what_needs_none(found: Evaluation) -> None:
     for column, better in (("new", "popular"), ("all", "own frequency")):
         ours, other = (found.score(name, "all users", column, 20) for name in (MODEL, better))
         assert ours is not None
@@ -63,12 +63,12 @@ def test_a_model_of_a_shop_with_tastes_beats_what_needs_none(found: Assessment) 
     }  # fmt: skip
     assert {score.n for score in found.scores} == {10, 20}
     assert (found.stands_in, found.cut) == (False, "2026-11-02T12:00:00Z")
-    assert Assessment.model_validate_json(found.model_dump_json()) == found
+    assert Evaluation.model_validate_json(found.model_dump_json()) == found
 
 
 def test_a_model_that_knows_other_items_is_judged_by_those_of_the_shop(shop: EventLog, model: FactorModel) -> None:
     stranger = replace(shop, item_ids=[f"other-{item}" if item < "item-120" else item for item in shop.item_ids])
-    judged = assess("v1", model, stranger, CUT_S)
+    judged = evaluate_model("v1", model, stranger, CUT_S)
     ours = judged.score(MODEL, "all users", "all", 20)
     assert ours is not None
     assert 0 < ours.ndcg.mean < 0.9
@@ -77,12 +77,12 @@ def test_a_model_that_knows_other_items_is_judged_by_those_of_the_shop(shop: Eve
 def test_what_has_seen_the_purchases_is_not_judged_by_them(shop: EventLog, model: FactorModel, tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     aware = replace(model, reference_s=NOON_S)
-    version, _, _ = save(storage, aware, twin=make_draft(model))
+    version, _, _ = save(storage, aware, holdout_model=make_draft(model))
     judged = judged_model(ModelStore(storage), version, CUT_S)
-    found = assess(version, judged, shop, CUT_S)
+    found = evaluate_model(version, judged, shop, CUT_S)
     assert (found.model, found.stands_in, found.fitted_until) == (version, True, "2026-11-02T11:59:59Z")
-    for twin in (None, make_draft(replace(model, reference_s=CUT_S + 1))):
-        version, _, _ = save(storage, aware, twin=twin)
+    for holdout_model in (None, make_draft(replace(model, reference_s=CUT_S + 1))):
+        version, _, _ = save(storage, aware, holdout_model=holdout_model)
         with pytest.raises(InvalidModel, match="cannot be judged by those since 2026-11-02T12:00:00Z"):
             judged_model(ModelStore(storage), version, CUT_S)
     version, _, _ = save(storage, replace(model, reference_s=0))
@@ -93,7 +93,7 @@ def test_what_has_seen_the_purchases_is_not_judged_by_them(shop: EventLog, model
 def test_nobody_to_judge_by_is_said(shop: EventLog, model: FactorModel) -> None:
     before = shop.where(shop.seconds < CUT_S)
     with pytest.raises(NotEnoughData, match="nothing to judge lists by"):
-        assess("v1", model, before, CUT_S)
+        evaluate_model("v1", model, before, CUT_S)
 
 
 def test_the_cut_is_where_the_models_knowledge_ends_or_the_hold_out_begins(
@@ -123,7 +123,7 @@ def test_a_file_of_later_purchases_goes_on_where_the_archive_ends(shop: EventLog
     joined = with_history(later, lambda: shop, CUT_S)  # the archive may have grown meanwhile
     assert len(joined) == len(shop)
     assert with_history(shop, lambda: earlier, CUT_S) is shop
-    one, other = (assess("v1", model, events, CUT_S) for events in (joined, shop))
+    one, other = (evaluate_model("v1", model, events, CUT_S) for events in (joined, shop))
     assert one == other
 
 
@@ -145,7 +145,7 @@ def test_a_file_is_read_like_an_import(shop: EventLog, tmp_path: Path) -> None:
         read_events(PurchaseFile(tmp_path / "bad.csv", Columns()))
 
 
-def test_the_report_is_one_page_with_plots_and_every_number(found: Assessment) -> None:
+def test_the_report_is_one_page_with_plots_and_every_number(found: Evaluation) -> None:
     page = html_report(found.model_copy(update={"model": "<script>"}))
     assert page.count("<svg") == 2
     assert page.count("<table") == 4

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.data.owned_items import Owned
-from recsys.model.boosts import DEMAND, HABIT, RankerWeights, decayed_frequency, demand_features, habit_features, habits
+from recsys.model.boosts import DEMAND, HABIT, BoostWeights, decayed_frequency, demand_features, habit_features, habits
 from tests.builders import NOON_S
 
 DAY_S = 86_400
@@ -65,12 +65,12 @@ def test_demand_is_the_logarithm_of_decayed_purchases() -> None:
 
 def test_no_weights_make_no_boosts_and_a_repeat_weight_lifts_frequency_alone() -> None:
     demand = np.ones((5, len(DEMAND)))
-    assert RankerWeights().boosts(demand) is None
-    lifted = RankerWeights().boosts(demand, repeat_weight=0.5)
+    assert BoostWeights().boosts(demand) is None
+    lifted = BoostWeights().boosts(demand, repeat_weight=0.5)
     assert lifted is not None
     assert not lifted.item_bias.any()
     assert dict(zip(HABIT, lifted.habit.tolist(), strict=True)) == dict.fromkeys(HABIT, 0.0) | {"frequency_120d": 0.5}
-    learned = RankerWeights(demand=(1.0, 2.0, -0.5), repeat_demand=(0.0, -1.0, 0.0), affinity=-0.3).boosts(demand)
+    learned = BoostWeights(demand=(1.0, 2.0, -0.5), repeat_demand=(0.0, -1.0, 0.0), affinity=-0.3).boosts(demand)
     assert learned is not None
     assert learned.item_bias.tolist() == [2.5] * 5
     assert learned.repeat_bias.tolist() == [-1.0] * 5

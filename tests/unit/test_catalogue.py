@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.errors import InputFileError, StorageError
+from recsys.errors import DataDirError, InputFileError
 from recsys.operations.item_files import ItemColumns, read_items
 from recsys.storage.catalogue import Catalogue, Item, read_catalogue, write_catalogue
 from recsys.storage.files import Storage
@@ -90,5 +90,5 @@ def test_what_is_imported_later_counts_and_what_it_does_not_name_stays(kind: str
     whole = storage.read_file("catalogue.parquet")
     for content in (b"gone", whole[:-5], b"".join((whole[:40], b"xxxx", whole[44:]))):
         storage.write_file("catalogue.parquet", content)
-        with pytest.raises(StorageError, match="remove it, then import the items again"):
+        with pytest.raises(DataDirError, match="remove it, then import the items again"):
             read_catalogue(storage)

@@ -13,7 +13,7 @@ from recsys.data.event_log import EventLog
 from recsys.evaluation.baselines import baselines
 from recsys.evaluation.compare import compare
 from recsys.evaluation.metrics import NOBODY, coverage, intervals, novelty, user_metrics
-from recsys.evaluation.split import NEWCOMERS, Split, Wanted, split_by_time
+from recsys.evaluation.split import NEWCOMERS, RelevantItems, Split, split_by_time
 from tests.builders import NOON_S
 from tests.shops import habitual_shop
 
@@ -35,7 +35,7 @@ def log(purchases: list[Purchase]) -> EventLog:
     )
 
 
-def bought(split: Split, wanted: Wanted) -> list[set[str]]:
+def bought(split: Split, wanted: RelevantItems) -> list[set[str]]:
     found: list[set[str]] = [set() for _ in range(split.n_users)]
     for key in wanted.keys.tolist():
         user, row = divmod(key, wanted.n_items)
@@ -140,7 +140,7 @@ def test_metrics_are_those_of_the_definitions(n_users: int, n_items: int, n: int
     truth = [set(np.flatnonzero(rng.random(n_items) < 0.2).tolist()) for _ in range(n_users)]
     pairs = [(user, row) for user, rows in enumerate(truth) for row in rows for _ in range(2)]
     users, rows = np.array(pairs, np.int64).reshape(-1, 2).T
-    wanted = Wanted.of_pairs(users, rows, n_users, n_items)
+    wanted = RelevantItems.of_pairs(users, rows, n_users, n_items)
     found = user_metrics(lists, wanted, n=n)
     assert found.users.tolist() == [user for user in range(n_users) if truth[user]]
     for place, user in enumerate(found.users.tolist()):

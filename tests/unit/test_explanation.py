@@ -43,15 +43,15 @@ def history(seed: int) -> History:
 
 
 @pytest.mark.parametrize("boosted", [False, True])
-@pytest.mark.parametrize("with_owned", [False, True])
-def test_parts_sum_to_the_score_that_lists_have(boosted: bool, with_owned: bool) -> None:
+@pytest.mark.parametrize("include_purchased", [False, True])
+def test_parts_sum_to_the_score_that_lists_have(boosted: bool, include_purchased: bool) -> None:
     fitted = model(boosted=boosted)
     explained = 0
     for seed in range(25):
         own = history(seed)
-        (ranked,) = refresh([own], fitted, n=N_ITEMS, with_owned=with_owned)
+        (ranked,) = refresh([own], fitted, n=N_ITEMS, include_purchased=include_purchased)
         for item, score in zip(ranked.item_ids, ranked.scores, strict=True):
-            why = explain(own, fitted, item, with_owned=with_owned)
+            why = explain(own, fitted, item, include_purchased=include_purchased)
             assert why.score == pytest.approx(score, abs=1e-4)
             assert sum(part for _, part in why.contributions) + why.demand + why.habit == pytest.approx(why.score)
             assert why.owned == (own.entries.get(item, Entry.of_event(0, 0)).units > 0)
@@ -61,7 +61,7 @@ def test_parts_sum_to_the_score_that_lists_have(boosted: bool, with_owned: bool)
 
 def test_contributions_are_of_what_is_owned_and_known_most_first() -> None:
     own = history(1)
-    why = explain(own, model(boosted=True), "item-00", with_owned=False)
+    why = explain(own, model(boosted=True), "item-00", include_purchased=False)
     owned = {item for item, entry in own.entries.items() if entry.units > 0} - {"not in the model"}
     assert {item for item, _ in why.contributions} == owned
     parts = [part for _, part in why.contributions]
@@ -73,7 +73,7 @@ def test_more_of_an_item_contributes_more() -> None:
 
     def contribution(quantity: int) -> float:
         entries = {"item-01": Entry.of_event(quantity * 10**6, NOON_S), "item-02": Entry.of_event(10**6, NOON_S)}
-        return dict(explain(History.of(entries), fitted, "item-01", with_owned=True).contributions)["item-01"]
+        return dict(explain(History.of(entries), fitted, "item-01", include_purchased=True).contributions)["item-01"]
 
     assert contribution(1) < contribution(5) < contribution(50)
 
@@ -81,11 +81,11 @@ def test_more_of_an_item_contributes_more() -> None:
 def test_nothing_owned_leaves_what_demand_says() -> None:
     fitted = model(boosted=True)
     assert fitted.boosts is not None
-    why = explain(History(), fitted, "item-05", with_owned=True)
+    why = explain(History(), fitted, "item-05", include_purchased=True)
     assert (why.contributions, why.habit) == ((), 0.0)
     assert why.score == why.demand == pytest.approx(fitted.boosts.item_bias[5])
 
 
 def test_an_item_that_the_model_does_not_know_has_no_score() -> None:
     with pytest.raises(KeyError):
-        explain(History(), model(boosted=False), "item-99", with_owned=False)
+        explain(History(), model(boosted=False), "item-99", include_purchased=False)

@@ -16,11 +16,11 @@ from recsys.training.fit import fit_model
 from recsys.training.parameters import Parameters
 from tests.builders import NOON_S
 from tests.shops import DAY_S, habitual_shop
-from trainer.gate import LEAST_USERS, LiveRival, judge, unjudged, why_not
+from trainer.gate import LEAST_USERS, LiveComparison, judge, reason_not_evaluable, unjudged
 
 PARAMETERS = Parameters(
     factors=8, alpha=2.0, regularization=5.0, half_life_days=0, repeat_weight=0, iterations=8, seed=0,
-    ranker_window_days=20,
+    boost_window_days=20,
 )  # fmt: skip
 HOLDOUT_DAYS = 14
 CUT_S = NOON_S - HOLDOUT_DAYS * DAY_S
@@ -42,10 +42,12 @@ def sound(seed: int) -> FactorModel:
     return fitted(shop(seed)[0])
 
 
-def judged(seed: int, candidate: FactorModel, *, with_owned: bool = False, **changes: Any) -> GateRecord:
+def judged(seed: int, candidate: FactorModel, *, include_purchased: bool = False, **changes: Any) -> GateRecord:
     events, split = shop(seed)
-    live = LiveRival("v1", len(events), sound(seed))
-    return judge(split, events, candidate, replace(live, **changes), with_owned=with_owned, tolerance=0.02)
+    live = LiveComparison("v1", len(events), sound(seed))
+    return judge(
+        split, events, candidate, replace(live, **changes), include_purchased=include_purchased, tolerance=0.02
+    )
 
 
 def shuffled(model: FactorModel) -> FactorModel:
@@ -63,25 +65,25 @@ def unpopular(model: FactorModel) -> FactorModel:
     return replace(model, boosts=replace(model.boosts, item_bias=(-100 * demand).astype(np.float32)))
 
 
-@pytest.mark.parametrize("with_owned", [False, True])
+@pytest.mark.parametrize("include_purchased", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_an_equal_model_passes(seed: int, with_owned: bool) -> None:
-    record = judged(seed, fitted(shop(seed)[0], seed=99), with_owned=with_owned)
+def test_an_equal_model_passes(seed: int, include_purchased: bool) -> None:
+    record = judged(seed, fitted(shop(seed)[0], seed=99), include_purchased=include_purchased)
     assert record.decision is Decision.PUBLISHED
     assert record.reasons == []
     assert record.live == "v1"
     assert record.cut == "2026-11-08T12:00:00+00:00"
-    assert record.column == ("all" if with_owned else "new")
+    assert record.column == ("all" if include_purchased else "new")
     assert {score.recommender for score in record.scores} == {CANDIDATE, LIVE, "popular"}
     assert record.difference is not None
     assert record.difference.users >= LEAST_USERS
     assert 0 < record.metrics()["ndcg@20_new"] < record.metrics()["ndcg@20_all"] < 1
 
 
-@pytest.mark.parametrize("with_owned", [False, True])
+@pytest.mark.parametrize("include_purchased", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_shuffled_items_are_rejected(seed: int, with_owned: bool) -> None:
-    record = judged(seed, shuffled(sound(seed)), with_owned=with_owned)
+def test_shuffled_items_are_rejected(seed: int, include_purchased: bool) -> None:
+    record = judged(seed, shuffled(sound(seed)), include_purchased=include_purchased)
     assert record.decision is Decision.REJECTED
     assert any("worse than the live model v1" in reason for reason in record.reasons)
 
@@ -100,9 +102,9 @@ def test_a_candidate_below_popularity_is_rejected_even_without_a_rival() -> None
 
 def test_the_first_model_is_published_with_what_was_found() -> None:
     events, split = shop(0)
-    good = judge(split, events, sound(0), None, with_owned=False, tolerance=0.02)
+    good = judge(split, events, sound(0), None, include_purchased=False, tolerance=0.02)
     assert (good.decision, good.reasons, good.live, good.difference) == (Decision.PUBLISHED, [], "", None)
-    bad = judge(split, events, unpopular(sound(0)), None, with_owned=False, tolerance=0.02)
+    bad = judge(split, events, unpopular(sound(0)), None, include_purchased=False, tolerance=0.02)
     assert bad.decision is Decision.PUBLISHED
     assert "does not beat popularity" in bad.reasons[0]
 
@@ -112,7 +114,7 @@ def test_an_archive_that_has_lost_events_is_noticed() -> None:
     record = judged(0, sound(0), events=2 * len(events))
     assert record.decision is Decision.REJECTED
     assert "are segments missing?" in record.reasons[0]
-    live = LiveRival("v1", 2 * len(events), None)
+    live = LiveComparison("v1", 2 * len(events), None)
     assert unjudged("it is what it is", events, live).decision is Decision.REJECTED
     assert unjudged("it is what it is", events, replace(live, events=len(events))).decision is Decision.UNJUDGED
 
@@ -132,7 +134,7 @@ def test_a_chosen_model_gives_way_to_one_that_passes() -> None:
 
 def test_what_cannot_be_judged_is_published_but_not_against_a_choice() -> None:
     events, _ = shop(0)
-    live = LiveRival("v1", len(events), sound(0))
+    live = LiveComparison("v1", len(events), sound(0))
     assert unjudged("too little", events, None).decision is Decision.UNJUDGED
     assert unjudged("too little", events, live).reasons == ["too little"]
     chosen = unjudged("too little", events, replace(live, chosen=True))
@@ -142,22 +144,26 @@ def test_what_cannot_be_judged_is_published_but_not_against_a_choice() -> None:
 
 def test_too_few_users_an_empty_hold_out_and_none_at_all_are_told_apart() -> None:
     _, few = shop(0, LEAST_USERS - 1)
-    assert f"{LEAST_USERS} are needed" in why_not(few, with_owned=True)
+    assert f"{LEAST_USERS} are needed" in reason_not_evaluable(few, include_purchased=True)
     events, enough = shop(0)
-    assert why_not(enough, with_owned=True) == why_not(enough, with_owned=False) == ""
+    assert (
+        reason_not_evaluable(enough, include_purchased=True)
+        == reason_not_evaluable(enough, include_purchased=False)
+        == ""
+    )
     empty = split_by_time(events, cut_s=NOON_S + DAY_S)
-    assert why_not(empty, with_owned=True).startswith("0 users bought something in the hold-out")
+    assert reason_not_evaluable(empty, include_purchased=True).startswith("0 users bought something in the hold-out")
     nothing_before = split_by_time(events, cut_s=0)
-    assert why_not(nothing_before, with_owned=True).startswith("0 users")
-    assert "HOLDOUT_DAYS is 0" in why_not(None, with_owned=True)
+    assert reason_not_evaluable(nothing_before, include_purchased=True).startswith("0 users")
+    assert "HOLDOUT_DAYS is 0" in reason_not_evaluable(None, include_purchased=True)
 
 
 def test_one_user_with_one_item_cannot_be_judged() -> None:
     log = EventLog(
         ["u"], np.zeros(2, np.int32), ["a"], np.zeros(2, np.int32), np.full(2, 10**6), np.array([CUT_S - 1, CUT_S + 1])
     )
-    assert why_not(split_by_time(log, cut_s=CUT_S), with_owned=True).startswith("1 user bought")
-    assert why_not(split_by_time(log, cut_s=CUT_S), with_owned=False).startswith("0 users bought")
+    assert reason_not_evaluable(split_by_time(log, cut_s=CUT_S), include_purchased=True).startswith("1 user bought")
+    assert reason_not_evaluable(split_by_time(log, cut_s=CUT_S), include_purchased=False).startswith("0 users bought")
 
 
 def test_a_record_survives_being_written() -> None:

@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.errors import InvalidModel, StorageError
+from recsys.errors import DataDirError, InvalidModel
 from recsys.evaluation.gate_record import Decision, GateRecord
-from recsys.model.boosts import DEMAND, HABIT, NO_WEIGHTS, RankerWeights
+from recsys.model.boosts import DEMAND, HABIT, NO_WEIGHTS, BoostWeights
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import RankedList, refresh
-from recsys.storage.artifact import Draft, load_model, load_twin
+from recsys.storage.artifact import Draft, load_holdout_model, load_model
 from recsys.storage.files import Storage
 from recsys.storage.manifest import Manifest
 from recsys.storage.models import ModelStore
@@ -51,9 +51,9 @@ def save(
     model: FactorModel,
     at: datetime = AT,
     *,
-    weights: RankerWeights = NO_WEIGHTS,
+    weights: BoostWeights = NO_WEIGHTS,
     gate: GateRecord | None = None,
-    twin: Draft | None = None,
+    holdout_model: Draft | None = None,
 ) -> tuple[str, str, str]:
     return ModelStore(storage).save(
         make_draft(model, weights=weights),
@@ -61,7 +61,7 @@ def save(
         archive={"topic-id": {0: 12, 3: 7}},
         at=at,
         gate=gate,
-        twin=twin,
+        holdout_model=holdout_model,
     )
 
 
@@ -127,7 +127,7 @@ def test_a_saved_model_loads_as_it_was(storage: Storage) -> None:
 
 def test_what_scores_have_beside_the_factors_is_saved(storage: Storage) -> None:
     demand = np.random.default_rng(0).normal(size=(40, len(DEMAND)))
-    weights = RankerWeights((0.3, 0.2, -0.1), -0.4, (0.0, 0.1, 0.2), tuple(float(k) for k in range(len(HABIT))))
+    weights = BoostWeights((0.3, 0.2, -0.1), -0.4, (0.0, 0.1, 0.2), tuple(float(k) for k in range(len(HABIT))))
     model = replace(
         make_model(), half_life_days=30.0, reference_s=1_795_000_000, boosts=weights.boosts(demand, repeat_weight=0.5)
     )
@@ -177,7 +177,7 @@ def test_an_item_bias_of_another_program_counts(storage: Storage) -> None:
     ids=["shape", "dtype", "finite", "index"],
 )
 def test_a_bias_that_is_not_sound_is_refused(storage: Storage, bias: np.ndarray[Any, Any], problem: str) -> None:
-    boosts = RankerWeights(demand=(1.0, 0.0, 0.0)).boosts(np.zeros((40, len(DEMAND))))
+    boosts = BoostWeights(demand=(1.0, 0.0, 0.0)).boosts(np.zeros((40, len(DEMAND))))
     version, uri, _ = save(storage, replace(make_model(), boosts=boosts))
     digest = forge(storage, version, "item_bias.npy", npy(bias))
     with pytest.raises(InvalidModel, match=problem):
@@ -194,36 +194,36 @@ def test_weights_that_this_release_does_not_know_are_refused(storage: Storage) -
 
 
 def test_what_was_judged_in_its_place_is_kept_beside_a_model(storage: Storage) -> None:
-    twin = make_model(30, seed=1)
+    holdout_model = make_model(30, seed=1)
     gate = GateRecord(decision=Decision.PUBLISHED, cut="2026-11-15T00:00:00Z")
-    version, uri, digest = save(storage, make_model(), gate=gate, twin=make_draft(twin))
+    version, uri, digest = save(storage, make_model(), gate=gate, holdout_model=make_draft(holdout_model))
     manifest = ModelStore(storage).manifest(version)
     assert manifest.gate == gate
-    loaded = load_twin(uri, manifest)
+    loaded = load_holdout_model(uri, manifest)
     assert loaded is not None
-    np.testing.assert_array_equal(loaded.item_factors, twin.item_factors)
+    np.testing.assert_array_equal(loaded.item_factors, holdout_model.item_factors)
     assert ModelStore(storage).versions() == [version]
     storage.delete(f"models/{version}/before-holdout")
     load_model(uri, manifest_sha256=digest)  # consumers do not need it
     with pytest.raises(InvalidModel):
-        load_twin(uri, manifest)
+        load_holdout_model(uri, manifest)
 
 
 def test_a_model_that_was_not_judged_has_no_twin(storage: Storage) -> None:
     version, uri, _ = save(storage, make_model())
-    assert load_twin(uri, ModelStore(storage).manifest(version)) is None
+    assert load_holdout_model(uri, ModelStore(storage).manifest(version)) is None
 
 
 def test_what_can_be_judged_is_the_twin_or_what_ends_before(storage: Storage) -> None:
-    store, twin = ModelStore(storage), replace(make_model(seed=1), reference_s=100)
+    store, holdout_model = ModelStore(storage), replace(make_model(seed=1), reference_s=100)
     rejected = GateRecord(decision=Decision.REJECTED)
     made = replace(make_model(), reference_s=200)
-    version, _, _ = save(storage, made, twin=make_draft(twin))
+    version, _, _ = save(storage, made, holdout_model=make_draft(holdout_model))
     alone, _, _ = save(storage, made)
     refused, _, _ = save(storage, made, gate=rejected)
 
     def judged(version: str, cut_s: int) -> str:
-        found = store.unaware_of(version, cut_s=cut_s)
+        found = store.model_for_holdout(version, cut_s=cut_s)
         return "" if found is None else found.version
 
     assert [judged(version, cut_s) for cut_s in (99, 100, 200, 201)] == [
@@ -234,20 +234,20 @@ def test_what_can_be_judged_is_the_twin_or_what_ends_before(storage: Storage) ->
     assert [judged(alone, cut_s) for cut_s in (200, 201)] == ["", alone]
     assert [judged(refused, cut_s) for cut_s in (199, 200)] == ["", refused]
     storage.delete(f"models/{version}/before-holdout/item_factors.npy")
-    assert [judged(version, cut_s) for cut_s in (200, 201)] == ["", version]  # a damaged twin
+    assert [judged(version, cut_s) for cut_s in (200, 201)] == ["", version]  # a damaged holdout_model
 
 
 def test_a_storage_that_cannot_be_read_now_is_no_damaged_model(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version, _, _ = save(storage, make_model(), twin=make_draft(make_model()))
+    version, _, _ = save(storage, make_model(), holdout_model=make_draft(make_model()))
 
     def away(self: Storage, relative: str) -> bytes:
-        raise StorageError("timed out")
+        raise DataDirError("timed out")
 
     monkeypatch.setattr(Storage, "pieces", away)
-    with pytest.raises(StorageError, match="timed out"):
-        ModelStore(storage).unaware_of(version, cut_s=10**10)
+    with pytest.raises(DataDirError, match="timed out"):
+        ModelStore(storage).model_for_holdout(version, cut_s=10**10)
 
 
 def test_a_version_that_is_not_there_is_named_with_one_that_is(storage: Storage) -> None:
@@ -560,7 +560,7 @@ def test_a_save_that_fails_leaves_no_version(tmp_path: Path, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "rename", full)
-    with pytest.raises(StorageError, match="No space left"):
+    with pytest.raises(DataDirError, match="No space left"):
         save(Storage(str(tmp_path)), make_model())
     assert ModelStore(Storage(str(tmp_path))).versions() == []
     assert list((tmp_path / "models").iterdir()) == []

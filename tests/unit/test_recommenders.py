@@ -26,13 +26,13 @@ def listed(lists: Lists, user: int) -> list[int]:
 
 
 @pytest.mark.parametrize("n", [1, 10, 500])
-@pytest.mark.parametrize("with_owned", [False, True])
-def test_the_same_scores_for_everyone(split: Split, n: int, with_owned: bool) -> None:
+@pytest.mark.parametrize("include_purchased", [False, True])
+def test_the_same_scores_for_everyone(split: Split, n: int, include_purchased: bool) -> None:
     scores = np.random.default_rng(0).integers(0, 30, len(split.train.items)).astype(np.float64)  # ties abound
-    lists = of_scores(scores, split.owned, n=n, with_owned=with_owned)
+    lists = of_scores(scores, split.owned, n=n, include_purchased=include_purchased)
     assert lists.shape == (split.n_users, n)
     for user in range(split.n_users):
-        owned = set() if with_owned else set(rows_of(split, user).tolist())
+        owned = set() if include_purchased else set(rows_of(split, user).tolist())
         best = sorted((-score, row) for row, score in enumerate(scores.tolist()) if row not in owned)
         assert listed(lists, user) == [row for _, row in best][:n]
 
@@ -51,10 +51,10 @@ def test_a_habit_lists_what_was_bought_often_and_lately(split: Split, n: int) ->
     assert of_habit(first, reference_s=CUT_S, n=1, half_life_days=30.0).tolist() == [[int(first.rows[3])]]
 
 
-@pytest.mark.parametrize("with_owned", [False, True])
-def test_neighbours_are_scored_by_their_cosines(split: Split, with_owned: bool) -> None:
+@pytest.mark.parametrize("include_purchased", [False, True])
+def test_neighbours_are_scored_by_their_cosines(split: Split, include_purchased: bool) -> None:
     n_items = len(split.train.items)
-    lists = of_neighbours(split.train, split.owned, n=10, neighbours=n_items, with_owned=with_owned)
+    lists = of_neighbours(split.train, split.owned, n=10, neighbours=n_items, include_purchased=include_purchased)
     bought = np.zeros((len(split.train.users), n_items))
     bought[split.train.owned.owners(), split.train.owned.rows] = 1
     norms = np.linalg.norm(bought, axis=0)
@@ -64,22 +64,22 @@ def test_neighbours_are_scored_by_their_cosines(split: Split, with_owned: bool) 
         owned = rows_of(split, user)
         scores = cosines[owned].sum(axis=0)
         found = listed(lists, user)
-        left = n_items - (0 if with_owned else len(owned))
+        left = n_items - (0 if include_purchased else len(owned))
         assert len(found) == min(10, left)
-        if not with_owned:
+        if not include_purchased:
             scores[owned] = -1
         np.testing.assert_allclose(scores[found], np.sort(scores)[::-1][: len(found)], rtol=1e-5)
 
 
 def test_only_the_nearest_items_count(split: Split) -> None:
     everyone, few = (
-        of_neighbours(split.train, split.owned, n=10, neighbours=count, with_owned=False) for count in (500, 2)
+        of_neighbours(split.train, split.owned, n=10, neighbours=count, include_purchased=False) for count in (500, 2)
     )
     assert everyone.tolist() != few.tolist()
 
 
 def test_nobody_gets_no_lists(split: Split) -> None:
     nobody = split.owned.of(np.empty(0, np.int64))
-    assert of_scores(np.ones(3), nobody, n=5, with_owned=False).shape == (0, 5)
+    assert of_scores(np.ones(3), nobody, n=5, include_purchased=False).shape == (0, 5)
     assert of_habit(nobody, reference_s=0, n=5, half_life_days=1).shape == (0, 5)
-    assert of_neighbours(split.train, nobody, n=5, neighbours=5, with_owned=True).shape == (0, 5)
+    assert of_neighbours(split.train, nobody, n=5, neighbours=5, include_purchased=True).shape == (0, 5)

@@ -159,8 +159,8 @@ def habit_by_hand(entry: Entry) -> list[float]:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("n", [3, 20, 40])
-@pytest.mark.parametrize("with_owned", [False, True])
-def test_boosted_lists_equal_an_independent_solution(seed: int, n: int, with_owned: bool) -> None:
+@pytest.mark.parametrize("include_purchased", [False, True])
+def test_boosted_lists_equal_an_independent_solution(seed: int, n: int, include_purchased: bool) -> None:
     model, rng = with_boosts(make_model(seed=seed), seed=seed), np.random.default_rng(seed)
     hidden = {"item-0003", "item-0017"}
     histories = [
@@ -175,7 +175,9 @@ def test_boosted_lists_equal_an_independent_solution(seed: int, n: int, with_own
         }
         for _ in range(8)
     ]
-    found = refresh([History.of(entries) for entries in histories], model, n=n, hidden=hidden, with_owned=with_owned)
+    found = refresh(
+        [History.of(entries) for entries in histories], model, n=n, hidden=hidden, include_purchased=include_purchased
+    )
     boosts = model.boosts
     assert boosts is not None
     for entries, listed in zip(histories, found, strict=True):
@@ -191,7 +193,7 @@ def test_boosted_lists_equal_an_independent_solution(seed: int, n: int, with_own
             row = IDS.index(item)
             scores[row] += boosts.affinity * affinities[row] + boosts.repeat_bias[row]
             scores[row] += float(np.dot(boosts.habit, habit_by_hand(entry)))
-        excluded = {IDS.index(item) for item in (hidden if with_owned else hidden | entries.keys())}
+        excluded = {IDS.index(item) for item in (hidden if include_purchased else hidden | entries.keys())}
         expected = best_rows(scores.tolist(), excluded, n)
         assert listed.item_ids == tuple(IDS[row] for row in expected)
         assert listed.scores == pytest.approx([scores[row] for row in expected], abs=1e-5)
@@ -229,7 +231,7 @@ def test_no_lists_of_what_to_buy_again_are_made_unless_asked_for() -> None:
 
 def test_owned_items_compete_by_their_affinity_where_nothing_was_learned() -> None:
     model = make_model()
-    (listed,) = refresh([make_history({IDS[3]: 2.0})], model, n=40, with_owned=True)
+    (listed,) = refresh([make_history({IDS[3]: 2.0})], model, n=40, include_purchased=True)
     scores = independent_scores(model, {IDS[3]: 2.0})
     assert listed.item_ids == tuple(IDS[row] for row in best_rows(scores, set(), 40))
 

@@ -334,3 +334,39 @@ def test_a_cron_expression_is_checked(cron: str, monkeypatch: pytest.MonkeyPatch
         load_settings()
     monkeypatch.setenv("RECSYS_TRAINER__CRON", "15 3 * * *")
     assert load_settings().trainer.cron == "15 3 * * *"
+
+
+@pytest.mark.parametrize(
+    ("variable", "given", "name", "value"),
+    [
+        ("RECSYS_RANKING__REPEATS", "include", "include_purchased", True),
+        ("RECSYS_RANKING__REPEATS", "exclude", "include_purchased", False),
+        ("RECSYS_TRAINER__RANKER", "als", "scoring", "als"),
+        ("RECSYS_TRAINER__RANKER_WINDOW_DAYS", "14", "boost_window_days", 14.0),
+        ("RECSYS_TRAINER__SWEEP_BATCH", "64", "refresh_batch", 64),
+        ("RECSYS_TRAINER__SWEEP_PROCESSES", "1", "refresh_processes", 1),
+    ],
+)
+def test_a_former_name_works_and_says_the_new_one(
+    variable: str,
+    given: str,
+    name: str,
+    value: object,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv(variable, given)
+    settings = load_settings()
+    section = settings.ranking if "RANKING" in variable else settings.trainer
+    assert getattr(section, name) == value
+    (line,) = caplog.messages
+    former = variable.rpartition("__")[2].lower()
+    assert line == f"the setting {former} is now called {name}; the old name works in this release only"
+    sources = {row[0]: row[2] for row in describe_settings(settings)}
+    assert sources[f"{variable.rpartition('__')[0]}__{name.upper()}"] == "environment"
+
+
+def test_of_two_names_of_a_setting_the_new_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_RANKING__REPEATS", "include")
+    monkeypatch.setenv("RECSYS_RANKING__INCLUDE_PURCHASED", "false")
+    assert not load_settings().ranking.include_purchased

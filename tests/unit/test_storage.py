@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.errors import StorageError
+from recsys.errors import DataDirError
 from recsys.storage.files import Storage
 
 
@@ -99,7 +99,7 @@ def test_a_failed_write_leaves_what_was_there_and_nothing_else(
         storage.write_file("folder/name", before)
     with monkeypatch.context() as patched:
         patched.setattr(os if call == "fsync" else Path, call, full)
-        with pytest.raises(StorageError, match=r"folder/name: No space left on device"):
+        with pytest.raises(DataDirError, match=r"folder/name: No space left on device"):
             storage.write_file("folder/name", b"new")
     assert everything_below(tmp_path) == (["folder"] if before is None else ["folder", "folder/name"])
     if before is not None:
@@ -111,7 +111,7 @@ def test_a_failed_folder_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     storage = Storage(str(tmp_path))
     with monkeypatch.context() as patched:
         patched.setattr(os if call == "fsync" else Path, call, full)
-        with pytest.raises(StorageError, match=r"models/v1: No space left on device"):
+        with pytest.raises(DataDirError, match=r"models/v1: No space left on device"):
             storage.write_folder("models/v1", {"one": b"1", "last": b"2"}, last="last")
     assert everything_below(tmp_path) == ["models"]
     storage.write_folder("models/v1", {"one": b"1", "last": b"2"}, last="last")
@@ -129,7 +129,7 @@ def test_a_folder_that_fails_in_its_second_file_leaves_nothing(tmp_path: Path, m
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fails_later)
-    with pytest.raises(StorageError):
+    with pytest.raises(DataDirError):
         Storage(str(tmp_path)).write_folder("models/v1", {"one": b"1", "last": b"2"}, last="last")
     assert everything_below(tmp_path) == ["models"]
 
@@ -191,26 +191,26 @@ def test_temporaries_are_removed_at_any_depth_and_nothing_else(tmp_path: Path) -
 def test_errors_of_the_disk_become_storage_errors(tmp_path: Path, storage: Storage) -> None:
     local = Storage(str(tmp_path / "here"))
     (tmp_path / "here").write_bytes(b"a file where a folder is needed")
-    with pytest.raises(StorageError, match="here"):
+    with pytest.raises(DataDirError, match="here"):
         local.write_file("below", b"")
-    with pytest.raises(StorageError, match="here"):
+    with pytest.raises(DataDirError, match="here"):
         local.write_folder("below/v1", {"one": b""}, last="one")
-    with pytest.raises(StorageError, match=r"here is not a folder to write to .*; set RECSYS_DATA_DIR"):
+    with pytest.raises(DataDirError, match=r"here is not a folder to write to .*; set RECSYS_DATA_DIR"):
         local.check_writable()
-    with pytest.raises(StorageError, match="here"):
+    with pytest.raises(DataDirError, match="here"):
         local.read_file("below")
 
 
 def test_a_folder_cannot_be_read_as_a_file(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(StorageError, match="folder"):
+    with pytest.raises(DataDirError, match="folder"):
         Storage(str(tmp_path)).read_file("folder")
 
 
 def test_a_version_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     storage.write_folder("v1", {"one": b"first"}, last="one")
-    with pytest.raises(StorageError):
+    with pytest.raises(DataDirError):
         storage.write_folder("v1", {"one": b"second"}, last="one")
     assert storage.read_file("v1/one") == b"first"
     assert everything_below(tmp_path) == ["v1", "v1/one"]
@@ -218,7 +218,7 @@ def test_a_version_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["no-such-protocol://bucket/x", "s4://x"])
 def test_an_unknown_protocol_is_a_storage_error(url: str) -> None:
-    with pytest.raises(StorageError, match=url):
+    with pytest.raises(DataDirError, match=url):
         Storage(url)
 
 

@@ -12,7 +12,7 @@ from recsys.errors import NotEnoughData
 from recsys.evaluation.baselines import of_model
 from recsys.evaluation.metrics import user_metrics
 from recsys.evaluation.split import Split, split_by_time
-from recsys.model.boosts import HABIT, RankerWeights
+from recsys.model.boosts import HABIT, BoostWeights
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import refresh
 from recsys.training import fit
@@ -23,9 +23,9 @@ from tests.shops import DAY_S, habitual_shop
 
 PLAIN = Parameters(
     factors=8, alpha=2.0, regularization=5.0, half_life_days=0, repeat_weight=0, iterations=8, seed=0,
-    ranker_window_days=0,
+    boost_window_days=0,
 )  # fmt: skip
-LINEAR = replace(PLAIN, ranker_window_days=20.0)
+LINEAR = replace(PLAIN, boost_window_days=20.0)
 CUT_S = NOON_S - 20 * DAY_S
 
 
@@ -33,10 +33,10 @@ def fitted_before_the_cut(shop: EventLog, parameters: Parameters) -> Fitted:
     return fit_model(shop.where(shop.seconds < CUT_S), parameters, reference_s=CUT_S)
 
 
-def quality(shop: EventLog, fitted: Fitted, *, with_owned: bool) -> float:
+def quality(shop: EventLog, fitted: Fitted, *, include_purchased: bool) -> float:
     split = split_by_time(shop, cut_s=CUT_S)
-    lists = of_model(fitted.model, split.owned, n=10, with_owned=with_owned)
-    return float(user_metrics(lists, split.everything if with_owned else split.new, n=10).ndcg.mean())
+    lists = of_model(fitted.model, split.owned, n=10, include_purchased=include_purchased)
+    return float(user_metrics(lists, split.everything if include_purchased else split.new, n=10).ndcg.mean())
 
 
 def test_fashions_and_habits_are_learned() -> None:
@@ -46,8 +46,8 @@ def test_fashions_and_habits_are_learned() -> None:
         plain, linear = fitted_before_the_cut(shop, PLAIN), fitted_before_the_cut(shop, LINEAR)
         assert not linear.weights.are_zero
         np.testing.assert_array_equal(plain.model.item_factors, linear.model.item_factors)
-        new[seed] = [quality(shop, fitted, with_owned=False) for fitted in (plain, linear)]
-        everything[seed] = [quality(shop, fitted, with_owned=True) for fitted in (plain, linear)]
+        new[seed] = [quality(shop, fitted, include_purchased=False) for fitted in (plain, linear)]
+        everything[seed] = [quality(shop, fitted, include_purchased=True) for fitted in (plain, linear)]
     assert new.mean(axis=0)[1] > 1.03 * new.mean(axis=0)[0]
     assert (everything[:, 1] > 2 * everything[:, 0]).all()
 
@@ -68,13 +68,13 @@ def test_what_is_bought_in_the_window_does_not_reach_the_model_that_weights_are_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shop = habitual_shop(seed=2, n_users=120)
-    in_window = shop.seconds >= NOON_S - round(LINEAR.ranker_window_days * DAY_S)
+    in_window = shop.seconds >= NOON_S - round(LINEAR.boost_window_days * DAY_S)
     moved = replace(shop, item_codes=np.where(in_window, (shop.item_codes + 7) % len(shop.item_ids), shop.item_codes))
     given: list[tuple[FactorModel, NDArray[np.float64]]] = []
 
-    def learn(_: Split, model: FactorModel, demand: NDArray[np.float64], *, seed: int) -> RankerWeights:
+    def learn(_: Split, model: FactorModel, demand: NDArray[np.float64], *, seed: int) -> BoostWeights:
         given.append((model, demand))
-        return RankerWeights()
+        return BoostWeights()
 
     monkeypatch.setattr(fit, "learn", learn)
     for events in (shop, moved):
@@ -89,7 +89,7 @@ def test_what_is_bought_in_the_window_does_not_reach_the_model_that_weights_are_
 def test_too_little_to_learn_from_is_plain_als(parameters: Parameters) -> None:
     shop = habitual_shop(seed=0, n_users=5)
     fitted = fit_model(shop, parameters, reference_s=NOON_S)
-    assert fitted.weights == RankerWeights()
+    assert fitted.weights == BoostWeights()
     assert fitted.model.boosts is None
 
 
@@ -118,7 +118,7 @@ def test_a_list_follows_from_history_and_model_alone_whatever_the_time() -> None
     model = fitted_before_the_cut(habitual_shop(seed=3), parameters).model
     assert model.reference_s == CUT_S
     now, later = (
-        refresh([History.of({"item-001": Entry.of_event(10**6, second)})], model, n=10, with_owned=True)
+        refresh([History.of({"item-001": Entry.of_event(10**6, second)})], model, n=10, include_purchased=True)
         for second in (CUT_S, CUT_S + 400 * DAY_S)
     )
     assert list(now) == list(later)  # what is newer than the model has age 0
@@ -136,7 +136,7 @@ def test_a_repeat_weight_moves_owned_items_up() -> None:
     ]
 
     def listed(fitted: Fitted) -> int:
-        lists = of_model(fitted.model, split.owned, n=10, with_owned=True)
+        lists = of_model(fitted.model, split.owned, n=10, include_purchased=True)
         return sum(len(rows & set(found)) for rows, found in zip(owned, lists.tolist(), strict=True))
 
     assert listed(lifted) > listed(plain)
@@ -144,18 +144,18 @@ def test_a_repeat_weight_moves_owned_items_up() -> None:
     assert lifted.model.boosts.habit[HABIT.index("frequency_120d")] == 5.0
 
 
-@pytest.mark.parametrize("with_owned", [False, True])
-def test_lists_for_evaluation_are_those_that_are_published(with_owned: bool) -> None:
+@pytest.mark.parametrize("include_purchased", [False, True])
+def test_lists_for_evaluation_are_those_that_are_published(include_purchased: bool) -> None:
     shop = habitual_shop(seed=5, n_users=200)
     fitted = fitted_before_the_cut(shop, LINEAR)
     assert fitted.model.boosts is not None
     owned = fitted.interactions.owned
-    lists = of_model(fitted.model, owned, n=10, with_owned=with_owned, batch=64)
+    lists = of_model(fitted.model, owned, n=10, include_purchased=include_purchased, batch=64)
     ids = fitted.model.items.ids
     for user, row_ids in enumerate(lists.tolist()):
         places = range(owned.starts[user], owned.starts[user + 1])
         history = History.of({ids[owned.rows[at]]: Entry(*owned.entries[at].tolist()) for at in places})
-        (published,) = refresh([history], fitted.model, n=10, with_owned=with_owned)
+        (published,) = refresh([history], fitted.model, n=10, include_purchased=include_purchased)
         assert [ids[row] for row in row_ids] == list(published.item_ids)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recsys.data.event_log import EventLog
-from recsys.errors import NotEnoughData, StorageError
+from recsys.errors import DataDirError, NotEnoughData
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
@@ -20,7 +20,7 @@ from tests.shops import DAY_S, habitual_shop
 
 POOR = Parameters(
     factors=16, alpha=0.1, regularization=300.0, half_life_days=0.0, repeat_weight=0.0, iterations=5, seed=0,
-    ranker_window_days=0.0,
+    boost_window_days=0.0,
 )  # fmt: skip
 UNTIL_S = NOON_S - 7 * DAY_S
 
@@ -68,7 +68,7 @@ def test_a_search_that_was_cut_off_in_its_first_trial_tries_the_parameters_in_us
 
 def test_a_journal_that_cannot_be_written_is_one_clear_error(shop: EventLog, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="the trials cannot be written"):
+    with pytest.raises(DataDirError, match="the trials cannot be written"):
         tune(problem(shop), tmp_path / "file", ProgressReporter(), trials=1, jobs=1)
 
 
@@ -116,12 +116,12 @@ def test_what_was_tuned_is_used_but_for_what_an_operator_has_set(kind: str, tmp_
     model = model_settings(settings, storage)
     assert (model.alpha, model.factors, model.half_life_days) == (9.0, 48, 33.0)
     parameters = parameters_of(settings, model)
-    assert (parameters.alpha, parameters.factors, parameters.ranker_window_days) == (9.0, 48, 0.0)
+    assert (parameters.alpha, parameters.factors, parameters.boost_window_days) == (9.0, 48, 0.0)
 
 
 @pytest.mark.parametrize("content", [b"{", b'{"parameters": {}}', tuned(factors=-1.0).model_dump_json().encode()])
 def test_a_damaged_file_is_one_clear_error(content: bytes, tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     storage.write_file("tuned.json", content)
-    with pytest.raises(StorageError, match=r"tuned\.json is damaged"):
+    with pytest.raises(DataDirError, match=r"tuned\.json is damaged"):
         model_settings(Settings(), storage)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from recsys.runtime.clock import started_again_if_set_back
+from recsys.runtime.clock import restart_on_clock_rollback
 
 
 class Wall:
@@ -31,7 +31,7 @@ class Wall:
 @pytest.mark.parametrize(("shift_s", "times"), [(-86_400.0, 1), (-1.5, 1), (-0.5, 0), (0.0, 0), (86_400.0, 0)])
 def test_process_starts_again_only_if_the_clock_is_set_back(shift_s: float, times: int) -> None:
     wall, started_again = Wall(), []
-    with started_again_if_set_back(wall=wall, start_again=lambda: started_again.append(1)):
+    with restart_on_clock_rollback(wall=wall, start_again=lambda: started_again.append(1)):
         wall.await_looks(1)
         wall.shift_s = shift_s
         wall.await_looks(3)

@@ -18,7 +18,7 @@ from recsys.redis.connection import Connection
 from recsys.redis.keys import Keys
 
 
-class StreamMarks:
+class AppliedOffsets:
     """The marks of this process's partitions: the next offset whose effects are not yet in Redis.
 
     They are compared with what this process wrote last whenever they are moved, and on every new connection to
