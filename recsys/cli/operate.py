@@ -18,7 +18,7 @@ from recsys.operations.verify import verify
 from recsys.redis import Store, open_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
-from recsys.settings_report import describe_settings
+from recsys.settings.report import describe_settings
 from recsys.storage.archive import Archive
 from recsys.storage.files import Storage
 

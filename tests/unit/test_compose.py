@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from recsys.settings import ENV_PREFIX, Settings, load_settings
-from recsys.settings_report import describe_settings
+from recsys.settings.report import describe_settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yml"

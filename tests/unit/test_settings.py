@@ -9,7 +9,7 @@ import pytest
 
 from recsys.errors import SettingsError
 from recsys.settings import Settings, load_settings, masked_url
-from recsys.settings_report import describe_settings
+from recsys.settings.report import describe_settings
 
 WriteToml = Callable[[str], Path]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recsys.settings import load_settings
-from recsys.settings_report import describe_settings
+from recsys.settings.report import describe_settings
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
 _START = "<!-- written by tests/unit/test_settings_document.py -->\n"

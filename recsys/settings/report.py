@@ -11,7 +11,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from recsys.settings import CONFIG_VARIABLE, Section, Settings, masked_url, variable_name
+from recsys.settings.loading import variable_name
+from recsys.settings.masking import masked_url
+from recsys.settings.sections import CONFIG_VARIABLE, Section, Settings
 
 _SECRET_WORDS = ("password", "passphrase", "secret", "key.pem", "jaas", "oauthbearer.config")
 

@@ -1,0 +1,34 @@
+"""Settings: what can be set, where values come from, and errors that name the setting."""
+
+from __future__ import annotations
+
+from recsys.settings.loading import load_settings, variable_name
+from recsys.settings.masking import masked_url
+from recsys.settings.sections import (
+    CONFIG_VARIABLE,
+    ENV_PREFIX,
+    ApiSettings,
+    HistorySettings,
+    KafkaSettings,
+    ModelSettings,
+    RankingSettings,
+    RedisSettings,
+    Settings,
+    TrainerSettings,
+)
+
+__all__ = [
+    "CONFIG_VARIABLE",
+    "ENV_PREFIX",
+    "ApiSettings",
+    "HistorySettings",
+    "KafkaSettings",
+    "ModelSettings",
+    "RankingSettings",
+    "RedisSettings",
+    "Settings",
+    "TrainerSettings",
+    "load_settings",
+    "masked_url",
+    "variable_name",
+]

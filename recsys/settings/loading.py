@@ -1,0 +1,112 @@
+"""Reading settings from the environment and the TOML file, with errors that name the setting."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from recsys.errors import SettingsError
+from recsys.settings.sections import CONFIG_VARIABLE, ENV_PREFIX, Section, Settings
+
+_TEST_PREFIX = "RECSYS_TEST_"
+
+
+_SECRET = (["redis", "url"], ["api", "keys"])
+
+
+def load_settings() -> Settings:
+    """Read the environment and the TOML file named by RECSYS_CONFIG.
+
+    Raises
+    ------
+    SettingsError
+        One line per problem, naming the setting as it would be written in the environment.
+    """
+    _check_config_file()
+    _check_variables()
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False)
+        raise SettingsError("; ".join(_explained(problem) for problem in problems)) from None
+
+
+def _explained(problem: Any) -> str:
+    """Return one line that names the setting; a value that may hold a secret is not shown."""
+    path = [str(part) for part in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        return f"{_no_such_setting(variable_name(path))}{_where(path)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if path[:2] == ["kafka", "librdkafka"]:
+        return f"{variable_name(path[:2])}: {': '.join([*path[2:3], message])}"
+    value = problem["input"]
+    shown = isinstance(value, str | int | float) and path not in _SECRET and not _is_section(path)
+    return f"{variable_name(path)}: {message}" + (f" (given: {value!r})" if shown else "") + _where(path)
+
+
+def _no_such_setting(name: str) -> str:
+    paths = [
+        [section, *inner]
+        for section, field in Settings.model_fields.items()
+        for inner in ([[part] for part in type(field.default).model_fields] if _is_section([section]) else [[]])
+    ]
+    near = difflib.get_close_matches(name.upper(), map(variable_name, paths), n=1)
+    return f"{name}: there is no such setting; " + (f"is it {near[0]}?" if near else "recsys config lists them all")
+
+
+def _where(path: Sequence[str]) -> str:
+    """Name the file, if that is where the setting comes from."""
+    file, variables = os.environ.get(CONFIG_VARIABLE), {name.upper() for name in os.environ}
+    from_environment = not variables.isdisjoint(variable_name(path[:n]) for n in range(1, len(path) + 1))
+    return "" if file is None or from_environment else f", in {file}"
+
+
+def _is_section(path: Sequence[str]) -> bool:
+    return len(path) == 1 and isinstance(Settings.model_fields[path[0]].default, Section)
+
+
+def variable_name(path: Sequence[str]) -> str:
+    """Return the environment variable of a setting, given the names that lead to it."""
+    return ENV_PREFIX + "__".join(part.upper() for part in path)
+
+
+def _check_config_file() -> None:
+    path = os.environ.get(CONFIG_VARIABLE)
+    if not path:
+        return
+    try:
+        tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{CONFIG_VARIABLE}: cannot read {path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{CONFIG_VARIABLE}: {path} is not TOML: {error}") from None
+
+
+def _check_variables() -> None:
+    """Refuse variables that pydantic-settings would pass over, and name those that it could not read."""
+    for variable in sorted(os.environ):
+        upper = variable.upper()
+        if not upper.startswith(ENV_PREFIX) or upper == CONFIG_VARIABLE or upper.startswith(_TEST_PREFIX):
+            continue
+        path = upper.removeprefix(ENV_PREFIX).lower().split("__")
+        if path[0] not in Settings.model_fields or (len(path) > 1 and not _is_section(path[:1])):
+            raise SettingsError(_no_such_setting(variable))
+        if path == ["api", "cors_origins"]:
+            if not _is_json(os.environ[variable], list):
+                raise SettingsError(f'{variable}: a JSON array is needed, such as ["https://shop.example"]')
+        elif (_is_section(path) or path == ["kafka", "librdkafka"]) and not _is_json(os.environ[variable], dict):
+            raise SettingsError(f'{variable}: a JSON object is needed, such as {{"name": "value"}}')
+
+
+def _is_json(text: str, kind: type) -> bool:
+    try:
+        return isinstance(json.loads(text), kind)
+    except ValueError:
+        return False
