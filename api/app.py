@@ -33,6 +33,7 @@ from recsys.redis import open_store
 from recsys.redis.async_reader import open_read_store
 from recsys.runtime.logs import configure_logging
 from recsys.settings import Settings, load_settings
+from recsys.storage.data_dir import open_data_dir
 
 ROUTERS = (
     reading.router,
@@ -92,7 +93,8 @@ def create_app(settings: Settings) -> FastAPI:
         async with open_read_store(settings.redis, timeout_s=timeout_s, on_away=metrics.outages.inc) as reader:
             with ExitStack() as stack:
                 store = stack.enter_context(open_store(settings))
-                live = Live(settings, store)
+                data_dir = open_data_dir(settings)
+                live = Live(settings, store, data_dir)
                 following = live.followed()
                 await to_thread.run_sync(following.__enter__)
                 stack.push(following.__exit__)
@@ -101,6 +103,7 @@ def create_app(settings: Settings) -> FastAPI:
                     settings=settings,
                     reader=reader,
                     store=store,
+                    data_dir=data_dir,
                     live=live,
                     sink=sink,
                     keyring=keyring,

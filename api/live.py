@@ -13,8 +13,8 @@ from recsys.errors import DataDirError, RedisError
 from recsys.lists.live_model import LiveModel, LoadedModel
 from recsys.redis import Store
 from recsys.settings import Settings
-from recsys.storage.catalogue import Item, read_catalogue
-from recsys.storage.files import Storage
+from recsys.storage.catalogue import Item
+from recsys.storage.data_dir import DataDir
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +31,9 @@ class Live:
         The popular list as it was a moment ago, for when Redis is away.
     """
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, settings: Settings, store: Store, data_dir: DataDir) -> None:
         self._store = store
-        self._storage = Storage(settings.data_dir)
+        self._data_dir = data_dir
         self._poll_s = settings.consumer.model_poll_s
         self._model = LiveModel(store, poll_s=self._poll_s)
         self._stopped = threading.Event()
@@ -80,7 +80,7 @@ class Live:
             popular = self._store.item_lists.popular()
             stamp = self._store.catalogue.stamp()
             if stamp != self._stamp:
-                items = read_catalogue(self._storage).items
+                items = self._data_dir.catalogue.read().items
                 self.categories = frozenset(item.category for item in items.values() if item.category)
                 self.catalogue, self._stamp = items, stamp
                 gc.freeze()  # so many objects that stay: to look for cycles among them would hold up requests

@@ -17,6 +17,7 @@ from recsys.lists.live_model import LoadedModel
 from recsys.redis import Store
 from recsys.redis.async_reader import ReadStore
 from recsys.settings import Settings
+from recsys.storage.data_dir import DataDir
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Services:
     settings: Settings
     reader: ReadStore
     store: Store
+    data_dir: DataDir
     live: Live
     sink: PurchaseSink | None
     keyring: Keyring

@@ -159,7 +159,7 @@ def measure_gate(shop: Shop, *, seeds: int) -> list[Measured]:
     def passes(candidate: FactorModel, live: FactorModel, known: EventLog, judged: Split) -> bool:
         rival = LiveComparison("live", len(events), live)
         return (
-            judge(judged, known, candidate, rival, include_purchased=False, tolerance=0.02).decision
+            judge(judged, len(known), candidate, rival, include_purchased=False, tolerance=0.02).decision
             is Decision.PUBLISHED
         )
 
@@ -216,7 +216,7 @@ def measure_newcomers(shop: Shop) -> list[Measured]:
             ).without(owned)
             known = np.flatnonzero((owned.sizes > 0) & (wanted.sizes > 0))
             owned, wanted = owned.of(known), wanted.of(known)
-            buyers = fitted.interactions.buyers().astype(np.float64)
+            buyers = fitted.buyers.astype(np.float64)
             lists = (
                 of_model(fitted.model, owned, n=20, include_purchased=False),
                 of_scores(buyers, owned, n=20, include_purchased=False),

@@ -82,10 +82,10 @@ def _items(strengths: csr_matrix, form: Form) -> NDArray[np.float64]:
     return items
 
 
-def judged(split: Split, form: Form) -> float:
+def judged(split: Split, events: EventLog, form: Form) -> float:
     """Return NDCG@20 of items new to the user, for users who were there before."""
-    train = split.train.owned
-    n_items = len(split.train.items)
+    train = events.where(events.seconds < split.cut_s).interactions().owned
+    n_items = len(split.items)
     items = _items(train.matrix(np.log2(1 + train.quantities).astype(np.float32), n_items), form)
     known = np.flatnonzero(split.segment(EVERYBODY) & (split.new.sizes > 0))
     owned = split.owned.of(known)
@@ -113,7 +113,9 @@ def searched(events: EventLog, cut_s: int, *, scaled: bool, trials: int) -> Form
         return replace(form, exponent=exponent, share=share)
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=1))
-    study.optimize(lambda trial: float(np.mean([judged(split, form_of(trial)) for split in splits])), n_trials=trials)
+    study.optimize(
+        lambda trial: float(np.mean([judged(split, before, form_of(trial)) for split in splits])), n_trials=trials
+    )
     return form_of(optuna.trial.FixedTrial(study.best_params))
 
 
@@ -130,7 +132,7 @@ def main() -> None:
         found = {}
         for name, scaled in (("plain", False), ("scaled", True)):
             form = searched(events, cut_s, scaled=scaled, trials=options.trials)
-            found[name] = judged(split, form)
+            found[name] = judged(split, events, form)
             print(f"{shop.name}, {name}: NDCG@{N} {found[name]:.4f}, {form}", flush=True)
         print(f"{shop.name}: {found['scaled'] / found['plain'] - 1:+.1%}", flush=True)
 

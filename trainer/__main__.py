@@ -19,7 +19,6 @@ from types import FrameType
 from prometheus_client import start_http_server
 
 from recsys.errors import (
-    DataDirError,
     LockHeld,
     NotEnoughData,
     NotEnoughNewEvents,
@@ -36,10 +35,11 @@ from recsys.runtime.logs import configure_logging
 from recsys.runtime.progress import ProgressReporter
 from recsys.runtime.startup import until_ready
 from recsys.settings import Settings, load_settings
-from recsys.storage.files import Storage
-from recsys.storage.rounds import RoundLog, RoundRecord
+from recsys.storage.data_dir import DataDir, open_data_dir
+from recsys.storage.rounds import RoundRecord
 from trainer.metrics import TrainerMetrics
-from trainer.pipeline import Round, run_round
+from trainer.report import RoundReport
+from trainer.round import Round, RoundOutcome
 from trainer.schedule import Schedule
 
 log = logging.getLogger("trainer")
@@ -88,12 +88,13 @@ def main() -> int:
     asked = _Asked()
     signal.signal(signal.SIGUSR1, lambda *_: setattr(asked, "by_signal", True))
     try:
+        data_dir = open_data_dir(settings)
         with open_store(settings) as store:
             if not arguments.once:
-                _serve(settings, store, asked)
+                _serve(settings, store, data_dir, asked)
                 return 0
-            _ensure_ready(settings, store)
-            done = _round(settings, store, TrainerMetrics(), asked_by="operator", force=arguments.force)
+            _ensure_ready(settings, store, data_dir)
+            done = _round(settings, store, data_dir, TrainerMetrics(), asked_by="operator", force=arguments.force)
             return 0 if done.published else _REJECTED
     except RecsysError as error:
         log.error("%s", error)
@@ -103,14 +104,14 @@ def main() -> int:
         return 1 if arguments.once else 0
 
 
-def _ensure_ready(settings: Settings, store: Store) -> None:
+def _ensure_ready(settings: Settings, store: Store, data_dir: DataDir) -> None:
     """Raise what is missing: a Redis that can serve, a data_dir that can be written, the topic."""
     store.connection.check()
-    Storage(settings.data_dir).check_writable()
+    data_dir.storage.check_writable()
     describe_topic(settings.kafka, settings.kafka.topic)
 
 
-def _serve(settings: Settings, store: Store, asked: _Asked) -> None:
+def _serve(settings: Settings, store: Store, data_dir: DataDir, asked: _Asked) -> None:
     """Do rounds until terminated; a failed one is logged and does not end the service.
 
     A round is done when the schedule, a request in Redis, or SIGUSR1 wants one; a rollback when the HTTP API does.
@@ -122,7 +123,7 @@ def _serve(settings: Settings, store: Store, asked: _Asked) -> None:
         except OSError as error:
             raise SettingsError(f"RECSYS_TRAINER__METRICS_PORT: cannot listen on {port}: {error.strerror}") from error
     look = threading.Event()  # never set: only a wait that a signal can end
-    until_ready(partial(_ensure_ready, settings, store), stop=look, log=log)
+    until_ready(partial(_ensure_ready, settings, store, data_dir), stop=look, log=log)
     rounds = 0  # when the last one was done here
     owed = ""  # by whom a round was asked for that has failed
     schedule = Schedule(settings.trainer)
@@ -141,7 +142,7 @@ def _serve(settings: Settings, store: Store, asked: _Asked) -> None:
                 continue
             if rollback is not None:
                 try:
-                    _roll_back(settings, store, rollback)
+                    _roll_back(settings, store, data_dir, rollback)
                 except LockHeld as error:
                     log.info("waiting: %s", error)
                     look.wait(_LOOK_EVERY_S)
@@ -160,7 +161,13 @@ def _serve(settings: Settings, store: Store, asked: _Asked) -> None:
             started = time.monotonic()
             try:
                 _round(
-                    settings, store, metrics, asked_by=asked_by, scheduled=asked_by == "schedule", lost=owed == "loss"
+                    settings,
+                    store,
+                    data_dir,
+                    metrics,
+                    asked_by=asked_by,
+                    scheduled=asked_by == "schedule",
+                    lost=owed == "loss",
                 )
                 rounds, owed = store.trainer.rounds(), ""
                 schedule.done(started)
@@ -181,7 +188,7 @@ def _serve(settings: Settings, store: Store, asked: _Asked) -> None:
                 log.error("%s; trying again in %g s", error, delay_s)
 
 
-def _roll_back(settings: Settings, store: Store, request: RollbackRequest) -> None:
+def _roll_back(settings: Settings, store: Store, data_dir: DataDir, request: RollbackRequest) -> None:
     """Do a rollback that the HTTP API was asked for; one that fails is recorded, and given up: rounds must go on.
 
     Raises
@@ -197,6 +204,7 @@ def _roll_back(settings: Settings, store: Store, request: RollbackRequest) -> No
             roll_back(
                 settings,
                 store,
+                data_dir,
                 lock,
                 ProgressReporter(),
                 request.version,
@@ -216,7 +224,7 @@ def _roll_back(settings: Settings, store: Store, request: RollbackRequest) -> No
                 version=request.version,
                 error=str(error),
             )
-            RoundLog(Storage(settings.data_dir)).add(record, at=now())
+            data_dir.rounds.add(record, at=now())
         store.trainer.take_rollback(request)
 
 
@@ -250,84 +258,44 @@ def _alive(store: Store) -> Iterator[None]:
 def _round(
     settings: Settings,
     store: Store,
+    data_dir: DataDir,
     metrics: TrainerMetrics,
     *,
     asked_by: str,
     force: bool = False,
     scheduled: bool = False,
     lost: bool = False,
-) -> Round:
+) -> RoundOutcome:
     """Do one round under the lock, telling those who wait for it how far it is and how it ended."""
     with store.trainer_lock.held(ttl_s=settings.trainer.lock_ttl_s) as lock:
         requests = store.trainer.requests()
-        started_at = json_time(now())
-        status: dict[str, object] = {"request": requests.requested, "started_at": started_at}
-        rounds = RoundLog(Storage(settings.data_dir))
-
-        def tell(stage: str, done: int, total: int | None) -> None:
-            try:
-                store.trainer.write_status({**status, "state": "running", "stage": stage, "done": done, "total": total})
-            except RedisError as error:
-                log.debug("status: %s", error)
-
-        def leave(record: RoundRecord, **more: object) -> None:
-            """Leave the record, and what those who wait want to know."""
-            metrics.note(record)
-            try:
-                rounds.add(record, at=now())
-            except DataDirError as error:
-                log.warning("the round's record is lost: %s", error)
-            # Gate and counts at the top level as well: see recsys retrain --wait.
-            store.trainer.finish(requests, {**status, **record.model_dump(mode="json"), **record.counts, **more})
-
-        progress, round_ = ProgressReporter(tell), Round()
-
-        def record(state: str, error: str = "") -> RoundRecord:
-            return RoundRecord(
-                kind="retrain",
-                asked_by=asked_by,
-                request=requests.requested,
-                started_at=started_at,
-                finished_at=json_time(now()),
-                state=state,
-                error=error,
-                published=round_.published,
-                version=round_.version,
-                live_before=round_.live_before,
-                counts=round_.counts,
-                durations_s=progress.durations_s,
-                gate=round_.gate,
-            )
-
+        report = RoundReport(store, data_dir.rounds, metrics, requests, asked_by=asked_by, clock=now)
+        progress = ProgressReporter(report.tell)
+        round_ = Round(settings, store, data_dir, lock, progress, clock=now)
         try:
-            run_round(
-                settings,
-                store,
-                lock,
-                progress,
-                round_,
-                clock=now,
+            round_.run(
                 force=force or requests.force,
                 scheduled=scheduled and not requests.are_open,
                 lost=lost,
             )
         except (NotEnoughData, NotEnoughNewEvents) as nothing:
             with suppress(RedisError):
-                store.trainer.finish(requests, {**status, "state": "failed", "error": str(nothing)})
+                report.nothing_to_do(str(nothing))
             raise
         except (RecsysError, _Terminated) as error:
             reason = "the trainer was stopped" if isinstance(error, _Terminated) else str(error)
             with suppress(RedisError):  # what ended the round is what must be known
-                leave(record("failed", reason))
+                report.failed(round_.outcome, progress.durations_s, reason)
             raise
-        leave(record("succeeded" if round_.published else "rejected"), lists=round_.lists, similar=round_.similar)
-    if round_.published:
+        outcome = round_.outcome
+        report.done(outcome, progress.durations_s)
+    if outcome.published:
         log.info(
             "round done: model %s (%s) from %d events; %d lists, %d similar-items lists",
-            round_.version, round_.gate.decision if round_.gate else "", round_.counts["events"], round_.lists,
-            round_.similar,
+            outcome.version, outcome.gate.decision if outcome.gate else "", outcome.counts["events"], outcome.lists,
+            outcome.similar,
         )  # fmt: skip
-    return round_
+    return outcome
 
 
 if __name__ == "__main__":

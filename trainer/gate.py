@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.event_log import EventLog
-from recsys.evaluation.baselines import POPULAR, baselines, model_lists
+from recsys.evaluation.baselines import POPULAR, model_lists, popular
 from recsys.evaluation.compare import ALL, NEW, Recommender, compare
 from recsys.evaluation.gate_record import CANDIDATE, LIVE, Decision, GateRecord
 from recsys.evaluation.metrics import Interval, intervals, user_metrics
@@ -48,7 +47,7 @@ class LiveComparison:
 
 def judge(
     split: Split,
-    events: EventLog,
+    n_events: int,
     candidate: FactorModel,
     live: LiveComparison | None,
     *,
@@ -67,8 +66,8 @@ def judge(
     ----------
     split : Split
         At the beginning of the hold-out.
-    events : EventLog
-        All that there are.
+    n_events : int
+        All that the archive holds.
     candidate : FactorModel
         Fitted on what precedes the hold-out.
     live : LiveComparison or None
@@ -83,7 +82,7 @@ def judge(
     rival = None if live is None else live.model
     if rival is not None:
         recommenders[LIVE] = _kept(rival, split)
-    recommenders[POPULAR] = baselines(split, events, n=N)[POPULAR]
+    recommenders[POPULAR] = popular(split, n=N)
     scores = compare(split, recommenders, lengths=(N,), segments=(EVERYBODY,), on_recommender=on_recommender)
     record = GateRecord(
         decision=Decision.PUBLISHED,
@@ -93,7 +92,7 @@ def judge(
         scores=scores,
     )
     found = {score.recommender: score.ndcg for score in scores if score.column == record.column}
-    reasons = _losses(events, live)
+    reasons = _losses(n_events, live)
     if not found[CANDIDATE].mean > found[POPULAR].mean:
         reasons.append(
             f"it does not beat popularity: NDCG@{N} {found[CANDIDATE].mean:.4f} against {found[POPULAR].mean:.4f}"
@@ -135,20 +134,20 @@ def reason_not_evaluable(split: Split | None, *, include_purchased: bool) -> str
     return f"{those} bought something in the hold-out that a model could have known, and {LEAST_USERS} are needed"
 
 
-def unjudged(reason: str, events: EventLog, live: LiveComparison | None) -> GateRecord:
+def unjudged(reason: str, n_events: int, live: LiveComparison | None) -> GateRecord:
     """Return what becomes of a candidate that cannot be judged: published, but not against an operator's choice."""
-    reasons = _losses(events, live)
+    reasons = _losses(n_events, live)
     if live is not None and live.chosen:
         reasons.append(reason + _CHOSEN)
     decision = Decision.REJECTED if reasons else Decision.UNJUDGED
     return GateRecord(decision=decision, reasons=reasons or [reason], live="" if live is None else live.version)
 
 
-def _losses(events: EventLog, live: LiveComparison | None) -> list[str]:
-    if live is None or len(events) >= LEAST_SHARE_OF_EVENTS * live.events:
+def _losses(n_events: int, live: LiveComparison | None) -> list[str]:
+    if live is None or n_events >= LEAST_SHARE_OF_EVENTS * live.events:
         return []
     return [
-        f"the archive holds {len(events):,} events, but the live model {live.version} was fitted on {live.events:,}: "
+        f"the archive holds {n_events:,} events, but the live model {live.version} was fitted on {live.events:,}: "
         f"are segments missing?"
     ]
 

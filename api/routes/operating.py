@@ -31,8 +31,6 @@ from recsys.errors import InvalidModel, MalformedEvent
 from recsys.operations.model_versions import manifest_unless_damaged, roles, summary
 from recsys.redis import Store
 from recsys.redis.trainer_requests import RollbackRequest
-from recsys.storage.files import Storage
-from recsys.storage.models import ModelStore
 from recsys.storage.rounds import RoundLog, RoundRecord
 
 T = TypeVar("T")
@@ -57,13 +55,12 @@ async def models(request: Request) -> Response:
     services = services_of(request)
 
     def found() -> dict[str, Any]:
-        storage = Storage(services.settings.data_dir)
-        store = ModelStore(storage)
+        data_dir = services.data_dir
         listed = []
-        for version, role in roles(storage, live=_live(services.store)).items():
-            manifest = manifest_unless_damaged(store, version)
+        for version, role in roles(data_dir, live=_live(services.store)).items():
+            manifest = manifest_unless_damaged(data_dir.models, version)
             listed.append({"version": version, **({} if manifest is None else summary(manifest)), "role": role})
-        rounds = [record.model_dump(mode="json") for record in islice(RoundLog(storage).newest_first(), _ROUNDS_SHOWN)]
+        rounds = [record.model_dump(mode="json") for record in islice(data_dir.rounds.newest_first(), _ROUNDS_SHOWN)]
         return {"models": listed, "rounds": rounds}
 
     return answer(await _in_thread(services, found))
@@ -118,7 +115,7 @@ def _retrain(services: Services, number: int) -> Retrain | None:
         # One that is no longer running has ended just now; its outcome comes next.
         progress = {name: status[name] for name in ("stage", "done", "total") if name in status}
         return Retrain.model_validate({"id": number, "state": RetrainState.RUNNING, **progress})
-    record = served_by(RoundLog(Storage(services.settings.data_dir)), number)
+    record = served_by(services.data_dir.rounds, number)
     if record is not None:
         return Retrain(
             id=number,
@@ -164,7 +161,7 @@ async def rollback(request: Request, version: Version) -> Response:
 
     def asked() -> str:
         try:
-            ModelStore(Storage(services.settings.data_dir)).manifest(version)
+            services.data_dir.models.manifest(version)
         except InvalidModel as error:
             raise ProblemError(Kind.UNKNOWN_MODEL, str(error)) from None
         _ensure_trainer(services.store)

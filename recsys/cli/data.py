@@ -18,8 +18,7 @@ from recsys.operations.purchase_files import Columns, PurchaseFile
 from recsys.redis import open_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
-from recsys.storage.archive import Archive
-from recsys.storage.files import Storage
+from recsys.storage.data_dir import open_data_dir
 
 File = Annotated[Path, typer.Argument(help="A .parquet or .csv file of purchases.", metavar="FILE")]
 Rejects = Annotated[
@@ -49,7 +48,7 @@ def import_command(
             with held_lock(settings, store) as lock:
                 outcome = import_file(
                     purchases,
-                    Archive(Storage(settings.data_dir)),
+                    open_data_dir(settings).archive,
                     store.users,
                     rejects=rejects_path,
                     progress=ProgressReporter(console=errors),

@@ -33,9 +33,8 @@ from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.archive import Archive
-from recsys.storage.files import Storage
+from recsys.storage.data_dir import open_data_dir
 from recsys.storage.manifest import Manifest
-from recsys.storage.models import ModelStore
 
 _RECOMMENDERS = 5
 
@@ -69,13 +68,13 @@ def evaluate_command(
         raise InputFileError("--model and --live exclude each other; give one of them")
     settings = settings_for_command()
     file = None if data is None else PurchaseFile(data, columns)
-    storage = Storage(settings.data_dir)
+    data_dir = open_data_dir(settings)
     progress = ProgressReporter(console=errors)
-    models = ModelStore(storage)
+    models = data_dir.models
     version = _live_version(settings) if model in ("", "live") else model
     manifest = models.manifest(version)
     since_s = None if since is None else int(since.replace(tzinfo=since.tzinfo or UTC).timestamp())
-    events, cut_s = _events(settings, Archive(storage), manifest, file, since_s, progress)
+    events, cut_s = _events(settings, data_dir.archive, manifest, file, since_s, progress)
     with progress.stage("load the model"):
         judged = judged_model(models, version, cut_s)
     with progress.stage("judge", _RECOMMENDERS) as advance:

@@ -11,8 +11,7 @@ from recsys.cli.lock import held_lock
 from recsys.cli.output import errors, results, settings_for_command
 from recsys.operations.item_files import ItemColumns, read_items
 from recsys.redis import open_store
-from recsys.storage.catalogue import read_catalogue, write_catalogue
-from recsys.storage.files import Storage
+from recsys.storage.data_dir import open_data_dir
 
 items_app = typer.Typer(help="Import titles, categories and availability of items.", rich_markup_mode=None)
 _SHOWN = 10
@@ -44,12 +43,12 @@ def import_items_command(
     """
     found, rejected = read_items(file, ItemColumns(item_id_column, title_column, category_column, available_column))
     settings = settings_for_command()
-    storage = Storage(settings.data_dir)
+    data_dir = open_data_dir(settings)
     with open_store(settings) as store, held_lock(settings, store):
-        storage.check_writable()
-        before = read_catalogue(storage)
+        data_dir.storage.check_writable()
+        before = data_dir.catalogue.read()
         catalogue = before.updated(found)
-        write_catalogue(storage, catalogue)
+        data_dir.catalogue.write(catalogue)
         store.catalogue.write(catalogue.titles(), catalogue.unavailable())
         store.item_lists.remove_popular(set(before.categories().values()) - set(catalogue.categories().values()))
     categories = set(catalogue.categories().values())

@@ -22,10 +22,9 @@ from recsys.redis import open_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
-from recsys.storage.files import Storage
+from recsys.storage.data_dir import open_data_dir
 from recsys.storage.manifest import Manifest
-from recsys.storage.models import ModelStore
-from recsys.storage.rounds import RoundLog, RoundRecord
+from recsys.storage.rounds import RoundRecord
 
 models_app = typer.Typer(help="List, show and roll back models.", invoke_without_command=True, rich_markup_mode=None)
 _ROUNDS_SHOWN = 10
@@ -38,10 +37,10 @@ def list_command(context: typer.Context, as_json: Json = False) -> None:
     if context.invoked_subcommand is not None:
         return
     settings = settings_for_command()
-    storage = Storage(settings.data_dir)
-    models = ModelStore(storage)
-    kept = roles(storage, live=_live(settings))
-    rounds = list(_first(RoundLog(storage).newest_first(), _ROUNDS_SHOWN))
+    data_dir = open_data_dir(settings)
+    models = data_dir.models
+    kept = roles(data_dir, live=_live(settings))
+    rounds = list(_first(data_dir.rounds.newest_first(), _ROUNDS_SHOWN))
     found = [(version, role, manifest_unless_damaged(models, version)) for version, role in kept.items()]
     if as_json:
         rows = [
@@ -52,7 +51,7 @@ def list_command(context: typer.Context, as_json: Json = False) -> None:
         return
     if not found:
         raise NoModel("there is no model yet; recsys retrain, or python -m trainer --once, makes one")
-    table = Table(title=f"Models in {storage.url}", title_justify="left")
+    table = Table(title=f"Models in {data_dir.url}", title_justify="left")
     for name in ("version", "role", "made (UTC)"):
         table.add_column(name, no_wrap=True)
     for name in ("events", "users", "items"):
@@ -78,12 +77,12 @@ def show_model_command(
 ) -> None:
     """Show what a model was fitted on and with, how it was judged, and its learned weights."""
     settings = settings_for_command()
-    storage = Storage(settings.data_dir)
-    models = ModelStore(storage)
+    data_dir = open_data_dir(settings)
+    models = data_dir.models
     if version == "live":
         version = _live(settings) or _no_live()
     manifest = models.manifest(version)
-    role = roles(storage, live=_live(settings)).get(version, "")
+    role = roles(data_dir, live=_live(settings)).get(version, "")
     if as_json:
         _print_json({"role": role, **manifest.model_dump(mode="json")})
         return
@@ -122,15 +121,16 @@ def rollback_command(
     if version == "":
         raise InvalidModel("VERSION is empty; leave it out for the model that was live before")
     settings = settings_for_command()
+    data_dir = open_data_dir(settings)
     with open_store(settings) as store:
         store.connection.check()
         pointer = store.pointer.read()
         live = "" if pointer is None else pointer.version
-        target = version or previous_version(Storage(settings.data_dir), live=live)  # as things are now
+        target = version or previous_version(data_dir, live=live)  # as things are now
         try:
             with held_lock(settings, store) as lock:
                 progress = ProgressReporter(console=errors)
-                done = roll_back(settings, store, lock, progress, target, live_before=live, clock=now)
+                done = roll_back(settings, store, data_dir, lock, progress, target, live_before=live, clock=now)
         except KeyboardInterrupt:
             errors.print("interrupted; recsys models says what is live, recsys models rollback VERSION goes on")
             raise typer.Exit(130) from None

@@ -19,8 +19,7 @@ from recsys.redis import Store, open_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings.report import describe_settings
-from recsys.storage.archive import Archive
-from recsys.storage.files import Storage
+from recsys.storage.data_dir import open_data_dir
 
 _LOOK_EVERY_S = 0.5
 _MOST_DIFFERENCES = 50
@@ -114,7 +113,7 @@ def verify_command(
         outcome = verify(
             settings,
             store,
-            Archive(Storage(settings.data_dir)),
+            open_data_dir(settings),
             ProgressReporter(console=errors),
             sample=None if all_users else sample,
             with_stream=not archive_only,
@@ -152,6 +151,7 @@ def rebuild_command(
     where the archive ends. After an interruption just run it again.
     """
     settings = settings_for_command()
+    data_dir = open_data_dir(settings)
     with open_store(settings) as store:
         store.connection.check()
         try:
@@ -159,6 +159,7 @@ def rebuild_command(
                 outcome = rebuild(
                     settings,
                     store,
+                    data_dir,
                     lock,
                     ProgressReporter(console=errors),
                     wipe=wipe,

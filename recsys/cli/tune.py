@@ -8,13 +8,14 @@ import typer
 from rich.table import Table
 
 from recsys.cli.output import errors, results, settings_for_command
+from recsys.operations.engine import holdout_begins, open_engine
 from recsys.runtime import threads
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
-from recsys.storage.archive import Archive
-from recsys.storage.files import Storage
-from recsys.storage.tuned import model_settings, parameters_of, study_folder, write_tuned
-from recsys.training.tuning import SEARCHED, Problem, hold_out_begins, tune
+from recsys.storage.data_dir import open_data_dir
+from recsys.storage.tuned import study_folder
+from recsys.training.engine import Search
+from recsys.training.tuning import SEARCHED
 
 
 def tune_command(
@@ -31,21 +32,24 @@ def tune_command(
     (RECSYS_MODEL__…) stays as it is. After an interruption just run it again.
     """
     settings = settings_for_command()
-    storage = Storage(settings.data_dir)
-    storage.check_writable()
+    data_dir = open_data_dir(settings)
+    data_dir.storage.check_writable()
     progress = ProgressReporter(console=errors)
     with progress.stage("read the archive"):
-        events = Archive(storage).events()
-    current = parameters_of(settings, model_settings(settings, storage))
-    fixed = frozenset(settings.model.model_fields_set)
-    until_s = hold_out_begins(events, now(), holdout_days=settings.trainer.holdout_days)
-    problem = Problem.before_holdout(events, until_s, current, fixed=fixed)
+        engine = open_engine(data_dir.archive)
+    current = data_dir.tuned.parameters(settings)
+    search = Search(
+        until_s=holdout_begins(engine, now(), holdout_days=settings.trainer.holdout_days),
+        fixed=frozenset(settings.model.model_fields_set),
+        trials=trials,
+        jobs=jobs or threads.available(),
+    )
     try:
-        found = tune(problem, study_folder(storage), progress, trials=trials, jobs=jobs or threads.available())
+        found = engine.tune(search, current, study_folder(data_dir.storage), progress)
     except KeyboardInterrupt:
         errors.print("interrupted; the same command goes on with the trials that are done")
         raise typer.Exit(130) from None
-    write_tuned(storage, found)
+    data_dir.tuned.write(found)
     table = Table(title=f"Best of {found.trials} trials, on purchases before {found.validated_until[:10]}")
     table.title_justify = "left"
     for name in ("", "before", "tuned"):
@@ -59,4 +63,4 @@ def tune_command(
     table.add_row("NDCG@20, all items", "", f"{found.ndcg_all:.4f}")
     table.add_row("geometric mean", f"{found.before:.4f}", f"{found.objective:.4f}")
     results.print(table)
-    results.print(f"kept in {storage.url}; recsys retrain, or python -m trainer --once, uses them", markup=False)
+    results.print(f"kept in {data_dir.url}; recsys retrain, or python -m trainer --once, uses them", markup=False)

@@ -25,8 +25,7 @@ from recsys.redis import Store, open_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import CONFIG_VARIABLE, ENV_PREFIX, Settings, load_settings
-from recsys.storage.archive import Archive
-from recsys.storage.files import Storage
+from recsys.storage.data_dir import open_data_dir
 
 _EVENTS_PER_S = 1500.0
 _ADDRESSES = ("RECSYS_KAFKA__BOOTSTRAP_SERVERS", "RECSYS_REDIS__URL", "RECSYS_DATA_DIR")
@@ -102,7 +101,7 @@ def _import_history(
     columns = Columns(user_id="household_id", item_id="product_id", timestamp="transaction_timestamp")
     outcome = import_file(
         PurchaseFile(path, columns),
-        Archive(Storage(settings.data_dir)),
+        open_data_dir(settings).archive,
         store.users,
         rejects=folder / "history.rejects.csv",
         progress=ProgressReporter(),

@@ -56,7 +56,7 @@ def of_model(model: FactorModel, owned: Owned, *, n: int, include_purchased: boo
 
 def model_lists(model: FactorModel, split: Split, *, n: int, include_purchased: bool) -> Lists:
     """Return a model's lists for the users of a split, by rows of the split's items; it may know others."""
-    here = split.train.items
+    here = split.items
     owned = split.owned.translated(model.items.find(here.ids))
     rows = here.find(model.items.ids)
     lists = of_model(model, owned, n=n, include_purchased=include_purchased)
@@ -75,14 +75,13 @@ def baselines(split: Split, events: EventLog, *, n: int) -> dict[str, Recommende
         Length of their lists.
     """
     before = events.where(events.seconds < split.cut_s)
-    rows = split.train.items.find(before.item_ids)[before.item_codes]
+    rows = split.items.find(before.item_ids)[before.item_codes]
     bought = (rows >= 0) & (before.units > 0)
     ages = (split.cut_s - before.seconds[bought]) / _DAY_S
     weights = np.exp2(-ages / RECENT_HALF_LIFE_DAYS)
-    recent = np.bincount(rows[bought], weights, len(split.train.items)).astype(np.float64)
-    buyers = split.train.buyers().astype(np.float64)
+    recent = np.bincount(rows[bought], weights, len(split.items)).astype(np.float64)
     return {
-        POPULAR: lambda include_purchased: of_scores(buyers, split.owned, n=n, include_purchased=include_purchased),
+        POPULAR: popular(split, n=n),
         "recently popular": lambda include_purchased: of_scores(
             recent, split.owned, n=n, include_purchased=include_purchased
         ),
@@ -92,9 +91,15 @@ def baselines(split: Split, events: EventLog, *, n: int) -> dict[str, Recommende
             else None
         ),
         "item-kNN": lambda include_purchased: of_neighbours(
-            split.train, split.owned, n=n, neighbours=NEIGHBOURS, include_purchased=include_purchased
+            before.interactions(), split.owned, n=n, neighbours=NEIGHBOURS, include_purchased=include_purchased
         ),
     }
+
+
+def popular(split: Split, *, n: int) -> Recommender:
+    """Return what lists the items with the most buyers at the cut, the same for everyone."""
+    buyers = split.buyers.astype(np.float64)
+    return lambda include_purchased: of_scores(buyers, split.owned, n=n, include_purchased=include_purchased)
 
 
 def of_scores(scores: NDArray[np.float64], owned: Owned, *, n: int, include_purchased: bool) -> Lists:

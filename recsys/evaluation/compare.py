@@ -69,7 +69,7 @@ def compare(
     on_recommender : callable
         Called after each.
     """
-    buyers, n_items, n_users = split.train.buyers(), len(split.train.items), len(split.train.users)
+    buyers, n_items, n_users = split.buyers, len(split.items), split.n_known_users
     members = {name: split.segment(name) for name in segments}
     places: list[tuple[str, str, str, int, float, float]] = []
     values: list[NDArray[np.float64]] = []

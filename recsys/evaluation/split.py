@@ -75,8 +75,12 @@ class Split:
 
     Attributes
     ----------
-    train : Interactions
-        What was known at the cut.
+    items : Vocabulary
+        What was owned by anybody at the cut: the items that a model could have known.
+    buyers : int64, (n_items,)
+        How many users owned each of them.
+    n_known_users : int
+        How many users owned anything then.
     cut_s : int
         Epoch seconds.
     owned : Owned
@@ -87,7 +91,9 @@ class Split:
         What they bought afterwards: all of it, and only what they did not own.
     """
 
-    train: Interactions
+    items: Vocabulary
+    buyers: NDArray[np.int64]
+    n_known_users: int
     cut_s: int
     owned: Owned
     newcomers: NDArray[np.bool_]
@@ -108,8 +114,18 @@ class Split:
         return ~self.newcomers & (sizes >= least) & (sizes <= (most or sizes.max(initial=0)))
 
 
-def split_by_time(events: EventLog, *, cut_s: int, end_s: int | None = None) -> Split:
+def split_by_time(
+    events: EventLog, *, cut_s: int, end_s: int | None = None, train: Interactions | None = None
+) -> Split:
     """Split events at a moment that is the same for everyone, so that nothing is judged by what came before it.
+
+    Parameters
+    ----------
+    events : EventLog
+    cut_s, end_s : int
+        What came from the cut on, and before the end if there is one, is what users are judged by; epoch seconds.
+    train : Interactions or None
+        Of the events before the cut, where that is known already.
 
     Returns
     -------
@@ -117,7 +133,8 @@ def split_by_time(events: EventLog, *, cut_s: int, end_s: int | None = None) -> 
         Judged are users who bought something known both before the cut (or in their first hour) and afterwards.
     """
     before = events.seconds < cut_s
-    train = events.where(before).interactions()
+    if train is None:
+        train = events.where(before).interactions()
     after = (events.seconds >= cut_s) & (events.units > 0)
     if end_s is not None:
         after &= events.seconds < end_s
@@ -140,7 +157,16 @@ def split_by_time(events: EventLog, *, cut_s: int, end_s: int | None = None) -> 
     judged = np.flatnonzero((owned.sizes > 0) & (everything.sizes > 0))
     owned, everything = owned.of(judged), everything.of(judged)
     newcomers = new_to_us[_codes(events.user_ids, history.users)][judged]
-    return Split(train, cut_s, owned, newcomers, everything, everything.without(owned))
+    return Split(
+        train.items,
+        train.buyers(),
+        len(train.users),
+        cut_s,
+        owned,
+        newcomers,
+        everything,
+        everything.without(owned),
+    )
 
 
 def _codes(ids: Sequence[str], users: Vocabulary) -> NDArray[np.int64]:

@@ -30,8 +30,7 @@ from recsys.runtime.clock import now
 from recsys.runtime.progress import Advance, ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.artifact import load_model
-from recsys.storage.catalogue import read_catalogue
-from recsys.storage.files import Storage
+from recsys.storage.data_dir import DataDir
 
 log = logging.getLogger(__name__)
 _FEW_USERS = 20_000
@@ -49,6 +48,7 @@ class Written:
 def refresh_all_lists(
     settings: Settings,
     store: Store,
+    data_dir: DataDir,
     live: LoadedModel,
     popularity: NDArray[np.float64],
     *,
@@ -70,7 +70,7 @@ def refresh_all_lists(
         epoch = store.connection.epoch
         with progress.stage("refresh every list", users) as advance:
             lists += sweep(settings, store, live, advance)
-        similar = _write_item_lists(settings, store, live, popularity, progress, clock)
+        similar = _write_item_lists(settings, store, data_dir, live, popularity, progress, clock)
         with progress.stage("refresh latecomers") as advance:
             lists += sweep(settings, store, live, advance)
         if store.connection.epoch == epoch:
@@ -197,6 +197,7 @@ def _end_with(parent: int) -> None:
 def _write_item_lists(
     settings: Settings,
     store: Store,
+    data_dir: DataDir,
     live: LoadedModel,
     popularity: NDArray[np.float64],
     progress: ProgressReporter,
@@ -208,7 +209,7 @@ def _write_item_lists(
     popular = popular_items(items, popularity, n=n, hidden=hidden)
     store.item_lists.write_popular(as_json(popular), live.stamp, at=clock())
     try:
-        categories = read_catalogue(Storage(settings.data_dir)).categories()
+        categories = data_dir.catalogue.read().categories()
     except DataDirError as error:
         log.warning("popular lists of categories stay as they are: %s", error)
         categories = {}

@@ -124,7 +124,7 @@ def evaluate_model(
         cut=_time(cut_s),
         end=_time(int(events.seconds.max())),
         users=split.n_users,
-        items=len(split.train.items),
+        items=len(split.items),
         scores=scores,
     )
 

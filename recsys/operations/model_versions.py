@@ -6,7 +6,7 @@ from typing import Any
 
 from recsys.errors import InvalidModel, NoModel
 from recsys.operations.rollback import previous_version
-from recsys.storage.files import Storage
+from recsys.storage.data_dir import DataDir
 from recsys.storage.manifest import Manifest
 from recsys.storage.models import ModelStore
 
@@ -16,11 +16,11 @@ _SUMMARY = {
 }  # fmt: skip
 
 
-def roles(storage: Storage, *, live: str) -> dict[str, str]:
+def roles(data_dir: DataDir, *, live: str) -> dict[str, str]:
     """Return version → ``live``, ``previous``, ``rejected`` or nothing, the newest first."""
-    models = ModelStore(storage)
+    models = data_dir.models
     try:
-        previous = previous_version(storage, live=live) if live else ""
+        previous = previous_version(data_dir, live=live) if live else ""
     except NoModel:
         previous = ""
     found = {}

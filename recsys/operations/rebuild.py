@@ -19,8 +19,7 @@ from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.archive import Archive
 from recsys.storage.artifact import load_model, load_popularity
-from recsys.storage.catalogue import read_catalogue
-from recsys.storage.files import Storage
+from recsys.storage.data_dir import DataDir
 from recsys.storage.models import ModelStore
 from recsys.storage.rounds import RoundLog
 from recsys.storage.segments import IMPORT_PREFIX, Segment, events_of
@@ -55,6 +54,7 @@ class Rebuilt:
 def rebuild(
     settings: Settings,
     store: Store,
+    data_dir: DataDir,
     lock: HeldLock,
     progress: ProgressReporter,
     *,
@@ -77,8 +77,7 @@ def rebuild(
     WritesLost
         When Redis was emptied meanwhile.
     """
-    storage = Storage(settings.data_dir)
-    archive, models = Archive(storage), ModelStore(storage)
+    archive, models = data_dir.archive, data_dir.models
     topic = describe_topic(settings.kafka, settings.kafka.topic)
     segments = archive.segments()
     watermarks = _watermarks(settings, topic)
@@ -89,11 +88,11 @@ def rebuild(
     losses = list(_losses(store, archive, versions, pointer, positions, topic, watermarks))
     stage = store.rebuilding.resume()
     if pointer is not None and pointer.version not in versions and not accept_loss:
-        raise _would_lose_data(losses, storage)
+        raise _would_lose_data(losses, data_dir)
     if wipe or (stage is not RebuildStage.APPLY and _consumers_wait(settings, topic, store)):
         stage = RebuildStage.WIPE
         if losses and not accept_loss:
-            raise _would_lose_data(losses, storage)
+            raise _would_lose_data(losses, data_dir)
         with progress.stage("check the archive", len(segments)) as advance:
             for segment in segments:  # before anything is removed
                 archive.read(segment)
@@ -132,8 +131,8 @@ def rebuild(
     store.rebuilding.end()
     beyond = sum(max(0, end - starts[topic.source(p)]) for p, (_, end) in watermarks.items())
     to_read = beyond if stage is RebuildStage.APPLY else None
-    _restore_catalogue(store, storage)
-    pointer = store.pointer.read() or _newest_model(store, models, RoundLog(storage), clock)
+    _restore_catalogue(store, data_dir)
+    pointer = store.pointer.read() or _newest_model(store, models, data_dir.rounds, clock)
     if pointer is None:
         return Rebuilt(applied, known, 0, 0, "", to_read)
     try:
@@ -144,13 +143,13 @@ def rebuild(
         ) from error
     live = LoadedModel(pointer, model)
     popularity = load_popularity(pointer.uri)
-    written = refresh_all_lists(settings, store, live, popularity, users=None, progress=progress, clock=clock)
+    written = refresh_all_lists(settings, store, data_dir, live, popularity, users=None, progress=progress, clock=clock)
     return Rebuilt(applied, known, written.lists, written.similar, live.stamp.version, to_read)
 
 
-def _restore_catalogue(store: Store, storage: Storage) -> None:
+def _restore_catalogue(store: Store, data_dir: DataDir) -> None:
     try:
-        catalogue = read_catalogue(storage)
+        catalogue = data_dir.catalogue.read()
     except DataDirError as error:
         log.warning("without titles and availability: %s", error)
         return
@@ -178,9 +177,9 @@ def _watermarks(settings: Settings, topic: Topic) -> dict[int, tuple[int, int]]:
         reader.close()
 
 
-def _would_lose_data(losses: list[str], storage: Storage) -> RebuildWouldLoseData:
+def _would_lose_data(losses: list[str], data_dir: DataDir) -> RebuildWouldLoseData:
     return RebuildWouldLoseData(
-        f"not everything can be brought back: {'; '.join(losses)}. Is RECSYS_DATA_DIR ({storage.url}) right? "
+        f"not everything can be brought back: {'; '.join(losses)}. Is RECSYS_DATA_DIR ({data_dir.url}) right? "
         f"With --accept-loss the rebuild goes on without that"
     )
 

@@ -15,9 +15,8 @@ from recsys.runtime.clock import json_time
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.artifact import load_model, load_popularity
-from recsys.storage.files import Storage
-from recsys.storage.models import ModelStore
-from recsys.storage.rounds import RoundLog, RoundRecord
+from recsys.storage.data_dir import DataDir
+from recsys.storage.rounds import RoundRecord
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ class RolledBack:
     written: Written
 
 
-def previous_version(storage: Storage, *, live: str) -> str:
+def previous_version(data_dir: DataDir, *, live: str) -> str:
     """Return the version that was live before this one, if it is still there.
 
     Raises
@@ -39,8 +38,8 @@ def previous_version(storage: Storage, *, live: str) -> str:
     NoModel
         When there is none.
     """
-    kept = set(ModelStore(storage).versions())
-    records = list(RoundLog(storage).publications())
+    kept = set(data_dir.models.versions())
+    records = list(data_dir.rounds.publications())
     began = next((at for at, record in enumerate(records) if record.version == live), None)
     earlier = records if began is None else [record for record in records[began:] if record.kind != "refresh"]
     for record in earlier:
@@ -53,6 +52,7 @@ def previous_version(storage: Storage, *, live: str) -> str:
 def roll_back(
     settings: Settings,
     store: Store,
+    data_dir: DataDir,
     lock: HeldLock,
     progress: ProgressReporter,
     version: str,
@@ -81,8 +81,7 @@ def roll_back(
         When another process moved the pointer, also between the decision and the lock.
     """
     started_at = json_time(clock())
-    storage = Storage(settings.data_dir)
-    models = ModelStore(storage)
+    models, rounds = data_dir.models, data_dir.rounds
     seen = store.pointer.value()
     pointer = store.pointer.read()
     if pointer is not None and pointer.version not in (live_before, version):
@@ -105,7 +104,6 @@ def roll_back(
         version=version,
         live_before=live_before,
     )
-    rounds = RoundLog(storage)
     lock.ensure_held()
     # Before the pointer moves: it is what keeps the next round from undoing this unjudged, should this process die.
     path = rounds.add(record, at=clock())
@@ -116,7 +114,7 @@ def roll_back(
         raise LockLost("another process moved the model pointer meanwhile; nothing was rolled back")
     live = LoadedModel(pointer, model)
     popularity = load_popularity(uri)
-    written = refresh_all_lists(settings, store, live, popularity, users=None, progress=progress, clock=clock)
+    written = refresh_all_lists(settings, store, data_dir, live, popularity, users=None, progress=progress, clock=clock)
     if store.pointer.read() != pointer:
         raise LockLost(f"the pointer to model {version} was moved, or lost by Redis, during the rollback")
     done = {"state": "succeeded", "error": "", "finished_at": json_time(clock()), "durations_s": progress.durations_s}

@@ -33,8 +33,7 @@ from recsys.runtime.progress import Advance, ProgressReporter
 from recsys.settings import RankingSettings, Settings
 from recsys.storage.archive import Archive
 from recsys.storage.artifact import load_model
-from recsys.storage.files import Storage
-from recsys.storage.models import ModelStore
+from recsys.storage.data_dir import DataDir
 from recsys.storage.segments import Segment
 
 _TOLERANCE = 1e-4
@@ -68,7 +67,7 @@ class Verification:
 def verify(
     settings: Settings,
     store: Store,
-    archive: Archive,
+    data_dir: DataDir,
     progress: ProgressReporter,
     *,
     sample: int | None,
@@ -85,10 +84,10 @@ def verify(
         When no model is live, or it is not in the archive's storage.
     """
     truth = Truth.of_live_model(store, settings.ranking)
-    storage = Storage(settings.data_dir)
-    if truth.pointer.version not in ModelStore(storage).versions():
+    archive = data_dir.archive
+    if truth.pointer.version not in data_dir.models.versions():
         raise NoModel(
-            f"the live model {truth.pointer.version} is not in {storage.url}: is RECSYS_DATA_DIR that of the trainer?"
+            f"the live model {truth.pointer.version} is not in {data_dir.url}: is RECSYS_DATA_DIR that of the trainer?"
         )
     segments = archive.segments()  # once: what the trainer archives meanwhile is read from the stream
     users = _choose_users(store, archive, segments, sample)

@@ -52,38 +52,43 @@ class Catalogue:
         return frozenset(item_id for item_id, item in self.items.items() if not item.available)
 
 
-def read_catalogue(storage: Storage) -> Catalogue:
-    """Return the catalogue that was imported; an empty one if there is none."""
-    try:
-        content = storage.read_file(_PATH)
-    except FileNotFoundError:
-        return Catalogue()
-    try:
-        return Catalogue(dict(_rows(pq.read_table(io.BytesIO(content), page_checksum_verification=True))))
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise DataDirError(
-            f"{storage.uri(_PATH)} is damaged: {reason}; remove it, then import the items again"
-        ) from error
+class CatalogueFile:
+    """The catalogue that was imported."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def read(self) -> Catalogue:
+        """Return the catalogue; an empty one if none was imported."""
+        try:
+            content = self._storage.read_file(_PATH)
+        except FileNotFoundError:
+            return Catalogue()
+        try:
+            return Catalogue(dict(_rows(pq.read_table(io.BytesIO(content), page_checksum_verification=True))))
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())
+            raise DataDirError(
+                f"{self._storage.uri(_PATH)} is damaged: {reason}; remove it, then import the items again"
+            ) from error
+
+    def write(self, catalogue: Catalogue) -> None:
+        """Keep a catalogue in place of the one before."""
+        rows = sorted(catalogue.items.items())
+        table = pa.table(
+            {
+                "item_id": pa.array([item_id for item_id, _ in rows], pa.string()),
+                "title": pa.array([item.title for _, item in rows], pa.string()),
+                "category": pa.array([item.category for _, item in rows], pa.string()),
+                "available": pa.array([item.available for _, item in rows], pa.bool_()),
+            }
+        )
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+        self._storage.write_file(_PATH, buffer.getvalue())
 
 
 def _rows(table: pa.Table) -> Iterator[tuple[str, Item]]:
     columns = [table[name].to_pylist() for name in ("item_id", "title", "category", "available")]
     for item_id, title, category, available in zip(*columns, strict=True):
         yield item_id, Item(title, category, available)
-
-
-def write_catalogue(storage: Storage, catalogue: Catalogue) -> None:
-    """Keep a catalogue in place of the one before."""
-    rows = sorted(catalogue.items.items())
-    table = pa.table(
-        {
-            "item_id": pa.array([item_id for item_id, _ in rows], pa.string()),
-            "title": pa.array([item.title for _, item in rows], pa.string()),
-            "category": pa.array([item.category for _, item in rows], pa.string()),
-            "available": pa.array([item.available for _, item in rows], pa.bool_()),
-        }
-    )
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    storage.write_file(_PATH, buffer.getvalue())

@@ -13,52 +13,51 @@ from recsys.storage.files import Storage
 from recsys.training.parameters import Parameters, Tuned
 
 _PATH = "tuned.json"
-
-
-def read_tuned(storage: Storage) -> Tuned | None:
-    """Return what the last tuning found, None if there was none.
-
-    Raises
-    ------
-    DataDirError
-        When the file is damaged.
-    """
-    try:
-        return Tuned.model_validate_json(storage.read_file(_PATH))
-    except FileNotFoundError:
-        return None
-    except ValidationError as error:
-        raise DataDirError(f"{storage.uri(_PATH)} is damaged; remove it, then tune again with recsys tune") from error
-
-
-def write_tuned(storage: Storage, tuned: Tuned) -> None:
-    """Let the next rounds use these parameters."""
-    storage.write_file(_PATH, tuned.model_dump_json(indent=2).encode())
-
-
-def model_settings(settings: Settings, storage: Storage) -> ModelSettings:
-    """Return the hyper-parameters to fit with: what an operator has set, else what was tuned, else the defaults."""
-    tuned = read_tuned(storage)
-    if tuned is None:
-        return settings.model
-    found = {name: value for name, value in tuned.parameters.items() if name not in settings.model.model_fields_set}
-    try:
-        return ModelSettings.model_validate({**settings.model.model_dump(), **found})
-    except ValidationError as error:
-        raise DataDirError(f"{storage.uri(_PATH)} is damaged; remove it, then tune again with recsys tune") from error
-
-
-def parameters_of(settings: Settings, model: ModelSettings) -> Parameters:
-    """Return what to fit with."""
-    window_days = settings.trainer.boost_window_days if settings.trainer.scoring == "linear" else 0.0
-    return Parameters(
-        **model.model_dump(),
-        boost_window_days=window_days,
-        popular_half_life_days=settings.ranking.popular_half_life_days,
-    )
-
-
 _FOLDER = "tuning"
+
+
+class TunedFile:
+    """The file."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def read(self) -> Tuned | None:
+        """Return what the last tuning found, None if there was none.
+
+        Raises
+        ------
+        DataDirError
+            When the file is damaged.
+        """
+        try:
+            return Tuned.model_validate_json(self._storage.read_file(_PATH))
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise self._damaged() from error
+
+    def write(self, tuned: Tuned) -> None:
+        """Let the next rounds use these parameters."""
+        self._storage.write_file(_PATH, tuned.model_dump_json(indent=2).encode())
+
+    def parameters(self, settings: Settings) -> Parameters:
+        """Return what to fit with: what an operator has set, else what was tuned, else the defaults."""
+        model, tuned = settings.model, self.read()
+        if tuned is not None:
+            found = {name: value for name, value in tuned.parameters.items() if name not in model.model_fields_set}
+            try:
+                model = ModelSettings.model_validate({**model.model_dump(), **found})
+            except ValidationError as error:
+                raise self._damaged() from error
+        return Parameters(
+            **model.model_dump(),
+            boost_window_days=settings.trainer.boost_window_days if settings.trainer.scoring == "linear" else 0.0,
+            popular_half_life_days=settings.ranking.popular_half_life_days,
+        )
+
+    def _damaged(self) -> DataDirError:
+        return DataDirError(f"{self._storage.uri(_PATH)} is damaged; remove it, then tune again with recsys tune")
 
 
 def study_folder(storage: Storage) -> Path:

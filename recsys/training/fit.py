@@ -1,8 +1,8 @@
-"""From events to a model: interactions, item factors, learned weights. Trainer, gate and tuning share it."""
+"""From events to a model, in memory: interactions, item factors, learned boost weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,20 +26,29 @@ _UNSAVED = "unsaved"
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A model that is not saved yet, and what it was fitted on.
+    """A model that is not saved yet, and what is known of it.
 
     Attributes
     ----------
-    events : int
+    parameters : Parameters
+        That it was fitted with.
+    model : FactorModel
+        Vocabulary, item factors and boosts.
+    weights : BoostWeights
+        That its boosts were made with.
+    counts : dict
+        users, items, pairs and events that it was fitted on.
+    buyers : int64, (n_items,)
+        How many users own each item.
     popularity : float64, (n_items,)
         See `recsys.recommend.item_lists.popularity`.
     """
 
     parameters: Parameters
-    interactions: Interactions
-    events: int
     model: FactorModel
     weights: BoostWeights
+    counts: Mapping[str, int]
+    buyers: NDArray[np.int64]
     popularity: NDArray[np.float64]
 
 
@@ -79,7 +88,13 @@ def fit_model(
         weights = _learned(events, parameters, reference_s, on_iteration)
     boosts = weights.boosts(item_demand(events, model), repeat_weight=parameters.repeat_weight)
     popular = popularity(events, model.items, reference_s=reference_s, half_life_days=parameters.popular_half_life_days)
-    return Fitted(parameters, interactions, len(events), replace(model, boosts=boosts), weights, popular)
+    counts = {
+        "users": len(interactions.users),
+        "items": len(interactions.items),
+        "pairs": len(interactions.owned.rows),
+        "events": len(events),
+    }
+    return Fitted(parameters, replace(model, boosts=boosts), weights, counts, interactions.buyers(), popular)
 
 
 def _learned(
@@ -88,11 +103,13 @@ def _learned(
     if not parameters.boost_window_days:
         return NO_WEIGHTS
     cut_s = reference_s - round(parameters.boost_window_days * _DAY_S)
-    split = split_by_time(events, cut_s=cut_s)
+    before = events.where(events.seconds < cut_s)
+    train = before.interactions()
+    split = split_by_time(events, cut_s=cut_s, train=train)
     if not split.n_users:
         return NO_WEIGHTS
-    earlier = _fit(split.train, parameters, cut_s, on_iteration)
-    return learn(split, earlier, item_demand(events.where(events.seconds < cut_s), earlier), seed=parameters.seed)
+    earlier = _fit(train, parameters, cut_s, on_iteration)
+    return learn(split, earlier, item_demand(before, earlier), seed=parameters.seed)
 
 
 def _fit(

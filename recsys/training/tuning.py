@@ -109,11 +109,6 @@ class Problem:
         return f"{_day(self.until_s)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def hold_out_begins(events: EventLog, at: datetime, *, holdout_days: float) -> int:
-    """Return where the hold-out that the gate judges by begins, in epoch seconds."""
-    return events.newest_s(int(at.timestamp())) - round(holdout_days * _DAY_S)
-
-
 def tune(problem: Problem, folder: Path, progress: ProgressReporter, *, trials: int, jobs: int) -> Tuned:
     """Search until the study of this problem has so many trials; return the best parameters.
 

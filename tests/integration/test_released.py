@@ -27,14 +27,9 @@ from recsys.redis.async_reader import ReadStore, UserList, open_read_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings, load_settings
-from recsys.storage.archive import Archive
 from recsys.storage.artifact import load_model, load_popularity
-from recsys.storage.catalogue import read_catalogue
-from recsys.storage.files import Storage
-from recsys.storage.models import ModelStore
-from recsys.storage.rounds import RoundLog
+from recsys.storage.data_dir import DataDir, open_data_dir
 from recsys.storage.segments import IMPORT_PREFIX, events_of
-from recsys.storage.tuned import model_settings, read_tuned
 from tests.services import RedisServer
 
 RELEASED = Path(__file__).parent.parent / "released"
@@ -63,12 +58,8 @@ class Released:
     expected: dict[str, Any]
 
     @property
-    def storage(self) -> Storage:
-        return Storage(self.settings.data_dir)
-
-    @property
-    def archive(self) -> Archive:
-        return Archive(self.storage)
+    def data_dir(self) -> DataDir:
+        return open_data_dir(self.settings)
 
     @property
     def live(self) -> str:
@@ -92,7 +83,7 @@ class Released:
 
     def ensure_right(self, *, model: str) -> None:
         """Fail unless everyone's history and lists are what archive and model say."""
-        outcome = verify(self.settings, self.store, self.archive, ProgressReporter(), sample=None, with_stream=False)
+        outcome = verify(self.settings, self.store, self.data_dir, ProgressReporter(), sample=None, with_stream=False)
         assert outcome.differences == []
         assert (outcome.users, outcome.lists) == (self.expected["users"], self.expected["users"])
         assert outcome.model == model
@@ -133,10 +124,10 @@ def test_there_is_a_release_to_read() -> None:
 
 
 def test_models_are_loaded_and_known_for_what_they_are(released: Released) -> None:
-    models = ModelStore(released.storage)
+    models = released.data_dir.models
     pointer = released.pointer()
     assert pointer.version == released.live
-    assert roles(released.storage, live=pointer.version) == released.expected["models"]
+    assert roles(released.data_dir, live=pointer.version) == released.expected["models"]
     live = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
     assert live.version == pointer.version
     assert live.boosts is not None
@@ -150,7 +141,7 @@ def test_models_are_loaded_and_known_for_what_they_are(released: Released) -> No
 
 
 def test_the_live_model_is_judged_by_its_fit_before_the_hold_out(released: Released) -> None:
-    models = ModelStore(released.storage)
+    models = released.data_dir.models
     uri, manifest_sha256 = models.address(released.live)
     live = load_model(uri, manifest_sha256=manifest_sha256)
     judged = models.model_for_holdout(released.live, cut_s=live.reference_s - 1)
@@ -160,7 +151,7 @@ def test_the_live_model_is_judged_by_its_fit_before_the_hold_out(released: Relea
 
 
 def test_the_archive_holds_every_event_once(released: Released) -> None:
-    archive = released.archive
+    archive = released.data_dir.archive
     segments = archive.segments()
     assert len({segment.round for segment in segments}) > 2
     assert any(segment.source.startswith(IMPORT_PREFIX) for segment in segments)
@@ -191,8 +182,8 @@ def test_every_history_and_list_is_what_archive_and_model_say(released: Released
 
 def test_events_that_were_applied_are_recognized(released: Released) -> None:
     applied = duplicates = 0
-    for segment in released.archive.segments():
-        source, rows = f"{segment.source}:{segment.partition}", events_of(released.archive.read(segment))
+    for segment in released.data_dir.archive.segments():
+        source, rows = f"{segment.source}:{segment.partition}", events_of(released.data_dir.archive.read(segment))
         for call in calls_by_user(source, rows, complete=segment.source.startswith(IMPORT_PREFIX)):
             new, known = released.store.users.apply_without_reading(call)
             applied += new
@@ -204,7 +195,7 @@ def test_events_that_were_applied_are_recognized(released: Released) -> None:
 def test_the_place_in_the_stream_is_known(released: Released) -> None:
     archived = {
         f"{source}:{partition}": offset
-        for source, offsets in released.archive.positions().items()
+        for source, offsets in released.data_dir.archive.positions().items()
         for partition, offset in offsets.items()
         if not source.startswith(IMPORT_PREFIX)
     }
@@ -242,7 +233,7 @@ async def _read(
 
 def test_hidden_items_and_the_catalogue_are_known(released: Released) -> None:
     titles = released.expected["titles"]
-    catalogue = read_catalogue(released.storage)
+    catalogue = released.data_dir.catalogue.read()
     assert released.store.catalogue.hidden() == set(released.expected["hidden"])
     assert catalogue.unavailable() < set(released.expected["hidden"])
     assert titles.items() <= catalogue.titles().items()
@@ -252,7 +243,7 @@ def test_hidden_items_and_the_catalogue_are_known(released: Released) -> None:
 
 
 def test_rounds_and_tuned_parameters_are_known(released: Released) -> None:
-    records = list(RoundLog(released.storage).newest_first())
+    records = list(released.data_dir.rounds.newest_first())
     told = [(record.kind, record.state, record.published) for record in records]
     assert told == [
         ("retrain", "rejected", False),
@@ -270,12 +261,12 @@ def test_rounds_and_tuned_parameters_are_known(released: Released) -> None:
     assert released.store.trainer.status()["version"] == records[0].version
     assert released.store.trainer.outcome()["version"] == records[0].version
     assert released.store.trainer.rounds() == 4
-    tuned = read_tuned(released.storage)
+    tuned = released.data_dir.tuned.read()
     assert tuned is not None
     assert tuned.trials == 2
     live, fitted = (
-        ModelStore(released.storage).manifest(released.live),
-        model_settings(released.settings, released.storage),
+        released.data_dir.models.manifest(released.live),
+        released.data_dir.tuned.parameters(released.settings),
     )
     assert (fitted.alpha, fitted.half_life_days) == (live.alpha, live.half_life_days)
     assert (fitted.factors, fitted.repeat_weight) == (live.factors, live.repeat_weight)
@@ -283,12 +274,13 @@ def test_rounds_and_tuned_parameters_are_known(released: Released) -> None:
 
 
 def test_the_model_before_is_made_live_again(released: Released) -> None:
-    version = previous_version(released.storage, live=released.live)
+    version = previous_version(released.data_dir, live=released.live)
     assert version == released.with_role("previous")
     with released.store.trainer_lock.held(ttl_s=60) as lock:
         done = roll_back(
             released.settings,
             released.store,
+            released.data_dir,
             lock,
             ProgressReporter(),
             version,
@@ -309,10 +301,10 @@ def test_the_next_round_compares_its_candidate_with_the_live_model(released: Rel
             check=False,
         )
     assert done.returncode == 0, done.stderr
-    record = next(RoundLog(released.storage).newest_first())
+    record = next(released.data_dir.rounds.newest_first())
     assert record.live_before == released.live
     assert record.gate is not None
     assert record.gate.difference is not None
     assert record.counts["events"] == released.expected["events"]
-    assert Counter(roles(released.storage, live=record.version).values()) == {"live": 1, "previous": 1, "rejected": 1}
+    assert Counter(roles(released.data_dir, live=record.version).values()) == {"live": 1, "previous": 1, "rejected": 1}
     released.ensure_right(model=record.version)

@@ -9,7 +9,7 @@ import pytest
 
 from recsys.errors import DataDirError, InputFileError
 from recsys.operations.item_files import ItemColumns, read_items
-from recsys.storage.catalogue import Catalogue, Item, read_catalogue, write_catalogue
+from recsys.storage.catalogue import Catalogue, CatalogueFile, Item
 from recsys.storage.files import Storage
 
 
@@ -80,15 +80,16 @@ def test_a_column_that_was_named_must_be_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["local", "memory"])
 def test_what_is_imported_later_counts_and_what_it_does_not_name_stays(kind: str, tmp_path: Path) -> None:
     storage = Storage(str(tmp_path) if kind == "local" else f"memory://{uuid.uuid4().hex}")
-    assert read_catalogue(storage) == Catalogue()
+    file = CatalogueFile(storage)
+    assert file.read() == Catalogue()
     first = Catalogue({"a": Item("A", "x"), "b": Item("B", "y", available=False)})
-    write_catalogue(storage, first)
-    assert read_catalogue(storage) == first
+    file.write(first)
+    assert file.read() == first
     both = first.updated(Catalogue({"b": Item("B2", "y"), "c": Item()}))
-    write_catalogue(storage, both)
-    assert read_catalogue(storage).items == {"a": Item("A", "x"), "b": Item("B2", "y"), "c": Item()}
+    file.write(both)
+    assert file.read().items == {"a": Item("A", "x"), "b": Item("B2", "y"), "c": Item()}
     whole = storage.read_file("catalogue.parquet")
     for content in (b"gone", whole[:-5], b"".join((whole[:40], b"xxxx", whole[44:]))):
         storage.write_file("catalogue.parquet", content)
         with pytest.raises(DataDirError, match="remove it, then import the items again"):
-            read_catalogue(storage)
+            file.read()

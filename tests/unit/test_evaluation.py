@@ -39,17 +39,14 @@ def bought(split: Split, wanted: RelevantItems) -> list[set[str]]:
     found: list[set[str]] = [set() for _ in range(split.n_users)]
     for key in wanted.keys.tolist():
         user, row = divmod(key, wanted.n_items)
-        found[user].add(split.train.items.ids[row])
+        found[user].add(split.items.ids[row])
     assert [len(items) for items in found] == wanted.sizes.tolist()
     return found
 
 
 def owned_by(split: Split) -> list[set[str]]:
     bounds = split.owned.starts.tolist()
-    return [
-        {split.train.items.ids[row] for row in split.owned.rows[first:last].tolist()}
-        for first, last in pairwise(bounds)
-    ]
+    return [{split.items.ids[row] for row in split.owned.rows[first:last].tolist()} for first, last in pairwise(bounds)]
 
 
 ONE = 10**6
@@ -106,7 +103,7 @@ def test_a_split_knows_at_the_cut_what_had_been_bought_and_asks_for_what_came_af
         strict=True,
     )  # fmt: skip
     assert {(old, frozenset(o), frozenset(e), frozenset(n)) for old, o, e, n in found} == expected
-    assert list(split.train.items.ids) == sorted(catalogue)
+    assert list(split.items.ids) == sorted(catalogue)
 
 
 def test_segments_are_by_what_was_owned_and_newcomers_are_apart() -> None:
@@ -213,5 +210,5 @@ def test_a_comparison_of_nobody_has_no_numbers() -> None:
 def test_nothing_known_before_the_cut_leaves_nobody_to_judge() -> None:
     split = split_by_time(log([("u", "a", ONE, NOON_S)]), cut_s=NOON_S)
     assert split.n_users == 0
-    assert len(split.train.items) == 0
+    assert len(split.items) == 0
     assert not user_metrics(np.empty((0, 5), np.int64), split.new, n=5).users.size

@@ -46,7 +46,7 @@ def judged(seed: int, candidate: FactorModel, *, include_purchased: bool = False
     events, split = shop(seed)
     live = LiveComparison("v1", len(events), sound(seed))
     return judge(
-        split, events, candidate, replace(live, **changes), include_purchased=include_purchased, tolerance=0.02
+        split, len(events), candidate, replace(live, **changes), include_purchased=include_purchased, tolerance=0.02
     )
 
 
@@ -102,9 +102,9 @@ def test_a_candidate_below_popularity_is_rejected_even_without_a_rival() -> None
 
 def test_the_first_model_is_published_with_what_was_found() -> None:
     events, split = shop(0)
-    good = judge(split, events, sound(0), None, include_purchased=False, tolerance=0.02)
+    good = judge(split, len(events), sound(0), None, include_purchased=False, tolerance=0.02)
     assert (good.decision, good.reasons, good.live, good.difference) == (Decision.PUBLISHED, [], "", None)
-    bad = judge(split, events, unpopular(sound(0)), None, include_purchased=False, tolerance=0.02)
+    bad = judge(split, len(events), unpopular(sound(0)), None, include_purchased=False, tolerance=0.02)
     assert bad.decision is Decision.PUBLISHED
     assert "does not beat popularity" in bad.reasons[0]
 
@@ -115,8 +115,8 @@ def test_an_archive_that_has_lost_events_is_noticed() -> None:
     assert record.decision is Decision.REJECTED
     assert "are segments missing?" in record.reasons[0]
     live = LiveComparison("v1", 2 * len(events), None)
-    assert unjudged("it is what it is", events, live).decision is Decision.REJECTED
-    assert unjudged("it is what it is", events, replace(live, events=len(events))).decision is Decision.UNJUDGED
+    assert unjudged("it is what it is", len(events), live).decision is Decision.REJECTED
+    assert unjudged("it is what it is", len(events), replace(live, events=len(events))).decision is Decision.UNJUDGED
 
 
 def test_a_live_model_that_cannot_be_compared_gives_way_unless_it_was_chosen() -> None:
@@ -135,9 +135,9 @@ def test_a_chosen_model_gives_way_to_one_that_passes() -> None:
 def test_what_cannot_be_judged_is_published_but_not_against_a_choice() -> None:
     events, _ = shop(0)
     live = LiveComparison("v1", len(events), sound(0))
-    assert unjudged("too little", events, None).decision is Decision.UNJUDGED
-    assert unjudged("too little", events, live).reasons == ["too little"]
-    chosen = unjudged("too little", events, replace(live, chosen=True))
+    assert unjudged("too little", len(events), None).decision is Decision.UNJUDGED
+    assert unjudged("too little", len(events), live).reasons == ["too little"]
+    chosen = unjudged("too little", len(events), replace(live, chosen=True))
     assert chosen.decision is Decision.REJECTED
     assert chosen.reasons[0].startswith("too little, and an operator has chosen the live model")
 

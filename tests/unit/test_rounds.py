@@ -11,6 +11,7 @@ from recsys.evaluation.compare import Score
 from recsys.evaluation.gate_record import CANDIDATE, Decision, GateRecord
 from recsys.evaluation.metrics import Interval
 from recsys.operations.rollback import previous_version
+from recsys.storage.data_dir import DataDir
 from recsys.storage.files import Storage
 from recsys.storage.rounds import RoundLog, RoundRecord
 from tests.builders import make_model
@@ -97,14 +98,14 @@ def test_the_model_before_is_the_one_that_was_live_before_and_is_kept(storage: S
     rounds = RoundLog(storage)
     first, second, third = (save(storage, make_model(seed=n), AT + timedelta(hours=n))[0] for n in range(3))
     with pytest.raises(NoModel):
-        previous_version(storage, live=first)
+        previous_version(DataDir.of(storage), live=first)
     for number, version in enumerate((first, "gone", second, third)):
         rounds.add(record(version), at=AT + timedelta(hours=number))
-    assert previous_version(storage, live=third) == second
-    assert previous_version(storage, live=second) == first  # not the one that is gone
+    assert previous_version(DataDir.of(storage), live=third) == second
+    assert previous_version(DataDir.of(storage), live=second) == first  # not the one that is gone
     rounds.add(record(second, kind="rollback"), at=AT + timedelta(hours=9))
-    assert previous_version(storage, live=second) == third  # a rollback can be taken back
-    assert previous_version(storage, live="from elsewhere") == second
+    assert previous_version(DataDir.of(storage), live=second) == third  # a rollback can be taken back
+    assert previous_version(DataDir.of(storage), live="from elsewhere") == second
 
 
 def test_metrics_tell_of_rounds() -> None:

@@ -8,13 +8,15 @@ import pytest
 
 from recsys.data.event_log import EventLog
 from recsys.errors import DataDirError, NotEnoughData
+from recsys.operations.engine import holdout_begins
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.files import Storage
-from recsys.storage.tuned import model_settings, parameters_of, read_tuned, write_tuned
+from recsys.storage.tuned import TunedFile
+from recsys.training.engine import InMemoryEngine
 from recsys.training.parameters import Parameters, Tuned
-from recsys.training.tuning import SEARCHED, WINDOW_DAYS, WINDOWS, Problem, _as_suggested, _study, hold_out_begins, tune
+from recsys.training.tuning import SEARCHED, WINDOW_DAYS, WINDOWS, Problem, _as_suggested, _study, tune
 from tests.builders import NOON_S
 from tests.shops import DAY_S, habitual_shop
 
@@ -89,7 +91,7 @@ def test_nothing_from_the_hold_out_on_is_looked_at(shop: EventLog) -> None:
 
 def test_the_hold_out_is_that_of_the_gate(shop: EventLog) -> None:
     newest_s = int(shop.seconds.max())
-    assert hold_out_begins(shop, now(), holdout_days=7) == newest_s - 7 * DAY_S
+    assert holdout_begins(InMemoryEngine(shop), now(), holdout_days=7) == newest_s - 7 * DAY_S
 
 
 @pytest.mark.parametrize("n_users", [1, 49])
@@ -108,15 +110,15 @@ def tuned(**parameters: float) -> Tuned:
 @pytest.mark.parametrize("kind", ["local", "memory"])
 def test_what_was_tuned_is_used_but_for_what_an_operator_has_set(kind: str, tmp_path: Path) -> None:
     storage = Storage(str(tmp_path) if kind == "local" else f"memory://{uuid.uuid4().hex}")
-    settings = Settings.model_validate({"model": {"alpha": 9.0}, "trainer": {"ranker": "als"}})
-    assert read_tuned(storage) is None
-    assert model_settings(settings, storage) == settings.model
-    write_tuned(storage, tuned(alpha=3.0, factors=48.0, half_life_days=33.0))
-    assert read_tuned(storage) == tuned(alpha=3.0, factors=48.0, half_life_days=33.0)
-    model = model_settings(settings, storage)
-    assert (model.alpha, model.factors, model.half_life_days) == (9.0, 48, 33.0)
-    parameters = parameters_of(settings, model)
-    assert (parameters.alpha, parameters.factors, parameters.boost_window_days) == (9.0, 48, 0.0)
+    settings = Settings.model_validate({"model": {"alpha": 9.0}, "trainer": {"scoring": "als"}})
+    file = TunedFile(storage)
+    assert file.read() is None
+    assert (file.parameters(settings).alpha, file.parameters(settings).factors) == (9.0, 64)
+    file.write(tuned(alpha=3.0, factors=48.0, half_life_days=33.0))
+    assert file.read() == tuned(alpha=3.0, factors=48.0, half_life_days=33.0)
+    parameters = file.parameters(settings)
+    assert (parameters.alpha, parameters.factors, parameters.half_life_days) == (9.0, 48, 33.0)
+    assert parameters.boost_window_days == 0.0
 
 
 @pytest.mark.parametrize("content", [b"{", b'{"parameters": {}}', tuned(factors=-1.0).model_dump_json().encode()])
@@ -124,4 +126,4 @@ def test_a_damaged_file_is_one_clear_error(content: bytes, tmp_path: Path) -> No
     storage = Storage(str(tmp_path))
     storage.write_file("tuned.json", content)
     with pytest.raises(DataDirError, match=r"tuned\.json is damaged"):
-        model_settings(Settings(), storage)
+        TunedFile(storage).parameters(Settings())

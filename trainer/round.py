@@ -1,0 +1,426 @@
+"""One round: archive, fit, judge, write the model, move the pointer, refresh every list."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.errors import DataDirError, InvalidModel, LockLost, NotEnoughNewEvents, RecsysError
+from recsys.evaluation.gate_record import Decision, GateRecord
+from recsys.kafka.decoder import make_decoder
+from recsys.lists.live_model import LoadedModel
+from recsys.lists.refresh_all import refresh_all_lists
+from recsys.model.boosts import BoostWeights
+from recsys.operations.engine import holdout_begins, open_engine
+from recsys.recommend.item_lists import popular_items
+from recsys.redis import HeldLock, ModelPointer, Store
+from recsys.runtime import fail_points, threads
+from recsys.runtime.clock import json_time
+from recsys.runtime.progress import ProgressReporter
+from recsys.settings import Settings
+from recsys.storage.artifact import Draft, load_model, load_popularity
+from recsys.storage.data_dir import DataDir
+from recsys.storage.rounds import RoundRecord
+from recsys.storage.segments import IMPORT_PREFIX
+from recsys.storage.tuned import study_folder
+from recsys.training.engine import Engine, Search
+from recsys.training.fit import Fitted
+from recsys.training.parameters import Parameters, iterations_of
+from trainer.archiver import archive_new_purchases
+from trainer.gate import LiveComparison, judge, reason_not_evaluable, unjudged
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOutcome:
+    """What a round has led to so far.
+
+    Attributes
+    ----------
+    version : str
+        Published or rejected; empty if nothing was written.
+    published : bool
+        Whether the model is live.
+    live_before : str
+        Empty if there was none.
+    lists, similar : int
+        Written.
+    """
+
+    version: str = ""
+    published: bool = False
+    live_before: str = ""
+    gate: GateRecord | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    lists: int = 0
+    similar: int = 0
+
+
+class Round:
+    """One round, done while holding the trainer's lock.
+
+    A crash at any point leaves a state from which the next round goes on: segments and models are written whole or
+    not at all, the pointer moves after the model is on disk, and each list is written by compare-and-set.
+
+    Attributes
+    ----------
+    outcome : RoundOutcome
+        How far the round has come; also after it has failed.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        data_dir: DataDir,
+        lock: HeldLock,
+        progress: ProgressReporter,
+        *,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.outcome = RoundOutcome()
+        self._settings = settings
+        self._store = store
+        self._data_dir = data_dir
+        self._lock = lock
+        self._progress = progress
+        self._clock = clock
+
+    def run(self, *, force: bool = False, scheduled: bool = False, lost: bool = False) -> None:
+        """Do the round.
+
+        Parameters
+        ----------
+        force : bool
+            Publish the model whatever the gate says.
+        scheduled : bool
+            Nobody asked for it: it does nothing with fewer new events than `trainer.min_new_events`, and tunes if that
+            is due.
+        lost : bool
+            Redis has lost lists: they are written even if there is no new model.
+
+        Raises
+        ------
+        NotEnoughData
+            When nobody owns anything yet.
+        NotEnoughNewEvents
+            When there are too few new events.
+        LockLost
+            When the lock expired; nothing is published then.
+        """
+        pointer_before = self._store.pointer.value()
+        if not force:
+            self._ensure_data_dir_is_the_one()
+        leftovers = self._never_published()
+        self._archive_purchases()
+        if scheduled:
+            self._ensure_enough_new_events()
+        with self._progress.stage("read the archive"):
+            engine = open_engine(self._data_dir.archive)
+        self._lock.ensure_held()
+        now = self._clock()
+        cut_s = holdout_begins(engine, now, holdout_days=self._settings.trainer.holdout_days)
+        live = self._live_comparison(cut_s)
+        parameters = self._parameters(engine, cut_s, may_tune=scheduled)
+        gate, candidate = self._judge(engine, parameters, live, cut_s, force=force)
+        self._lock.ensure_held()
+        if gate.decision is Decision.REJECTED:
+            self._keep_rejected(gate, candidate)
+            self._keep_live(self.outcome.live_before, lost=lost)
+            return
+        weights = None if candidate is None else candidate.weights  # those that were judged
+        newest_s = engine.newest_s(int(now.timestamp()))
+        fitted = self._fit("fit", engine, parameters, reference_s=newest_s, weights=weights)
+        published = self._publish(fitted, gate, candidate, pointer_before)
+        self._remove(leftovers)
+        self._refresh(published, fitted.popularity, users=fitted.counts["users"])
+        self._prune(live=published.stamp.version)
+
+    # before the fit --------------------------------------------------------------------------------------------
+
+    def _ensure_data_dir_is_the_one(self) -> None:
+        """Refuse to make a model of the little that an empty data_dir can lead to, in place of a live one."""
+        pointer = self._pointer()
+        if pointer is not None and not self._data_dir.models.versions():
+            raise DataDirError(
+                f"Redis names the live model {pointer.version}, but there is no model at all in {self._data_dir.url}: "
+                f"is RECSYS_DATA_DIR right, and mounted? recsys retrain --force goes on without"
+            )
+
+    def _never_published(self) -> list[str]:
+        """Return the versions that rounds before this one wrote and did not publish."""
+        models = self._data_dir.models
+        models.remove_temporaries()
+        pointer = self._pointer()
+        if pointer is None:  # nobody knows which one is live: keep them all
+            return []
+        return models.unpublished(live=pointer.version, published_at=datetime.fromisoformat(pointer.published_at))
+
+    def _archive_purchases(self) -> None:
+        archive_new_purchases(
+            self._settings.kafka,
+            self._data_dir.archive,
+            self._progress,
+            at=self._clock(),
+            decoder=make_decoder(self._settings),
+            before_write=self._lock.ensure_held,
+        )
+        for source, partition, first, last in self._data_dir.archive.gaps():
+            remedy = "import the file again" if source.startswith(IMPORT_PREFIX) else "no model will know them"
+            log.warning("archive: %s, partition %d: %d to %d are missing; %s", source, partition, first, last, remedy)
+
+    def _ensure_enough_new_events(self) -> None:
+        """Raise `NotEnoughNewEvents` if fewer events are new than a scheduled round waits for."""
+        pointer, least = self._pointer(), self._settings.trainer.min_new_events
+        if pointer is None:
+            return
+        try:
+            known = self._data_dir.models.manifest(pointer.version).archive
+        except InvalidModel:  # whatever is live, a new model is better
+            return
+        new = sum(
+            max(0, end - known.get(source, {}).get(partition, 0))
+            for source, ends in self._data_dir.archive.positions().items()
+            for partition, end in ends.items()
+        )
+        if new < least:
+            self._keep_live(pointer.version)
+            raise NotEnoughNewEvents(
+                f"{new:,} new events since model {pointer.version}; a scheduled round waits for {least:,}"
+            )
+
+    def _live_comparison(self, cut_s: int) -> LiveComparison | None:
+        """Return the live model, with what can be judged by what came from the cut on.
+
+        If Redis has lost the pointer, it is the one that was made live last.
+        """
+        pointer, models, rounds = self._pointer(), self._data_dir.models, self._data_dir.rounds
+        kept = models.versions()
+        version = (
+            pointer.version if pointer else next((r.version for r in rounds.publications() if r.version in kept), "")
+        )
+        if not version:
+            return None
+        self._note(live_before=version)
+        _, chosen = rounds.last_of(version)
+        try:
+            manifest = models.manifest(version)
+        except InvalidModel as error:
+            log.warning("the live model cannot be compared: %s", error)
+            return LiveComparison(version, 0, None, chosen)
+        model = models.model_for_holdout(version, cut_s=cut_s)
+        return LiveComparison(version, manifest.counts.get("events", 0), model, chosen)
+
+    def _parameters(self, engine: Engine, until_s: int, *, may_tune: bool) -> Parameters:
+        """Return what to fit with; tuned anew if that is due."""
+        settings, tuned_file = self._settings, self._data_dir.tuned
+        current, tuned = tuned_file.parameters(settings), tuned_file.read()
+        every = timedelta(days=settings.trainer.tune_every_days)
+        if not may_tune or not every or (tuned is not None and self._clock() - tuned.moment < every):
+            return current
+        search = Search(
+            until_s=until_s,
+            fixed=frozenset(settings.model.model_fields_set),
+            trials=settings.trainer.tune_trials,
+            jobs=threads.available(),
+        )
+        try:
+            found = engine.tune(search, current, study_folder(self._data_dir.storage), self._progress)
+        except RecsysError as error:
+            log.warning("not tuned: %s", error)
+            return current
+        tuned_file.write(found)
+        log.info("tuned in %d trials: %.4f, before %.4f", found.trials, found.objective, found.before)
+        return tuned_file.parameters(settings)
+
+    # fit and judge ---------------------------------------------------------------------------------------------
+
+    def _judge(
+        self, engine: Engine, parameters: Parameters, live: LiveComparison | None, cut_s: int, *, force: bool
+    ) -> tuple[GateRecord, Fitted | None]:
+        """Fit a candidate on what precedes the hold-out and judge it; None if it could not be judged."""
+        trainer, candidate = self._settings.trainer, None
+        include_purchased = self._settings.ranking.include_purchased
+        split = engine.split(cut_s) if trainer.holdout_days else None
+        reason = reason_not_evaluable(split, include_purchased=include_purchased)
+        if split is None or reason:
+            gate = unjudged(reason, engine.n_events, live)
+        else:
+            candidate = self._fit("fit before the hold-out", engine, parameters, reference_s=cut_s, before_s=cut_s)
+            with self._progress.stage("judge", 2 if live is None or live.model is None else 3) as advance:
+                gate = judge(
+                    split,
+                    engine.n_events,
+                    candidate.model,
+                    live,
+                    include_purchased=include_purchased,
+                    tolerance=trainer.gate_tolerance,
+                    on_recommender=lambda: advance(1),
+                )
+        if force and gate.decision is Decision.REJECTED:
+            gate = gate.model_copy(update={"decision": Decision.FORCED})
+        self._note(gate=gate, counts={"events": engine.n_events} if candidate is None else candidate.counts)
+        return gate, candidate
+
+    def _fit(
+        self,
+        stage: str,
+        engine: Engine,
+        parameters: Parameters,
+        *,
+        reference_s: int,
+        before_s: int | None = None,
+        weights: BoostWeights | None = None,
+    ) -> Fitted:
+        with self._progress.stage(stage, iterations_of(parameters, learn=weights is None)) as advance:
+            return engine.fit(
+                parameters,
+                reference_s=reference_s,
+                before_s=before_s,
+                weights=weights,
+                on_iteration=lambda: advance(1),
+            )
+
+    # after the fit ---------------------------------------------------------------------------------------------
+
+    def _publish(
+        self, fitted: Fitted, gate: GateRecord, candidate: Fitted | None, pointer_before: bytes
+    ) -> LoadedModel:
+        """Write the artifact and move the pointer to it, unless another process has moved it since."""
+        version, uri, manifest_sha256 = self._save(fitted, gate, holdout_model=candidate)
+        model = load_model(uri, manifest_sha256=manifest_sha256)  # as consumers will, before they are told
+        self._lock.ensure_held()
+        fail_points.reach("before-pointer")
+        pointer = self._move_pointer(version, uri, manifest_sha256, seen=pointer_before)
+        self._note(version=version, published=True, counts=fitted.counts)
+        log.info("model %s is live: %d users, %d items", version, fitted.counts["users"], fitted.counts["items"])
+        return LoadedModel(pointer, model)
+
+    def _save(self, fitted: Fitted, gate: GateRecord, *, holdout_model: Fitted | None = None) -> tuple[str, str, str]:
+        """Write the artifact; return its version, uri and the sha256 of its manifest."""
+        with self._progress.stage("write the model"):
+            return self._data_dir.models.save(
+                _draft(fitted),
+                popular=popular_items(fitted.model.items, fitted.popularity, n=self._settings.ranking.n),
+                archive=self._data_dir.archive.positions(),
+                gate=gate,
+                holdout_model=None if holdout_model is None else _draft(holdout_model),
+                at=self._clock(),
+            )
+
+    def _move_pointer(self, version: str, uri: str, manifest_sha256: str, *, seen: bytes) -> ModelPointer:
+        pointer = self._store.pointer.move(version, uri, manifest_sha256, seen=seen, at=self._clock())
+        if pointer is None:
+            raise LockLost("another process moved the model pointer during the round; its model stays live")
+        return pointer
+
+    def _remove(self, leftovers: Sequence[str]) -> None:
+        """Remove what earlier rounds have written and never published.
+
+        Only when the pointer has moved: until then a trainer that lost its lock could have published one of them.
+        """
+        for version in leftovers:
+            log.info("model %s removed: it never was live", version)
+        self._data_dir.models.remove(leftovers)
+
+    def _refresh(self, live: LoadedModel, popularity: NDArray[np.float64], *, users: int | None) -> None:
+        """Write the lists of all users and items with a model that is live now."""
+        written = refresh_all_lists(
+            self._settings,
+            self._store,
+            self._data_dir,
+            live,
+            popularity,
+            users=users,
+            progress=self._progress,
+            clock=self._clock,
+        )
+        self._note(lists=written.lists, similar=written.similar)
+        if self._store.pointer.read() != live.pointer:
+            version = live.stamp.version
+            raise LockLost(f"the pointer to model {version} was moved, or lost by Redis, during the round")
+
+    def _keep_rejected(self, gate: GateRecord, candidate: Fitted | None) -> None:
+        """Keep a candidate that the gate has rejected: an operator may want to look at it."""
+        live = self.outcome.live_before
+        if candidate is not None:
+            version, _, _ = self._save(candidate, gate)
+            self._note(version=version)
+            self._prune(live=live)
+        which = f" model {self.outcome.version}" if candidate is not None else ""
+        log.warning("rejected%s; %s stays live: %s", which, live, "; ".join(gate.reasons))
+
+    def _keep_live(self, version: str, *, lost: bool = False) -> None:
+        """Let the live model go on, for this round makes no new one.
+
+        If Redis has lost the pointer to it, it is written again. Lists that an earlier round, or a rollback, has left
+        are written, and all of them if Redis has ``lost`` some.
+        """
+        seen, pointer = self._store.pointer.value(), self._pointer()
+        last, _ = self._data_dir.rounds.last_of(version)
+        if pointer is not None and last is not None and last.state == "succeeded" and not lost:
+            return
+        started_at = json_time(self._clock())
+        log.warning("not every list is of model %s: what wrote them was interrupted, or Redis lost them", version)
+        uri, manifest_sha256 = self._data_dir.models.address(version)
+        model = load_model(uri, manifest_sha256=manifest_sha256)
+        if pointer is None:
+            pointer = self._move_pointer(version, uri, manifest_sha256, seen=seen)
+        refresh_all_lists(
+            self._settings,
+            self._store,
+            self._data_dir,
+            LoadedModel(pointer, model),
+            load_popularity(uri),
+            users=None,
+            progress=self._progress,
+            clock=self._clock,
+        )
+        record = RoundRecord(
+            kind="refresh",
+            asked_by="schedule",
+            started_at=started_at,
+            finished_at=json_time(self._clock()),
+            state="succeeded",
+            published=True,
+            version=version,
+        )
+        self._data_dir.rounds.add(record, at=self._clock())
+
+    def _prune(self, *, live: str) -> None:
+        keep = self._settings.trainer.keep_versions
+        for version in self._data_dir.models.prune(keep=keep, live=live):
+            log.info("model %s removed: %d newer ones of its kind are kept", version, keep)
+
+    def _pointer(self) -> ModelPointer | None:
+        try:
+            return self._store.pointer.read()
+        except InvalidModel as error:
+            log.warning("%s", error)
+            return None
+
+    def _note(self, **facts: Any) -> None:
+        self.outcome = replace(self.outcome, **facts)
+
+
+def _draft(fitted: Fitted) -> Draft:
+    parameters = fitted.parameters
+    return Draft(
+        fitted.model,
+        fitted.buyers,
+        fitted.popularity,
+        parameters={
+            "iterations": parameters.iterations,
+            "seed": parameters.seed,
+            "repeat_weight": parameters.repeat_weight,
+        },
+        counts=dict(fitted.counts),
+        weights=fitted.weights,
+    )
