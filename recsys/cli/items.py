@@ -14,7 +14,9 @@ from recsys.redis import open_store
 from recsys.storage.catalogue import read_catalogue, write_catalogue
 from recsys.storage.files import Storage
 
-items_app = typer.Typer(help="Import titles, categories and availability of items.", rich_markup_mode=None)
+items_app = typer.Typer(
+    help="Import titles, categories and availability of items.", add_completion=False, rich_markup_mode=None
+)
 _SHOWN = 10
 
 
