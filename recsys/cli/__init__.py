@@ -52,11 +52,12 @@ def main() -> None:
     program, extra = (f"recsys {name}", COMMANDS[name].extra) if name else ("recsys", "consumer")
     with extra_named(program, extra):
         from recsys.cli.app import app
-        from recsys.cli.output import errors
 
         try:
             app()
         except RecsysError as error:
+            from recsys.cli.output import errors  # --help does without what it imports
+
             errors.print(f"error: {error}", style="red", soft_wrap=True)
             sys.exit(2 if isinstance(error, SettingsError) else 1)
         except BrokenPipeError:  # the reader of our output, such as head, has seen enough
