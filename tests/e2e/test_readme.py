@@ -16,18 +16,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 import yaml
 
-from recsys.cli import app
+from recsys.cli.app import app
+from recsys.demo.services import free_port
 from recsys.kafka.topics import describe_topic
 from recsys.redis import Store, open_store
 from recsys.settings import KafkaSettings, load_settings
 from tests.planted import list_of, owned_by
-from tests.services import IN_CI, PROJECT, Api, apache_kafka, free_port, kafka_jars, running, wait_until
+from tests.services import IN_CI, PROJECT, Api, apache_kafka, kafka_jars, running, wait_until
 
 DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 SERVICES = ("python -m consumer", "python -m trainer", "python -m api")
@@ -238,11 +239,8 @@ def test_every_line_of_a_console_block_is_checked() -> None:
 
 def parsed_by_the_command(words: list[str]) -> None:
     """Fail unless these words are a command of ours with its own arguments and options; nothing is run."""
-    command = typer.main.get_command(app)
-    context = click.Context(command)
-    while isinstance(command, click.Group):
-        name, *words = words
-        found = command.get_command(context, name)
-        assert found is not None, f"there is no command {name}"
-        command = found
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "resolve_command"):  # a group of commands
+        context = command.make_context("recsys", list(words), resilient_parsing=True)
+        _, command, words = command.resolve_command(context, words)
     command.make_context("recsys", words)
