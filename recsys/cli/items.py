@@ -9,7 +9,7 @@ import typer
 
 from recsys.cli.lock import held_lock
 from recsys.cli.output import errors, results, settings_for_command
-from recsys.operations.item_files import ItemColumns, read_items
+from recsys.operations.item_files import ItemColumns, import_items, read_items
 from recsys.redis import open_store
 from recsys.storage.data_dir import open_data_dir
 
@@ -45,14 +45,8 @@ def import_items_command(
     """
     found, rejected = read_items(file, ItemColumns(item_id_column, title_column, category_column, available_column))
     settings = settings_for_command()
-    data_dir = open_data_dir(settings)
     with open_store(settings) as store, held_lock(settings, store):
-        data_dir.storage.check_writable()
-        before = data_dir.catalogue.read()
-        catalogue = before.updated(found)
-        data_dir.catalogue.write(catalogue)
-        store.catalogue.write(catalogue.titles(), catalogue.unavailable())
-        store.item_lists.remove_popular(set(before.categories().values()) - set(catalogue.categories().values()))
+        catalogue = import_items(found, open_data_dir(settings), store)
     categories = set(catalogue.categories().values())
     results.print(
         f"{len(found.items):,} items imported; the catalogue has {len(catalogue.items):,}, in {len(categories):,} "

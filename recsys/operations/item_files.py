@@ -14,7 +14,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from recsys.data.event import Identifier
 from recsys.errors import InputFileError
-from recsys.storage.catalogue import _LONGEST, _NO, _YES, TITLE_COLUMNS, Catalogue, Item
+from recsys.redis import Store
+from recsys.storage.catalogue import (
+    _LONGEST,
+    _NO,
+    _YES,
+    TITLE_COLUMNS,
+    Catalogue,
+    Item,
+)
+from recsys.storage.data_dir import DataDir
+
+_IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +67,20 @@ def read_items(path: Path, columns: ItemColumns) -> tuple[Catalogue, list[Reject
         else:
             items[item_id] = item
     return Catalogue(items), rejected
+
+
+def import_items(found: Catalogue, data_dir: DataDir, store: Store) -> Catalogue:
+    """Take over what was found of items into ``data_dir`` and Redis; return the whole catalogue.
+
+    The caller holds the trainer's lock, unless no trainer is running.
+    """
+    data_dir.storage.check_writable()
+    before = data_dir.catalogue.read()
+    catalogue = before.updated(found)
+    data_dir.catalogue.write(catalogue)
+    store.catalogue.write(catalogue.titles(), catalogue.unavailable())
+    store.item_lists.remove_popular(set(before.categories().values()) - set(catalogue.categories().values()))
+    return catalogue
 
 
 def _table(path: Path) -> pa.Table:
@@ -108,7 +133,7 @@ def _names(path: Path, there: list[str], columns: ItemColumns) -> dict[str, str]
 
 def _item(row: Mapping[str, Any]) -> tuple[str, Item]:
     try:
-        item_id = TypeAdapter(Identifier).validate_python(row["item_id"])
+        item_id = _IDENTIFIER.validate_python(row["item_id"])
     except ValidationError:
         raise ValueError(
             f"item_id: {str(row['item_id'])[:40]!r} is none: 1 to 256 characters, no control characters"
