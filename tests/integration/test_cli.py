@@ -111,7 +111,7 @@ def test_csv_with_other_columns_and_returns(recsys: Command, own_store: Store, t
         (["import", "note.txt"], "a .parquet or .csv file is needed"),
         (["import", "broken.parquet"], "broken.parquet: cannot be read"),
         (["publish", "good.csv"], "127.0.0.1:1"),
-        (["publish", "good.csv", "--rate", "5", "--speedup", "2"], "exclude each other"),
+        (["publish", "good.csv", "--rate", "5", "--speedup", "2"], "cannot be used together"),
         (["verify"], "Redis names no live model"),
         (["retrain"], "no trainer is running"),
     ],
@@ -180,7 +180,7 @@ def test_import_writes_a_lost_part_of_the_archive_again(recsys: Command, own_sto
 def test_input_is_never_overwritten_by_its_rejects(recsys: Command, tmp_path: Path) -> None:
     text = "user_id,item_id,timestamp\n1,2,never\n"
     (tmp_path / "rows.csv").write_text(text)
-    assert "is the input itself" in recsys("import", "rows.csv", "--rejects", "rows.csv", expect=1).stderr
+    assert "is the input file" in recsys("import", "rows.csv", "--rejects", "rows.csv", expect=1).stderr
     assert (tmp_path / "rows.csv").read_text() == text
 
 
