@@ -48,7 +48,7 @@ def _timestamp_to_epoch_ms(value: object) -> object:
         try:
             moment = datetime.fromisoformat(text)
         except ValueError as error:
-            raise ValueError(f"is not a date and time that exists ({error})") from None
+            raise ValueError(f"is not an existing date and time ({error})") from None
         return round(moment.timestamp() * 1000)
     raise ValueError("must be RFC 3339 with a zone (2026-11-22T10:11:12Z) or integer epoch milliseconds")
 
@@ -129,7 +129,7 @@ def ensure_fits_cluster(user_id: str) -> None:
     """
     if not fits_cluster(user_id):
         raise MalformedEvent(
-            "user_id: must not begin with } where Redis is a cluster, which could not keep the user's keys together"
+            "user_id: must not begin with } on a Redis Cluster: the keys of such a user would be in different slots"
         )
 
 
@@ -181,9 +181,9 @@ def decode(value: bytes | None, *, record_timestamp_ms: int | None = None, locat
     except ValueError as error:
         raise MalformedEvent(f"not JSON: {error}", value, location) from None
     if not isinstance(fields, dict):
-        raise MalformedEvent(f"a JSON object is needed, not {type(fields).__name__}", value, location)
+        raise MalformedEvent(f"must be a JSON object, not {type(fields).__name__}", value, location)
     if fields.get("timestamp") is None:
         if record_timestamp_ms is None:
-            raise MalformedEvent("timestamp: neither the event nor its record has one", value, location)
+            raise MalformedEvent("timestamp: neither the event nor its Kafka record has one", value, location)
         fields["timestamp"] = record_timestamp_ms
     return event_from_fields(fields, raw=value, location=location)

@@ -35,7 +35,8 @@ class UserSolver:
             np.linalg.cholesky(self._base)
         except np.linalg.LinAlgError:
             raise InvalidModel(
-                f"regularization {regularization:g} is too small for item factors this large: users cannot be solved"
+                f"regularization {regularization:g} is too small for item factors of this size: "
+                f"the equations of users cannot be solved in float32"
             ) from None
 
     def fold_in(self, confidences: csr_matrix) -> NDArray[np.float32]:

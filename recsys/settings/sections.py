@@ -92,7 +92,7 @@ class KafkaSettings(Section):
     @classmethod
     def _not_ours(cls, value: dict[str, str | int | float | bool]) -> dict[str, str | int | float | bool]:
         if taken := sorted(_RESERVED_LIBRDKAFKA & value.keys()):
-            raise ValueError(f"{', '.join(taken)}: the delivery guarantees depend on it, so it cannot be set")
+            raise ValueError(f"{', '.join(taken)}: cannot be set, because the delivery guarantees depend on it")
         return value
 
     @property

@@ -85,8 +85,8 @@ class Problem:
             if users < _LEAST_USERS:
                 since, until = (_day(second) for second in (cut_s, cut_s + WINDOW_DAYS * _DAY_S))
                 raise NotEnoughData(
-                    f"too little to tune on: from {since} to {until} only {users:,} users bought something new to them "
-                    f"that was known before, and {_LEAST_USERS} are needed"
+                    f"too few purchases to tune on: from {since} to {until} only {users:,} users bought something "
+                    f"new to them that was known before; {_LEAST_USERS} are needed"
                 )
         return problem
 
@@ -135,7 +135,7 @@ def tune(problem: Problem, folder: Path, progress: ProgressReporter, *, trials: 
         raise DataDirError(f"{folder}: the trials cannot be written: {error.strerror or error}") from error
     except TerminatedWorkerError as error:
         raise NotEnoughData(
-            f"a process of the tuning was killed, perhaps for its memory; try --jobs 1: {error}"
+            f"a process of the tuning was killed, perhaps because memory ran out; try --jobs 1: {error}"
         ) from error
 
 
@@ -158,7 +158,7 @@ def _tune(problem: Problem, folder: Path, progress: ProgressReporter, *, trials:
     finished = _finished(study)
     complete = [trial for trial in finished if trial.state is TrialState.COMPLETE]
     if not complete:
-        raise NotEnoughData("no trial could be completed: see the messages above")
+        raise NotEnoughData("no trial was completed: see the messages above")
     best = max(complete, key=_value)
     current = next((trial for trial in complete if _CURRENT in trial.user_attrs), None)
     return Tuned(
