@@ -102,7 +102,7 @@ def judge(
             update={"reasons": [f"{reason}; published because it is the first model" for reason in reasons]}
         )
     if rival is None:
-        cannot = f"the live model {live.version} cannot be compared: it may know the hold-out, and no holdout model can be used"
+        cannot = f"the live model {live.version} may know the hold-out, and has no holdout model that can be compared"
         reasons += [cannot + _CHOSEN] if live.chosen else []
         return record.model_copy(
             update={"decision": Decision.REJECTED if reasons else Decision.PUBLISHED, "reasons": reasons or [cannot]}

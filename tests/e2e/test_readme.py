@@ -158,7 +158,7 @@ def first_rows(output: str) -> dict[str, str]:
         cells = [line.split("│") for line in table.splitlines() if line.startswith("│")]
         if cells:
             first = cells[0][2] if table.startswith("Recommended") else cells[0][1]
-            rows[" ".join(table.split()[:3])] = first.strip()
+            rows[" ".join(table.split()[:3]).rstrip(",")] = first.strip()
     return rows
 
 

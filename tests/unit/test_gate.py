@@ -122,7 +122,7 @@ def test_an_archive_that_has_lost_events_is_noticed() -> None:
 def test_a_live_model_that_cannot_be_compared_gives_way_unless_it_was_chosen() -> None:
     gives_way = judged(0, sound(0), model=None)
     assert gives_way.decision is Decision.PUBLISHED
-    assert "no holdout model can be used" in gives_way.reasons[0]
+    assert "has no holdout model that can be compared" in gives_way.reasons[0]
     stays = judged(0, sound(0), model=None, chosen=True)
     assert stays.decision is Decision.REJECTED
     assert "--force" in stays.reasons[0]
