@@ -131,7 +131,7 @@ def _serve(settings: Settings, store: Store, data_dir: DataDir, asked: _Asked) -
     schedule = Schedule(settings.trainer)
     schedule.begin(store)
     with restart_on_clock_rollback(), _alive(store):
-        log.info("trainer ready; a round %s and on request (recsys retrain, or SIGUSR1)", schedule)
+        log.info("trainer ready; rounds %s and on request (recsys retrain, or SIGUSR1)", schedule)
         while True:
             look.wait(_LOOK_EVERY_S)
             try:
@@ -153,7 +153,7 @@ def _serve(settings: Settings, store: Store, data_dir: DataDir, asked: _Asked) -
                     look.wait(_RETRY_S)
                 continue
             if lost:
-                log.error("Redis has lost what the last round wrote; another one brings the lists up to date")
+                log.error("Redis has lost what the last round wrote; another round writes the lists again")
                 rounds, owed = 0, "loss"
             elif not (asked.by_signal or requests.are_open or schedule.is_due):
                 continue
@@ -214,7 +214,7 @@ def _roll_back(settings: Settings, store: Store, data_dir: DataDir, request: Rol
                 clock=now,
                 asked_by=request.asked_by,
             )
-            log.info("rolled back to model %s, as %s asked", request.version, request.asked_by)
+            log.info("rolled back to model %s, requested by %s", request.version, request.asked_by)
         except RecsysError as error:
             log.error("no rollback to model %s: %s", request.version, error)
             record = RoundRecord(

@@ -1,4 +1,4 @@
-"""`recsys items`: what the shop says of its items."""
+"""`recsys items`: titles, categories and availability of items."""
 
 from __future__ import annotations
 
@@ -29,19 +29,23 @@ def import_items_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .parquet or .csv file of items.")],
     item_id_column: Annotated[str, typer.Option("--item-id-column", metavar="NAME")] = "item_id",
     title_column: Annotated[
-        str, typer.Option("--title-column", metavar="NAME", help="Default: title, name or description, if there.")
+        str,
+        typer.Option("--title-column", metavar="NAME", help="Default: title, name or description, if there is one."),
     ] = "",
     category_column: Annotated[
-        str, typer.Option("--category-column", metavar="NAME", help="Default: category, if there.")
+        str, typer.Option("--category-column", metavar="NAME", help="Default: category, if there is one.")
     ] = "",
     available_column: Annotated[
-        str, typer.Option("--available-column", metavar="NAME", help="Default: available, if there: true or false.")
+        str,
+        typer.Option(
+            "--available-column", metavar="NAME", help="Column with true or false; default: available, if there is one."
+        ),
     ] = "",
 ) -> None:
-    """Take over what a file says of items; what it does not name stays as it was.
+    """Import titles, categories and availability of items from a file; items that it does not name do not change.
 
-    Items that are not available are in no list that is computed from then on. The popular lists of categories, and
-    everyone's lists, follow with the next training.
+    Lists that are computed from now on hold no item that is not available. The next retrain writes the popular lists
+    of categories, and all lists.
     """
     found, rejected = read_items(file, ItemColumns(item_id_column, title_column, category_column, available_column))
     settings = settings_for_command()

@@ -91,7 +91,7 @@ def _table(path: Path) -> pa.Table:
         if path.suffix.lower() == ".parquet":
             return pq.read_table(path)
         if path.suffix.lower() != ".csv":
-            raise InputFileError(f"{path}: a .parquet or .csv file is needed")
+            raise InputFileError(f"{path}: must be a .parquet or .csv file")
         names = pyarrow.csv.open_csv(path).schema.names
         # Ids must come as they are written: "00123" is not 123.
         strings = pyarrow.csv.ConvertOptions(
@@ -121,12 +121,11 @@ def _names(path: Path, there: list[str], columns: ItemColumns) -> dict[str, str]
             )
         if found is not None:
             if there.count(found) > 1:
-                raise InputFileError(f"{path}: column {found!r} is there more than once; keep one of them")
+                raise InputFileError(f"{path}: column {found!r} appears more than once; keep one of them")
             chosen[what] = found
     if chosen.keys() == {"item_id"}:
         raise InputFileError(
-            f"{path}: nothing is said of items: there is no column title, category or available; the columns are "
-            f"{', '.join(there)}"
+            f"{path}: there is no column title, category or available; the columns are {', '.join(there)}"
         )
     return chosen
 
@@ -136,12 +135,12 @@ def _item(row: Mapping[str, Any]) -> tuple[str, Item]:
         item_id = _IDENTIFIER.validate_python(row["item_id"])
     except ValidationError:
         raise ValueError(
-            f"item_id: {str(row['item_id'])[:40]!r} is none: 1 to 256 characters, no control characters"
+            f"item_id: {str(row['item_id'])[:40]!r} is not a valid id: use 1 to 256 characters, no control characters"
         ) from None
     texts = {what: " ".join(str(row[what]).split()) for what in ("title", "category") if row.get(what) is not None}
     for what, text in texts.items():
         if len(text) > _LONGEST:
-            raise ValueError(f"{what}: it is longer than {_LONGEST:,} characters")
+            raise ValueError(f"{what}: is longer than {_LONGEST:,} characters")
     return item_id, Item(**texts, available=_is_available(row.get("available")))
 
 
@@ -151,4 +150,4 @@ def _is_available(value: Any) -> bool:
     word = str(value).strip().lower().removesuffix(".0")
     if word in _YES | _NO:
         return word in _YES
-    raise ValueError(f"available: {value!r} is neither true nor false")
+    raise ValueError(f"available: must be true or false, not {value!r}")
