@@ -196,7 +196,7 @@ def test_rebuild_removes_nothing_that_it_cannot_bring_back(ledger: Ledger, tmp_p
 
 @pytest.mark.parametrize("how", ["killed", "killed in the swap", "stopped"])
 def test_consumer_ends_before_it_has_the_new_model(ledger: Ledger, report: Report, how: str) -> None:
-    """Its lists of the old model, written after the sweep, are not left behind."""
+    """Its lists of the old model, written after the full refresh, are not left behind."""
     shop = ledger.shop
     points = {"RECSYS_TEST_FAIL_POINTS": "in-model-swap=kill"} if how == "killed in the swap" else {}
     consumer = shop.start_consumer(RECSYS_CONSUMER__MODEL_POLL_S="20", **points)
