@@ -14,6 +14,7 @@ import pytest
 from tests.services import running, wait_until
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kept_demo_is_verified_without_differences_and_stops_cleanly(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RECSYS_")}
