@@ -23,7 +23,6 @@ import typer
 import yaml
 
 from recsys.cli.app import app
-from recsys.demo.services import free_port
 from recsys.kafka.topics import describe_topic
 from recsys.redis import Store, open_store
 from recsys.settings import KafkaSettings, load_settings
@@ -80,12 +79,11 @@ def kept_demo(folder: Path) -> Iterator[dict[str, str]]:
 @contextmanager
 def api_of(folder: Path, environment: dict[str, str]) -> Iterator[str]:
     """Run `python -m api` and yield its port."""
-    port = str(free_port())
     log = folder / "api.log"
-    with running([sys.executable, "-m", "api"], log, {**environment, "RECSYS_API__PORT": port}) as process:
-        api = Api(process, log, f"http://127.0.0.1:{port}")
+    with running([sys.executable, "-m", "api"], log, {**environment, "RECSYS_API__PORT": "0"}) as process:
+        api = Api(process, log)
         wait_until(api.is_ready, "the API is ready")
-        yield port
+        yield api.url.rpartition(":")[2]
 
 
 @pytest.mark.timeout(1200)
