@@ -292,9 +292,7 @@ class Round:
     def _move_pointer(self, version: str, uri: str, manifest_sha256: str, *, seen: bytes) -> ModelPointer:
         pointer = self._store.pointer.move(version, uri, manifest_sha256, seen=seen, at=self._clock())
         if pointer is None:
-            raise LockLost(
-                "another process moved the model pointer during the round; the model of that process stays live"
-            )
+            raise LockLost("another process moved the model pointer during the round; the other model stays live")
         return pointer
 
     def _remove(self, leftovers: Sequence[str]) -> None:
@@ -320,10 +318,7 @@ class Round:
         )
         self._note(lists=written.lists, similar=written.similar)
         if self._store.pointer.read() != live.pointer:
-            version = live.stamp.version
-            raise LockLost(
-                f"the pointer to model {version} was moved by another process, or lost by Redis, during the round"
-            )
+            raise LockLost(f"the pointer to model {live.stamp.version} was moved, or lost by Redis, during the round")
 
     def _keep_rejected(self, gate: GateRecord, candidate: Fitted | None) -> None:
         """Keep a candidate that the gate has rejected: an operator may want to look at it."""
