@@ -47,7 +47,7 @@ def cut_off(replica: RedisServer, primary: RedisServer) -> None:
 def test_failover_that_loses_the_batch_in_flight(
     kafka: KafkaServer, breakable_redis: RedisServer, tmp_path: Path, report: Report, point: str
 ) -> None:
-    """The marks have not moved over what is lost, so they do not tell."""
+    """The applied offsets have not moved over what is lost, so they do not tell."""
     replica, held = RedisServer(tmp_path), tmp_path / "held"
     try:
         with behind_proxy(kafka, breakable_redis, tmp_path, seed=70) as (ledger, proxy):
