@@ -19,7 +19,7 @@ _NEXT_ITEM = b'},{"item_id":'
 """Between two items, and never inside a string, which holds no quotation mark without a backslash before it."""
 
 
-def parsed(content: bytes, most: int) -> dict[str, Any]:
+def parse_start(content: bytes, most: int) -> dict[str, Any]:
     """Parse a cached list with so many of its items, if it has more: they are most of the work."""
     parts = content.split(_NEXT_ITEM, most)
     if len(parts) > most:
@@ -49,8 +49,10 @@ class ListFilter:
     category: str | None = None
     excluded: Collection[str] = frozenset()
 
-    def of(self, items: Iterable[Listed], n: int) -> list[Listed]:
-        """Return the first n items that may be shown."""
+    def apply(self, items: Iterable[Listed], n: int, *, owned: Collection[str] | None = None) -> list[Listed]:
+        """Return the first n items that may be shown, with titles and categories; none that the user owns."""
+        if owned:
+            items = [item for item in items if item["item_id"] not in owned]
         hidden, excluded, catalogue, category = self.hidden, self.excluded, self.catalogue, self.category
         found: list[Listed] = []
         for item in items:

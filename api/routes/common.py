@@ -39,7 +39,7 @@ def answer(body: dict[str, Any], status: int = 200, headers: dict[str, str] | No
     return Response(orjson.dumps(body), status, {"Cache-Control": "no-store", **(headers or {})}, "application/json")
 
 
-def tagged(request: Request, body: dict[str, Any]) -> Response:
+def answer_with_etag(request: Request, body: dict[str, Any]) -> Response:
     """Return JSON with an ETag, or 304 if the client has just that."""
     content = orjson.dumps(body)
     tag = f'"{blake2b(content, digest_size=12).hexdigest()}"'

@@ -82,7 +82,7 @@ async def basket(request: Request, wanted: BasketRequest) -> Response:
             {"item_id": item, "score": round(score, _DECIMALS)}
             for item, score in zip(ranked.item_ids, ranked.scores, strict=True)
         ]
-        shown = ListFilter(services.live.hidden, services.live.catalogue)
+        list_filter = ListFilter(services.live.hidden, services.live.catalogue)
     else:
         content = await services.reader.popular()
         if content is None:
@@ -91,8 +91,8 @@ async def basket(request: Request, wanted: BasketRequest) -> Response:
         about |= {"source": Source.POPULAR, "model": popular["model"], "generated_at": popular["generated_at"]}
         items = popular["items"]
         owned = () if rules.include_purchased else (item for item, entry in entries.items() if entry.units > 0)
-        shown = ListFilter(services.live.hidden, services.live.catalogue, excluded={*units, *owned})
-    return answer({**about, "items": shown.of(items, wanted.n)})
+        list_filter = ListFilter(services.live.hidden, services.live.catalogue, excluded={*units, *owned})
+    return answer({**about, "items": list_filter.apply(items, wanted.n)})
 
 
 @router.get(
@@ -116,15 +116,15 @@ async def explanation(request: Request, user_id: UserId, item_id: ItemId) -> Res
         found = await _computed(services, work)
     except KeyError:
         raise ProblemError(Kind.UNKNOWN_ITEM, f"the model knows no item {item_id!r}") from None
-    shown = ListFilter((), services.live.catalogue)
+    list_filter = ListFilter((), services.live.catalogue)
     body = asdict(found) | {
         "user_id": user_id,
         "item_id": item_id,
-        **shown.about(item_id),
+        **list_filter.about(item_id),
         "model": live.stamp.version,
         "hidden": item_id in services.live.hidden,
         "contributions": [
-            {"item_id": item, "contribution": part, **shown.about(item)} for item, part in found.contributions
+            {"item_id": item, "contribution": part, **list_filter.about(item)} for item, part in found.contributions
         ],
     }
     return answer(body)
