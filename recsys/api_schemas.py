@@ -1,4 +1,7 @@
-"""What the HTTP API takes and returns: the API writes it, `recsys.client` reads it."""
+"""What the HTTP API takes and returns: the API writes it, `recsys.client` reads it.
+
+What operators ask for is in `recsys.operator_schemas`, and can be imported from here as well.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,15 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from recsys.data.event import NO_CONTROL_CHARACTERS
+from recsys.operator_schemas import ForgetAccepted as ForgetAccepted
+from recsys.operator_schemas import HiddenItem as HiddenItem
+from recsys.operator_schemas import Models as Models
+from recsys.operator_schemas import ModelSummary as ModelSummary
+from recsys.operator_schemas import Retrain as Retrain
+from recsys.operator_schemas import RetrainRequest as RetrainRequest
+from recsys.operator_schemas import RetrainState as RetrainState
+from recsys.operator_schemas import RollbackAccepted as RollbackAccepted
+from recsys.operator_schemas import RoundSummary as RoundSummary
 
 MOST_USERS = 1_000
 MOST_PURCHASES = 1_000
@@ -307,111 +319,6 @@ class PurchasesAccepted(BaseModel):
     rejected: int
     results: list[EventResult]
     """One per event, in order."""
-
-
-class ModelSummary(BaseModel):
-    """One model that is kept."""
-
-    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True, protected_namespaces=())
-
-    version: str
-    role: str
-    """`live`, `previous`, `rejected`, or empty."""
-    created_at: str | None = None
-    """None = its manifest is damaged."""
-    counts: dict[str, int] = {}
-    metrics: dict[str, float] = {}
-
-
-class RoundSummary(BaseModel):
-    """One round of the trainer, or a rollback."""
-
-    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
-
-    kind: str
-    asked_by: str
-    started_at: str
-    finished_at: str
-    state: str
-    """`succeeded`, `rejected` or `failed`."""
-    version: str
-    error: str
-
-
-class Models(BaseModel):
-    """The models that are kept, and the last rounds, the newest first."""
-
-    models: list[ModelSummary]
-    rounds: list[RoundSummary]
-
-
-class RetrainRequest(BaseModel):
-    """How a retrain is wanted."""
-
-    model_config = _example(force=False)
-
-    force: Annotated[bool, Field(strict=True)] = False
-    """Publish the model whatever the gate says; that is recorded."""
-
-
-class RetrainState(StrEnum):
-    """How far a retrain is."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    REJECTED = "rejected"
-    """The gate refused the model; the live one stays."""
-    FAILED = "failed"
-    UNKNOWN = "unknown"
-    """It is done, and its record is no longer kept."""
-
-
-class Retrain(BaseModel):
-    """A retrain that was asked for."""
-
-    model_config = _example(id=7, state="running", stage="fit", done=3, total=15, version="", error="", reasons=[])
-
-    id: int
-    """Requests that come before the next round starts share it."""
-    state: RetrainState
-    stage: str = ""
-    done: int | None = None
-    total: int | None = None
-    version: str = ""
-    """The model that was published or rejected."""
-    error: str = ""
-    reasons: list[str] = []
-    """What the gate says."""
-
-
-class RollbackAccepted(BaseModel):
-    """A rollback that the trainer will do."""
-
-    model_config = _example(version="20261122T101500Z-1a2b3c", live_before="20261123T101500Z-4d5e6f")
-
-    version: str
-    live_before: str
-    """GET /v1/models says when `version` is live in its place, and how the rollback ended."""
-
-
-class HiddenItem(BaseModel):
-    """Whether an item is kept out of all lists."""
-
-    model_config = _example(item_id="sku-7", hidden=True, known=True)
-
-    item_id: str
-    hidden: bool
-    known: bool
-    """Whether the model or the catalogue knows such an item."""
-
-
-class ForgetAccepted(BaseModel):
-    """A user who is being erased."""
-
-    model_config = _example(user_id="42")
-
-    user_id: str
 
 
 class Health(BaseModel):
