@@ -3,18 +3,12 @@ FROM python:3.11.14-slim-bookworm AS build
 WORKDIR /build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 
-# The lock also holds what development and the demo need. Taken as constraints it gives versions and hashes to those
-# packages only that the services need; the base image's own pip is too old to take hashes from constraints.
-RUN echo "pip==26.3 --hash=sha256:f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13" > pip.txt \
-    && pip install --require-hashes --requirement pip.txt
-COPY pyproject.toml requirements.lock ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-        > services.txt \
-    && echo "hatchling" > backend.txt \
-    && python -m venv --without-pip /opt/venv \
-    && pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: \
-        --constraint requirements.lock --requirement services.txt \
-    && pip install --require-hashes --only-binary :all: --constraint requirements.lock --requirement backend.txt
+# Two locks: what the services import, and what builds our own wheel, which stays behind in this stage.
+COPY requirements/services.lock requirements/build.lock ./
+RUN python -m venv --without-pip /opt/venv \
+    && pip --python /opt/venv/bin/python install --require-hashes --no-deps --only-binary :all: \
+        --requirement services.lock \
+    && pip install --require-hashes --no-deps --only-binary :all: --requirement build.lock
 
 COPY . .
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \

@@ -1,64 +1,89 @@
-# Everything runs from .venv, made from requirements.lock; the only thing needed is Python 3.11 or newer.
+# Everything runs from .venv, made from the locks in requirements/; the only thing needed is Python 3.11 or newer.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 ARGS ?=
+# The newest supported Python on PATH; make test-newest NEWEST=... names another.
+NEWEST ?= $(firstword $(foreach version,3.13 3.12 3.11,$(shell python$(version) -c 'print("python$(version)")' 2>/dev/null)) $(PYTHON))
 
-.PHONY: help demo test faults bench bench-quick quality api-check check format lock clean
+.PHONY: help demo test test-newest faults bench bench-quick quality api-check check format lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.venv/installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; name one with make PYTHON=..."; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -c 'import recsys' || { echo "error: a library cannot be loaded; where libgomp is named above: apt-get install libgomp1"; exit 1; }
+# Install a lock, and this folder: $(call install,LOCK,what it is,MB on disk)
+define install
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; name one with make PYTHON=..."; exit 1; }
+@echo "Installing $(2) into $(VENV): $$(grep -c == $(1)) packages, about $(3) MB. Nothing is printed meanwhile; it usually takes one to two minutes."
+@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $(1)
+@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+@$(BIN)/python -c 'import implicit' || { echo "error: a library cannot be loaded; where libgomp is named above: apt-get install libgomp1"; exit 1; }
+endef
+
+$(VENV)/demo-installed: requirements/demo.lock pyproject.toml
+	$(call install,$<,the libraries of the demo,900)
 	@touch $@
 
-demo: .venv/installed  ## Play a grocer's December live; ARGS=--keep leaves everything running
+$(VENV)/installed: requirements/dev.lock requirements/demo.lock pyproject.toml
+	$(call install,$<,all libraries and what the tests need,1200)
+	@touch $(VENV)/demo-installed $@
+
+demo: $(VENV)/demo-installed  ## Play a grocer's December live; ARGS=--keep leaves everything running
 	$(BIN)/recsys demo $(ARGS)
 
-test: .venv/installed  ## Run every test; ARGS go to pytest
+test: $(VENV)/installed  ## Run every test; ARGS go to pytest
 	$(BIN)/python -m pytest $(ARGS)
 
-faults: .venv/installed  ## Break everything, over and over, and write docs/guarantees.md (hours)
+# A virtual environment of its own, unless the first one is of this version.
+test-newest: $(VENV)/installed  ## Unit and property tests on the newest Python of 3.11 to 3.13 that is on PATH
+	@minor='import sys; print(sys.version_info[:2])'; venv=.venv-newest; \
+	if [ "$$($(NEWEST) -c "$$minor")" = "$$($(BIN)/python -c "$$minor")" ]; then venv=$(VENV); fi; \
+	$(MAKE) --no-print-directory test VENV=$$venv PYTHON=$(NEWEST) ARGS="tests/unit tests/property $(ARGS)"
+
+faults: $(VENV)/installed  ## Break everything, over and over, and write docs/guarantees.md (hours)
 	RECSYS_TEST_FAULTS=full RECSYS_TEST_FAULTS_RESULTS=$(CURDIR)/.faults.jsonl $(BIN)/python -m pytest tests/faults --timeout=7200 $(ARGS)
 	$(BIN)/python -m tests.faults.guarantees .faults.jsonl
 
-bench: .venv/installed .venv/bench-installed  ## Measure everything side by side and write docs/performance.md; ARGS=NAME for a part
+bench: $(VENV)/installed $(VENV)/bench-installed  ## Measure everything side by side and write docs/performance.md; ARGS=NAME for a part
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-quick: .venv/installed  ## Compare only; fails when a ratio falls under its bar
+bench-quick: $(VENV)/installed  ## Compare only; fails when a ratio falls under its bar
 	$(BIN)/python -m benchmarks --quick $(ARGS)
 
-quality: .venv/installed  ## Is the product good at what it is for? DATA= names Online Retail; writes docs/quality.md
+quality: $(VENV)/installed  ## Is the product good at what it is for? DATA= names Online Retail; writes docs/quality.md
 	$(BIN)/python -m benchmarks.quality $(if $(DATA),--data $(DATA)) $(ARGS)
 
-api-check: .venv/installed  ## Is the HTTP API what it says, and fast enough? Needs wrk; writes docs/performance.md
+api-check: $(VENV)/installed  ## Is the HTTP API what it says, and fast enough? Needs wrk; writes docs/performance.md
 	CI=true $(BIN)/python -m pytest tests/e2e/test_api.py tests/e2e/test_api_limits.py tests/unit/test_openapi.py tests/unit/test_api_security.py
 	$(BIN)/python -m benchmarks.api $(ARGS)
 
-.venv/bench-installed: .venv/installed benchmarks/requirements.lock
+$(VENV)/bench-installed: $(VENV)/installed benchmarks/requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement benchmarks/requirements.lock
 	@touch $@
 
-check: .venv/installed  ## Lint, format, types, layers, compose file
+check: $(VENV)/installed  ## Lint, format, types, layers, compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
-format: .venv/installed  ## Format the code
+format: $(VENV)/installed  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock:  ## Pin all dependencies anew
+# The versions of all purposes are those of dev.lock, which has everything; the others are cut from it.
+COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+CUT = $(COMPILE) --constraint requirements/dev.lock
+lock:  ## Lock what pyproject.toml asks for; ARGS=--upgrade takes the newest versions
 	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
-	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url --upgrade --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
-	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade --constraint requirements.lock --custom-compile-command "make lock" --output-file benchmarks/requirements.lock benchmarks/requirements.in
+	$(COMPILE) $(ARGS) --extra dev --group build --output-file requirements/dev.lock pyproject.toml
+	$(CUT) --extra demo --group build --output-file requirements/demo.lock pyproject.toml
+	$(CUT) --extra services --output-file requirements/services.lock pyproject.toml
+	$(CUT) --group build --output-file requirements/build.lock
+	$(CUT) $(ARGS) --output-file benchmarks/requirements.lock benchmarks/requirements.in
 	rm -rf .venv-lock
 
 clean:  ## Remove everything that make made
-	rm -rf .venv .faults.jsonl .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf .venv .venv-newest .venv-lock .faults.jsonl .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

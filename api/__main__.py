@@ -1,103 +1,13 @@
-"""`python -m api`: the HTTP API, in one or more worker processes."""
-
-from __future__ import annotations
+"""`python -m api`; what it does is in `api.main`, which needs the libraries of the extra api."""
 
 import faulthandler
-import logging
-import os
-import signal
-import socket
 import sys
-import tempfile
 
-import uvicorn
-from uvicorn.supervisors import Multiprocess
-
-from api.metrics import SHARED_FOLDER
-from api.security import Audit, Keyring
-from api.sockets import OwnSocket, bound_socket
-from recsys.errors import RecsysError, SettingsError
-from recsys.kafka.clients import open_producer
-from recsys.runtime.logs import configure_logging
-from recsys.settings import Settings, load_settings
-
-log = logging.getLogger("api")
-_STOP_WITHIN_S = 20
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-
-def main() -> int:
-    """Serve until terminated; return the exit code."""
-    try:
-        settings = load_settings()
-        configure_logging(settings.log.level)
-        keys = len(Keyring.of(settings.api))
-        Audit(settings.api.audit_file)
-        _ensure_port_is_free(settings)
-        if settings.api.purchases:
-            open_producer(settings.kafka)  # refuses wrong properties; each worker has its own
-    except RecsysError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    _say_who_may(settings, keys)
-    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn stops at one, and then lets whoever was there before know
-        signal.signal(number, lambda *_: None)
-    with tempfile.TemporaryDirectory(prefix="recsys-api-") as folder:
-        if settings.api.workers > 1:
-            os.environ[SHARED_FOLDER] = folder
-        try:
-            _serve(settings)
-        except SystemExit as end:
-            return int(end.code or 0)
-    log.info("stopped")
-    return 0
-
-
-def _serve(settings: Settings) -> None:
-    """Serve in this process, or have workers serve, until terminated."""
-    config = uvicorn.Config(
-        "api.app:app_of_this_process",
-        factory=True,
-        host=settings.api.host,
-        port=settings.api.port,
-        workers=settings.api.workers,
-        loop="uvloop",
-        http="api.protocol:BoundedProtocol",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # where requests come from is looked at; a header could be made up
-        timeout_graceful_shutdown=_STOP_WITHIN_S,
-    )
-    if settings.api.workers == 1:
-        uvicorn.Server(config).run()
-    elif not hasattr(socket, "SO_REUSEPORT"):
-        Multiprocess(config, sockets=[config.bind_socket()]).run()
-    else:
-        # Held, so that it stays ours; who does not listen gets no connections.
-        with bound_socket(settings.api.host, settings.api.port, True) as held:
-            port = held.getsockname()[1]
-            log.info("listening on http://%s:%d, in %d workers", settings.api.host, port, settings.api.workers)
-            Multiprocess(config, sockets=[OwnSocket(settings.api.host, port)]).run()  # type: ignore[list-item]
-
-
-def _ensure_port_is_free(settings: Settings) -> None:
-    host, port = settings.api.host, settings.api.port
-    try:
-        bound_socket(host, port, False).close()
-    except OSError as error:
-        raise SettingsError(f"RECSYS_API__PORT: cannot listen on {host}:{port}: {error.strerror}") from None
-
-
-def _say_who_may(settings: Settings, keys: int) -> None:
-    if keys:
-        log.info("%d keys are valid", keys)
-        return
-    log.warning("there are no keys (RECSYS_API__KEYS): only programs on this machine may ask, and only read")
-    if settings.api.host not in _LOOPBACK:
-        log.warning("so listening on %s answers nobody else", settings.api.host)
-
+from recsys.runtime.extras import extra_named
 
 if __name__ == "__main__":
     faulthandler.enable()  # should a library crash, the log says where
-    sys.exit(main())
+    with extra_named("python -m api", "api"):
+        from api.main import main
+
+        sys.exit(main())

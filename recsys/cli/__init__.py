@@ -3,44 +3,42 @@
 from __future__ import annotations
 
 import sys
+from typing import NamedTuple
 
-import typer
-
-from recsys.cli.data import import_command, publish_command
-from recsys.cli.demo import demo_command
-from recsys.cli.evaluate import evaluate_command
-from recsys.cli.items import items_app
-from recsys.cli.key import key_command
-from recsys.cli.models import models_app
-from recsys.cli.operate import config_command, rebuild_command, retrain_command, verify_command
-from recsys.cli.output import errors
-from recsys.cli.show import show_command
-from recsys.cli.tune import tune_command
 from recsys.errors import RecsysError, SettingsError
+from recsys.runtime.extras import extra_named
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "CommandPlace", "main"]
 
-app = typer.Typer(
-    name="recsys",
-    help="Operate the recommender. Settings come from RECSYS_* variables or the TOML file in RECSYS_CONFIG.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.command("import", short_help="Load a history from a file into archive and Redis.")(import_command)
-app.command("publish", short_help="Publish a file's purchases to Kafka.")(publish_command)
-app.command("show", short_help="Show a user's history and list.")(show_command)
-app.command("retrain", short_help="Ask the running trainer for a new model.")(retrain_command)
-app.command("evaluate", short_help="Judge a model by what users bought afterwards.")(evaluate_command)
-app.command("tune", short_help="Search for better hyper-parameters.")(tune_command)
-app.add_typer(models_app, name="models", short_help="List, show and roll back models.")
-app.add_typer(items_app, name="items", short_help="Import what the shop says of its items.")
-app.command("verify", short_help="Check Redis against archive and model.")(verify_command)
-app.command("rebuild", short_help="Bring Redis back from the archive.")(rebuild_command)
-app.command("key", short_help="Make a key for the HTTP API.")(key_command)
-app.command("config", short_help="Print all settings.")(config_command)
-app.command("demo", short_help="Play a grocer's year on this machine.")(demo_command)
+
+class CommandPlace(NamedTuple):
+    """Where a command is, so that only the one that is run gets imported, with what it needs."""
+
+    module: str
+    attribute: str
+    """A function, or a `typer.Typer` with commands of its own."""
+    extra: str
+    """The extra of pyproject.toml that brings what it needs."""
+    short_help: str
+
+
+COMMANDS = {
+    "import": CommandPlace("data", "import_command", "consumer", "Load a history from a file into archive and Redis."),
+    "publish": CommandPlace("data", "publish_command", "consumer", "Publish a file's purchases to Kafka."),
+    "show": CommandPlace("show", "show_command", "consumer", "Show a user's history and list."),
+    "retrain": CommandPlace("operate", "retrain_command", "consumer", "Ask the running trainer for a new model."),
+    "evaluate": CommandPlace(
+        "evaluate", "evaluate_command", "trainer", "Judge a model by what users bought afterwards."
+    ),
+    "tune": CommandPlace("tune", "tune_command", "tune", "Search for better hyper-parameters."),
+    "models": CommandPlace("models", "models_app", "consumer", "List, show and roll back models."),
+    "items": CommandPlace("items", "items_app", "consumer", "Import what the shop says of its items."),
+    "verify": CommandPlace("operate", "verify_command", "consumer", "Check Redis against archive and model."),
+    "rebuild": CommandPlace("operate", "rebuild_command", "consumer", "Bring Redis back from the archive."),
+    "key": CommandPlace("key", "key_command", "consumer", "Make a key for the HTTP API."),
+    "config": CommandPlace("operate", "config_command", "consumer", "Print all settings."),
+    "demo": CommandPlace("demo", "demo_command", "demo", "Play a grocer's year on this machine."),
+}
 
 
 def main() -> None:
@@ -48,13 +46,20 @@ def main() -> None:
     try:
         " ".join(sys.argv).encode()
     except UnicodeEncodeError:
-        errors.print("error: an argument is not UTF-8", style="red")
+        print("error: an argument is not UTF-8", file=sys.stderr)
         sys.exit(2)
-    try:
-        app()
-    except RecsysError as error:
-        errors.print(f"error: {error}", style="red", soft_wrap=True)
-        sys.exit(2 if isinstance(error, SettingsError) else 1)
-    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
-        sys.stderr.close()
-        sys.exit(0)
+    name = next((argument for argument in sys.argv[1:] if argument in COMMANDS), None)
+    program, extra = (f"recsys {name}", COMMANDS[name].extra) if name else ("recsys", "consumer")
+    with extra_named(program, extra):
+        from recsys.cli.app import app
+
+        try:
+            app()
+        except RecsysError as error:
+            from recsys.cli.output import errors  # --help does without what it imports
+
+            errors.print(f"error: {error}", style="red", soft_wrap=True)
+            sys.exit(2 if isinstance(error, SettingsError) else 1)
+        except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+            sys.stderr.close()
+            sys.exit(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -66,6 +67,8 @@ def evaluate_command(
         raise InputFileError(f"--n: {' or '.join(map(str, LENGTHS))}, not {n}")
     if model and live:
         raise InputFileError("--model and --live exclude each other; give one of them")
+    if html is not None:
+        import_module("matplotlib.figure")  # if it is missing, that is said before the work and not after it
     settings = settings_for_command()
     file = None if data is None else PurchaseFile(data, columns)
     data_dir = open_data_dir(settings)

@@ -13,7 +13,9 @@ from recsys.operations.item_files import ItemColumns, read_items
 from recsys.redis import open_store
 from recsys.storage.data_dir import open_data_dir
 
-items_app = typer.Typer(help="Import titles, categories and availability of items.", rich_markup_mode=None)
+items_app = typer.Typer(
+    help="Import titles, categories and availability of items.", add_completion=False, rich_markup_mode=None
+)
 _SHOWN = 10
 
 

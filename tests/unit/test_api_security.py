@@ -53,7 +53,7 @@ def test_a_key_is_replaced_while_both_are_valid() -> None:
 
 
 def test_an_entry_need_not_hold_the_key_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    from recsys.cli import app
+    from recsys.cli.app import app
 
     app(["key", "shop", "write"], standalone_mode=False)
     key, entry = (line.rsplit(" ", 1)[1] for line in capsys.readouterr().out.splitlines())

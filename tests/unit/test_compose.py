@@ -262,7 +262,9 @@ def test_everything_that_the_wheel_is_built_from_gets_into_the_image() -> None:
     admitted = {line.removeprefix("!").rstrip("/") for line in lines if line.startswith("!")}
     packages = set(PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
     files = {PYPROJECT["project"]["readme"], *PYPROJECT["project"]["license-files"], "pyproject.toml"}
-    assert admitted == packages | files | {"requirements.lock"}
+    locks = {path for line in instructions("COPY") for path in line.split() if path.endswith(".lock")}
+    assert locks
+    assert admitted == packages | files | locks
 
 
 def test_compiled_functions_are_kept_where_a_service_can_write() -> None:

@@ -281,7 +281,7 @@ def test_a_local_model_is_memory_mapped(tmp_path: Path) -> None:
 def test_loading_a_model_imports_no_library_that_only_other_services_need(tmp_path: Path) -> None:
     _, uri, digest = save(Storage(str(tmp_path)), make_model())
     code = (
-        "import sys, consumer.__main__\n"
+        "import sys, consumer.main\n"
         "from recsys.lists.live_model import prepare\n"
         "from recsys.storage.models import load_model\n"
         f"prepare(load_model({uri!r}, manifest_sha256={digest!r}))\n"

@@ -1,0 +1,146 @@
+"""`python -m consumer`: wiring and signals."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from functools import partial
+from typing import NoReturn
+
+from prometheus_client import start_http_server
+
+from consumer.commits import Commits
+from consumer.dead_letters import DeadLetters
+from consumer.loop import Loop
+from consumer.metrics import ConsumerMetrics
+from consumer.model_swap import ModelSwap
+from consumer.outages import Outages
+from consumer.polling import Polling
+from consumer.rebalance import Assignment, close
+from consumer.refresher import Refresher
+from consumer.stats import StatsLog
+from recsys.errors import KafkaUnavailable, OffsetsLost, RecsysError, RedisError, SettingsError, TopicMissing
+from recsys.kafka.clients import Consumer, open_consumer
+from recsys.kafka.decoder import make_decoder
+from recsys.kafka.start_offsets import start_offsets
+from recsys.kafka.topics import Topic, TopicWatch, create_topic_if_missing, describe_topic
+from recsys.lists.live_model import LiveModel
+from recsys.redis import Store, open_store
+from recsys.runtime.clock import restart_on_clock_rollback
+from recsys.runtime.logs import configure_logging
+from recsys.runtime.startup import until_ready
+from recsys.settings import Settings, load_settings
+
+log = logging.getLogger("consumer")
+_RETRY_S = 1.0
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; return the exit code."""
+    argparse.ArgumentParser(
+        prog="python -m consumer",
+        description="Keeps histories and lists in Redis while purchases come; see recsys config for its settings.",
+    ).parse_args()
+    try:
+        settings = load_settings()
+    except RecsysError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    configure_logging(settings.log.level)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    metrics = ConsumerMetrics()
+    try:
+        _serve_metrics(settings, metrics)
+        with open_store(settings) as store:
+            live = LiveModel(store, poll_s=settings.consumer.model_poll_s, on_refused=metrics.refused_models.inc)
+            stats = StatsLog(metrics, interval_s=settings.consumer.stats_interval_s)
+            with restart_on_clock_rollback(), live.followed(), stats:
+                while not stop.is_set():
+                    _consume(settings, store, live, metrics, stop)
+                    gc.collect()  # the traceback of an error may hold the old client, with its sockets, in a cycle
+    except RecsysError as error:
+        log.error("%s", error)
+        return 2 if isinstance(error, SettingsError) else 1
+    log.info("stopped")
+    return 0
+
+
+def _serve_metrics(settings: Settings, metrics: ConsumerMetrics) -> None:
+    port = settings.consumer.metrics_port
+    if not port:
+        return
+    try:
+        start_http_server(port, registry=metrics.registry)
+    except OSError as error:
+        raise SettingsError(f"RECSYS_CONSUMER__METRICS_PORT: cannot listen on port {port}: {error.strerror}") from None
+
+
+def _ensure_ready(settings: Settings, store: Store, consumer: Consumer) -> Topic:
+    """Return the topic if all is there: Redis that can serve, both topics, and in Redis what the group has written."""
+    store.connection.check()
+    topic = describe_topic(settings.kafka, settings.kafka.topic)
+    create_topic_if_missing(settings.kafka, settings.kafka.dead_letters, partitions=len(topic.partitions))
+    marks = store.applied_offsets.read(topic.sources(topic.partitions))
+    start_offsets(consumer, settings.kafka, topic, topic.partitions, marks=marks)
+    return topic
+
+
+def _consume(
+    settings: Settings, store: Store, live: LiveModel, metrics: ConsumerMetrics, stop: threading.Event
+) -> None:
+    """Run the loop with one Kafka consumer, until stopped or until that consumer fails."""
+    consumer = open_consumer(
+        settings.kafka,
+        settings.kafka.group_id,
+        # Some batches ahead and no more: a backlog waits at the broker, not in memory. A broker answers with no more at
+        # a time than the queue may hold, and a queue found full is looked at again before it can run empty.
+        queued_min_messages=5_000,
+        queued_max_messages_kbytes=1_024,
+        fetch_queue_backoff_ms=20,
+        fetch_wait_max_ms=100,
+        topic_metadata_refresh_interval_ms=30_000,  # new partitions are met then
+    )
+    started = time.monotonic()
+    store.applied_offsets.leave_all()
+    try:
+        topic = until_ready(partial(_ensure_ready, settings, store, consumer), stop=stop, log=log)
+        if topic is None:
+            return
+        assignment = Assignment(settings.kafka, topic, store.applied_offsets)
+        dead_letters = DeadLetters(settings, metrics, partitions=len(topic.partitions))
+        with dead_letters, TopicWatch(settings.kafka, topic) as watch:
+            polling = Polling(consumer, assignment, watch, make_decoder(settings), settings, stop)
+            outages = Outages(polling, metrics)
+            refresher = Refresher(store.users, live, settings.ranking, metrics)
+            swap = ModelSwap(refresher, polling, outages, store.connection, metrics, settings)
+            commits = Commits(consumer, assignment, settings)
+            Loop(polling, outages, store, refresher, swap, dead_letters, commits, metrics).run()
+    except OffsetsLost:
+        raise
+    except (KafkaUnavailable, TopicMissing, RedisError) as error:
+        metrics.restarts.inc()
+        log.error("%s; starting again from what is in Redis", error)
+        stop.wait(max(0.0, _RETRY_S - (time.monotonic() - started)))
+    finally:
+        close(consumer)
+
+
+def end(code: int) -> NoReturn:
+    """End this process as it is, without taking the interpreter apart.
+
+    All that must be closed has been closed. Threads that wait for a broker which is away, in librdkafka and in
+    `TopicWatch`, cannot be ended; one that wakes up in an interpreter that is being taken apart may crash the process
+    after its work is done.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,45 @@
+"""The command as Typer sees it: a command's module is imported when it is run, or asked for its help."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from recsys.cli import COMMANDS, CommandPlace
+
+_PLAIN: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
+
+
+class _ImportedWhenRun(TyperGroup):
+    """A group whose own help takes the registered names and short helps only."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return name, command and the arguments left, as Typer's groups do; the command is the real one."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, name and _command_of(COMMANDS[name]), rest
+
+
+def _command_of(place: CommandPlace) -> Any:
+    target = getattr(import_module(f"recsys.cli.{place.module}"), place.attribute)
+    if not isinstance(target, typer.Typer):
+        function, target = target, typer.Typer(**_PLAIN)
+        target.command(short_help=place.short_help)(function)
+    return typer.main.get_command(target)
+
+
+def _registered() -> None:
+    """Stand for a command that is not imported yet."""
+
+
+app = typer.Typer(
+    name="recsys",
+    cls=_ImportedWhenRun,
+    help="Operate the recommender. Settings come from RECSYS_* variables or the TOML file in RECSYS_CONFIG.",
+    no_args_is_help=True,
+    **_PLAIN,
+)
+for _name, _place in COMMANDS.items():
+    app.command(_name, short_help=_place.short_help)(_registered)
