@@ -3,28 +3,66 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from recsys.demo.services import redis_server
 from recsys.redis import Store, open_store
 from recsys.settings import Settings, load_settings
-from tests.services import IN_CI, KafkaServer, RedisCluster, Shop, kafka_server
+from tests.services import IN_CI, KafkaServer, RedisCluster, Shop, kafka_server, started_redis
+from tests.shared_servers import SharedServers
 
 PARTITIONS = 4
 
 
+_SHARED = pytest.StashKey[SharedServers]()
+_FOLDER = "shared_servers"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder of what the workers share; in a worker, take the one that it was told."""
+    told = getattr(config, "workerinput", {}).get(_FOLDER)
+    config.stash[_SHARED] = SharedServers(Path(told or tempfile.mkdtemp(prefix="recsys-tests-")))
+    if told is None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: in good order
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist where the run shares servers."""
+    node.workerinput[_FOLDER] = str(node.config.stash[_SHARED].folder)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what the tests ran against."""
+    for server in config.stash[_SHARED].started():
+        terminalreporter.write_line(f"shared by all tests: {server.description}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End what the workers have shared, after all of them."""
+    if not hasattr(config, "workerinput"):
+        config.stash[_SHARED].end()
+
+
 @pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def shared(pytestconfig: pytest.Config) -> SharedServers:
+    """The servers that all workers of this run share."""
+    return pytestconfig.stash[_SHARED]
+
+
+@pytest.fixture(scope="session")
+def redis_url(shared: SharedServers) -> str:
     """A real Redis server of this run."""
-    with redis_server(tmp_path_factory.mktemp("redis")) as url:
-        yield url
+    return shared.get("redis", started_redis).address
 
 
 @pytest.fixture(scope="session")
@@ -39,12 +77,9 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClu
 
 
 @pytest.fixture(scope="session")
-def kafka(pytestconfig: pytest.Config) -> Iterator[KafkaServer]:
-    """A broker of this run; says which kind."""
-    with kafka_server() as server:
-        reporter = pytestconfig.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None:
-            reporter.write_line(f"\nKafka tests use {server.description}")
+def kafka(shared: SharedServers) -> Iterator[KafkaServer]:
+    """A broker of this run."""
+    with kafka_server(shared) as server:
         yield server
 
 

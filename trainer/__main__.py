@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 
-from prometheus_client import start_http_server
-
 from recsys.errors import (
     LockHeld,
     NotEnoughData,
@@ -34,6 +32,7 @@ from recsys.redis.trainer_requests import RollbackRequest
 from recsys.redis.users import json_time
 from recsys.runtime.clock import now, started_again_if_set_back
 from recsys.runtime.logs import configure_logging
+from recsys.runtime.metrics_server import serve_metrics
 from recsys.runtime.progress import ProgressReporter
 from recsys.runtime.startup import until_ready
 from recsys.settings import Settings, load_settings
@@ -48,7 +47,6 @@ _LOOK_EVERY_S = 1.0
 _RETRY_S = 10.0
 _RETRY_WITHOUT_DATA_S = 30.0
 _ALIVE_TTL_S = 15.0
-_NICE = 10  # consumers on the same machine go first
 _REJECTED = 3
 """Exit code when the gate has rejected the model."""
 
@@ -78,7 +76,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     configure_logging(settings.log.level)
-    os.nice(_NICE)
+    os.nice(settings.trainer.niceness)
 
     def terminate(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_IGN)
@@ -117,11 +115,7 @@ def _serve(settings: Settings, store: Store, asked: _Asked) -> None:
     A round is done when the schedule, a request in Redis, or SIGUSR1 wants one; a rollback when the HTTP API does.
     """
     metrics = TrainerMetrics()
-    if port := settings.trainer.metrics_port:
-        try:
-            start_http_server(port, registry=metrics.registry)
-        except OSError as error:
-            raise SettingsError(f"RECSYS_TRAINER__METRICS_PORT: cannot listen on {port}: {error.strerror}") from error
+    serve_metrics(settings.trainer.metrics_port, metrics.registry, variable="RECSYS_TRAINER__METRICS_PORT")
     look = threading.Event()  # never set: only a wait that a signal can end
     until_ready(partial(_ensure_ready, settings, store), stop=look, log=log)
     rounds = 0  # when the last one was done here
