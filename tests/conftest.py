@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import shutil
 import signal
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -24,21 +22,14 @@ PARTITIONS = 4
 
 
 _SHARED = pytest.StashKey[SharedServers]()
-_FOLDER = "shared_servers"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the folder of what the workers share; in a worker, take the one that it was told."""
-    told = getattr(config, "workerinput", {}).get(_FOLDER)
-    config.stash[_SHARED] = SharedServers(Path(told or tempfile.mkdtemp(prefix="recsys-tests-")))
-    if told is None:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: in good order
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of pytest-xdist where the run shares servers."""
-    node.workerinput[_FOLDER] = str(node.config.stash[_SHARED].folder)
+    """Share servers with the workers that pytest-xdist starts after this."""
+    if hasattr(config, "workerinput"):  # this is such a worker
+        return
+    config.stash[_SHARED] = SharedServers.begin()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: in good order
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -48,15 +39,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End what the workers have shared, after all of them."""
-    if not hasattr(config, "workerinput"):
+    """End what has been shared, after all workers."""
+    if _SHARED in config.stash:
         config.stash[_SHARED].end()
 
 
 @pytest.fixture(scope="session")
-def shared(pytestconfig: pytest.Config) -> SharedServers:
+def shared() -> SharedServers:
     """The servers that all workers of this run share."""
-    return pytestconfig.stash[_SHARED]
+    found = SharedServers.of_this_run()
+    assert found is not None
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,6 +24,9 @@ class StartedServer:
     description: str
 
 
+_VARIABLE = "RECSYS_TEST_SHARED"
+
+
 class SharedServers:
     """What the workers of one run share, in a folder that the run's first process makes and ends.
 
@@ -33,6 +38,18 @@ class SharedServers:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @classmethod
+    def of_this_run(cls) -> SharedServers | None:
+        """Return those of the run that this process belongs to, if it belongs to one."""
+        folder = os.environ.get(_VARIABLE)
+        return cls(Path(folder)) if folder else None
+
+    @classmethod
+    def begin(cls) -> SharedServers:
+        """Begin to share with all processes that this one starts from now on."""
+        os.environ[_VARIABLE] = tempfile.mkdtemp(prefix="recsys-tests-")
+        return cls(Path(os.environ[_VARIABLE]))
 
     def get(self, name: str, start: Callable[[Path], StartedServer]) -> StartedServer:
         """Return a server; if nobody has needed it before, ``start`` starts it in a folder of its own."""
