@@ -27,6 +27,7 @@ import redis
 from recsys.demo.services import ConsumerProcess, find_redis_server
 from recsys.kafka.embedded import embedded_broker
 from recsys.settings import Settings, load_settings
+from tests.preloaded import run_module
 from tests.shared_servers import SharedServers, StartedServer
 
 PROJECT = Path(__file__).parent.parent
@@ -537,14 +538,9 @@ class Shop:
 
     def run(self, *arguments: str, expect: int | None = 0, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run `python -m <arguments>` to its end; fail unless the exit code is the expected one, None for any."""
-        done = subprocess.run(
-            [sys.executable, "-m", *arguments],
-            env={**self.environment, **settings},
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
+        module, *rest = arguments
+        environment = {**self.environment, **settings}
+        done = run_module(module, rest, environment=environment, folder=self.folder, timeout_s=240)
         assert expect in (None, done.returncode), f"exit {done.returncode}, not {expect}:\n{done.stdout}\n{done.stderr}"
         return done
 
