@@ -13,8 +13,6 @@ import time
 from functools import partial
 from typing import NoReturn
 
-from prometheus_client import start_http_server
-
 from consumer.commits import Commits
 from consumer.dead_letters import DeadLetters
 from consumer.loop import Loop
@@ -34,6 +32,7 @@ from recsys.lists.live_model import LiveModel
 from recsys.redis import Store, open_store
 from recsys.runtime.clock import restart_on_clock_rollback
 from recsys.runtime.logs import configure_logging
+from recsys.runtime.metrics_server import serve_metrics
 from recsys.runtime.startup import until_ready
 from recsys.settings import Settings, load_settings
 
@@ -58,7 +57,7 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.set())
     metrics = ConsumerMetrics()
     try:
-        _serve_metrics(settings, metrics)
+        serve_metrics(settings.consumer.metrics_port, metrics.registry, variable="RECSYS_CONSUMER__METRICS_PORT")
         with open_store(settings) as store:
             live = LiveModel(store, poll_s=settings.consumer.model_poll_s, on_refused=metrics.refused_models.inc)
             stats = StatsLog(metrics, interval_s=settings.consumer.stats_interval_s)
@@ -71,16 +70,6 @@ def main() -> int:
         return 2 if isinstance(error, SettingsError) else 1
     log.info("stopped")
     return 0
-
-
-def _serve_metrics(settings: Settings, metrics: ConsumerMetrics) -> None:
-    port = settings.consumer.metrics_port
-    if not port:
-        return
-    try:
-        start_http_server(port, registry=metrics.registry)
-    except OSError as error:
-        raise SettingsError(f"RECSYS_CONSUMER__METRICS_PORT: cannot listen on port {port}: {error.strerror}") from None
 
 
 def _ensure_ready(settings: Settings, store: Store, consumer: Consumer) -> Topic:

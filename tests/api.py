@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx
 
 from recsys.client import Client
+from tests.prepared import once_a_run
 from tests.services import Api, Shop
 from tests.shops import ITEMS_PER_TASTE, N_ITEMS, habitual_shop, write_parquet
 
@@ -29,6 +31,10 @@ def category_of(item_id: str) -> str:
 
 def prepare(shop: Shop, *, n_users: int = N_USERS) -> None:
     """Import purchases and items, and make a first model."""
+    once_a_run(shop, f"api-{n_users}", partial(_prepare, shop, n_users))
+
+
+def _prepare(shop: Shop, n_users: int) -> None:
     write_parquet(habitual_shop(seed=0, n_users=n_users), shop.folder / "history.parquet")
     ids = [f"item-{number:03d}" for number in range(N_ITEMS)]
     lines = [f"{item},Title of {item},{category_of(item)},{str(item != SOLD_OUT).lower()}" for item in ids]

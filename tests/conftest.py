@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,19 +13,49 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from recsys.demo.services import redis_server
 from recsys.redis import Store, open_store
 from recsys.settings import Settings, load_settings
-from tests.services import IN_CI, KafkaServer, RedisCluster, Shop, kafka_server
+from tests.services import IN_CI, KafkaServer, RedisCluster, Shop, kafka_server, started_redis
+from tests.shared_servers import SharedServers
 
 PARTITIONS = 4
 
 
+_SHARED = pytest.StashKey[SharedServers]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Share servers with the workers that pytest-xdist starts after this."""
+    if hasattr(config, "workerinput"):  # this is such a worker
+        return
+    config.stash[_SHARED] = SharedServers.begin()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: in good order
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what the tests ran against."""
+    for server in config.stash[_SHARED].started():
+        terminalreporter.write_line(f"shared by all tests: {server.description}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End what has been shared, after all workers."""
+    if _SHARED in config.stash:
+        config.stash[_SHARED].end()
+
+
 @pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def shared() -> SharedServers:
+    """The servers that all workers of this run share."""
+    found = SharedServers.of_this_run()
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="session")
+def redis_url(shared: SharedServers) -> str:
     """A real Redis server of this run."""
-    with redis_server(tmp_path_factory.mktemp("redis")) as url:
-        yield url
+    return shared.get("redis", started_redis).address
 
 
 @pytest.fixture(scope="session")
@@ -39,12 +70,9 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClu
 
 
 @pytest.fixture(scope="session")
-def kafka(pytestconfig: pytest.Config) -> Iterator[KafkaServer]:
-    """A broker of this run; says which kind."""
-    with kafka_server() as server:
-        reporter = pytestconfig.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None:
-            reporter.write_line(f"\nKafka tests use {server.description}")
+def kafka(shared: SharedServers) -> Iterator[KafkaServer]:
+    """A broker of this run."""
+    with kafka_server(shared) as server:
         yield server
 
 

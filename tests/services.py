@@ -13,18 +13,22 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 import redis
 
-from recsys.demo.services import ConsumerProcess, find_redis_server, free_port
+from recsys.demo.services import ConsumerProcess, find_redis_server
 from recsys.kafka.embedded import embedded_broker
 from recsys.settings import Settings, load_settings
+from tests.preloaded import run_module
+from tests.shared_servers import SharedServers, StartedServer
 
 PROJECT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI") == "true"
@@ -53,8 +57,11 @@ class KafkaServer:
 
 
 @contextmanager
-def kafka_server() -> Iterator[KafkaServer]:
-    """Find or start a broker: RECSYS_TEST_KAFKA, else Apache Kafka on Java 17, else (not in CI) the embedded one."""
+def kafka_server(shared: SharedServers | None = None) -> Iterator[KafkaServer]:
+    """Find or start a broker: RECSYS_TEST_KAFKA, else Apache Kafka on Java 17, else (not in CI) the embedded one.
+
+    Apache Kafka is started once for all to whom it is ``shared``.
+    """
     if address := os.environ.get("RECSYS_TEST_KAFKA"):
         yield KafkaServer(address, True, f"the Kafka at {address}, from RECSYS_TEST_KAFKA")
         return
@@ -66,8 +73,28 @@ def kafka_server() -> Iterator[KafkaServer]:
         with embedded_broker() as address:
             yield KafkaServer(address, False, f"librdkafka's embedded broker; no real Kafka: {error}")
         return
+    if shared is not None:
+        started = shared.get("kafka", partial(_started_kafka, jars))
+        yield KafkaServer(started.address, True, started.description)
+        return
     with apache_kafka(jars) as broker:
-        yield KafkaServer(broker.address, True, "Apache Kafka 4.1.1, started for these tests")
+        yield KafkaServer(broker.address, True, _APACHE_KAFKA)
+
+
+_APACHE_KAFKA = "Apache Kafka 4.1.1, started for these tests"
+
+
+def _started_kafka(jars: Path, folder: Path) -> StartedServer:
+    broker = ApacheKafka(jars, folder)
+    broker.start()
+    return StartedServer(broker.address, broker.pid, _APACHE_KAFKA)
+
+
+def started_redis(folder: Path) -> StartedServer:
+    """Start a Redis server; whoever asked for it ends it."""
+    server = RedisServer(folder)
+    server.start()
+    return StartedServer(server.url, server.pid, "a Redis server, started for these tests")
 
 
 def kafka_jars() -> Path:
@@ -125,6 +152,12 @@ class ApacheKafka:
         subprocess.run(
             [*storage, "format", "-t", cluster, "-c", self._properties, "--standalone"], check=True, capture_output=True
         )
+
+    @property
+    def pid(self) -> int:
+        """The process that was started last."""
+        assert self._process is not None
+        return self._process.pid
 
     def start(self) -> None:
         """Start the broker and wait until it serves."""
@@ -184,6 +217,12 @@ class RedisServer:
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.client: Any = redis.Redis.from_url(self.url, socket_timeout=5, retry=None)
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process that was started last."""
+        assert self._process is not None
+        return self._process.pid
 
     def start(self, *options: str) -> None:
         """Start the server and wait until it answers."""
@@ -446,6 +485,7 @@ class Shop:
             "RECSYS_REDIS__PREFIX": f"recsys-{self.name}",
             "RECSYS_DATA_DIR": str(self.folder / "data"),
             "RECSYS_CONSUMER__STATS_INTERVAL_S": "1",
+            "RECSYS_TRAINER__NICENESS": "0",  # else it would wait for all other tests on a busy machine
             # A killed member must not keep its partitions for the default 45 s.
             "RECSYS_KAFKA__LIBRDKAFKA": '{"session.timeout.ms": 6000}',
             "RECSYS_MODEL__FACTORS": "8",
@@ -471,40 +511,36 @@ class Shop:
 
     def start_consumer(self, **settings: str) -> Consumer:
         """Start `python -m consumer` with a log and metrics of its own."""
-        port = free_port()
-        environment = {**self.environment, "RECSYS_CONSUMER__METRICS_PORT": str(port), **settings}
-        log = self.folder / f"consumer-{port}.log"
+        environment = {**self.environment, "RECSYS_CONSUMER__METRICS_PORT": "any", **settings}
+        log = self._new_log("consumer")
         command = [sys.executable, "-m", "consumer"]
         process = self.stack.enter_context(running(command, log, environment))
-        return Consumer(process, log, port)
+        return Consumer(process, log)
 
     def start_trainer(self, **settings: str) -> Service:
         """Start `python -m trainer`."""
-        log = self.folder / f"trainer-{free_port()}.log"
+        log = self._new_log("trainer")
         command = [sys.executable, "-m", "trainer"]
         process = self.stack.enter_context(running(command, log, {**self.environment, **settings}))
         return Service(process, log)
 
     def start_api(self, **settings: str) -> Api:
         """Start `python -m api` on a port of its own, and wait until it is ready to serve."""
-        port = free_port()
-        log = self.folder / f"api-{port}.log"
-        environment = {**self.environment, "RECSYS_API__PORT": str(port), **settings}
+        log = self._new_log("api")
+        environment = {**self.environment, "RECSYS_API__PORT": "0", **settings}
         process = self.stack.enter_context(running([sys.executable, "-m", "api"], log, environment))
-        api = Api(process, log, f"http://127.0.0.1:{port}")
+        api = Api(process, log)
         wait_until(api.is_ready, "the API is ready")
         return api
 
+    def _new_log(self, service: str) -> Path:
+        return self.folder / f"{service}-{uuid.uuid4().hex[:8]}.log"
+
     def run(self, *arguments: str, expect: int | None = 0, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run `python -m <arguments>` to its end; fail unless the exit code is the expected one, None for any."""
-        done = subprocess.run(
-            [sys.executable, "-m", *arguments],
-            env={**self.environment, **settings},
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
+        module, *rest = arguments
+        environment = {**self.environment, **settings}
+        done = run_module(module, rest, environment=environment, folder=self.folder, timeout_s=240)
         assert expect in (None, done.returncode), f"exit {done.returncode}, not {expect}:\n{done.stdout}\n{done.stderr}"
         return done
 
@@ -565,11 +601,17 @@ class Service:
 class Api(Service):
     """A running API."""
 
-    url: str
+    @property
+    def url(self) -> str:
+        """Where it listens, as its log says."""
+        addresses: list[str] = re.findall(r"(?:running|listening) on (http://[\w.:]+)", self.said())
+        return addresses[-1]
 
     def is_ready(self) -> bool:
         """Whether all is there to serve."""
         self.ensure_running()
+        if " on http://" not in self.said():
+            return False
         try:
             return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
         except httpx.TransportError:
@@ -580,12 +622,10 @@ class Api(Service):
 class Consumer(Service):
     """A running consumer."""
 
-    metrics_port: int
-
     def metrics(self) -> dict[str, Any]:
         """Return its metrics by name; empty while it starts."""
         self.ensure_running()
-        return dict(ConsumerProcess(self.process, self.log, self.metrics_port).metrics())
+        return dict(ConsumerProcess(self.process, self.log).metrics())
 
     def await_assigned(self, partitions: int = 1) -> None:
         """Wait until it has so many partitions, or more."""

@@ -16,8 +16,6 @@ from functools import partial
 from importlib import import_module
 from types import FrameType
 
-from prometheus_client import start_http_server
-
 from recsys.errors import (
     LockHeld,
     NotEnoughData,
@@ -32,6 +30,7 @@ from recsys.redis import Store, open_store
 from recsys.redis.trainer_requests import RollbackRequest
 from recsys.runtime.clock import json_time, now, restart_on_clock_rollback
 from recsys.runtime.logs import configure_logging
+from recsys.runtime.metrics_server import serve_metrics
 from recsys.runtime.progress import ProgressReporter
 from recsys.runtime.startup import until_ready
 from recsys.settings import Settings, load_settings
@@ -47,7 +46,6 @@ _LOOK_EVERY_S = 1.0
 _RETRY_S = 10.0
 _RETRY_WITHOUT_DATA_S = 30.0
 _ALIVE_TTL_S = 15.0
-_NICE = 10  # consumers on the same machine go first
 _REJECTED = 3
 """Exit code when the gate has rejected the model."""
 
@@ -76,10 +74,10 @@ def main() -> int:
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    configure_logging(settings.log.level)
     if settings.trainer.tune_every_days and not arguments.once:
         import_module("optuna")  # if it is missing, that is said now and not by the first round that tunes
-    configure_logging(settings.log.level)
-    os.nice(_NICE)
+    os.nice(settings.trainer.niceness)
 
     def terminate(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_IGN)
@@ -119,11 +117,7 @@ def _serve(settings: Settings, store: Store, data_dir: DataDir, asked: _Asked) -
     A round is done when the schedule, a request in Redis, or SIGUSR1 wants one; a rollback when the HTTP API does.
     """
     metrics = TrainerMetrics()
-    if port := settings.trainer.metrics_port:
-        try:
-            start_http_server(port, registry=metrics.registry)
-        except OSError as error:
-            raise SettingsError(f"RECSYS_TRAINER__METRICS_PORT: cannot listen on {port}: {error.strerror}") from error
+    serve_metrics(settings.trainer.metrics_port, metrics.registry, variable="RECSYS_TRAINER__METRICS_PORT")
     look = threading.Event()  # never set: only a wait that a signal can end
     until_ready(partial(_ensure_ready, settings, store, data_dir), stop=look, log=log)
     rounds = 0  # when the last one was done here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -50,32 +51,40 @@ def find_redis_server() -> str:
     )
 
 
-def free_port() -> int:
-    """Return a TCP port of the loopback interface that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def redis_server(folder: Path) -> Iterator[str]:
     """Run a Redis server on a free port, without persistence; yield its URL."""
-    port = free_port()
+    with ExitStack() as stack:
+        while (port := _started_redis(stack, folder)) is None:
+            pass
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+def _started_redis(stack: ExitStack, folder: Path) -> int | None:
+    """Start a Redis server that ends with ``stack``; return its port, or None if another program was quicker there.
+
+    Redis cannot be told to choose a port: it gets one that is free now, and says whether it still was.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    log = folder / f"redis-{port}.log"
     command = [
         find_redis_server(), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", "",
-        "--appendonly", "no", "--loglevel", "warning", "--logfile", str(folder / "redis.log"),
+        "--appendonly", "no", "--loglevel", "notice",
     ]  # fmt: skip
-    with _process(command, folder / "redis.out") as process:
-        until = time.monotonic() + _START_TIMEOUT_S
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > until:
-                    raise RedisUnavailable(f"redis-server did not start; see {folder / 'redis.log'}") from None
-                time.sleep(0.02)
-        yield f"redis://127.0.0.1:{port}/0"
+    process = stack.enter_context(_process(command, log))
+    until = time.monotonic() + _START_TIMEOUT_S
+    while True:
+        ended = process.poll() is not None  # looked at first: then its last words are in the log
+        said = log.read_text(errors="replace")
+        if "Ready to accept connections" in said:
+            return port
+        if ended and "Address already in use" in said:
+            return None
+        if ended or time.monotonic() > until:
+            raise RedisUnavailable(f"redis-server did not start; see {log}")
+        time.sleep(0.02)
 
 
 @contextmanager
@@ -102,14 +111,15 @@ class ConsumerProcess:
 
     process: subprocess.Popen[bytes]
     log: Path
-    metrics_port: int
 
     def metrics(self) -> dict[str, float]:
-        """Return its metrics; buckets of the latency histogram are named ``le <bound>``."""
+        """Return its metrics, empty while it starts; buckets of the latency histogram are named ``le <bound>``."""
         self.ensure_running()
-        url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        addresses = re.findall(r"metrics at (http://\S+)\n", self.log.read_text(errors="replace"))
+        if not addresses:
+            return {}
         try:
-            with urllib.request.urlopen(url, timeout=10) as reply:
+            with urllib.request.urlopen(addresses[-1], timeout=10) as reply:  # noqa: S310 - it begins with http://
                 text = reply.read().decode()
         except OSError:
             self.ensure_running()
@@ -141,12 +151,11 @@ class ConsumerProcess:
 @contextmanager
 def consumer_process(folder: Path) -> Iterator[ConsumerProcess]:
     """Run `python -m consumer` with the settings of this process's environment."""
-    port = free_port()
-    os.environ["RECSYS_CONSUMER__METRICS_PORT"] = str(port)
+    os.environ["RECSYS_CONSUMER__METRICS_PORT"] = "any"
     log = folder / "consumer.log"
     try:
         with _process([sys.executable, "-m", "consumer"], log) as process:
-            yield ConsumerProcess(process, log, port)
+            yield ConsumerProcess(process, log)
     finally:
         del os.environ["RECSYS_CONSUMER__METRICS_PORT"]
 

@@ -10,7 +10,15 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 log = logging.getLogger(__name__)
@@ -47,6 +55,16 @@ NotEmpty = Annotated[str, Field(min_length=1)]
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _port_or_any(value: object) -> object:
+    """Check here, so that one line names the setting: pydantic would say what is wrong for each type of the union."""
+    if value == "any" or (isinstance(value, int | str) and str(value).isdecimal() and int(value) <= 65535):
+        return value if value == "any" else int(value)
+    raise ValueError("must be a port up to 65535, 0 for none, or any for one that is free")
+
+
+MetricsPort = Annotated[int | Literal["any"], BeforeValidator(_port_or_any)]
 
 
 class Section(BaseModel):
@@ -189,8 +207,8 @@ class ConsumerSettings(Section):
     """Time between looks at the model pointer and the hidden items."""
     stats_interval_s: Seconds = 10.0
     """Time between log lines with rates and latencies."""
-    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
-    """Port of the Prometheus metrics; 0 means none."""
+    metrics_port: MetricsPort = 0
+    """Port of the Prometheus metrics; 0 means none, `any` a free one, which the log names."""
 
 
 class TrainerSettings(Section):
@@ -222,6 +240,8 @@ class TrainerSettings(Section):
     """Users per step of a full refresh."""
     refresh_processes: Annotated[int, Field(ge=0, le=256)] = 0
     """Processes that write the lists of many users after a new model; 0 means one per core."""
+    niceness: Annotated[int, Field(ge=0, le=19)] = 10
+    """Added to the niceness of the trainer's processes, so that consumers on the same machine go first."""
     former_names = {
         "ranker": "scoring",
         "ranker_window_days": "boost_window_days",
@@ -229,8 +249,8 @@ class TrainerSettings(Section):
         "sweep_processes": "refresh_processes",
     }
 
-    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
-    """Port of the Prometheus metrics; 0 means none."""
+    metrics_port: MetricsPort = 0
+    """Port of the Prometheus metrics; 0 means none, `any` a free one, which the log names."""
 
     @field_validator("cron")
     @classmethod

@@ -12,7 +12,8 @@ from confluent_kafka import Producer, TopicPartition
 
 from recsys.redis import Store, open_store
 from recsys.settings import Settings
-from tests.planted import LiveArtifact, event_json, item_name, list_of, owned_by, write_history
+from tests.planted import LiveArtifact, event_json, item_name, list_of, owned_by
+from tests.prepared import train_planted
 from tests.services import Shop, wait_until
 from tests.stream import publish
 
@@ -22,9 +23,7 @@ pytestmark = pytest.mark.kafka
 @pytest.fixture
 def trained(shop: Shop, settings: Settings) -> Any:
     """A shop with an imported history and its first model."""
-    write_history(shop.folder / "history.csv")
-    shop.recsys("import", "history.csv")
-    shop.run("trainer", "--once")
+    train_planted(shop)
     with open_store(settings) as store:
         yield store
 

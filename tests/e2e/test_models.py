@@ -12,6 +12,7 @@ from recsys.redis import Store, open_store
 from recsys.settings import Settings
 from tests.builders import NOON_S
 from tests.planted import event_json
+from tests.prepared import once_a_run
 from tests.services import Service, Shop, wait_until
 from tests.shops import DAY_S, habitual_shop, write_parquet
 from tests.stream import publish
@@ -27,8 +28,7 @@ def trained(shop: Shop) -> Shop:
     events = habitual_shop(seed=0, n_users=200)
     write_parquet(events.where(events.seconds < LATER_S), shop.folder / "history.parquet")
     write_parquet(events.where(events.seconds >= LATER_S), shop.folder / "later.parquet")
-    shop.recsys("import", "history.parquet")
-    shop.run("trainer", "--once")
+    once_a_run(shop, "habitual", lambda: (shop.recsys("import", "history.parquet"), shop.run("trainer", "--once")))
     return shop
 
 

@@ -15,7 +15,8 @@ import yaml
 from recsys.kafka.topics import describe_topic
 from recsys.redis import open_store
 from recsys.settings import KafkaSettings, Settings
-from tests.planted import list_of, owned_by, write_history
+from tests.planted import list_of, owned_by
+from tests.prepared import train_planted
 from tests.services import IN_CI, PROJECT, Shop, apache_kafka, kafka_jars, wait_until
 
 README = (PROJECT / "README.md").read_text()
@@ -33,9 +34,7 @@ def blocks_of(text: str) -> list[tuple[str, str]]:
 @pytest.mark.kafka
 @pytest.mark.timeout(600)
 def test_readme_blocks_run_as_written(shop: Shop, settings: Settings, kcat: str) -> None:
-    write_history(shop.folder / "history.csv")
-    shop.recsys("import", "history.csv")
-    shop.run("trainer", "--once")
+    train_planted(shop)
     shop.environment["PATH"] = f"{Path(sys.executable).parent}:{shop.environment['PATH']}"
     ran = []
     with open_store(settings) as store:

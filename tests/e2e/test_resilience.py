@@ -14,6 +14,7 @@ from recsys.redis import ModelStamp, Store, open_store
 from recsys.settings import Settings
 from tests.lists import write_lists
 from tests.planted import event_json, item_name, list_of, owned_by, write_history
+from tests.prepared import train_planted
 from tests.services import Shop, kept_port, running, wait_until
 from tests.stream import await_records, publish
 
@@ -95,9 +96,7 @@ def test_wrong_setting_ends_each_service_with_one_line(shop: Shop) -> None:
 
 
 def test_consumer_with_an_older_model_than_the_list_goes_on_at_once(shop: Shop, settings: Settings) -> None:
-    write_history(shop.folder / "history.csv")
-    shop.recsys("import", "history.csv")
-    shop.run("trainer", "--once")
+    train_planted(shop)
     with open_store(settings) as store:
         state = store.users.read(["user-1"])["user-1"]
         far_ahead = ModelStamp("a-newer-one", 2**40)
@@ -111,9 +110,7 @@ def test_consumer_with_an_older_model_than_the_list_goes_on_at_once(shop: Shop, 
 
 
 def test_round_that_was_cut_off_is_made_good_at_the_next_start(shop: Shop, settings: Settings) -> None:
-    write_history(shop.folder / "history.csv")
-    shop.recsys("import", "history.csv")
-    shop.run("trainer", "--once")
+    train_planted(shop)
     with open_store(settings) as store:
         before = store.pointer.read()
         store.trainer.write_status({"state": "failed", "error": "the trainer was stopped"})

@@ -14,7 +14,7 @@ import pytest
 from recsys.redis import open_store
 from tests.conftest import opened_shop
 from tests.faults.ledger import Ledger, Tally
-from tests.planted import write_history
+from tests.prepared import train_planted
 from tests.services import ApacheKafka, KafkaServer, RedisServer, Shop, apache_kafka, kafka_jars
 
 FULL = os.environ.get("RECSYS_TEST_FAULTS") == "full"
@@ -96,9 +96,7 @@ def opened_ledger(kafka: KafkaServer, redis_url: str, folder: Path, *, seed: int
 def trained_ledger(shop: Shop, *, seed: int = 1, users: int = 40, recurring: bool = False) -> Iterator[Ledger]:
     """Import a history, make the first model, and open the shop's oracle."""
     shop.environment["RECSYS_TRAINER__HOLDOUT_DAYS"] = "0"  # no gate: these purchases are drawn at random
-    write_history(shop.folder / "history.csv")
-    shop.recsys("import", "history.csv")
-    shop.run("trainer", "--once")
+    train_planted(shop)
     settings = shop.settings()
     with open_store(settings) as store:
         yield Ledger(shop, settings, store, seed=seed, users=users, recurring=recurring)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from recsys.client import AsyncClient, Client
-from recsys.demo.services import free_port
 from recsys.errors import ApiError, ApiUnavailable
+from tests.services import kept_port
 
 POPULAR = {"model": "m", "generated_at": "2026-11-22T10:15:02.113Z", "items": [{"item_id": "a", "score": 1.5}]}
 PROBLEM = {"type": "urn:recsys:problem:overloaded", "title": "Too many", "status": 503, "detail": "try again"}
@@ -120,7 +120,7 @@ def test_a_retrain_is_asked_for_again_only_if_it_was_refused(server: Server) -> 
         server.answers = [(504, b"", {}), (202, accepted, {})]
         with pytest.raises(ApiError, match="504"):
             client.start_retrain()
-    with Client(f"http://127.0.0.1:{free_port()}") as client, pytest.raises(ApiUnavailable):
+    with Client(f"http://127.0.0.1:{kept_port()}") as client, pytest.raises(ApiUnavailable):
         client.start_retrain()
 
 
@@ -141,7 +141,7 @@ def test_a_problem_is_an_error_that_says_what_it_says(server: Server) -> None:
 
 def test_nobody_there_is_said_after_some_tries() -> None:
     with (
-        Client(f"http://127.0.0.1:{free_port()}", retries=1) as client,
+        Client(f"http://127.0.0.1:{kept_port()}", retries=1) as client,
         pytest.raises(ApiUnavailable, match="does not"),
     ):
         client.popular()
@@ -171,7 +171,7 @@ def test_the_async_client_does_the_same(server: Server) -> None:
     assert asyncio.run(ask()) == ["a", "u"]
 
     async def nobody() -> None:
-        async with AsyncClient(f"http://127.0.0.1:{free_port()}", retries=1) as client:
+        async with AsyncClient(f"http://127.0.0.1:{kept_port()}", retries=1) as client:
             await client.models()
 
     with pytest.raises(ApiUnavailable):
