@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
-import signal
 import socket
-import sys
 import tempfile
 
 import uvicorn
@@ -15,10 +14,10 @@ from uvicorn.supervisors import Multiprocess
 from api.metrics import SHARED_FOLDER
 from api.security import Audit, Keyring
 from api.sockets import OwnSocket, bound_socket
-from recsys.errors import RecsysError, SettingsError
+from recsys.errors import SettingsError
 from recsys.kafka.clients import open_producer
-from recsys.runtime.logs import configure_logging
-from recsys.settings import Settings, load_settings
+from recsys.runtime.service import on_termination, run_service
+from recsys.settings import Settings
 
 log = logging.getLogger("api")
 _STOP_WITHIN_S = 20
@@ -27,32 +26,36 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 def main() -> int:
     """Serve until terminated; return the exit code."""
-    try:
-        settings = load_settings()
-        configure_logging(settings.log.level)
-        keys = len(Keyring.of(settings.api))
-        Audit(settings.api.audit_file)
-        _ensure_port_is_free(settings)
-        if settings.api.purchases:
-            open_producer(settings.kafka)  # refuses wrong properties; each worker has its own
-    except RecsysError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    _say_who_may(settings, keys)
-    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn stops at one, and then lets whoever was there before know
-        signal.signal(number, lambda *_: None)
+    argparse.ArgumentParser(
+        prog="python -m api", description="Serves the HTTP API; see recsys config for its settings."
+    ).parse_args()
+    return run_service(_serve, log, check=_check)
+
+
+def _check(settings: Settings) -> None:
+    """Raise what is wrong, before there are workers that would each say so."""
+    Keyring.of(settings.api)
+    Audit(settings.api.audit_file)
+    _ensure_port_is_free(settings)
+    if settings.api.purchases:
+        open_producer(settings.kafka)  # refuses wrong properties; each worker has its own
+
+
+def _serve(settings: Settings) -> int:
+    _say_who_may(settings, len(Keyring.of(settings.api)))
+    on_termination(lambda _: None)  # uvicorn stops at a signal, and then lets whoever was there before know
     with tempfile.TemporaryDirectory(prefix="recsys-api-") as folder:
         if settings.api.workers > 1:
             os.environ[SHARED_FOLDER] = folder
         try:
-            _serve(settings)
+            _run_uvicorn(settings)
         except SystemExit as end:
             return int(end.code or 0)
     log.info("stopped")
     return 0
 
 
-def _serve(settings: Settings) -> None:
+def _run_uvicorn(settings: Settings) -> None:
     """Serve in this process, or have workers serve, until terminated."""
     config = uvicorn.Config(
         "api.app:app_of_this_process",

@@ -6,7 +6,6 @@ import argparse
 import gc
 import logging
 import os
-import signal
 import sys
 import threading
 import time
@@ -23,7 +22,7 @@ from consumer.polling import Polling
 from consumer.rebalance import Assignment, close
 from consumer.refresher import Refresher
 from consumer.stats import StatsLog
-from recsys.errors import KafkaUnavailable, OffsetsLost, RecsysError, RedisError, SettingsError, TopicMissing
+from recsys.errors import KafkaUnavailable, OffsetsLost, RedisError, TopicMissing
 from recsys.kafka.clients import Consumer, open_consumer
 from recsys.kafka.decoder import make_decoder
 from recsys.kafka.start_offsets import start_offsets
@@ -31,10 +30,10 @@ from recsys.kafka.topics import Topic, TopicWatch, create_topic_if_missing, desc
 from recsys.lists.live_model import LiveModel
 from recsys.redis import Store, open_store
 from recsys.runtime.clock import restart_on_clock_rollback
-from recsys.runtime.logs import configure_logging
 from recsys.runtime.metrics_server import serve_metrics
+from recsys.runtime.service import on_termination, run_service
 from recsys.runtime.startup import until_ready
-from recsys.settings import Settings, load_settings
+from recsys.settings import Settings
 
 log = logging.getLogger("consumer")
 _RETRY_S = 1.0
@@ -46,28 +45,21 @@ def main() -> int:
         prog="python -m consumer",
         description="Keeps histories and lists in Redis while purchases come; see recsys config for its settings.",
     ).parse_args()
-    try:
-        settings = load_settings()
-    except RecsysError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    configure_logging(settings.log.level)
+    return run_service(_serve, log)
+
+
+def _serve(settings: Settings) -> int:
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    on_termination(lambda _: stop.set())
     metrics = ConsumerMetrics()
-    try:
-        serve_metrics(settings.consumer.metrics_port, metrics.registry, variable="RECSYS_CONSUMER__METRICS_PORT")
-        with open_store(settings) as store:
-            live = LiveModel(store, poll_s=settings.consumer.model_poll_s, on_refused=metrics.refused_models.inc)
-            stats = StatsLog(metrics, interval_s=settings.consumer.stats_interval_s)
-            with restart_on_clock_rollback(), live.followed(), stats:
-                while not stop.is_set():
-                    _consume(settings, store, live, metrics, stop)
-                    gc.collect()  # the traceback of an error may hold the old client, with its sockets, in a cycle
-    except RecsysError as error:
-        log.error("%s", error)
-        return 2 if isinstance(error, SettingsError) else 1
+    serve_metrics(settings.consumer.metrics_port, metrics.registry, variable="RECSYS_CONSUMER__METRICS_PORT")
+    with open_store(settings) as store:
+        live = LiveModel(store, poll_s=settings.consumer.model_poll_s, on_refused=metrics.refused_models.inc)
+        stats = StatsLog(metrics, interval_s=settings.consumer.stats_interval_s)
+        with restart_on_clock_rollback(), live.followed(), stats:
+            while not stop.is_set():
+                _consume(settings, store, live, metrics, stop)
+                gc.collect()  # the traceback of an error may hold the old client, with its sockets, in a cycle
     log.info("stopped")
     return 0
 

@@ -6,36 +6,27 @@ import argparse
 import logging
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from types import FrameType
+from typing import NoReturn
 
-from recsys.errors import (
-    LockHeld,
-    NotEnoughData,
-    NotEnoughNewEvents,
-    RecsysError,
-    RedisError,
-    SettingsError,
-)
+from recsys.errors import LockHeld, NotEnoughData, NotEnoughNewEvents, RecsysError, RedisError
 from recsys.kafka.topics import describe_topic
 from recsys.operations.rollback import roll_back
 from recsys.redis import Store, open_store
-from recsys.redis.trainer_requests import RollbackRequest
+from recsys.redis.trainer_requests import Requests, RollbackRequest
 from recsys.runtime.clock import json_time, now, restart_on_clock_rollback
-from recsys.runtime.logs import configure_logging
 from recsys.runtime.metrics_server import serve_metrics
 from recsys.runtime.progress import ProgressReporter
+from recsys.runtime.service import FAILED, on_termination, run_service
 from recsys.runtime.startup import until_ready
-from recsys.settings import Settings, load_settings
+from recsys.settings import Settings
 from recsys.storage.data_dir import DataDir, open_data_dir
 from recsys.storage.rounds import RoundRecord
+from trainer.heartbeat import heartbeat
 from trainer.metrics import TrainerMetrics
 from trainer.report import RoundReport
 from trainer.round import Round, RoundOutcome
@@ -45,20 +36,12 @@ log = logging.getLogger("trainer")
 _LOOK_EVERY_S = 1.0
 _RETRY_S = 10.0
 _RETRY_WITHOUT_DATA_S = 30.0
-_ALIVE_TTL_S = 15.0
 _REJECTED = 3
 """Exit code when the gate has rejected the model."""
 
 
 class _Terminated(BaseException):
     """SIGTERM or SIGINT: whatever is at work may stop anywhere, the next round goes on from there."""
-
-
-@dataclass
-class _Asked:
-    """Set by SIGUSR1: no `threading.Event`, whose own lock the signal's handler could wait for forever."""
-
-    by_signal: bool = False
 
 
 def main() -> int:
@@ -69,39 +52,46 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.force and not arguments.once:
         parser.error("--force goes with --once; a running trainer is asked by recsys retrain --force")
-    try:
-        settings = load_settings()
-    except RecsysError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    configure_logging(settings.log.level)
-    if settings.trainer.tune_every_days and not arguments.once:
-        import_module("optuna")  # if it is missing, that is said now and not by the first round that tunes
+    return run_service(partial(_do_one_round, force=arguments.force) if arguments.once else _serve, log)
+
+
+def _do_one_round(settings: Settings, *, force: bool) -> int:
     os.nice(settings.trainer.niceness)
-
-    def terminate(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        raise _Terminated
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, terminate)
-    asked = _Asked()
-    signal.signal(signal.SIGUSR1, lambda *_: setattr(asked, "by_signal", True))
+    on_termination(_terminate)
     try:
         data_dir = open_data_dir(settings)
         with open_store(settings) as store:
-            if not arguments.once:
-                _serve(settings, store, data_dir, asked)
-                return 0
             _ensure_ready(settings, store, data_dir)
-            done = _round(settings, store, data_dir, TrainerMetrics(), asked_by="operator", force=arguments.force)
+            done = _round(settings, store, data_dir, TrainerMetrics(), asked_by="operator", force=force)
             return 0 if done.published else _REJECTED
-    except RecsysError as error:
-        log.error("%s", error)
-        return 2 if isinstance(error, SettingsError) else 1
     except _Terminated:
-        log.info("stopped before the round was done" if arguments.once else "stopped")
-        return 1 if arguments.once else 0
+        log.info("stopped before the round was done")
+        return FAILED
+
+
+def _serve(settings: Settings) -> int:
+    if settings.trainer.tune_every_days:
+        import_module("optuna")  # if it is missing, that is said now and not by the first round that tunes
+    os.nice(settings.trainer.niceness)
+    on_termination(_terminate)
+    signal_request = _SignalRequest()
+    signal.signal(signal.SIGUSR1, lambda *_: signal_request.open())
+    try:
+        data_dir = open_data_dir(settings)
+        with open_store(settings) as store:
+            metrics = TrainerMetrics()
+            serve_metrics(settings.trainer.metrics_port, metrics.registry, variable="RECSYS_TRAINER__METRICS_PORT")
+            until_ready(partial(_ensure_ready, settings, store, data_dir), stop=threading.Event(), log=log)
+            with restart_on_clock_rollback(), heartbeat(store):
+                _Rounds(settings, store, data_dir, metrics, signal_request).do_forever()
+    except _Terminated:
+        log.info("stopped")
+        return 0
+
+
+def _terminate(number: int) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)
+    raise _Terminated
 
 
 def _ensure_ready(settings: Settings, store: Store, data_dir: DataDir) -> None:
@@ -111,77 +101,109 @@ def _ensure_ready(settings: Settings, store: Store, data_dir: DataDir) -> None:
     describe_topic(settings.kafka, settings.kafka.topic)
 
 
-def _serve(settings: Settings, store: Store, data_dir: DataDir, asked: _Asked) -> None:
-    """Do rounds until terminated; a failed one is logged and does not end the service.
+class _SignalRequest:
+    """Whether SIGUSR1 asks for a round: no `threading.Event`, whose own lock its handler could wait for forever."""
 
-    A round is done when the schedule, a request in Redis, or SIGUSR1 wants one; a rollback when the HTTP API does.
+    def __init__(self) -> None:
+        self.is_open = False
+
+    def open(self) -> None:
+        self.is_open = True
+
+
+class _Rounds:
+    """Rounds and rollbacks, one at a time.
+
+    A round is done when the schedule, a request in Redis, or SIGUSR1 wants one, or when Redis has lost what the last
+    one wrote; a rollback when the HTTP API wants one.
     """
-    metrics = TrainerMetrics()
-    serve_metrics(settings.trainer.metrics_port, metrics.registry, variable="RECSYS_TRAINER__METRICS_PORT")
-    look = threading.Event()  # never set: only a wait that a signal can end
-    until_ready(partial(_ensure_ready, settings, store, data_dir), stop=look, log=log)
-    rounds = 0  # when the last one was done here
-    owed = ""  # by whom a round was asked for that has failed
-    schedule = Schedule(settings.trainer)
-    schedule.begin(store)
-    with restart_on_clock_rollback(), _alive(store):
-        log.info("trainer ready; a round %s and on request (recsys retrain, or SIGUSR1)", schedule)
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        data_dir: DataDir,
+        metrics: TrainerMetrics,
+        signal_request: _SignalRequest,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._data_dir = data_dir
+        self._metrics = metrics
+        self._signal_request = signal_request
+        self._schedule = Schedule(settings.trainer)
+        self._never = threading.Event()  # only a wait that a signal can end
+        self._done = 0
+        """The count of rounds in Redis when the last one was done here."""
+        self._owed_to = ""
+        """Who asked for a round that has failed."""
+
+    def do_forever(self) -> NoReturn:
+        """Look for something to do, until terminated; what fails is logged and does not end the service."""
+        trainer = self._store.trainer
+        self._schedule.begin(self._store)
+        log.info("trainer ready; a round %s and on request (recsys retrain, or SIGUSR1)", self._schedule)
         while True:
-            look.wait(_LOOK_EVERY_S)
+            self._never.wait(_LOOK_EVERY_S)
             try:
-                requests = store.trainer.requests()
-                lost = store.trainer.rounds() < rounds
-                rollback = store.trainer.rollback_request()
+                requests = trainer.requests()
+                is_lost = trainer.rounds() < self._done
+                rollback = trainer.rollback_request()
             except RedisError as error:
                 log.warning("waiting: %s", error)
-                look.wait(_RETRY_S)
+                self._never.wait(_RETRY_S)
                 continue
             if rollback is not None:
-                try:
-                    _roll_back(settings, store, data_dir, rollback)
-                except LockHeld as error:
-                    log.info("waiting: %s", error)
-                    look.wait(_LOOK_EVERY_S)
-                except RecsysError as error:
-                    log.error("%s; trying again", error)
-                    look.wait(_RETRY_S)
+                self._try_rollback(rollback)
                 continue
-            if lost:
+            if is_lost:
                 log.error("Redis has lost what the last round wrote; another one brings the lists up to date")
-                rounds, owed = 0, "loss"
-            elif not (asked.by_signal or requests.are_open or schedule.is_due):
-                continue
-            by_signal = asked.by_signal
-            asked.by_signal = False  # before the round: who asks during it wants another one
-            asked_by = "signal" if by_signal else "request" if requests.are_open else owed or "schedule"
-            started = time.monotonic()
-            try:
-                _round(
-                    settings,
-                    store,
-                    data_dir,
-                    metrics,
-                    asked_by=asked_by,
-                    scheduled=asked_by == "schedule",
-                    lost=owed == "loss",
-                )
-                rounds, owed = store.trainer.rounds(), ""
-                schedule.done(started)
-            except NotEnoughNewEvents as nothing:
-                log.info("%s", nothing)
-                schedule.done(started)
-            except NotEnoughData as nothing:
-                log.info("%s", nothing)
-                schedule.without_data(started, _RETRY_WITHOUT_DATA_S)
-            except LockHeld as error:
-                log.info("waiting: %s", error)
-                look.wait(_RETRY_S)
-                schedule.begin(store)  # the other one's round may have done
-                asked.by_signal |= by_signal
-            except RecsysError as error:
-                delay_s = schedule.failed()
-                owed = asked_by if asked_by != "schedule" else ""
-                log.error("%s; trying again in %g s", error, delay_s)
+                self._done, self._owed_to = 0, "loss"
+            if is_lost or self._signal_request.is_open or requests.are_open or self._schedule.is_due:
+                self._try_round(requests)
+
+    def _try_rollback(self, request: RollbackRequest) -> None:
+        try:
+            _roll_back(self._settings, self._store, self._data_dir, request)
+        except LockHeld as error:
+            log.info("waiting: %s", error)
+            self._never.wait(_LOOK_EVERY_S)
+        except RecsysError as error:
+            log.error("%s; trying again", error)
+            self._never.wait(_RETRY_S)
+
+    def _try_round(self, requests: Requests) -> None:
+        by_signal = self._signal_request.is_open
+        self._signal_request.is_open = False  # before the round: who asks during it wants another one
+        asked_by = "signal" if by_signal else "request" if requests.are_open else self._owed_to or "schedule"
+        started = time.monotonic()
+        try:
+            _round(
+                self._settings,
+                self._store,
+                self._data_dir,
+                self._metrics,
+                asked_by=asked_by,
+                scheduled=asked_by == "schedule",
+                lost=self._owed_to == "loss",
+            )
+            self._done, self._owed_to = self._store.trainer.rounds(), ""
+            self._schedule.done(started)
+        except NotEnoughNewEvents as nothing:
+            log.info("%s", nothing)
+            self._schedule.done(started)
+        except NotEnoughData as nothing:
+            log.info("%s", nothing)
+            self._schedule.without_data(started, _RETRY_WITHOUT_DATA_S)
+        except LockHeld as error:
+            log.info("waiting: %s", error)
+            self._never.wait(_RETRY_S)
+            self._schedule.begin(self._store)  # the other one's round may have done
+            self._signal_request.is_open |= by_signal
+        except RecsysError as error:
+            delay_s = self._schedule.failed()
+            self._owed_to = asked_by if asked_by != "schedule" else ""
+            log.error("%s; trying again in %g s", error, delay_s)
 
 
 def _roll_back(settings: Settings, store: Store, data_dir: DataDir, request: RollbackRequest) -> None:
@@ -222,33 +244,6 @@ def _roll_back(settings: Settings, store: Store, data_dir: DataDir, request: Rol
             )
             data_dir.rounds.add(record, at=now())
         store.trainer.take_rollback(request)
-
-
-@contextmanager
-def _alive(store: Store) -> Iterator[None]:
-    """Let `recsys retrain` know that someone takes requests."""
-    stop = threading.Event()
-
-    def beat() -> None:
-        while True:
-            try:
-                store.trainer.say_alive(ttl_s=_ALIVE_TTL_S)
-            except RedisError as error:
-                log.debug("heartbeat: %s", error)
-            if stop.wait(_ALIVE_TTL_S / 3):
-                return
-
-    thread = threading.Thread(target=beat, name="alive", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        try:
-            store.trainer.say_gone()
-        except RedisError as error:
-            log.debug("heartbeat: %s", error)
 
 
 def _round(

@@ -1,0 +1,51 @@
+"""What the programs of the services have in common: settings, log lines, signals, and how they end."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+
+from recsys.errors import RecsysError, SettingsError
+from recsys.runtime.logs import configure_logging
+from recsys.settings import Settings, load_settings
+
+FAILED, WRONG_SETTINGS = 1, 2
+"""Exit codes."""
+
+
+def run_service(
+    serve: Callable[[Settings], int], log: logging.Logger, *, check: Callable[[Settings], None] = lambda _: None
+) -> int:
+    """Serve with the settings of this process; return the exit code.
+
+    Parameters
+    ----------
+    serve : callable
+        Returns the exit code once it is told to stop. An error that ends it is one log line; the exit code is 2 if it
+        is about the settings, else 1.
+    log : logging.Logger
+        The service's own.
+    check : callable
+        Raises what is wrong with the settings, before anything is served: one line without a time, and exit code 2,
+        just as for settings that cannot be loaded.
+    """
+    try:
+        settings = load_settings()
+        configure_logging(settings.log.level)
+        check(settings)
+    except RecsysError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_SETTINGS
+    try:
+        return serve(settings)
+    except RecsysError as error:
+        log.error("%s", error)
+        return WRONG_SETTINGS if isinstance(error, SettingsError) else FAILED
+
+
+def on_termination(act: Callable[[int], None]) -> None:
+    """Call ``act`` with the signal's number when this process is asked to end: by SIGTERM, or by SIGINT (Ctrl-C)."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: act(number))

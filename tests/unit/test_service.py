@@ -1,0 +1,87 @@
+"""How the programs of the services end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from recsys.errors import KafkaUnavailable, RecsysError, SettingsError
+from recsys.runtime.service import on_termination, run_service
+from recsys.settings import Settings
+
+log = logging.getLogger("service")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def test_the_exit_code_is_what_serving_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_KAFKA__TOPIC", "orders")
+    served: list[str] = []
+
+    def serve(settings: Settings) -> int:
+        served.append(settings.kafka.topic)
+        return 3
+
+    assert run_service(serve, log) == 3
+    assert served == ["orders"]
+
+
+def test_a_wrong_setting_is_one_line_before_anything_is_served(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RECSYS_KAFKA__TOPIK", "orders")
+    assert run_service(lambda _: pytest.fail("it is served"), log) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "RECSYS_KAFKA__TOPIK" in said
+    assert said.count("\n") == 1
+
+
+def test_a_failed_check_is_one_line_before_anything_is_served(capsys: pytest.CaptureFixture[str]) -> None:
+    def check(_: Settings) -> None:
+        raise SettingsError("RECSYS_API__PORT: cannot listen on 127.0.0.1:80")
+
+    assert run_service(lambda _: pytest.fail("it is served"), log, check=check) == 2
+    assert capsys.readouterr().err == "error: RECSYS_API__PORT: cannot listen on 127.0.0.1:80\n"
+
+
+@pytest.mark.parametrize(("error", "code"), [(SettingsError("wrong"), 2), (KafkaUnavailable("away"), 1)])
+def test_an_error_while_serving_is_a_log_line(
+    error: RecsysError, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def serve(_: Settings) -> int:
+        raise error
+
+    assert run_service(serve, log) == code
+    assert capsys.readouterr().err.endswith(f"Z ERROR   service: {error}\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_both_signals_ask_a_service_to_end(number: signal.Signals) -> None:
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    told: list[int] = []
+    stopped = threading.Event()
+
+    def note(sent: int) -> None:
+        told.append(sent)
+        stopped.set()
+
+    try:
+        on_termination(note)
+        os.kill(os.getpid(), number)
+        assert stopped.wait(60)
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    assert told == [number]
