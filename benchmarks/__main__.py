@@ -11,14 +11,14 @@ import argparse
 import sys
 import time
 
-from benchmarks import bulk, growth, latency, memory, scale_out, stream, sweep, top_n, training
+from benchmarks import bulk, full_refresh, growth, latency, memory, scale_out, stream, top_n, training
 from benchmarks.results import TIMES, Measured, keep, load, machine, print_table
 
 BENCHMARKS = {
     "top-n": top_n.measure,
     "stream": stream.measure,
     "latency": latency.measure,
-    "sweep": sweep.measure,
+    "full-refresh": full_refresh.measure,
     "bulk": bulk.measure,
     "training": training.measure,
     "memory": memory.measure,

@@ -24,7 +24,7 @@ from recsys.settings import Settings
 USERS, OWNED, LISTED, AGAIN = 5_000, 30, 50, 5
 _GROUPS = {
     "history": "history",
-    "applied": "bookkeeping (revision, floors)",
+    "applied": "bookkeeping (revision, low-water marks)",
     "seen": "bookkeeping (ids)",
     "recs": "list",
     "again": "list of what to buy again",

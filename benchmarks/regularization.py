@@ -114,7 +114,8 @@ def searched(events: EventLog, cut_s: int, *, scaled: bool, trials: int) -> Form
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=1))
     study.optimize(
-        lambda trial: float(np.mean([judged(split, before, form_of(trial)) for split in splits])), n_trials=trials
+        lambda trial: float(np.mean([judged(split, before, form_of(trial)) for split in splits])),
+        n_trials=trials,
     )
     return form_of(optuna.trial.FixedTrial(study.best_params))
 

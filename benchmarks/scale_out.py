@@ -29,7 +29,7 @@ from tests.services import wait_until
 CONSUMER, REDIS, HANDING_OUT, TAKING_IN = "consumers", "Redis", "broker, handing out", "broker, taking in"
 ONE, TWO, FREE = "one consumer on one core", "two consumers, each on a core of its own", "one consumer on all cores"
 COST_CASE = "for the cost model"
-KAFKA_BYTES, SWEEP, SWEEP_REDIS = "a record in Kafka", "sweep", "Redis, beside the sweep"
+KAFKA_BYTES, SWEEP, SWEEP_REDIS = "a record in Kafka", "full refresh", "Redis, beside the full refresh"
 EVENTS, ROUNDS = 30_000, 5
 _WARM_UP_EVENTS = 2_000
 _LOOK_S = 0.1

@@ -208,7 +208,7 @@ class Round:
 
 
 def new_model(shop: Shop, costs: Costs, assumed: Assumptions, *, redis_masters: int) -> Round:
-    """Return what archive, matrix, fit, sweep and similar items take."""
+    """Return what archive, matrix, fit, full refresh and similar items take."""
     events = events_per_s(shop, assumed) * _DAY_S * assumed.archive_days
     pairs = shop.users * assumed.pairs_per_user
     index_bytes = 4 if pairs < _SMALL_INDEX_PAIRS else 8
@@ -346,8 +346,8 @@ def cost_table(costs: Costs) -> str:
         ("a user in Redis", costs.user_bytes, "bytes", "memory"),
         ("an item's similar ones in Redis", costs.similar_bytes, "bytes", "growth"),
         ("an item in a consumer's memory", consumer_bytes, "bytes", "memory"),
-        (f"a user in the sweep's processes, {base}", costs.sweep_us, "CPU µs", "scale-out"),
-        ("a user of the sweep in Redis", costs.sweep_redis_us, "CPU µs", "scale-out"),
+        (f"a user in the processes of a full refresh, {base}", costs.sweep_us, "CPU µs", "scale-out"),
+        ("a user of a full refresh in Redis", costs.sweep_redis_us, "CPU µs", "scale-out"),
         (f"the top-N in them, {largest:,} items", costs.top_n_us[largest], "core-µs", "top-n"),
         (f"an item's similar ones, {largest:,} items", extrapolated(costs.similar_us, largest), "CPU µs", "growth"),
         ("a pair of user and item, an iteration of the fit", costs.fit_us, "CPU µs", "growth"),
@@ -387,7 +387,7 @@ def shop_table(costs: Costs, shops: Sequence[Shop], assumed: Assumptions) -> str
             "**matrix: hours; GiB**": f"{_shown(trains.matrix_h)}; {trains.matrix_gib:,.0f}",
             "fit: core-hours; hours; GiB": f"{_shown(trains.fit_core_h)}; {_shown(trains.fit_h)}; "
             f"{trains.fit_gib:,.0f}",
-            "sweep: core-hours; hours": f"{_shown(trains.sweep_core_h)}; {_shown(trains.sweep_h)}",
+            "full refresh: core-hours; hours": f"{_shown(trains.sweep_core_h)}; {_shown(trains.sweep_h)}",
             "**similar items: core-hours; hours**": f"{_shown(trains.similar_core_h)}; {_shown(trains.similar_h)}",
             "a round in all, hours": _shown(trains.hours),
             "cores; GiB of memory kept": f"{kept.cores:,.0f}; {kept.gib:,.0f}",

@@ -284,10 +284,10 @@ def stages(stall: Stall) -> dict[str, float]:
             "decode": lambda: grouped(records),
             "apply": apply,
             "refresh": lambda: refresh(histories, model, n=LISTED, again_n=RankingSettings().again_n),
-            "of it solve": lambda: model.solver.fold_in(confidences),
-            "of it rank": lambda: top_n(user_factors, model.index, excluded=rows, n=LISTED),
+            "of it fold-in": lambda: model.solver.fold_in(confidences),
+            "of it top-N": lambda: top_n(user_factors, model.index, excluded=rows, n=LISTED),
             "publish": publish,
-            "mark": lambda: store.applied_offsets.advance({"bench:0": next(offsets)}),
+            "applied offsets": lambda: store.applied_offsets.advance({"bench:0": next(offsets)}),
         },
         rounds=9,
     )

@@ -58,7 +58,7 @@ def _serve(settings: Settings) -> int:
         stats = StatsLog(metrics, interval_s=settings.consumer.stats_interval_s)
         with restart_on_clock_rollback(), live.followed(), stats:
             while not stop.is_set():
-                _consume(settings, store, live, metrics, stop)
+                consume(settings, store, live, metrics, stop)
                 gc.collect()  # the traceback of an error may hold the old client, with its sockets, in a cycle
     log.info("stopped")
     return 0
@@ -74,9 +74,7 @@ def _ensure_ready(settings: Settings, store: Store, consumer: Consumer) -> Topic
     return topic
 
 
-def _consume(
-    settings: Settings, store: Store, live: LiveModel, metrics: ConsumerMetrics, stop: threading.Event
-) -> None:
+def consume(settings: Settings, store: Store, live: LiveModel, metrics: ConsumerMetrics, stop: threading.Event) -> None:
     """Run the loop with one Kafka consumer, until stopped or until that consumer fails."""
     consumer = open_consumer(
         settings.kafka,

