@@ -73,7 +73,7 @@ def _collect_rarely() -> None:
 def _end_with(parent: BaseProcess) -> None:
     """Stop when the process is gone that started this worker, and would stop it: nobody else could."""
     parent.join()
-    log.warning("the process that started this worker is gone")
+    log.warning("the process that started this worker has ended")
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -87,11 +87,11 @@ class Live:
                 log.info("catalogue: %d items", len(items))
         except (RedisError, DataDirError) as error:
             if str(error) != self._problem:
-                log.warning("cannot look at what all users share: %s", error)
+                log.warning("cannot read popular list, hidden items and catalogue: %s", error)
             self._problem = str(error)
             return
         except Exception:  # nothing may end the thread; the next look may do better
-            log.exception("unexpected error while looking at what all users share")
+            log.exception("unexpected error while reading popular list, hidden items and catalogue")
             return
         self._problem = ""
         if popular is not None:

@@ -95,6 +95,6 @@ def _say_who_may(settings: Settings, keys: int) -> None:
     if keys:
         log.info("%d keys are valid", keys)
         return
-    log.warning("there are no keys (RECSYS_API__KEYS): only programs on this machine may ask, and only read")
+    log.warning("there are no keys (RECSYS_API__KEYS): only programs on this machine can call the API, and only read")
     if settings.api.host not in _LOOPBACK:
-        log.warning("so listening on %s answers nobody else", settings.api.host)
+        log.warning("so other machines get no answer on %s", settings.api.host)

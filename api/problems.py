@@ -26,20 +26,20 @@ class Kind(Enum):
     """The kinds of problems: name, status, title."""
 
     INVALID_REQUEST = ("invalid-request", 422, "The request breaks a rule")
-    MISSING_KEY = ("missing-key", 401, "A valid key is needed")
+    MISSING_KEY = ("missing-key", 401, "A valid key is required")
     FORBIDDEN = ("forbidden", 403, "This is not allowed")
     NOT_FOUND = ("not-found", 404, "There is nothing at this address")
     UNKNOWN_ITEM = ("unknown-item", 404, "There is no such item")
     UNKNOWN_CATEGORY = ("unknown-category", 404, "There is no such category")
     UNKNOWN_MODEL = ("unknown-model", 404, "There is no such model")
     UNKNOWN_RETRAIN = ("unknown-retrain", 404, "There is no such retrain")
-    METHOD_NOT_ALLOWED = ("method-not-allowed", 405, "This address does not take this method")
-    BODY_TOO_SLOW = ("body-too-slow", 408, "The body did not come in time")
+    METHOD_NOT_ALLOWED = ("method-not-allowed", 405, "This address does not accept this method")
+    BODY_TOO_SLOW = ("body-too-slow", 408, "The body did not arrive in time")
     BODY_TOO_LARGE = ("body-too-large", 413, "The body is too large")
-    TOO_MANY_REQUESTS = ("too-many-requests", 429, "This key has used up its rate")
-    INTERNAL_ERROR = ("internal-error", 500, "Something is wrong here")
-    PURCHASES_DISABLED = ("purchases-disabled", 403, "Purchases are not taken here")
-    OVERLOADED = ("overloaded", 503, "Too many requests are under way")
+    TOO_MANY_REQUESTS = ("too-many-requests", 429, "This key has reached its rate limit")
+    INTERNAL_ERROR = ("internal-error", 500, "The API failed unexpectedly")
+    PURCHASES_DISABLED = ("purchases-disabled", 403, "This API does not accept purchases")
+    OVERLOADED = ("overloaded", 503, "Too many requests at the same time")
     REDIS_UNAVAILABLE = ("redis-unavailable", 503, "Redis does not answer")
     KAFKA_UNAVAILABLE = ("kafka-unavailable", 503, "Kafka did not confirm everything")
     STORAGE_UNAVAILABLE = ("storage-unavailable", 503, "The models cannot be read")
@@ -55,7 +55,7 @@ class Kind(Enum):
 
 _OF_STATUS: Mapping[int, tuple[Kind, str]] = {
     HTTPStatus.REQUEST_TIMEOUT: (Kind.BODY_TOO_SLOW, "send it again"),
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (Kind.BODY_TOO_LARGE, "send fewer at a time"),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (Kind.BODY_TOO_LARGE, "send less in one request"),
 }
 
 
@@ -114,14 +114,14 @@ def install(app: FastAPI, allowed_methods: Callable[[str], Sequence[str]]) -> No
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         if error.status_code == HTTPStatus.NOT_FOUND:
-            return problem_response(Kind.NOT_FOUND, "see /docs for what there is")
+            return problem_response(Kind.NOT_FOUND, "see /docs for all addresses")
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             methods = ", ".join(allowed_methods(request.scope["path"])) or "GET"
-            detail = f"{request.method} does nothing here; it takes {methods}"
+            detail = f"{request.method} is not accepted here; use {methods}"
             return problem_response(Kind.METHOD_NOT_ALLOWED, detail, headers={"Allow": methods})
         if (known := _OF_STATUS.get(error.status_code)) is not None:
             return problem_response(*known, headers={"Connection": "close"})
-        return invalid_request([BrokenRule(field="body", message="is not JSON that can be read")])
+        return invalid_request([BrokenRule(field="body", message="is not valid JSON")])
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, __: ClientDisconnect) -> Response:
@@ -144,7 +144,7 @@ def _kind_of(error: RecsysError) -> tuple[Kind, str] | None:
     if isinstance(error, KafkaError):
         return Kind.KAFKA_UNAVAILABLE, "try again in a moment"
     if isinstance(error, DataDirError):
-        return Kind.STORAGE_UNAVAILABLE, "the log says why"
+        return Kind.STORAGE_UNAVAILABLE, "the log of the API says why"
     return None
 
 
@@ -163,7 +163,7 @@ def status_of(error: Exception) -> int:
 def unexpected(error: Exception) -> Response:
     """Log an error with its traceback, and answer without."""
     log.error("unexpected error", exc_info=error)
-    return problem_response(Kind.INTERNAL_ERROR, "the log says more")
+    return problem_response(Kind.INTERNAL_ERROR, "the log of the API has the details")
 
 
 def invalid_request(errors: Sequence[BrokenRule]) -> Response:

@@ -62,7 +62,7 @@ def read_event(
     RejectedEventError
     """
     if not isinstance(fields, dict):
-        raise RejectedEventError([BrokenRule(field="", message="a JSON object is needed")])
+        raise RejectedEventError([BrokenRule(field="", message="must be a JSON object")])
     given = {name: _whole(name, value) for name, value in fields.items() if value is not None}
     is_timed = "timestamp" in given
     given.setdefault("timestamp", now_ms)
@@ -78,7 +78,7 @@ def read_event(
         field, _, message = error.reason.partition(": ")
         raise RejectedEventError([BrokenRule(field=field, message=message)]) from None
     if event.type is EventType.FORGET and not may_forget:
-        raise RejectedEventError([BrokenRule(field="type", message="forget needs the role operate")])
+        raise RejectedEventError([BrokenRule(field="type", message="a forget needs the role operate")])
     if idempotency_key and event.event_id is None:
         content = event.model_dump_json(exclude=set() if is_timed else {"timestamp"})
         parts = (idempotency_key, content)
@@ -92,7 +92,7 @@ def _whole(name: str, value: object) -> object:
     if name not in _WHOLE or isinstance(value, bool) or not isinstance(value, int | float):
         return value
     if abs(value) > LARGEST_INTEGER:
-        raise RejectedEventError([BrokenRule(field=name, message="so large an integer must be sent as a text")])
+        raise RejectedEventError([BrokenRule(field=name, message="an integer of this size must be sent as a string")])
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -144,9 +144,9 @@ class PurchaseSink:
             503, when too many requests wait already; nothing was sent.
         """
         if not self.is_ready:
-            raise KafkaUnavailable(f"Kafka at {self._settings.bootstrap_servers} is away")
+            raise KafkaUnavailable(f"Kafka at {self._settings.bootstrap_servers} is unavailable")
         if self._waiting >= _MOST_WAITING:
-            raise ProblemError(Kind.OVERLOADED, "many events wait for Kafka; try again in a moment")
+            raise ProblemError(Kind.OVERLOADED, "too many events wait for Kafka; try again in a moment")
         self._waiting += 1
         try:
             delivered = await self._delivered(events)

@@ -102,7 +102,7 @@ class Keyring:
             if not _is_from_here(request):
                 raise ProblemError(
                     Kind.FORBIDDEN,
-                    "without keys only programs on the API's own machine may ask; set RECSYS_API__KEYS",
+                    "without keys only programs on the machine of the API can call it; set RECSYS_API__KEYS",
                 )
             return self._nobody
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
@@ -195,7 +195,7 @@ class RateLimiter:
             wait_s = int((1 - tokens) / self._rate) + 1
             raise ProblemError(
                 Kind.TOO_MANY_REQUESTS,
-                f"{self._rate:g} requests a second are allowed; wait {wait_s} s",
+                f"{self._rate:g} requests per second are allowed; wait {wait_s} s",
                 headers={"Retry-After": str(wait_s)},
             )
         self._buckets[name] = (tokens - 1, now)

@@ -151,9 +151,11 @@ class DeadLetters:
         topic = self._settings.dead_letters
         try:
             if create_topic_if_missing(self._settings, topic, partitions=self._partitions):
-                log.warning("the dead-letter topic %s was gone and has been created again", topic)
+                log.warning("the dead-letter topic %s was deleted and has been created again", topic)
         except KafkaUnavailable as error:
-            raise KafkaUnavailable(f"the dead-letter topic {topic} is gone and cannot be created: {error}") from error
+            raise KafkaUnavailable(
+                f"the dead-letter topic {topic} was deleted and cannot be created: {error}"
+            ) from error
 
     def _produce_unsent(self) -> None:
         while self._unsent and self._refusal is None:

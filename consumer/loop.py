@@ -87,7 +87,7 @@ class Loop:
             self._live.look_and_wait(_LAST_LOOK_S)
             self._take_newest_model()
         except Stopped:
-            log.info("stopped while waiting; the records at hand will be read again")
+            log.info("stopped while waiting; the records of this batch will be read again")
         self._commits.release(self._live.confirmed_at)
         # Not left to the rebalance that closing brings: a clean stop shall leave nothing to be read twice.
         self._commits.commit_and_wait()

@@ -47,7 +47,11 @@ class ModelSwap:
             return False
         self._metrics.model_sequence.set(live.stamp.sequence)
         spare_collections()
-        log.info("model %s is live; refreshing %d users served since the last look", live.stamp.version, len(users))
+        log.info(
+            "model %s is live; refreshing %d users served since the last check",
+            live.stamp.version,
+            len(users),
+        )
         fail_points.reach("in-model-swap")
         many = len(users) > self._at_once  # as after a model that was refused for long
         if many:

@@ -73,7 +73,7 @@ class Outages:
             self._polling.keep_alive(random.uniform(longest / 2, longest))  # noqa: S311 - jitter
         if tries > 1:
             waited_s = time.monotonic() - started
-            log.info("%s: %s is back after %.1f s and %d tries", step, needs, waited_s, tries - 1)
+            log.info("%s: %s answers again after %.1f s and %d tries", step, needs, waited_s, tries - 1)
             self._polling.resume()
 
 
@@ -88,4 +88,4 @@ def on_one_server(connection: Connection) -> Iterator[None]:
         yield
         if connection.epoch == epoch:
             return
-        log.info("another Redis server answers now; what the one before acknowledged last is written again")
+        log.info("another Redis server answers now; this batch is written again, because the new server may lack it")

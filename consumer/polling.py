@@ -151,12 +151,12 @@ class Polling:
             self._watch.raise_if_changed(look=True)
             raise OffsetsLost(
                 f"{location(message)}: the next offset is no longer in the topic ({problem.str()}); recsys rebuild "
-                f"applies what is in the archive; then, to go on from the oldest record left: "
+                f"applies what is in the archive; then, to continue from the oldest record that is left: "
                 f"kafka-consumer-groups.sh --bootstrap-server {self._kafka.bootstrap_servers} "
                 f"--reset-offsets --to-earliest --group {self._kafka.group_id} --topic {self._kafka.topic} --execute"
             )
         if problem.fatal():
-            raise KafkaUnavailable(f"the Kafka consumer failed for good: {problem.str()}")
+            raise KafkaUnavailable(f"the Kafka consumer failed permanently: {problem.str()}")
         log.warning("Kafka: %s", problem.str())
         return False
 
@@ -167,6 +167,6 @@ class Polling:
         elif now > self._say_at:
             self._say_at = float("inf")
             log.info(
-                "no partitions yet: group %s has enough members, or waits until the session of one that is gone ends",
+                "no partitions yet: group %s has more members than partitions, or waits for one that has died",
                 self._kafka.group_id,
             )

@@ -187,7 +187,7 @@ def close(consumer: Consumer) -> None:
             log.debug("close: %s", error)
 
     if not _within(_LONGEST_CLOSE_S, leave):
-        log.warning("Kafka does not answer; leaving without saying so")
+        log.warning("Kafka does not answer; ending without leaving the group")
 
 
 def _within(seconds: float, action: Callable[[], object]) -> bool:

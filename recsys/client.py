@@ -164,7 +164,7 @@ def _id(name: str | int) -> str:
 
 def _params(n: int, category: str | None = None, exclude: Sequence[str] = ()) -> dict[str, Any]:
     if isinstance(exclude, str):
-        raise TypeError("exclude: several ids are needed, not one text")
+        raise TypeError("exclude: must be a list of ids, not one string")
     return {
         "n": n,
         **({} if category is None else {"category": category}),
@@ -174,7 +174,7 @@ def _params(n: int, category: str | None = None, exclude: Sequence[str] = ()) ->
 
 def _parts(user_ids: Iterable[str]) -> Iterator[list[str]]:
     if isinstance(user_ids, str):
-        raise TypeError("user_ids: several ids are needed, not one text")
+        raise TypeError("user_ids: must be a list of ids, not one string")
     users = iter(user_ids)
     while part := list(islice(users, MOST_USERS)):
         yield part
@@ -219,7 +219,7 @@ class _Base:
 
     def __init__(self, url: str, *, key: str = "", timeout_s: float = 15.0, retries: int = 3) -> None:
         if not url.startswith(("http://", "https://")):
-            raise ValueError(f"{url!r} is no address of an API, such as http://127.0.0.1:8000")
+            raise ValueError(f"{url!r} is not the URL of an API, such as http://127.0.0.1:8000")
         self._url = url.rstrip("/")
         self._retries = retries
         self._options: dict[str, Any] = {
@@ -241,7 +241,7 @@ class _Base:
             try:
                 return call.reply.model_validate_json(response.content)
             except ValidationError as error:
-                raise ApiError(f"{self._url}: the answer is not what it should be: {error}", 0) from error
+                raise ApiError(f"{self._url}: the answer is not that of this API: {error}", 0) from error
         try:
             problem = Problem.model_validate_json(response.content)
         except ValidationError:

@@ -60,7 +60,7 @@ def archive_new_purchases(
     finally:
         reader.close()
     if forgotten := archive.erase_forgotten():
-        log.info("%d users erased from the archive, as they asked", forgotten)
+        log.info("%d users erased from the archive (forget)", forgotten)
     return writer.archived
 
 
@@ -72,7 +72,7 @@ def _ranges(
         first = positions.get(partition, low)
         if first < low:
             log.error(
-                "%s[%d]: offsets %d to %d expired in Kafka before they were archived; they are not in any model",
+                "%s[%d]: offsets %d to %d expired in Kafka before they were archived; no model will include them",
                 topic.name, partition, first, low - 1,
             )  # fmt: skip
         if max(first, low) < end:

@@ -99,10 +99,10 @@ def judge(
         )
     if live is None:
         return record.model_copy(
-            update={"reasons": [f"{reason}; it is the first model all the same" for reason in reasons]}
+            update={"reasons": [f"{reason}; published because it is the first model" for reason in reasons]}
         )
     if rival is None:
-        cannot = f"the live model {live.version} has seen the hold-out, or is not known well enough to be compared"
+        cannot = f"the live model {live.version} may know the hold-out, and has no holdout model that can be compared"
         reasons += [cannot + _CHOSEN] if live.chosen else []
         return record.model_copy(
             update={"decision": Decision.REJECTED if reasons else Decision.PUBLISHED, "reasons": reasons or [cannot]}
@@ -131,7 +131,7 @@ def reason_not_evaluable(split: Split | None, *, include_purchased: bool) -> str
     if users >= LEAST_USERS:
         return ""
     those = "1 user" if users == 1 else f"{users:,} users"
-    return f"{those} bought something in the hold-out that a model could have known, and {LEAST_USERS} are needed"
+    return f"{those} bought an item in the hold-out that a model can know; {LEAST_USERS} are needed to compare models"
 
 
 def unjudged(reason: str, n_events: int, live: LiveComparison | None) -> GateRecord:
@@ -176,5 +176,5 @@ def _worse(version: str, candidate: Interval, live: Interval, difference: Interv
     share, low, high = (value / live.mean for value in (difference.mean, difference.low, difference.high))
     return (
         f"it is worse than the live model {version}: NDCG@{N} {candidate.mean:.4f} against {live.mean:.4f}, "
-        f"a difference of {share:+.1%} (95 % interval {low:+.1%} to {high:+.1%}; {tolerance:.1%} is tolerated)"
+        f"a difference of {share:+.1%} (95 % interval {low:+.1%} to {high:+.1%}; {tolerance:.1%} is the tolerance)"
     )

@@ -142,7 +142,7 @@ class _Rounds:
         """Look for something to do, until terminated; what fails is logged and does not end the service."""
         trainer = self._store.trainer
         self._schedule.begin(self._store)
-        log.info("trainer ready; a round %s and on request (recsys retrain, or SIGUSR1)", self._schedule)
+        log.info("trainer ready; rounds %s and on request (recsys retrain, or SIGUSR1)", self._schedule)
         while True:
             self._never.wait(_LOOK_EVERY_S)
             try:
@@ -157,7 +157,7 @@ class _Rounds:
                 self._try_rollback(rollback)
                 continue
             if is_lost:
-                log.error("Redis has lost what the last round wrote; another one brings the lists up to date")
+                log.error("Redis has lost what the last round wrote; another round writes the lists again")
                 self._done, self._owed_to = 0, "loss"
             if is_lost or self._signal_request.is_open or requests.are_open or self._schedule.is_due:
                 self._try_round(requests)
@@ -230,7 +230,7 @@ def _roll_back(settings: Settings, store: Store, data_dir: DataDir, request: Rol
                 clock=now,
                 asked_by=request.asked_by,
             )
-            log.info("rolled back to model %s, as %s asked", request.version, request.asked_by)
+            log.info("rolled back to model %s, requested by %s", request.version, request.asked_by)
         except RecsysError as error:
             log.error("no rollback to model %s: %s", request.version, error)
             record = RoundRecord(

@@ -93,7 +93,7 @@ class RoundReport:
         try:
             self._rounds.add(record, at=self._clock())
         except DataDirError as error:
-            log.warning("the round's record is lost: %s", error)
+            log.warning("the record of the round was not written: %s", error)
         # Gate and counts at the top level as well: see recsys retrain --wait.
         fields = {**self._status, **record.model_dump(mode="json"), **record.counts, **more}
         self._trainer.finish(self._requests, fields)

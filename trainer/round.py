@@ -150,8 +150,8 @@ class Round:
         pointer = self._pointer()
         if pointer is not None and not self._data_dir.models.versions():
             raise DataDirError(
-                f"Redis names the live model {pointer.version}, but there is no model at all in {self._data_dir.url}: "
-                f"is RECSYS_DATA_DIR right, and mounted? recsys retrain --force goes on without"
+                f"Redis names the live model {pointer.version}, but {self._data_dir.url} holds no model: "
+                f"check RECSYS_DATA_DIR and its mount, or continue without that model: recsys retrain --force"
             )
 
     def _never_published(self) -> list[str]:
@@ -173,7 +173,7 @@ class Round:
             before_write=self._lock.ensure_held,
         )
         for source, partition, first, last in self._data_dir.archive.gaps():
-            remedy = "import the file again" if source.startswith(IMPORT_PREFIX) else "no model will know them"
+            remedy = "import the file again" if source.startswith(IMPORT_PREFIX) else "no model will include them"
             log.warning("archive: %s, partition %d: %d to %d are missing; %s", source, partition, first, last, remedy)
 
     def _ensure_enough_new_events(self) -> None:
@@ -292,7 +292,9 @@ class Round:
     def _move_pointer(self, version: str, uri: str, manifest_sha256: str, *, seen: bytes) -> ModelPointer:
         pointer = self._store.pointer.move(version, uri, manifest_sha256, seen=seen, at=self._clock())
         if pointer is None:
-            raise LockLost("another process moved the model pointer during the round; its model stays live")
+            raise LockLost(
+                "another process moved the model pointer during the round; the model of that process stays live"
+            )
         return pointer
 
     def _remove(self, leftovers: Sequence[str]) -> None:
@@ -301,7 +303,7 @@ class Round:
         Only when the pointer has moved: until then a trainer that lost its lock could have published one of them.
         """
         for version in leftovers:
-            log.info("model %s removed: it never was live", version)
+            log.info("model %s removed: it was never live", version)
         self._data_dir.models.remove(leftovers)
 
     def _refresh(self, live: LoadedModel, popularity: NDArray[np.float64], *, users: int | None) -> None:
@@ -318,7 +320,10 @@ class Round:
         )
         self._note(lists=written.lists, similar=written.similar)
         if self._store.pointer.read() != live.pointer:
-            raise LockLost(f"the pointer to model {live.stamp.version} was moved, or lost by Redis, during the round")
+            version = live.stamp.version
+            raise LockLost(
+                f"the pointer to model {version} was moved by another process, or lost by Redis, during the round"
+            )
 
     def _keep_rejected(self, gate: GateRecord, candidate: Fitted | None) -> None:
         """Keep a candidate that the gate has rejected: an operator may want to look at it."""
@@ -341,7 +346,7 @@ class Round:
         if pointer is not None and last is not None and last.state == "succeeded" and not lost:
             return
         started_at = json_time(self._clock())
-        log.warning("not every list is of model %s: what wrote them was interrupted, or Redis lost them", version)
+        log.warning("some lists are not of model %s: writing them was interrupted, or Redis lost them", version)
         uri, manifest_sha256 = self._data_dir.models.address(version)
         model = load_model(uri, manifest_sha256=manifest_sha256)
         if pointer is None:
@@ -370,7 +375,7 @@ class Round:
     def _prune(self, *, live: str) -> None:
         keep = self._settings.trainer.keep_versions
         for version in self._data_dir.models.prune(keep=keep, live=live):
-            log.info("model %s removed: %d newer ones of its kind are kept", version, keep)
+            log.info("model %s removed: %d newer ones are kept", version, keep)
 
     def _pointer(self) -> ModelPointer | None:
         try:

@@ -100,7 +100,7 @@ async def retrain(request: Request, id: Number) -> Response:
     services = services_of(request)
     found = await _in_thread(services, partial(_retrain, services, id))
     if found is None:
-        raise ProblemError(Kind.UNKNOWN_RETRAIN, f"no retrain has the number {id}; POST /v1/retrains asks for one")
+        raise ProblemError(Kind.UNKNOWN_RETRAIN, f"there is no retrain {id}; POST /v1/retrains requests one")
     return answer(found.model_dump(mode="json"))
 
 
@@ -222,7 +222,7 @@ async def forget(request: Request, user_id: UserId) -> Response:
         raise ProblemError(Kind.INVALID_REQUEST, error.reason) from None
     event = Event(user_id=user_id, type=EventType.FORGET, timestamp=now_ms())
     if not (await sink.deliver([event]))[0]:
-        raise ProblemError(Kind.KAFKA_UNAVAILABLE, "the forget was not confirmed; send it again")
+        raise ProblemError(Kind.KAFKA_UNAVAILABLE, "Kafka did not confirm the forget; send it again")
     return answer({"user_id": user_id}, 202)
 
 
@@ -238,5 +238,5 @@ def _live(store: Store) -> str:
 def _ensure_trainer(store: Store) -> None:
     if not store.trainer.is_alive():
         raise ProblemError(
-            Kind.NO_TRAINER, "start one with python -m trainer, which takes requests", headers={"Retry-After": "10"}
+            Kind.NO_TRAINER, "start one with python -m trainer; it carries out requests", headers={"Retry-After": "10"}
         )

@@ -185,7 +185,7 @@ async def post_purchases(request: Request, idempotency_key: IdempotencyKey = "")
     if failed := counts[EventStatus.FAILED]:
         raise ProblemError(
             Kind.KAFKA_UNAVAILABLE,
-            f"{failed} events were not confirmed; send them again, see results",
+            f"Kafka did not confirm {failed} events; results says which, send them again",
             results=told,
         )
     return answer(

@@ -23,18 +23,20 @@ class CommandPlace(NamedTuple):
 
 
 COMMANDS = {
-    "import": CommandPlace("data", "import_command", "consumer", "Load a history from a file into archive and Redis."),
-    "publish": CommandPlace("data", "publish_command", "consumer", "Publish a file's purchases to Kafka."),
+    "import": CommandPlace(
+        "data", "import_command", "consumer", "Import purchases from a file into archive and Redis."
+    ),
+    "publish": CommandPlace("data", "publish_command", "consumer", "Publish the purchases of a file to Kafka."),
     "show": CommandPlace("show", "show_command", "consumer", "Show a user's history and list."),
     "retrain": CommandPlace("operate", "retrain_command", "consumer", "Ask the running trainer for a new model."),
     "evaluate": CommandPlace(
-        "evaluate", "evaluate_command", "trainer", "Judge a model by what users bought afterwards."
+        "evaluate", "evaluate_command", "trainer", "Measure a model by what users bought afterwards."
     ),
     "tune": CommandPlace("tune", "tune_command", "tune", "Search for better hyper-parameters."),
     "models": CommandPlace("models", "models_app", "consumer", "List, show and roll back models."),
-    "items": CommandPlace("items", "items_app", "consumer", "Import what the shop says of its items."),
-    "verify": CommandPlace("operate", "verify_command", "consumer", "Check Redis against archive and model."),
-    "rebuild": CommandPlace("operate", "rebuild_command", "consumer", "Bring Redis back from the archive."),
+    "items": CommandPlace("items", "items_app", "consumer", "Import titles, categories and availability of items."),
+    "verify": CommandPlace("operate", "verify_command", "consumer", "Compare Redis with archive and model."),
+    "rebuild": CommandPlace("operate", "rebuild_command", "consumer", "Restore Redis from archive and model."),
     "key": CommandPlace("key", "key_command", "consumer", "Make a key for the HTTP API."),
     "config": CommandPlace("operate", "config_command", "consumer", "Print all settings."),
     "demo": CommandPlace("demo", "demo_command", "demo", "Play a grocer's year on this machine."),
@@ -46,7 +48,7 @@ def main() -> None:
     try:
         " ".join(sys.argv).encode()
     except UnicodeEncodeError:
-        print("error: an argument is not UTF-8", file=sys.stderr)
+        print("error: an argument is not UTF-8; write it in UTF-8", file=sys.stderr)
         sys.exit(2)
     name = next((argument for argument in sys.argv[1:] if argument in COMMANDS), None)
     program, extra = (f"recsys {name}", COMMANDS[name].extra) if name else ("recsys", "consumer")

@@ -20,26 +20,26 @@ def _column(flag: str, meaning: str) -> Any:
 _OPTIONS = {
     "user_id": _column("--user-id-column", "Column with the user id."),
     "item_id": _column("--item-id-column", "Column with the item id."),
-    "quantity": _column("--quantity-column", "Column with the quantity; 1 if absent."),
+    "quantity": _column("--quantity-column", "Column with the quantity; without it, 1."),
     "timestamp": _column("--timestamp-column", "Column with the time."),
     "price": _column("--price-column", "Column with the price of one unit."),
-    "event_id": _column("--event-id-column", "Column that identifies a row for good."),
+    "event_id": _column("--event-id-column", "Column with a unique id of the event."),
     "type": _column("--type-column", "Column with purchase, return or forget."),
     "timezone": Annotated[
-        str, typer.Option("--timezone", metavar="ZONE", help="Zone of times that carry none, e.g. Europe/London.")
+        str, typer.Option("--timezone", metavar="ZONE", help="Time zone of times that have none, e.g. Europe/London.")
     ],
     "timestamp_format": Annotated[
         str,
-        typer.Option(
-            "--timestamp-format", metavar="FORMAT", help="strptime format of times in text; default ISO 8601."
-        ),
+        typer.Option("--timestamp-format", metavar="FORMAT", help="strptime format of times; default: ISO 8601."),
     ],
     "negative_returns": Annotated[
         bool,
-        typer.Option("--negative-returns", help="Read a negative quantity as a return; else such rows are rejected."),
+        typer.Option(
+            "--negative-returns", help="Read a negative quantity as a return; without it such rows are rejected."
+        ),
     ],
     "encoding": Annotated[str, typer.Option("--encoding", metavar="NAME", help="Encoding of a CSV file.")],
-    "delimiter": Annotated[str, typer.Option("--delimiter", metavar="C", help="Between the fields of a CSV file.")],
+    "delimiter": Annotated[str, typer.Option("--delimiter", metavar="C", help="Delimiter of a CSV file.")],
 }
 """Field of `Columns` → option."""
 

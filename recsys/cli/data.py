@@ -23,7 +23,7 @@ from recsys.storage.data_dir import open_data_dir
 File = Annotated[Path, typer.Argument(help="A .parquet or .csv file of purchases.", metavar="FILE")]
 Rejects = Annotated[
     Path | None,
-    typer.Option("--rejects", metavar="PATH", help="Where rejected rows go; default FILE.rejects.csv in this folder."),
+    typer.Option("--rejects", metavar="PATH", help="File for rejected rows; default: FILE.rejects.csv in this folder."),
 ]
 
 
@@ -34,10 +34,10 @@ def import_command(
     *,
     columns: Columns,
 ) -> None:
-    """Put a history straight into archive and Redis: a shop's first day.
+    """Import purchases from a file into archive and Redis, without Kafka.
 
-    Importing the same file with the same options again counts nothing twice, so after an interruption just run it
-    again. Lists follow with the next training.
+    Importing the same file with the same options again counts nothing twice, so after an interruption run it again.
+    The next retrain makes the lists.
     """
     settings = settings_for_command()
     purchases = PurchaseFile(file, columns)
@@ -56,12 +56,12 @@ def import_command(
                     before_write=lock.ensure_held,
                 )
         except KeyboardInterrupt:
-            errors.print("interrupted; the same command completes the import, nothing is counted twice")
+            errors.print("interrupted; run the same command again to complete the import, nothing is counted twice")
             raise typer.Exit(130) from None
     results.print(f"{outcome.accepted:,} rows imported: {outcome.applied:,} new, {outcome.duplicates:,} known before")
     _print_rejected(outcome.rejected, rejects_path)
     if outcome.applied:
-        results.print("next: recsys retrain, or python -m trainer --once, makes the lists")
+        results.print("next: make the lists with recsys retrain, or python -m trainer --once")
 
 
 @reads_purchases
@@ -69,21 +69,22 @@ def publish_command(
     file: File,
     rate: Annotated[
         float | None,
-        typer.Option("--rate", min=0.001, metavar="N", help="Events per second; default: as fast as it goes."),
+        typer.Option("--rate", min=0.001, metavar="N", help="Events per second; default: as fast as possible."),
     ] = None,
     speedup: Annotated[
-        float | None, typer.Option("--speedup", min=0.001, metavar="N", help="N times faster than it happened.")
+        float | None,
+        typer.Option("--speedup", min=0.001, metavar="N", help="Publish N times faster than the purchases happened."),
     ] = None,
     rejects: Rejects = None,
     *,
     columns: Columns,
 ) -> None:
-    """Publish a file's purchases to Kafka, oldest first.
+    """Publish the purchases of a file to Kafka, the oldest first.
 
     Rows without an event id are new events each time they are published.
     """
     if rate is not None and speedup is not None:
-        raise InputFileError("--rate and --speedup exclude each other; give one of them")
+        raise InputFileError("--rate and --speedup cannot be used together; give one of them")
     settings = settings_for_command()
     rejects_path = _rejects_path(file, rejects)
     events, rejected = read_in_time_order(PurchaseFile(file, columns), rejects_path)
@@ -94,7 +95,7 @@ def publish_command(
             publish_paced(publisher, events, Pace(rate, speedup), advance)
             publisher.flush()  # done when all are delivered, not when all are queued
     except KeyboardInterrupt:
-        errors.print(f"interrupted; {publisher.delivered:,} of {len(events):,} events, the oldest, are published")
+        errors.print(f"interrupted; the oldest {publisher.delivered:,} of {len(events):,} events are published")
         raise typer.Exit(130) from None
     results.print(f"{publisher.delivered:,} events published to {settings.kafka.topic}")
     _print_rejected(rejected, rejects_path)
@@ -103,7 +104,7 @@ def publish_command(
 def _rejects_path(file: Path, rejects: Path | None) -> Path:
     path = rejects or Path(f"{file.stem}.rejects.csv")
     if path.resolve() == file.resolve():
-        raise InputFileError(f"--rejects: {path} is the input itself; choose another place")
+        raise InputFileError(f"--rejects: {path} is the input file; choose another file")
     return path
 
 

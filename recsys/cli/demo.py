@@ -13,6 +13,10 @@ def demo_command(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave everything running afterwards, until Ctrl-C, and print the addresses.")
     ] = False,
+    households: Annotated[
+        int | None,
+        typer.Option("--households", min=100, metavar="N", help="Play a sample of so many households: quicker."),
+    ] = None,
 ) -> None:
-    """Play eleven months of a real grocer's purchases as history and December live, on this machine alone."""
-    run_demo(keep=keep)
+    """Play a grocer's year on this machine alone: eleven months as history, then the last month live."""
+    run_demo(keep=keep, households=households)

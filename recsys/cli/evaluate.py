@@ -42,33 +42,37 @@ _RECOMMENDERS = 5
 
 @reads_purchases
 def evaluate_command(
-    model: Annotated[str, typer.Option("--model", metavar="VERSION", help="Which one; default: the live one.")] = "",
-    live: Annotated[bool, typer.Option("--live", help="The live one.")] = False,
+    model: Annotated[
+        str, typer.Option("--model", metavar="VERSION", help="Version of the model; default: the live one.")
+    ] = "",
+    live: Annotated[bool, typer.Option("--live", help="Evaluate the live model.")] = False,
     data: Annotated[
-        Path | None, typer.Option("--data", metavar="FILE", help="Purchases to judge by; default: the archive.")
+        Path | None,
+        typer.Option("--data", metavar="FILE", help="File of purchases to measure by; default: the archive."),
     ] = None,
     since: Annotated[
-        datetime | None, typer.Option("--since", metavar="TIME", help="Judge by what was bought from then on (UTC).")
+        datetime | None,
+        typer.Option("--since", metavar="TIME", help="Measure by what was bought from this time on (UTC)."),
     ] = None,
-    n: Annotated[int, typer.Option("--n", metavar="N", help="Places that count in the table: 10 or 20.")] = 20,
+    n: Annotated[int, typer.Option("--n", metavar="N", help="Length of the lists in the table: 10 or 20.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="PATH", help="Write a report with plots as well.")
+        Path | None, typer.Option("--html", metavar="PATH", help="Also write a report with plots to this file.")
     ] = None,
     *,
     columns: Columns,
 ) -> None:
-    """Judge a model's lists by what users bought afterwards, beside what a shop could do without one.
+    """Measure a model's lists by what users bought afterwards, beside lists that need no model.
 
-    Purchases of the archive: the newest RECSYS_TRAINER__HOLDOUT_DAYS; the model that is judged has not seen them.
-    Those of a file: what goes beyond the model's; the file may also hold what came before, else the archive does.
+    Without --data, the newest RECSYS_TRAINER__HOLDOUT_DAYS of the archive count; the measured model has not seen them.
+    With --data, the purchases that are newer than the model's count; earlier ones come from the file or the archive.
     """
     if n not in LENGTHS:
-        raise InputFileError(f"--n: {' or '.join(map(str, LENGTHS))}, not {n}")
+        raise InputFileError(f"--n must be {' or '.join(map(str, LENGTHS))}, not {n}")
     if model and live:
-        raise InputFileError("--model and --live exclude each other; give one of them")
+        raise InputFileError("--model and --live cannot be used together; give one of them")
     if html is not None:
-        import_module("matplotlib.figure")  # if it is missing, that is said before the work and not after it
+        import_module("matplotlib.figure")  # so that a missing library is reported before the work
     settings = settings_for_command()
     file = None if data is None else PurchaseFile(data, columns)
     data_dir = open_data_dir(settings)
@@ -99,7 +103,7 @@ def _live_version(settings: Settings) -> str:
     with open_store(settings) as store:
         pointer = store.pointer.read()
     if pointer is None:
-        raise NoModel("no model is live; recsys retrain, or python -m trainer --once, makes one")
+        raise NoModel("no model is live; make one with recsys retrain, or python -m trainer --once")
     return pointer.version
 
 
@@ -124,17 +128,19 @@ def _events(
     with progress.stage(f"read {file.path.name}", file.rows) as advance:
         events, rejected = read_events(file, advance)
     if rejected:
-        errors.print(f"{rejected:,} rows are malformed and left out; recsys import says why")
+        errors.print(
+            f"{rejected:,} rows are malformed and were skipped; recsys import of this file writes the reasons to a file"
+        )
     cut_s = since_s or cut_of_file(events, manifest, holdout_days=holdout_days)
     return with_history(events, archived, cut_s), cut_s
 
 
 def _table(found: Evaluation, n: int) -> Table:
-    stands_in = ", or rather the same one fitted before its own hold-out" if found.stands_in else ""
+    stands_in = " (its holdout model, which has not seen these purchases)" if found.stands_in else ""
     table = Table(
         title=f"Model {found.model}{stands_in}: {found.users:,} users' purchases from {found.cut} to {found.end}",
         title_justify="left",
-        caption="new: lists without owned items · all: owned items compete · ±: half of the 95 % interval",
+        caption="new: without already purchased items · all: with them · ±: half of the 95 % interval",
         caption_justify="left",
     )
     table.add_column("")

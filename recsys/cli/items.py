@@ -1,4 +1,4 @@
-"""`recsys items`: what the shop says of its items."""
+"""`recsys items`: titles, categories and availability of items."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from recsys.cli.lock import held_lock
 from recsys.cli.output import errors, results, settings_for_command
-from recsys.operations.item_files import ItemColumns, read_items
+from recsys.operations.item_files import ItemColumns, import_items, read_items
 from recsys.redis import open_store
 from recsys.storage.data_dir import open_data_dir
 
@@ -29,30 +29,28 @@ def import_items_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .parquet or .csv file of items.")],
     item_id_column: Annotated[str, typer.Option("--item-id-column", metavar="NAME")] = "item_id",
     title_column: Annotated[
-        str, typer.Option("--title-column", metavar="NAME", help="Default: title, name or description, if there.")
+        str,
+        typer.Option("--title-column", metavar="NAME", help="Default: title, name or description, if there is one."),
     ] = "",
     category_column: Annotated[
-        str, typer.Option("--category-column", metavar="NAME", help="Default: category, if there.")
+        str, typer.Option("--category-column", metavar="NAME", help="Default: category, if there is one.")
     ] = "",
     available_column: Annotated[
-        str, typer.Option("--available-column", metavar="NAME", help="Default: available, if there: true or false.")
+        str,
+        typer.Option(
+            "--available-column", metavar="NAME", help="Column with true or false; default: available, if there is one."
+        ),
     ] = "",
 ) -> None:
-    """Take over what a file says of items; what it does not name stays as it was.
+    """Import titles, categories and availability of items from a file; items that it does not name do not change.
 
-    Items that are not available are in no list that is computed from then on. The popular lists of categories, and
-    everyone's lists, follow with the next training.
+    Lists that are computed from now on hold no item that is not available. The next retrain writes the popular lists
+    of categories, and all lists.
     """
     found, rejected = read_items(file, ItemColumns(item_id_column, title_column, category_column, available_column))
     settings = settings_for_command()
-    data_dir = open_data_dir(settings)
     with open_store(settings) as store, held_lock(settings, store):
-        data_dir.storage.check_writable()
-        before = data_dir.catalogue.read()
-        catalogue = before.updated(found)
-        data_dir.catalogue.write(catalogue)
-        store.catalogue.write(catalogue.titles(), catalogue.unavailable())
-        store.item_lists.remove_popular(set(before.categories().values()) - set(catalogue.categories().values()))
+        catalogue = import_items(found, open_data_dir(settings), store)
     categories = set(catalogue.categories().values())
     results.print(
         f"{len(found.items):,} items imported; the catalogue has {len(catalogue.items):,}, in {len(categories):,} "

@@ -22,17 +22,20 @@ class RoleName(StrEnum):
 
 
 def key_command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is; the audit log shows it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the client; the audit log shows it.")],
     role: Annotated[RoleName, typer.Argument(metavar="ROLE", help="read, write (also posts purchases) or operate.")],
 ) -> None:
-    """Make a key for the HTTP API: the client gets the key, the API an entry that does not give it away.
+    """Make a key for the HTTP API. The client gets the key; the API gets an entry that holds only its digest.
 
-    To replace a key, add the new entry beside the old one, hand out the new key, then take the old entry away.
+    To replace a key, add the new entry beside the old one, hand out the new key, then remove the old entry.
     """
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
-        errors.print(f"error: {name!r} is no name: up to 64 letters, digits, dots, dashes, underscores", style="red")
+        errors.print(
+            f"error: {name!r} is not a valid name: use 1 to 64 letters, digits, dots, dashes or underscores",
+            style="red",
+        )
         raise typer.Exit(2)
     key = secrets.token_urlsafe(32)
     digest = hashlib.sha256(key.encode()).hexdigest()
-    results.print(f"key, for {name}, shown only now:        {key}", soft_wrap=True)
+    results.print(f"key, for {name} (shown only now):       {key}", soft_wrap=True)
     results.print(f"entry, for RECSYS_API__KEYS or its file: {name}:{role.value}:sha256:{digest}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The lock on archive and model, for commands that work on them."""
+"""The lock on archive and model, for commands that change them."""
 
 from __future__ import annotations
 

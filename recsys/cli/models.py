@@ -1,4 +1,4 @@
-"""`recsys models`: what versions there are, what each is, and the way back."""
+"""`recsys models`: list, show and roll back versions."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def list_command(context: typer.Context, as_json: Json = False) -> None:
         _print_json({"models": rows, "rounds": [record.model_dump(mode="json") for record in rounds]})
         return
     if not found:
-        raise NoModel("there is no model yet; recsys retrain, or python -m trainer --once, makes one")
+        raise NoModel("there is no model yet; make one with recsys retrain, or python -m trainer --once")
     table = Table(title=f"Models in {data_dir.url}", title_justify="left")
     for name in ("version", "role", "made (UTC)"):
         table.add_column(name, no_wrap=True)
@@ -77,7 +77,7 @@ def list_command(context: typer.Context, as_json: Json = False) -> None:
 def show_model_command(
     version: Annotated[str, typer.Argument(metavar="VERSION", help="A version, or `live`.")], as_json: Json = False
 ) -> None:
-    """Show what a model was fitted on and with, how it was judged, and its learned weights."""
+    """Show the data and parameters of a model, how the gate compared it, and its learned weights."""
     settings = settings_for_command()
     data_dir = open_data_dir(settings)
     models = data_dir.models
@@ -94,7 +94,7 @@ def show_model_command(
     table.add_row("made", manifest.created_at)
     counts = manifest.counts
     table.add_row("fitted on", ", ".join(f"{count:,} {name}" for name, count in counts.items()))
-    table.add_row("ages are from", datetime.fromtimestamp(manifest.reference_s, UTC).isoformat())
+    table.add_row("ages measured from", datetime.fromtimestamp(manifest.reference_s, UTC).isoformat())
     table.add_row("parameters", _parameters(manifest, named=True))
     table.add_row("size", f"{sum(file.size_bytes for file in manifest.files.values()) / 2**20:,.1f} MiB")
     results.print(table)
@@ -104,7 +104,7 @@ def show_model_command(
         results.print("; ".join([gate.decision.value, *gate.reasons]))
     if (weights := manifest.weights) is not None:
         results.print(_weights_table(manifest))
-        results.print(f"x·y counts {1 + weights.affinity:.3f} for owned items, 1 for others")
+        results.print(f"x·y is multiplied by {1 + weights.affinity:.3f} for owned items, by 1 for others")
     else:
         results.print("no learned weights: scores are x·y alone")
 
@@ -112,16 +112,16 @@ def show_model_command(
 @models_app.command("rollback")
 def rollback_command(
     version: Annotated[
-        str | None, typer.Argument(metavar="VERSION", help="Default: the one that was live before.")
+        str | None, typer.Argument(metavar="VERSION", help="Version; default: the one that was live before.")
     ] = None,
 ) -> None:
     """Make an earlier model live again and refresh every list.
 
-    It stays until a model passes the gate against it, or an operator says otherwise. After an interruption name the
-    version and run it again.
+    It stays live until another model passes the gate against it, or an operator changes it. After an interruption,
+    run it again with the version.
     """
     if version == "":
-        raise InvalidModel("VERSION is empty; leave it out for the model that was live before")
+        raise InvalidModel("VERSION is empty; leave it out to roll back to the model that was live before")
     settings = settings_for_command()
     data_dir = open_data_dir(settings)
     with open_store(settings) as store:
@@ -134,9 +134,9 @@ def rollback_command(
                 progress = ProgressReporter(console=errors)
                 done = roll_back(settings, store, data_dir, lock, progress, target, live_before=live, clock=now)
         except KeyboardInterrupt:
-            errors.print("interrupted; recsys models says what is live, recsys models rollback VERSION goes on")
+            errors.print("interrupted; recsys models shows what is live, recsys models rollback VERSION continues")
             raise typer.Exit(130) from None
-    before = f", {done.live_before} was before" if done.live_before not in ("", done.version) else ""
+    before = f"; {done.live_before} was live before" if done.live_before not in ("", done.version) else ""
     results.print(
         f"model {done.version} is live{before}; {done.written.lists:,} lists and {done.written.similar:,} "
         f"similar-items lists written"
@@ -149,7 +149,7 @@ def gate_table(gate: GateRecord) -> Table:
     table = Table(
         title=f"On {judged.ndcg.users:,} users' purchases since {gate.cut[:16].replace('T', ' ')} UTC",
         title_justify="left",
-        caption="means and 95 % intervals; * decides",
+        caption="means and 95 % intervals; the column with * decides",
         caption_justify="left",
     )
     table.add_column("")
@@ -211,13 +211,13 @@ def _live(settings: Settings) -> str:
         with open_store(settings) as store:
             pointer = store.pointer.read()
     except (RedisError, InvalidModel) as error:
-        errors.print(f"which one is live is unknown: {error}", style="red")
+        errors.print(f"cannot tell which model is live: {error}", style="red")
         return ""
     return "" if pointer is None else pointer.version
 
 
 def _no_live() -> str:
-    raise NoModel("no model is live; recsys models lists those that are kept")
+    raise NoModel("no model is live; recsys models lists the models that are kept")
 
 
 def _parameters(manifest: Manifest, *, named: bool = False) -> str:

@@ -27,26 +27,27 @@ _MOST_DIFFERENCES = 50
 
 def retrain_command(
     wait: Annotated[
-        bool, typer.Option("--wait", help="Show progress and the outcome; exit 1 if it failed, 3 if it was rejected.")
+        bool,
+        typer.Option("--wait", help="Show progress and result; exit code 1 if it failed, 3 if the model was rejected."),
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Publish the model whatever the gate says; that is recorded.")
+        bool, typer.Option("--force", help="Publish the model even if the gate rejects it; this is recorded.")
     ] = False,
 ) -> None:
     """Ask the running trainer for a new model.
 
-    Requests that come before the next round starts share that round.
+    Requests that arrive before the next round starts share that round.
     """
     settings = settings_for_command()
     with open_store(settings) as store:
         if not store.trainer.is_alive():
             raise NoTrainer(
-                "no trainer is running to take the request; start one with python -m trainer, "
-                "or do one round now with python -m trainer --once"
+                "no trainer is running; start one with python -m trainer, "
+                "or make one model now with python -m trainer --once"
             )
         request = store.trainer.request(force=force)
         if not wait:
-            results.print("requested; recsys retrain --wait would show how it goes")
+            results.print("requested; recsys retrain --wait shows progress and result")
             return
         status = _await(store, request)
     state = status.get("state")
@@ -61,7 +62,7 @@ def retrain_command(
         errors.print(f"rejected: the new model{version} is not published, {gate.live} stays live", style="red")
         for reason in gate.reasons:
             errors.print(f"  {reason}")
-        errors.print("recsys retrain --force publishes one whatever the gate says")
+        errors.print("to publish a model in spite of the gate: recsys retrain --force")
         raise typer.Exit(REJECTED)
     results.print(
         f"model {status['version']} is live: {status['events']:,} events, {status['users']:,} users, "
@@ -69,7 +70,7 @@ def retrain_command(
     )
     for reason in gate.reasons:
         results.print(f"{gate.decision.value}: {reason}")
-    table = Table(title="Where the time went", title_justify="left")
+    table = Table(title="Time per stage", title_justify="left")
     table.add_column("stage")
     table.add_column("seconds", justify="right")
     for stage, seconds in status["durations_s"].items():
@@ -86,7 +87,7 @@ def _await(store: Store, request: int) -> dict[str, Any]:
             if served >= request:
                 return store.trainer.outcome()
             if not store.trainer.is_alive():
-                raise NoTrainer("the trainer went away during the round; its next round starts over")
+                raise NoTrainer("the trainer stopped during the round; its next round starts from the beginning")
             if status.get("state") == "running":
                 text = str(status["stage"])
                 if not errors.is_terminal and text != shown:
@@ -99,15 +100,13 @@ def _await(store: Store, request: int) -> dict[str, Any]:
 
 
 def verify_command(
-    sample: Annotated[
-        int, typer.Option("--sample", min=1, metavar="N", help="Check N users, chosen at random.")
-    ] = 1000,
+    sample: Annotated[int, typer.Option("--sample", min=1, metavar="N", help="Check N random users.")] = 1000,
     all_users: Annotated[bool, typer.Option("--all", help="Check every user.")] = False,
     archive_only: Annotated[
-        bool, typer.Option("--archive-only", help="Do not read what Kafka holds beyond the archive.")
+        bool, typer.Option("--archive-only", help="Do not read the records of Kafka that are not archived yet.")
     ] = False,
 ) -> None:
-    """Recompute histories and lists by an independent path and compare Redis with them; exit 1 on any difference."""
+    """Compute histories and lists independently and compare Redis with them; exit code 1 on any difference."""
     settings = settings_for_command()
     with open_store(settings) as store:
         outcome = verify(
@@ -128,7 +127,9 @@ def verify_command(
         if len(outcome.differences) > _MOST_DIFFERENCES:
             results.print(f"… and {len(outcome.differences) - _MOST_DIFFERENCES:,} more")
         if outcome.lag:
-            results.print(f"the consumers have {outcome.lag:,} records still to read; verify again once they have")
+            results.print(
+                f"the consumers still have {outcome.lag:,} records to read; verify again when they have read them"
+            )
     results.print(
         f"{outcome.users:,} histories and {outcome.lists:,} lists checked against model {outcome.model}: "
         f"{len(outcome.differences):,} differences"
@@ -139,16 +140,19 @@ def verify_command(
 
 def rebuild_command(
     wipe: Annotated[
-        bool, typer.Option("--wipe", help="Remove what Redis holds of users first; apps see no list until it is done.")
+        bool,
+        typer.Option(
+            "--wipe", help="First remove all data of users from Redis; until it is done apps find no list of a user."
+        ),
     ] = False,
     accept_loss: Annotated[
-        bool, typer.Option("--accept-loss", help="Go on although not everything can be brought back.")
+        bool, typer.Option("--accept-loss", help="Continue although not everything can be restored.")
     ] = False,
 ) -> None:
-    """Bring histories and lists in Redis back from the archive and the model, as after a FLUSHALL.
+    """Restore histories and lists in Redis from archive and model, for example after a FLUSHALL.
 
-    Consumers may go on running: where Redis has lost their place in the stream they wait, and then read on from
-    where the archive ends. After an interruption just run it again.
+    Consumers can keep running: if Redis has lost their applied offsets they wait, and then read on from where the
+    archive ends. After an interruption run it again.
     """
     settings = settings_for_command()
     data_dir = open_data_dir(settings)
@@ -167,9 +171,9 @@ def rebuild_command(
                     clock=now,
                 )
         except KeyboardInterrupt:
-            errors.print("interrupted; recsys rebuild goes on with it")
+            errors.print("interrupted; run recsys rebuild again to continue")
             raise typer.Exit(130) from None
-    results.print(f"{outcome.applied:,} archived events applied, {outcome.known:,} were known")
+    results.print(f"{outcome.applied:,} archived events applied, {outcome.known:,} were known before")
     if outcome.to_read is not None:
         results.print(f"the consumers read on from where the archive ends: {outcome.to_read:,} records in Kafka")
     if outcome.model:
@@ -177,7 +181,9 @@ def rebuild_command(
             f"{outcome.lists:,} lists and {outcome.similar:,} similar-items lists written with model {outcome.model}"
         )
     else:
-        results.print("there is no model yet, so no lists; recsys retrain, or python -m trainer --once, makes one")
+        results.print(
+            "there is no model yet, so there are no lists; make one with recsys retrain, or python -m trainer --once"
+        )
 
 
 def config_command() -> None:

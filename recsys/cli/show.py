@@ -36,7 +36,7 @@ def show_command(
         TypeAdapter(Identifier).validate_python(user_id)
     except ValidationError:
         raise MalformedEvent(
-            f"{user_id[:40]!r} can be no user id: 1 to 256 characters, no control characters"
+            f"{user_id[:40]!r} is not a valid user id: use 1 to 256 characters, no control characters"
         ) from None
     titles = read_items(items, ItemColumns())[0].titles() if items else {}
     with open_store(settings) as store:
@@ -57,7 +57,7 @@ def show_command(
     if shown is None:
         results.print("no list: no model has been published yet")
         return
-    title = f"Recommended to {user_id}" if published else "No list of their own; apps show the popular one"
+    title = f"Recommended to {user_id}" if published else "No own list; apps show the popular list"
     results.print(_list_table(f"{title} (model {shown['model']}, {shown['generated_at']})", shown, titles, n))
     if again is not None:
         results.print(_list_table(f"What {user_id} may buy again", again, titles, n))

@@ -20,7 +20,8 @@ from recsys.training.tuning import SEARCHED
 
 def tune_command(
     trials: Annotated[
-        int, typer.Option("--trials", min=1, metavar="N", help="Trials in all, with those of an interrupted search.")
+        int,
+        typer.Option("--trials", min=1, metavar="N", help="Number of trials, those of an interrupted search included."),
     ] = 40,
     jobs: Annotated[
         int, typer.Option("--jobs", min=0, metavar="N", help="Trials at the same time; 0 means one per core.")
@@ -28,8 +29,8 @@ def tune_command(
 ) -> None:
     """Search for better hyper-parameters on archived purchases; the next retrains use them.
 
-    The newest RECSYS_TRAINER__HOLDOUT_DAYS are not looked at: by those the gate judges. A parameter that is set
-    (RECSYS_MODEL__…) stays as it is. After an interruption just run it again.
+    The search does not use the newest RECSYS_TRAINER__HOLDOUT_DAYS, which the gate compares models on. It does not
+    change parameters that are set (RECSYS_MODEL__…). After an interruption run it again to continue.
     """
     settings = settings_for_command()
     data_dir = open_data_dir(settings)
@@ -47,7 +48,7 @@ def tune_command(
     try:
         found = engine.tune(search, current, study_folder(data_dir.storage), progress)
     except KeyboardInterrupt:
-        errors.print("interrupted; the same command goes on with the trials that are done")
+        errors.print("interrupted; run the same command again to continue after the trials that are done")
         raise typer.Exit(130) from None
     data_dir.tuned.write(found)
     table = Table(title=f"Best of {found.trials} trials, on purchases before {found.validated_until[:10]}")
@@ -63,4 +64,4 @@ def tune_command(
     table.add_row("NDCG@20, all items", "", f"{found.ndcg_all:.4f}")
     table.add_row("geometric mean", f"{found.before:.4f}", f"{found.objective:.4f}")
     results.print(table)
-    results.print(f"kept in {data_dir.url}; recsys retrain, or python -m trainer --once, uses them", markup=False)
+    results.print(f"saved in {data_dir.url}; the next retrain uses them", markup=False)

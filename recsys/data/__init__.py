@@ -1,1 +1,1 @@
-"""What a purchase, a history and a vocabulary are: pure code over bytes and arrays."""
+"""Purchases, histories and vocabularies: pure code over bytes and arrays."""

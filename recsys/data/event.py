@@ -1,4 +1,4 @@
-"""What a purchase event is: bytes from Kafka in, a validated `Event` or a `MalformedEvent` out."""
+"""Purchase events: the bytes of a record become a validated `Event`, or raise `MalformedEvent`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RFC_3339 = re.compile(
 
 
 class EventType(StrEnum):
-    """What happened."""
+    """The kind of an event."""
 
     PURCHASE = "purchase"
     RETURN = "return"
@@ -42,13 +42,13 @@ def _timestamp_to_epoch_ms(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str) and (match := _RFC_3339.fullmatch(value)):
-        # RFC 3339 allows a leap second, the datetime type does not: it is read as the second before.
+        # RFC 3339 allows a leap second, the datetime type does not: read it as the second before.
         seconds = "59" if match["seconds"] == "60" else match["seconds"]
         text = f"{match['minutes'].upper()}:{seconds}{match['fraction'] or ''}{match['zone'].upper()}"
         try:
             moment = datetime.fromisoformat(text)
         except ValueError as error:
-            raise ValueError(f"is not a date and time that exists ({error})") from None
+            raise ValueError(f"is not an existing date and time ({error})") from None
         return round(moment.timestamp() * 1000)
     raise ValueError("must be RFC 3339 with a zone (2026-11-22T10:11:12Z) or integer epoch milliseconds")
 
@@ -73,16 +73,16 @@ EpochMs = Annotated[int, Field(strict=True, ge=0, le=_MAX_EPOCH_MS), BeforeValid
 
 
 class Event(BaseModel):
-    """One validated event: a purchase, a return, or the wish to be forgotten."""
+    """One validated event: a purchase, a return, or a request to erase the user."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     user_id: Identifier
     timestamp: EpochMs
-    """When it happened, in milliseconds since 1970-01-01 UTC."""
+    """Time of the event, in milliseconds since 1970-01-01 UTC."""
     type: EventType = EventType.PURCHASE
     item_id: Identifier | None = None
-    """None exactly for `forget`."""
+    """None for `forget`, and only then."""
     quantity: Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)] = 1.0
     price: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
     event_id: EventId | None = None
@@ -90,7 +90,7 @@ class Event(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _pass_over_what_means_nothing(cls, data: object) -> object:
-        """Read null as absent, and forget the item of a `forget`."""
+        """Read null as absent, and drop the item of a `forget`."""
         if not isinstance(data, Mapping):
             return data
         if None in data.values():
@@ -115,12 +115,12 @@ class Event(BaseModel):
 
 
 def fits_cluster(user_id: str) -> bool:
-    """Whether a Redis Cluster can keep a user's keys in one slot: a hash tag that ends where it begins is none."""
+    """Whether a Redis Cluster keeps a user's keys in one slot: an empty hash tag is ignored."""
     return not user_id.startswith("}")
 
 
 def ensure_fits_cluster(user_id: str) -> None:
-    """Refuse the ids of users that a Redis Cluster could not keep.
+    """Refuse ids of users whose keys a Redis Cluster could not keep in one slot.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def ensure_fits_cluster(user_id: str) -> None:
     """
     if not fits_cluster(user_id):
         raise MalformedEvent(
-            "user_id: must not begin with } where Redis is a cluster, which could not keep the user's keys together"
+            "user_id: must not begin with } on a Redis Cluster: the keys of such a user would be in different slots"
         )
 
 
@@ -149,7 +149,7 @@ def event_from_fields(fields: Mapping[str, Any], *, raw: bytes = b"", location: 
 
 
 def broken_rules(error: ValidationError) -> Iterator[tuple[str, str]]:
-    """Yield the fields that break a rule, as a path with dots, each with what is wrong."""
+    """Yield the path (with dots) of each field that breaks a rule, and what is wrong with it."""
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
         message = _PLAIN_WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
         yield ".".join(str(part) for part in problem["loc"]), message
@@ -163,7 +163,7 @@ def decode(value: bytes | None, *, record_timestamp_ms: int | None = None, locat
     value : bytes or None
         The record's value, one JSON object of at most 64 KiB.
     record_timestamp_ms : int or None
-        The Kafka record's own timestamp, used when the event carries none.
+        The Kafka record's own timestamp, used when the event has none.
     location : str
         ``topic[partition] offset``, for the error text.
 
@@ -181,9 +181,9 @@ def decode(value: bytes | None, *, record_timestamp_ms: int | None = None, locat
     except ValueError as error:
         raise MalformedEvent(f"not JSON: {error}", value, location) from None
     if not isinstance(fields, dict):
-        raise MalformedEvent(f"a JSON object is needed, not {type(fields).__name__}", value, location)
+        raise MalformedEvent(f"must be a JSON object, not {type(fields).__name__}", value, location)
     if fields.get("timestamp") is None:
         if record_timestamp_ms is None:
-            raise MalformedEvent("timestamp: neither the event nor its record has one", value, location)
+            raise MalformedEvent("timestamp: neither the event nor its Kafka record has one", value, location)
         fields["timestamp"] = record_timestamp_ms
     return event_from_fields(fields, raw=value, location=location)

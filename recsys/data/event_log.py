@@ -1,4 +1,4 @@
-"""Events about items in arrays: what an archive is read into."""
+"""Events about items, in arrays: reading an archive gives an `EventLog`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from recsys.data.vocabulary import Vocabulary
 
 @dataclass(frozen=True, eq=False)
 class EventLog:
-    """Events about items, each that was sent twice only once.
+    """Events about items; an event that was sent twice is here once.
 
     Attributes
     ----------
     user_ids, item_ids : sequences of distinct str, in any order
     user_codes, item_codes : integers, (n_events,); places in ``user_ids`` and ``item_ids``
     units : int64, (n_events,); signed quantities in millionths, below zero for returns
-    seconds : int64, (n_events,); when, in epoch seconds
+    seconds : int64, (n_events,); time of the event, in epoch seconds
     """
 
     user_ids: Sequence[str]
@@ -36,7 +36,7 @@ class EventLog:
         return len(self.units)
 
     def where(self, chosen: NDArray[np.bool_]) -> EventLog:
-        """Return only the events that are chosen."""
+        """Return the chosen events."""
         return EventLog(
             self.user_ids,
             self.user_codes[chosen],
@@ -47,9 +47,9 @@ class EventLog:
         )
 
     def newest_s(self, now_s: int) -> int:
-        """Return when the newest event was that is not from the future, in epoch seconds; 0 if there is none.
+        """Return the time of the newest event that is not in the future, in epoch seconds; 0 if there is none.
 
-        A time from the future, a producer's mistake, must not make everything look old.
+        A producer's wrong clock must not make everything else look old.
         """
         return int(self.seconds[self.seconds <= now_s].max(initial=0))
 
@@ -100,7 +100,7 @@ class EventLog:
 
 
 def _together(ids: Sequence[str], others: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
-    """Return all ids, and the place of each of the others among them."""
+    """Return all ids, and the places of ``others`` among them."""
     places = {id_: place for place, id_ in enumerate(ids)}
     found = [places.setdefault(id_, len(places)) for id_ in others]
     return list(places), np.array(found, np.int64)

@@ -1,4 +1,4 @@
-"""What a history is, and the readable twin of the Lua script that keeps histories in Redis."""
+"""Histories, and a readable Python version of the Lua script that keeps them in Redis."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from recsys.runtime.threads import map_ranges
 class Entry(NamedTuple):
     """One item of a history.
 
-    Its value in Redis is ``<net quantity>|<newest event>``, and where it is not one purchase at one time
-    ``|<number of purchases>|<seconds from the first event to the newest>`` as well.
+    Its value in Redis is ``<net quantity>|<newest event>``. Unless it is a single purchase,
+    ``|<number of purchases>|<seconds from the first event to the newest>`` follows.
     """
 
     units: int
@@ -37,11 +37,11 @@ class Entry(NamedTuple):
 
     @classmethod
     def of_event(cls, units: int, timestamp_s: int) -> Entry:
-        """Return what one event alone leads to."""
+        """Return the entry of a single event."""
         return cls(units, timestamp_s, timestamp_s, int(units > 0))
 
     def __add__(self, other: Entry) -> Entry:  # type: ignore[override]
-        """Return what the events behind both lead to."""
+        """Return the entry of the events of both."""
         return Entry(
             self.units + other.units,
             max(self.newest_s, other.newest_s),
@@ -56,7 +56,7 @@ class Entry(NamedTuple):
 
     @classmethod
     def parse(cls, value: str) -> Entry:
-        """Read a value as Redis has it."""
+        """Parse a value from Redis."""
         quantity, newest_s, purchases, span_s = [*value.split("|"), "1", "0"][:4]
         units = int(Decimal(quantity) * UNITS_PER_QUANTITY)
         return cls(units, int(newest_s), int(newest_s) - int(span_s), int(purchases))
@@ -64,13 +64,13 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class History:
-    """What one user bought: an item is owned while its net quantity is above zero.
+    """What one user bought. The user owns an item while its net quantity is above zero.
 
     Attributes
     ----------
     text : bytes
-        As Redis has it, in UTF-8: a line with an item id, then a line with its value (see `Entry`), and so on;
-        empty = nothing. Ids hold no line breaks. Compiled code reads it as it is (`read_histories`).
+        The text that Redis returns, in UTF-8: for each item a line with its id and a line with its value (see `Entry`);
+        empty for no items. Ids contain no line breaks. Compiled code parses this text (`read_histories`).
     """
 
     text: bytes = b""
@@ -113,18 +113,18 @@ def _quantity(units: int) -> str:
 
 @dataclass(slots=True)
 class HistoryReplay:
-    """Replays one user's events in order of arrival: the readable twin of ``redis/lua/apply.lua``.
+    """Replays the events of one user in order of arrival: a readable version of ``redis/lua/apply.lua``.
 
-    Up to ``max_items`` items the order does not matter. Past it the items whose newest event is oldest leave
-    first (ties by item id), one at a time, after the event that brought one too many.
+    Up to ``max_items`` items the order does not matter. Beyond it, each event that adds one item too many removes the
+    item whose newest event is oldest (ties by item id).
     """
 
     max_items: int
     entries: dict[str, Entry] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
     _by_age: list[tuple[int, bytes, str]] = field(default_factory=list)
-    """A heap of (newest event, id in bytes, id), oldest on top, kept from the first time that an item has to leave;
-    pairs that are out of date stay in it and are passed over."""
+    """A heap of (newest event, id in bytes, id), the oldest on top, built when the first item must be removed;
+    entries that are out of date stay in it and are skipped."""
 
     def apply(self, events: Iterable[Event]) -> None:
         """Apply events in order; an event_id that was applied before counts once."""

@@ -1,4 +1,4 @@
-"""The compiled part of reading histories: from their text to rows of a model, without Python in between."""
+"""Compiled code that parses histories: from their text to rows of a model, without Python objects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _line_end(text: Bytes, start: int, stop: int) -> int:
 
 @compiled()
 def _units(text: Bytes, start: int, stop: int) -> int:
-    """Return the quantity at the beginning of a value, in millionths."""
+    """Return the quantity at the start of a value, in millionths."""
     negative = start < stop and text[start] == _MINUS
     at = start + 1 if negative else start
     units, scale = 0, 0
@@ -53,7 +53,7 @@ def _bar(text: Bytes, start: int, stop: int) -> int:
 
 @compiled()
 def _whole(text: Bytes, start: int, stop: int, default: int) -> int:
-    """Return a field that is a whole number, or the default if it is not there."""
+    """Return a field that is a whole number, or the default if the field is missing."""
     if start >= stop:
         return default
     negative = text[start] == _MINUS
@@ -65,7 +65,7 @@ def _whole(text: Bytes, start: int, stop: int, default: int) -> int:
 
 @compiled()
 def _read_value(text: Bytes, start: int, stop: int, entry: NDArray[np.int64]) -> None:
-    """Read what `recsys.data.history.Entry` writes."""
+    """Parse the format of `recsys.data.history.Entry`."""
     quantity_end = _bar(text, start, stop)
     newest_end = _bar(text, quantity_end + 1, stop)
     purchases_end = _bar(text, newest_end + 1, stop)
@@ -107,7 +107,7 @@ def read_owned(
     rows: NDArray[np.int32],
     entries: NDArray[np.int64],
 ) -> None:
-    """Find what each user owns of what a model knows.
+    """Find the items that each user owns and the model knows.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def read_owned(
     ids, id_bounds, table
         Of the model's items, see `recsys.data.vocabulary.Vocabulary`.
     sizes : int32, (n_users,)
-        How many items of each user are in the following, one user behind the other; written.
+        Number of items of each user in the arrays below, one user after the other; written.
     rows, entries : int32, (n,); int64, (n, 4); as many as the texts have entries, or more
         See `recsys.data.owned_items.Owned`; written.
     """

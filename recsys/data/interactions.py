@@ -1,4 +1,4 @@
-"""From purchases to matrices: ids become rows, events become one entry per user and item."""
+"""Interactions: ids become rows, events become one entry per user and item."""
 
 from __future__ import annotations
 

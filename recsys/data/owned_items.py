@@ -1,4 +1,4 @@
-"""What users own of a model's items, in arrays: what histories and the archive are turned into."""
+"""Owned items of users, in arrays: histories and the archive are read into these."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _DAY_S = 24 * 3600
 
 @dataclass(frozen=True, eq=False)
 class Owned:
-    """The owned items of some users, one user behind the other.
+    """The owned items of some users, one user after the other.
 
     Attributes
     ----------
     starts : int32, (n_users + 1,)
-        Where each user's items begin in the others.
+        Where each user's items begin in ``rows`` and ``entries``.
     rows : int32, (n,)
-        Rows of the items, ascending for each user: sums are taken in a fixed order, so a list does not depend on the
-        order in which a history is stored.
+        Rows of the items, ascending for each user. So sums have a fixed order, and a list does not depend on the order
+        in which a history is stored.
     entries : int64, (n, 4)
         Net quantity in millionths, above zero; times of the newest and of the first event, in epoch seconds; number
         of purchases.
@@ -60,18 +60,18 @@ class Owned:
         return quantities
 
     def ages_days(self, reference_s: int) -> NDArray[np.float64]:
-        """Return how long before a moment each item's newest event was, in days, 0 for later ones: float64, (n,)."""
+        """Return the age of each item's newest event at a moment, in days; 0 if it is later: float64, (n,)."""
         return np.maximum(0, reference_s - self.entries[:, NEWEST]) / _DAY_S
 
     def of(self, users: NDArray[np.integer]) -> Owned:
-        """Return the items of the users in these places only, in this order."""
+        """Return the items of the users at these places, in this order."""
         sizes = self.sizes[users]
         starts = np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
         places = np.repeat(self.starts[users] - starts[:-1], sizes) + np.arange(starts[-1])
         return Owned(starts.astype(np.int32), self.rows[places], self.entries[places])
 
     def translated(self, row_of: NDArray[np.integer]) -> Owned:
-        """Return the same items by rows of another model, which keeps their order; −1 = the item is left out."""
+        """Return the same items as rows of another model with the same order of items; −1 = the item is left out."""
         rows = row_of[self.rows]
         known = rows >= 0
         owners = self.owners()[known]

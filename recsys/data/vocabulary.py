@@ -1,4 +1,4 @@
-"""Ids and their rows; and the same ids as bytes, for compiled code."""
+"""Ids and their rows, and the same ids as bytes for compiled code."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Texts:
 
     @classmethod
     def of_each(cls, parts: Iterable[bytes]) -> Texts:
-        """Join texts, each made when it is its turn and then let go: slower than `of`, but for a whole catalogue.
+        """Join texts that an iterator makes one by one: slower than `of`, but with little memory for a whole catalogue.
 
-        A million that were kept would take many times what they hold; orjson makes each of its own in 4 KiB, and the
+        A million texts kept at once would take many times their size: orjson makes each in a buffer of 4 KiB, and the
         allocator would keep the gaps.
         """
         data, bounds = bytearray(), array("q", (0,))
@@ -76,13 +76,13 @@ class Vocabulary:
 
     @cached_property
     def table(self) -> NDArray[np.int32]:
-        """Hash table over `encoded`, for `recsys.data.vocabulary_kernels.find`: rows, −1 where there is none."""
+        """Hash table over `encoded`, for `recsys.data.vocabulary_kernels.find`: rows, −1 for an empty place."""
         table = np.full(1 << (2 * len(self.ids)).bit_length(), -1, np.int32)
         fill_table(self.encoded.data, self.encoded.bounds, table)
         return table
 
     def find(self, ids: Iterable[str]) -> NDArray[np.int64]:
-        """Return the rows of ids, −1 for those that are not there: int64, (n,)."""
+        """Return the rows of ids, −1 for unknown ids: int64, (n,)."""
         known, asked = self.encoded, Texts.of_each(id_.encode() for id_ in ids)
         rows = np.empty(len(asked.bounds) - 1, np.int64)
         find_each(asked.data, asked.bounds, known.data, known.bounds, self.table, rows)

@@ -1,4 +1,4 @@
-"""The compiled part of `recsys.data.vocabulary`: ids to rows, by a hash table with linear probing."""
+"""Compiled code of `recsys.data.vocabulary`: ids to rows, by a hash table with linear probing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BASIS, _PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 
 @compiled()
 def _first_slot(text: Bytes, start: int, stop: int, size: int) -> np.int64:
-    """Return where to begin to look: FNV-1a, its upper bits folded in."""
+    """Return the first place to look at: FNV-1a with its upper bits folded in."""
     hashed = _BASIS
     for at in range(start, stop):
         hashed = (hashed ^ np.uint64(text[at])) * _PRIME
@@ -25,7 +25,7 @@ def _first_slot(text: Bytes, start: int, stop: int, size: int) -> np.int64:
 
 @compiled()
 def fill_table(data: Bytes, bounds: Bounds, table: Table) -> None:
-    """Enter the row of each text.
+    """Insert the row of each text into the table.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def fill_table(data: Bytes, bounds: Bounds, table: Table) -> None:
 
 @compiled()
 def find(text: Bytes, start: int, stop: int, data: Bytes, bounds: Bounds, table: Table) -> int:
-    """Return the row of ``text[start:stop]``, −1 if it is not there."""
+    """Return the row of ``text[start:stop]``, −1 if it is unknown."""
     size, length = len(table), stop - start
     slot = _first_slot(text, start, stop, size)
     while True:
@@ -65,6 +65,6 @@ def find(text: Bytes, start: int, stop: int, data: Bytes, bounds: Bounds, table:
 def find_each(
     text: Bytes, text_bounds: Bounds, ids: Bytes, bounds: Bounds, table: Table, rows: NDArray[np.int64]
 ) -> None:
-    """Find the row of each text, −1 where it is not there; ``rows``, int64, is written."""
+    """Find the row of each text, −1 for unknown ones; ``rows``, int64, is written."""
     for place in range(len(rows)):
         rows[place] = find(text, text_bounds[place], text_bounds[place + 1], ids, bounds, table)

@@ -149,10 +149,9 @@ class ConsumerProcess:
 
 
 @contextmanager
-def consumer_process(folder: Path) -> Iterator[ConsumerProcess]:
+def consumer_process(log: Path) -> Iterator[ConsumerProcess]:
     """Run `python -m consumer` with the settings of this process's environment."""
     os.environ["RECSYS_CONSUMER__METRICS_PORT"] = "any"
-    log = folder / "consumer.log"
     try:
         with _process([sys.executable, "-m", "consumer"], log) as process:
             yield ConsumerProcess(process, log)
@@ -161,14 +160,19 @@ def consumer_process(folder: Path) -> Iterator[ConsumerProcess]:
 
 
 @contextmanager
-def trainer_process(folder: Path) -> Iterator[None]:
+def trainer_process(log: Path) -> Iterator[None]:
     """Run `python -m trainer` with the settings of this process's environment."""
-    with _process([sys.executable, "-m", "trainer"], folder / "trainer.log"):
+    with _process([sys.executable, "-m", "trainer"], log):
         yield
 
 
-def train_once() -> None:
-    """Run `python -m trainer --once`, its progress on this terminal."""
-    # S603: a fixed command line of our own.
-    if subprocess.run([sys.executable, "-m", "trainer", "--once"], check=False).returncode != 0:
-        raise ServiceFailed("the training failed; its messages are above")
+def train_once(log: Path) -> None:
+    """Run `python -m trainer --once`: bars on a terminal, otherwise its messages go to the log."""
+    command = [sys.executable, "-m", "trainer", "--once"]
+    if sys.stderr.isatty():
+        process = subprocess.run(command, env={**os.environ, "RECSYS_LOG__LEVEL": "WARNING"}, check=False)
+    else:
+        with log.open("wb") as file:
+            process = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
+    if process.returncode != 0:
+        raise ServiceFailed(f"the training failed; its messages are above, or in {log}")

@@ -1,53 +1,23 @@
-"""December, basket by basket: published through Kafka, watched through Redis."""
+"""The last month, basket by basket: published through Kafka, watched through Redis."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from recsys.demo.hit_rates import FIRST_DAY, POPULAR, REFRESHED, HitRates, OwnLists, shown_from, shown_from_popular
 from recsys.demo.purchases import Basket
 from recsys.demo.services import ConsumerProcess
+from recsys.demo.stories import Stories, Story
 from recsys.kafka.producer import Publisher
 from recsys.redis import Store
 from recsys.runtime.metrics import quantile
 
-TOP = 10
-_FEW_ITEMS = 20
 _SHOWN_EVERY_S = 0.5
 _PATIENCE_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Story:
-    """One household's basket, and its list before and after."""
-
-    household: str
-    known_items: int
-    bought: list[str]
-    before: list[str]
-    after: list[str]
-    latency_ms: float
-
-
-@dataclass(slots=True)
-class HitRates:
-    """How often one of ten recommended items was in the next basket and new to the household."""
-
-    baskets: int = 0
-    refreshed: int = 0
-    stale: int = 0
-    popular: int = 0
-
-    def count(
-        self, new_items: set[str], refreshed: Sequence[str], stale: Sequence[str], popular: Sequence[str]
-    ) -> None:
-        """Count one basket."""
-        self.baskets += 1
-        self.refreshed += bool(new_items & set(refreshed))
-        self.stale += bool(new_items & set(stale))
-        self.popular += bool(new_items & set(popular))
+_STORY_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +35,17 @@ class Progress:
 
 @dataclass(slots=True)
 class Outcome:
-    """What the summary shows."""
+    """What the summary shows.
+
+    Attributes
+    ----------
+    known : HitRates
+        Of households with a history, each of their baskets.
+    newcomers : HitRates
+        Of households without one, from their second basket on.
+    newcomer_households : int
+        Those of them that came.
+    """
 
     events: int = 0
     lists: int = 0
@@ -73,19 +53,20 @@ class Outcome:
     duration_s: float = 0.0
     p50_ms: float = 0.0
     p99_ms: float = 0.0
-    everyone: HitRates = field(default_factory=HitRates)
+    known: HitRates = field(default_factory=HitRates)
     newcomers: HitRates = field(default_factory=HitRates)
+    newcomer_households: int = 0
 
 
-class December:
+class Replay:
     """Publishes the baskets at a steady rate.
 
     Parameters
     ----------
     owned : mapping of household → set of products
         What each household bought before; kept up to date.
-    stale : mapping of household → list of products
-        Lists as they were on the first of December.
+    newcomers : collection of str
+        Households that have no history.
     """
 
     def __init__(
@@ -95,33 +76,37 @@ class December:
         publisher: Publisher,
         consumer: ConsumerProcess,
         owned: dict[str, set[str]],
-        stale: Mapping[str, list[str]],
+        newcomers: Collection[str],
     ) -> None:
         self._baskets = baskets
         self._store = store
         self._publisher = publisher
         self._consumer = consumer
         self._owned = owned
-        self._stale = stale
-        popular = store.item_lists.popular()
-        self._popular = [entry["item_id"] for entry in popular["items"]] if popular else []
-        self._heroes = self._choose_heroes()
-        self._outcome = Outcome()
+        self._newcomers = newcomers
+        self._popular = _items(store.item_lists.popular())
+        self._first_day = self._lists_of(sorted(owned))
+        self._stories = Stories()
+        self._outcome = Outcome(newcomer_households=len(newcomers))
 
     def play(self, *, events_per_s: float, show: Callable[[Progress], None], tell: Callable[[Story], None]) -> Outcome:
         """Publish everything, wait for the last list, and return what happened."""
         total = sum(len(basket.records) for basket in self._baskets)
         outcome = self._outcome
-        started = shown_at = time.monotonic()
+        started = shown_at = due = time.monotonic()
         before = self._consumer.metrics()
         shown = before
-        for place, basket in enumerate(self._baskets):
-            wait = started + outcome.events / events_per_s - time.monotonic()
-            if wait > 0:
-                time.sleep(wait)
-            self._count_hits(basket)
-            if place in self._heroes:
-                tell(self._follow(basket))
+        for basket in self._baskets:
+            time.sleep(max(0.0, due - time.monotonic()))
+            # What took longer, such as watching a household, is not caught up with by a burst.
+            due = max(due, time.monotonic()) + len(basket.records) / events_per_s
+            lists = self._lists_of([basket.household])[basket.household]
+            self._count_hits(basket, lists)
+            seen = lists if lists.new else OwnLists(self._popular)
+            if self._stories.may_use(basket, len(self._owned.get(basket.household, ())), seen):
+                story = self._follow(basket, seen)
+                if story and self._stories.takes(story, outcome.events / total):
+                    tell(story)
             else:
                 self._publish(basket)
             self._owned.setdefault(basket.household, set()).update(basket.items)
@@ -138,61 +123,51 @@ class December:
         outcome.p50_ms, outcome.p99_ms = latencies_ms(before, after)
         return outcome
 
-    def _choose_heroes(self) -> set[int]:
-        """Choose three baskets that contain something their household's list had foretold."""
-        wanted = [(0, _FEW_ITEMS), (_FEW_ITEMS, 150), (150, 100_000)]
-        heroes: set[int] = set()
-        seen: set[str] = set()
-        for place, basket in enumerate(self._baskets):
-            known = len(self._owned.get(basket.household, ()))
-            if basket.household in seen:
-                continue
-            seen.add(basket.household)
-            foretold = set(basket.items) & set(self._stale.get(basket.household, [])[:5])
-            fits = [bounds for bounds in wanted if bounds[0] <= known < bounds[1]]
-            if foretold and fits and len(basket.items) <= 12 and place > 50:
-                heroes.add(place)
-                wanted.remove(fits[0])
-        return heroes
-
     def _publish(self, basket: Basket) -> None:
         for record in basket.records:
             self._publisher.publish_record(basket.household, record)
         self._outcome.events += len(basket.records)
 
-    def _follow(self, basket: Basket) -> Story:
-        """Publish a basket and watch its household's list in Redis change, as an app would see it."""
-        before = self._list(basket.household)
-        known = len(self._owned.get(basket.household, ()))
+    def _follow(self, basket: Basket, before: OwnLists) -> Story | None:
+        """Publish a basket and watch its household's lists in Redis change, as an app would; None if they do not."""
+        household, bought = basket.household, set(basket.items)
+        published = self._store.users.lists([household])[0]
         started = time.monotonic()
         self._publish(basket)
-        bought = set(basket.items)
-        while True:
-            after = self._list(basket.household)
-            items = _items(after)
-            if after and after["revision"] != (before or {}).get("revision") and not bought & set(items):
-                break
-            if time.monotonic() - started > _PATIENCE_S:
-                self._consumer.ensure_running()
-                break
+        while time.monotonic() - started < _STORY_PATIENCE_S:
+            now = self._store.users.lists([household])[0]
+            if now and now["revision"] != (published or {}).get("revision") and bought.isdisjoint(_items(now)):
+                latency_ms = 1000 * (time.monotonic() - started)
+                known = len(self._owned.get(household, ()))
+                return Story(household, known, basket.items, before, self._lists_of([household])[household], latency_ms)
             time.sleep(0.001)
-        latency_ms = 1000 * (time.monotonic() - started)
-        return Story(basket.household, known, basket.items, _items(before), items, latency_ms)
+        self._consumer.ensure_running()
+        return None
 
-    def _list(self, household: str) -> dict[str, Any] | None:
-        return self._store.users.lists([household])[0]
+    def _lists_of(self, households: Sequence[str]) -> dict[str, OwnLists]:
+        users = self._store.users
+        lists = zip(users.lists(households), users.again_lists(households), strict=True)
+        return {
+            household: OwnLists(_items(new), _items(again))
+            for household, (new, again) in zip(households, lists, strict=True)
+        }
 
-    def _count_hits(self, basket: Basket) -> None:
-        owned = self._owned.get(basket.household, set())
-        new_items = set(basket.items) - owned
-        if not new_items:
+    def _count_hits(self, basket: Basket, lists: OwnLists) -> None:
+        household, bought = basket.household, set(basket.items)
+        owned = self._owned.get(household, set())
+        if not bought or (not owned and household in self._newcomers):
             return
-        popular = [item for item in self._popular if item not in owned][:TOP]
-        refreshed = _items(self._list(basket.household))[:TOP] or popular
-        stale = self._stale.get(basket.household, [])[:TOP] or popular
-        self._outcome.everyone.count(new_items, refreshed, stale, popular)
-        if len(owned) < _FEW_ITEMS:
-            self._outcome.newcomers.count(new_items, refreshed, stale, popular)
+        popular = shown_from_popular(self._popular, owned)
+        shown = {
+            POPULAR: popular,
+            FIRST_DAY: shown_from(self._first_day.get(household, OwnLists()), popular),
+            REFRESHED: shown_from(lists, popular),
+        }
+        if household in self._newcomers:
+            del shown[FIRST_DAY]
+            self._outcome.newcomers.count(bought, owned, shown)
+        else:
+            self._outcome.known.count(bought, owned, shown)
 
     def _progress(self, total: int, seconds: float, earlier: Mapping[str, float], now: Mapping[str, float]) -> Progress:
         p50, p99 = latencies_ms(earlier, now)

@@ -1,4 +1,4 @@
-"""What a model is compared with: popularity, recent popularity, a user's own habit, item-kNN. All return `Lists`."""
+"""Baselines: popularity, recent popularity, the user's own habit, item-kNN. All return `Lists`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NEIGHBOURS: Final = 100
 
 
 def as_lists(ranking: Ranking, n: int) -> Lists:
-    """Return a ranking as rows of ``n`` places, −1 where there is no item."""
+    """Return a ranking as rows of ``n`` places; −1 = no item."""
     lists = np.full((len(ranking), n), -1)
     width = min(n, ranking.rows.shape[1])
     lists[:, :width] = np.where(np.arange(width) < ranking.sizes[:, None], ranking.rows[:, :width], -1)
@@ -38,7 +38,7 @@ def as_lists(ranking: Ranking, n: int) -> Lists:
 
 
 def of_model(model: FactorModel, owned: Owned, *, n: int, include_purchased: bool, batch: int = 2048) -> Lists:
-    """Return the lists that a model gives users who own these of its items: int64, (n_users, n)."""
+    """Return a model's lists for users with these owned items: int64, (n_users, n)."""
     parts = [
         as_lists(
             rank(
@@ -55,7 +55,7 @@ def of_model(model: FactorModel, owned: Owned, *, n: int, include_purchased: boo
 
 
 def model_lists(model: FactorModel, split: Split, *, n: int, include_purchased: bool) -> Lists:
-    """Return a model's lists for the users of a split, by rows of the split's items; it may know others."""
+    """Return a model's lists for the users of a split, as rows of the split's items; the model may know other items."""
     here = split.items
     owned = split.owned.translated(model.items.find(here.ids))
     rows = here.find(model.items.ids)
@@ -64,15 +64,15 @@ def model_lists(model: FactorModel, split: Split, *, n: int, include_purchased: 
 
 
 def baselines(split: Split, events: EventLog, *, n: int) -> dict[str, Recommender]:
-    """Return what a model should beat, by name.
+    """Return the recommenders that a model should beat, by name.
 
     Parameters
     ----------
     split : Split
     events : EventLog
-        At least those before the cut.
+        All events before the cut, or more.
     n : int
-        Length of their lists.
+        Length of the lists.
     """
     before = events.where(events.seconds < split.cut_s)
     rows = split.items.find(before.item_ids)[before.item_codes]
@@ -97,7 +97,7 @@ def baselines(split: Split, events: EventLog, *, n: int) -> dict[str, Recommende
 
 
 def popular(split: Split, *, n: int) -> Recommender:
-    """Return what lists the items with the most buyers at the cut, the same for everyone."""
+    """Return a recommender of the items with the most buyers at the cut, the same for everyone."""
     buyers = split.buyers.astype(np.float64)
     return lambda include_purchased: of_scores(buyers, split.owned, n=n, include_purchased=include_purchased)
 
@@ -111,7 +111,7 @@ def of_scores(scores: NDArray[np.float64], owned: Owned, *, n: int, include_purc
         place[order] = np.arange(len(order))
         owner = owned.owners()
         taken = place[owned.rows][np.lexsort((place[owned.rows], owner))]
-        # The k-th owned item of a user, by place, moves everything from its place on, k places counted off, by one.
+        # The k-th owned item of a user, at place p, moves everything from place p − k on by one.
         moves = taken - (np.arange(len(taken)) - owned.starts[owner])
         near = moves < n
         keys = owner[near] * n + moves[near]
@@ -133,7 +133,7 @@ def of_habit(owned: Owned, *, reference_s: int, n: int, half_life_days: float) -
 
 
 def of_neighbours(train: Interactions, owned: Owned, *, n: int, neighbours: int, include_purchased: bool) -> Lists:
-    """Return the items most like what users own: the sum of cosines to it, of each item's nearest ones (item-kNN).
+    """Return the items most similar to what users own, by the sum of cosines over each item's neighbours (item-kNN).
 
     Deshpande & Karypis (2004), Item-based top-N recommendation algorithms.
     """

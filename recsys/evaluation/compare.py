@@ -1,6 +1,6 @@
-"""Recommenders side by side: the same users, columns, lengths and resamples.
+"""Comparison of recommenders on the same users, columns, lengths and resamples.
 
-All arrays hold one row per user of a split; a list is a row of item rows, best first, −1 where it is shorter.
+All arrays hold one row per user of a split. A list is a row of item rows, best first, filled up with −1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NEW: Final = "new"
 ALL: Final = "all"
 """Columns of a comparison, see `Score`."""
 Recommender = Callable[[bool], "Lists | None"]
-"""Whether owned items may be in them → lists of a split's users, or None if it makes no lists of this kind."""
+"""Whether lists include already purchased items → lists of a split's users; None if it makes no such lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class Score:
     ----------
     recommender, segment : str
     column : str
-        ``new``: lists without owned items, judged by what users bought and did not own; ``all``: lists in which owned
-        items compete, judged by all that users bought.
+        ``new``: lists without already purchased items, judged by what users bought and did not own; ``all``: lists with
+        them, judged by everything that users bought.
     n : int
-        Places that are looked at.
+        Length of the lists.
     ndcg, recall, hit_rate : Interval
         See `user_metrics`.
     coverage, novelty : float
@@ -59,15 +59,15 @@ def compare(
     segments: Sequence[str] = (*SEGMENTS, NEWCOMERS),
     on_recommender: Callable[[], None] = lambda: None,
 ) -> list[Score]:
-    """Judge recommenders by the same users, columns, lengths and resamples.
+    """Measure recommenders on the same users, columns, lengths and resamples.
 
     Parameters
     ----------
     split : Split
     recommenders : mapping
-        Name → what makes its lists, of at least max(lengths) places.
+        Name → recommender, whose lists have max(lengths) places or more.
     on_recommender : callable
-        Called after each.
+        Called after each recommender.
     """
     buyers, n_items, n_users = split.buyers, len(split.items), split.n_known_users
     members = {name: split.segment(name) for name in segments}

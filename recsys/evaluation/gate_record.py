@@ -1,4 +1,4 @@
-"""What the gate leaves behind for operators to read."""
+"""The record of the gate, for operators."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from recsys.evaluation.metrics import Interval
 
 CANDIDATE: Final = "candidate"
 LIVE: Final = "live"
-"""Names of what the gate compares, beside `recsys.evaluation.baselines.POPULAR`."""
+"""Names of the recommenders that the gate compares, beside `recsys.evaluation.baselines.POPULAR`."""
 
 
 class Decision(StrEnum):
-    """What becomes of a candidate."""
+    """The gate's decision about a candidate."""
 
     PUBLISHED = "published"
     UNJUDGED = "unjudged"
-    """Published, for there was too little to judge it by."""
+    """Published without a comparison, because there were too few purchases."""
     FORCED = "forced"
-    """Published by an operator against the gate."""
+    """Published by an operator in spite of the gate."""
     REJECTED = "rejected"
 
 
 class GateRecord(BaseModel):
-    """How a candidate was judged."""
+    """How the gate compared a candidate."""
 
     decision: Decision
     reasons: list[str] = []
-    """Why it was rejected, not judged, or forced against."""
+    """Why it was rejected or not compared, or what an operator has overruled."""
     cut: str = ""
-    """It was fitted on what came before and judged by what came from then on; RFC 3339, empty if it was not judged."""
+    """It was fitted on purchases before this time and compared on those from it on; RFC 3339, empty if not compared."""
     column: str = ALL
     """Which lists decide: ``new`` or ``all``, see `recsys.evaluation.compare.Score`."""
     live: str = ""
-    """Version that it was compared with; empty = none."""
+    """Version of the live model that it was compared with; empty = none."""
     difference: Interval | None = None
     """NDCG of the candidate minus that of the live model, for the same users."""
     scores: list[Score] = []

@@ -15,7 +15,7 @@ _RESAMPLES, _USERS_AT_ONCE = 1_000, 4_096
 
 @dataclass(frozen=True, eq=False)
 class UserMetrics:
-    """Metrics of the first N places, per user; users who bought nothing wanted are not judged.
+    """Metrics of the first N places, per user; users who bought no relevant item are left out.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class UserMetrics:
 
 
 def user_metrics(lists: Lists, wanted: RelevantItems, *, n: int) -> UserMetrics:
-    """Judge the first ``n`` places of each user's list."""
+    """Measure the first ``n`` places of each user's list."""
     users = np.flatnonzero(wanted.sizes)
     hits = wanted.hits(lists)[users, :n]
     best = np.minimum(n, wanted.sizes[users])
@@ -47,7 +47,7 @@ def user_metrics(lists: Lists, wanted: RelevantItems, *, n: int) -> UserMetrics:
 
 
 def coverage(lists: Lists, *, n: int, n_items: int) -> float:
-    """Return the share of items that are in somebody's first ``n`` places."""
+    """Return the share of items that are in the first ``n`` places of any list."""
     listed = lists[:, :n]
     return len(np.unique(listed[listed >= 0])) / n_items if n_items else 0.0
 
@@ -64,7 +64,7 @@ def novelty(lists: Lists, buyers: NDArray[np.int64], *, n: int, n_users: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over users and the interval that holds it in 95 % of resamples; without users the numbers mean nothing."""
+    """A mean over users and its 95 % bootstrap interval; without users the numbers are undefined."""
 
     mean: float
     low: float
@@ -77,8 +77,8 @@ def intervals(
 ) -> list[Interval]:
     """Return the mean over users and its 95 % percentile interval from 1,000 bootstrap resamples, for each column.
 
-    Efron & Tibshirani (1993), An introduction to the bootstrap, chapter 13. Users are drawn by Poisson weights, which
-    for many users is the same as drawing with replacement; each resample is the same for all columns.
+    Efron & Tibshirani (1993), An introduction to the bootstrap, chapter 13. Users get Poisson weights, which
+    for many users equals drawing with replacement. All columns use the same resamples.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def intervals(
         sums += drawn @ np.where(counted[part], values[part], 0).astype(np.float32)
         weights += drawn @ counted[part].astype(np.float32)
     means = np.where(counted, values, 0).sum(axis=0) / np.maximum(users, 1)
-    # A resample of very few users may be empty; it then tells nothing.
+    # A resample of very few users may be empty, and is then left out.
     resampled = np.where(weights > 0, sums / np.maximum(weights, 1), means)
     low, high = np.quantile(resampled, (0.025, 0.975), axis=0)
     columns = zip(means.tolist(), low.tolist(), high.tolist(), users.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""Purchases before and after a moment: what a model may know, and what it is judged by."""
+"""Splits by time: purchases before the cut, which a model may know, and after it, which it is measured on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recsys.data.owned_items import Owned
 from recsys.data.vocabulary import Vocabulary
 
 SEGMENTS: Final = {"all users": (1, None), "1–5 items": (1, 5), "6–20 items": (6, 20), "21+ items": (21, None)}
-"""By the number of items that a user owned at the cut: least and most; and `NEWCOMERS`."""
+"""Segments by the number of items that a user owned at the cut, minimum and maximum; `NEWCOMERS` is another one."""
 NEWCOMERS: Final = "new users"
 EVERYBODY: Final = "all users"
 _FIRST_VISIT_S = 3600
@@ -29,7 +29,7 @@ class RelevantItems:
     Attributes
     ----------
     keys : int64, ascending; user · n_items + row
-    sizes : int64, (n_users,); how many of each user
+    sizes : int64, (n_users,); number of items of each user
     n_items : int
     """
 
@@ -41,12 +41,12 @@ class RelevantItems:
     def of_pairs(
         cls, users: NDArray[np.integer], rows: NDArray[np.integer], n_users: int, n_items: int
     ) -> RelevantItems:
-        """Build from pairs, which may come more than once."""
+        """Build from pairs, which may occur more than once."""
         keys = np.unique(users.astype(np.int64) * n_items + rows)
         return cls(keys, np.bincount(keys // max(1, n_items), minlength=n_users), n_items)
 
     def of(self, users: NDArray[np.integer]) -> RelevantItems:
-        """Return what the users in these places, ascending, bought."""
+        """Return what the users at these places bought; places ascend."""
         place = np.full(len(self.sizes), -1)
         place[users] = np.arange(len(users))
         owners, rows = np.divmod(self.keys, max(1, self.n_items))
@@ -54,13 +54,13 @@ class RelevantItems:
         return RelevantItems(place[owners[kept]] * self.n_items + rows[kept], self.sizes[users], self.n_items)
 
     def without(self, owned: Owned) -> RelevantItems:
-        """Return what of it was not owned."""
+        """Return the part that was not owned."""
         owners = owned.owners()
         keys = np.setdiff1d(self.keys, owners * self.n_items + owned.rows, assume_unique=True)
         return RelevantItems(keys, np.bincount(keys // max(1, self.n_items), minlength=len(owned)), self.n_items)
 
     def hits(self, lists: Lists) -> NDArray[np.bool_]:
-        """Say of each listed item whether it was bought: bool, as ``lists``."""
+        """Return whether each listed item was bought: bool, as ``lists``."""
         keys = np.arange(len(lists))[:, None] * self.n_items + lists
         if not len(self.keys):
             return np.zeros(lists.shape, np.bool_)
@@ -76,19 +76,19 @@ class Split:
     Attributes
     ----------
     items : Vocabulary
-        What was owned by anybody at the cut: the items that a model could have known.
+        Items that anybody owned at the cut: a model can know only these.
     buyers : int64, (n_items,)
-        How many users owned each of them.
+        Number of users who owned each item at the cut.
     n_known_users : int
-        How many users owned anything then.
+        Number of users who owned anything at the cut.
     cut_s : int
         Epoch seconds.
     owned : Owned
-        What each user who is judged owned at the cut, or for those who are new, bought in their first hour.
+        What each measured user owned at the cut; for new users, what they bought in their first hour.
     newcomers : bool, (n_users,)
-        Whose first purchase came after the cut: no model has seen them, they are only folded in.
+        Users whose first purchase was after the cut: no model has seen them, they are only folded in.
     everything, new : RelevantItems
-        What they bought afterwards: all of it, and only what they did not own.
+        What they bought afterwards: everything, and only what they did not own.
     """
 
     items: Vocabulary
@@ -102,11 +102,11 @@ class Split:
 
     @property
     def n_users(self) -> int:
-        """How many users are judged."""
+        """Number of measured users."""
         return len(self.owned)
 
     def segment(self, name: str) -> NDArray[np.bool_]:
-        """Say who belongs to a segment: bool, (n_users,)."""
+        """Return who belongs to a segment: bool, (n_users,)."""
         if name == NEWCOMERS:
             return self.newcomers
         least, most = SEGMENTS[name]
@@ -117,20 +117,20 @@ class Split:
 def split_by_time(
     events: EventLog, *, cut_s: int, end_s: int | None = None, train: Interactions | None = None
 ) -> Split:
-    """Split events at a moment that is the same for everyone, so that nothing is judged by what came before it.
+    """Split events at the same moment for all users.
 
     Parameters
     ----------
     events : EventLog
     cut_s, end_s : int
-        What came from the cut on, and before the end if there is one, is what users are judged by; epoch seconds.
+        Users are measured on the events from the cut on, and before the end if there is one; epoch seconds.
     train : Interactions or None
-        Of the events before the cut, where that is known already.
+        Interactions before the cut, if they are known already.
 
     Returns
     -------
     Split
-        Judged are users who bought something known both before the cut (or in their first hour) and afterwards.
+        It holds users who bought something known both before the cut (or in their first hour) and afterwards.
     """
     before = events.seconds < cut_s
     if train is None:
@@ -170,7 +170,7 @@ def split_by_time(
 
 
 def _codes(ids: Sequence[str], users: Vocabulary) -> NDArray[np.int64]:
-    """Return the place of each user in ``ids``."""
+    """Return the position in ``ids`` of each user."""
     rows = users.find(ids)
     codes = np.empty(len(users), np.int64)
     codes[rows[rows >= 0]] = np.flatnonzero(rows >= 0)

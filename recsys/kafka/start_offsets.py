@@ -80,8 +80,8 @@ def _start(topic: Topic, committed: TopicPartition, mark: int | None) -> int | N
     if mark is None:
         raise WritesLost(
             f"Redis does not hold what this group has written: {topic.name}[{committed.partition}] was applied up to "
-            f"offset {committed.offset}, and nothing there says so; recsys rebuild brings everything back from the "
-            f"archive (or, to begin with an empty Redis, without what was imported, reset the group's offsets to the "
-            f"earliest)"
+            f"offset {committed.offset}, but Redis has no applied offset of it; recsys rebuild restores everything "
+            f"from the archive (or, to start with an empty Redis without imports, reset the offsets of the group to "
+            f"the earliest)"
         )
     return min(committed.offset, mark)

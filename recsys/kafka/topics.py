@@ -76,7 +76,7 @@ def _describe(admin: AdminClient, settings: KafkaSettings, name: str) -> Topic:
         if topic.error is not None or not topic.partitions:
             raise TopicMissing(
                 f"topic {name} does not exist at {settings.bootstrap_servers}; "
-                f"create it (README, section Running it) or set RECSYS_KAFKA__TOPIC"
+                f"create it (README, section Run it for real) or set RECSYS_KAFKA__TOPIC"
             )
         cluster = metadata.cluster_id or ""
         topic_id = _NO_TOPIC_ID

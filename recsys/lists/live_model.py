@@ -185,5 +185,5 @@ class LiveModel:
             return
         self._refused = what
         stays = self.current.stamp.version if self.current else "none"
-        log.error("model refused: %s (live model stays: %s)", error, stays)
+        log.error("model refused: %s (the live model stays: %s)", error, stays)
         self._on_refused()

@@ -71,12 +71,12 @@ def refresh_all_lists(
         with progress.stage("refresh every list", users) as advance:
             lists += sweep(settings, store, live, advance)
         similar = _write_item_lists(settings, store, data_dir, live, popularity, progress, clock)
-        with progress.stage("refresh latecomers") as advance:
+        with progress.stage("refresh users with newer events") as advance:
             lists += sweep(settings, store, live, advance)
         if store.connection.epoch == epoch:
             return Written(lists, similar)
         # One that has taken over may lack lists that the one before had acknowledged.
-        log.warning("another Redis server answers now; every list is looked at again")
+        log.warning("another Redis server answers now; every list is checked again")
 
 
 def sweep(settings: Settings, store: Store, live: LoadedModel, advance: Advance) -> int:
@@ -151,7 +151,9 @@ def _others(processes: int) -> Iterator[Executor]:
     try:
         yield executor
     except TerminatedWorkerError as error:
-        raise FullRefreshFailed(f"a process of the sweep was killed, perhaps for its memory: {error}") from error
+        raise FullRefreshFailed(
+            f"a process of the full refresh was killed, perhaps because memory ran out: {error}"
+        ) from error
     finally:
         executor.shutdown(wait=True, kill_workers=True)
 
@@ -211,7 +213,7 @@ def _write_item_lists(
     try:
         categories = data_dir.catalogue.read().categories()
     except DataDirError as error:
-        log.warning("popular lists of categories stay as they are: %s", error)
+        log.warning("the popular lists of categories were not written: %s", error)
         categories = {}
     by_category = popular_by_category(items, popularity, categories, n=n, hidden=hidden)
     for category, best in by_category.items():

@@ -1,1 +1,1 @@
-"""What a model is and what it computes: confidences, the user half-step, exact top-N, boosts."""
+"""The model and its computations: confidences, fold-in, exact top-N, boosts."""

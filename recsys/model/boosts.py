@@ -1,8 +1,8 @@
-"""What a score has beside x_u·y_i: recent demand for an item, and a user's own habit of buying it again.
+"""Boosts of a score beside x_u·y_i: recent demand for an item, and the user's habit of buying it again.
 
-score_ui = x_u·y_i + b_i + g_ui. b_i is a weighted sum of the item's recent demand. g_ui, for owned items only, is one
-of the user's habits, of x_u·y_i and of demand. The weights are learned (`recsys.training.boost_weights`); these are
-the features.
+score_ui = x_u·y_i + b_i + g_ui. b_i is a weighted sum of the item's recent demand. g_ui, for owned items only, is a
+weighted sum of the user's habits, of x_u·y_i and of demand. This module computes the features; the weights are learned
+(`recsys.training.boost_weights`).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ HABIT: Final = (
 """Names of the features, in the order of their columns."""
 _HABIT_HALF_LIVES = np.array(HABIT_HALF_LIVES_DAYS)
 USUAL_HABIT: Final = np.array([{"frequency_120d": 1.0, "lateness": -0.2}.get(name, 0.0) for name in HABIT])
-"""Weights of habits where none were learned: about those that real shops lead to."""
+"""Weights of habits if none were learned: close to those that real shops have."""
 _NO_DEMAND, _NO_HABIT = (0.0,) * len(DEMAND), (0.0,) * len(HABIT)
 
 
 @dataclass(frozen=True, eq=False)
 class Boosts:
-    """What scores have beside x_u·y_i: b_i for every item, and for those that a user owns g_ui as well.
+    """The boosts beside x_u·y_i: b_i for every item, and also g_ui for items that the user owns.
 
     g_ui = affinity · x_u·y_i + repeat_bias_i + habit · h_ui, with the features h_ui of `habit_features`.
 
@@ -64,11 +64,11 @@ class BoostWeights:
     Attributes
     ----------
     demand : tuple of float, as `DEMAND`
-        Of b_i.
+        Weights in b_i.
     affinity : float
-        Of x_u·y_i in g_ui, beside the 1 that it has anyway.
+        Weight of x_u·y_i in g_ui, in addition to its weight 1 in every score.
     repeat_demand, habit : tuples of float, as `DEMAND` and `HABIT`
-        Of g_ui.
+        Weights in g_ui.
     """
 
     demand: tuple[float, ...] = _NO_DEMAND
@@ -82,14 +82,14 @@ class BoostWeights:
         return self == NO_WEIGHTS
 
     def boosts(self, demand: NDArray[np.float64], *, repeat_weight: float = 0.0) -> Boosts | None:
-        """Return the boosts of items with this demand; None if they would all be zero.
+        """Return the boosts of items with this demand; None if all would be zero.
 
         Parameters
         ----------
         demand : float64, (n_items, 3)
             See `demand_features`.
         repeat_weight : float
-            Added to the weight of log(1 + how often a user bought an item lately).
+            Added to the weight of log(1 + recent purchases of the item by the user).
         """
         if self.are_zero and not repeat_weight:
             return None
@@ -115,7 +115,7 @@ def demand_features(
     ----------
     rows : integers, (n_purchases,)
     seconds : int64, (n_purchases,)
-        When, in epoch seconds; later than the reference counts as just now.
+        Times, in epoch seconds; times after the reference have age 0.
     reference_s : int
 
     Returns
@@ -128,11 +128,11 @@ def demand_features(
 
 
 def decayed_frequency(owned: Owned, *, reference_s: int, half_life_days: float) -> NDArray[np.float64]:
-    """Return the number of a user's purchases of each owned item, an older one counting less: float64, (n,).
+    """Return the decayed number of a user's purchases of each owned item: float64, (n,).
 
-    A history keeps the first event, the newest one and how many purchases there were; they are taken to be equally
-    far apart, with interval τ = (newest − first) / (n − 1), so that Σ_k 2^(−(age + k·τ)/h) is a geometric series. It
-    does not depend on the order in which the events arrived.
+    A history holds the first event, the newest one and the number of purchases. These are assumed to be equally
+    far apart, with interval τ = (newest − first) / (n − 1), so that Σ_k 2^(−(age + k·τ)/h) is a geometric series. The
+    result does not depend on the order in which the events arrived.
     """
     decay = np.exp2(-_interval_days(owned) / half_life_days)
     purchases = np.maximum(1, owned.entries[:, PURCHASES])
@@ -143,7 +143,7 @@ def decayed_frequency(owned: Owned, *, reference_s: int, half_life_days: float) 
 
 
 def habit_features(owned: Owned, *, reference_s: int) -> NDArray[np.float64]:
-    """Return what is known of a user's habit of buying each owned item: float64, (n, len(HABIT))."""
+    """Return the features of a user's habit of buying each owned item: float64, (n, len(HABIT))."""
     ages, intervals = owned.ages_days(reference_s), _interval_days(owned)
     again = owned.entries[:, PURCHASES] > 1
     frequencies = [
@@ -164,7 +164,7 @@ def habit_features(owned: Owned, *, reference_s: int) -> NDArray[np.float64]:
 
 
 def habits(owned: Owned, *, reference_s: int, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return ``habit_features(owned) @ weights`` for less: float64, (n,)."""
+    """Return ``habit_features(owned) @ weights``, computed faster: float64, (n,)."""
     scores = np.empty(len(owned.rows))
 
     def part(start: int, stop: int) -> None:
@@ -175,6 +175,6 @@ def habits(owned: Owned, *, reference_s: int, weights: NDArray[np.float64]) -> N
 
 
 def _interval_days(owned: Owned) -> NDArray[np.float64]:
-    """Return the mean time between purchases of each item, 0 where there was one only: float64, (n,)."""
+    """Return the mean time between purchases of each item, 0 for a single purchase: float64, (n,)."""
     entries = owned.entries
     return (entries[:, NEWEST] - entries[:, FIRST]) / _DAY_S / np.maximum(1, entries[:, PURCHASES] - 1)

@@ -1,4 +1,4 @@
-"""The compiled part of `recsys.model.boosts`: what habits say of owned items, without arrays in between."""
+"""Compiled code of `recsys.model.boosts`: scores of habits, without arrays in between."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def weigh_habits(
     weights: NDArray[np.float64],
     scores: NDArray[np.float64],
 ) -> None:
-    """Weigh what `recsys.model.boosts.habit_features` says of each entry, in the order of its columns.
+    """Compute the weighted sum of `recsys.model.boosts.habit_features` for each entry.
 
     Parameters
     ----------
     entries : int64, (n, 4)
         See `recsys.data.owned_items.Owned`.
     half_lives : float64, (2,)
-        Of the frequencies, in days.
+        Half-lives of the frequencies, in days.
     weights : float64, (8,)
     scores : float64, (n,)
         Written.

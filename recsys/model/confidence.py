@@ -1,4 +1,4 @@
-"""How sure a purchase makes us: the only place that knows the formula."""
+"""The confidence of a purchase: the only place with the formula."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def confidence(
 ) -> NDArray[np.float32]:
     """Return the confidence c_ui = 1 + α·s_ui of owned items, with strength s_ui = log2(1 + net quantity)·2^(−age/h).
 
-    Hu, Koren & Volinsky (2008), section 4, with the logarithm so that wholesale quantities do not explode: one
-    unit has strength 1, three have 2. The strength halves with every half-life since the newest event.
+    Hu, Koren & Volinsky (2008), section 4. The logarithm keeps wholesale quantities small: one unit has strength 1,
+    three have 2. The strength halves with every half-life since the newest event.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def confidence(
     alpha : float
         Weight of the strength, ≥ 0.
     half_life_days : float
-        h, ≥ 0; 0 = strengths do not age.
+        h, ≥ 0; 0 = strengths do not decay.
 
     Returns
     -------

@@ -37,11 +37,11 @@ class FactorModel:
     item_gram : float32, (factors, factors); YᵀY
     alpha : float; see `recsys.model.confidence.confidence`
     regularization : float; λ, above zero
-    half_life_days : float; of the strength of what is owned, 0 = it does not age
+    half_life_days : float; half-life of the strength of an owned item, 0 = no decay
     reference_s : int
         The moment that ages are measured against, in epoch seconds: the newest event that the model has seen. It is
-        part of the model and not the time of day, so that a list follows from history and model alone; what is newer
-        has age 0.
+        part of the model, so that a list follows from history and model alone and not from the time of day. Newer
+        events have age 0.
     boosts : Boosts or None
         None = scores are x_u·y_i alone.
     stored_index : ItemIndex or None
@@ -50,7 +50,7 @@ class FactorModel:
     Raises
     ------
     InvalidModel
-        When a check fails; the text says which.
+        When a check fails; the text says which one.
     """
 
     version: str
@@ -122,13 +122,13 @@ class FactorModel:
 
     @cached_property
     def index(self) -> ItemIndex:
-        """The items in the order in which `top_n` looks at them."""
+        """The items in the order in which `top_n` scores them."""
         return self.stored_index or ItemIndex.build(
             self.item_factors, None if self.boosts is None else self.boosts.item_bias
         )
 
     def forget_pages(self) -> None:
-        """Give back the memory behind mapped files: serving needs few of the pages that checking has read."""
+        """Release the memory of mapped files: serving needs few of the pages that checking has read."""
         stored = () if self.stored_index is None else (self.stored_index.factors,)
         for array in (self.item_factors, *stored):
             _forget_pages(array)
@@ -140,7 +140,7 @@ class FactorModel:
 
 
 def _forget_pages(array: NDArray[np.float32]) -> None:
-    """Give back the memory behind a mapped file; what is read again comes from the system's cache."""
+    """Release the memory of a mapped file; pages that are read again come from the page cache."""
     source: object = array
     while isinstance(source, np.ndarray):
         source = source.base

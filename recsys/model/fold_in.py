@@ -1,4 +1,4 @@
-"""The user half-step of ALS: users' factors against fixed item factors."""
+"""Fold-in: the user half-step of ALS, against fixed item factors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class UserSolver:
     Raises
     ------
     InvalidModel
-        When λ is so small beside the factors that float32 cannot tell the equations from singular ones.
+        When λ is so small compared with the factors that the equations are singular in float32.
     """
 
     def __init__(
@@ -35,7 +35,8 @@ class UserSolver:
             np.linalg.cholesky(self._base)
         except np.linalg.LinAlgError:
             raise InvalidModel(
-                f"regularization {regularization:g} is too small for item factors this large: users cannot be solved"
+                f"regularization {regularization:g} is too small for item factors of this size: "
+                f"the equations of users cannot be solved in float32"
             ) from None
 
     def fold_in(self, confidences: csr_matrix) -> NDArray[np.float32]:

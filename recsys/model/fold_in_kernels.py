@@ -1,9 +1,10 @@
-"""The compiled part of `recsys.model.fold_in`: one user's equations after the other, without Python in between.
+"""Compiled code of `recsys.model.fold_in`: it solves the equations of one user after the other.
 
-Of each symmetric matrix only the upper triangle is worked on. Rows are as wide as a multiple of `_LANES`, and what is
-done to a row begins at such a place, at or before the diagonal: what it does to the places before means nothing and is
-not read. Four items, or four rows of the factor, are taken at a time, so that each sum is loaded and stored a quarter
-as often. Places are unsigned, for numba would look at each whether it counts from the end, and then not vectorize.
+Only the upper triangle of each symmetric matrix is used. The width of rows is a multiple of `_LANES`, and work on a
+row starts at such a multiple, at or before the diagonal: the values that this leaves before the diagonal are never
+read. Four items, or four rows of the factor, are processed at a time, so each sum is loaded and stored a quarter as
+often. Indices are unsigned: for signed ones numba checks whether they count from the end, and then does not
+vectorize.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def _substitute(upper: Floats, solution: Floats) -> None:
 
 @compiled()
 def _padded(base: Floats) -> Floats:
-    """Return a matrix made larger by ones on the diagonal, to a multiple of `_LANES`."""
+    """Pad a matrix with ones on the diagonal to a multiple of `_LANES`."""
     factors = len(base)
     width = (factors + _LANES - 1) // _LANES * _LANES
     padded = np.zeros((width, width), np.float32)

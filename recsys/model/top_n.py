@@ -1,12 +1,12 @@
 """Exact top-N: the best items by score x_u·y_i + b_i, ties by row, excluded rows never.
 
-The items stand in an order in which those that can score most come first, and are scored block by block. By
-Cauchy–Schwarz no item from some place on can score more than the most of ‖x_u‖·‖y_i‖ + b_i there; a user whose worst
-listed score is above that is done. Real models have a few long item vectors and very many short ones, so most users
-are done after a few blocks (the "length-based pruning" of Teflioudi & Gemulla, 2016, Exact and approximate maximum
-inner product search with LEMP, section 4.1). Within a block, scores come from one float32 matrix product, in which the
-bias is one more dimension; those near enough to a list to be in it are computed again in float64. What is returned
-therefore does not depend on batch, block or machine.
+Items are sorted by what they can score at most, and are scored block by block. By Cauchy–Schwarz no item from a
+place on can score more than the maximum of ‖x_u‖·‖y_i‖ + b_i from there on; a user whose worst listed score is
+above it is done. Real models have a few long item vectors and very many short ones, so most users are done after a
+few blocks (the "length-based pruning" of Teflioudi & Gemulla, 2016, Exact and approximate maximum inner product
+search with LEMP, section 4.1). Within a block, scores come from one float32 matrix product, in which the bias is
+one more dimension. Scores that are high enough for a list are computed again in float64, so the result does not
+depend on batch, block or machine.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ Ranked = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 @dataclass(frozen=True, eq=False)
 class ItemIndex:
-    """Items in the order in which `top_n` looks at them.
+    """Items in the order in which `top_n` scores them.
 
     Attributes
     ----------
     rows : int32, (n_items,)
         Row of the item at each place.
     factors : float32, (n_items, factors), C order
-        Of the items by place; where there are biases, one column more: b_i.
+        Factors by place; with biases there is one more column, b_i.
     has_bias : bool
     """
 
@@ -58,7 +58,7 @@ class ItemIndex:
         item_factors : float32, (n_items, factors)
         item_bias : float32, (n_items,), or None
         user_norm : float
-            ‖x_u‖ of a usual user: any will do, one that is far off costs time.
+            ‖x_u‖ of a typical user. Any value gives correct results; a bad one costs time.
         """
         norms = _norms(item_factors)
         most = norms if item_bias is None else user_norm * norms + item_bias
@@ -67,12 +67,12 @@ class ItemIndex:
         return cls(rows, np.ascontiguousarray(wide[rows]), item_bias is not None)
 
     def reach(self, user_norms: NDArray[np.float64], place: int) -> NDArray[np.float64]:
-        """Return a bound on what any item from a place on can score with users of these norms: float64, (n_users,)."""
+        """Return an upper bound of the scores from a place on, for users with these norms: float64, (n_users,)."""
         longest = self._longest[place]
         if not self.has_bias:
             reached: NDArray[np.float64] = user_norms * longest
             return reached
-        # The most of ‖x_u‖·‖y_i‖ + b_i is convex in ‖x_u‖: a line between two points of it is never below, and it
+        # The maximum of ‖x_u‖·‖y_i‖ + b_i is convex in ‖x_u‖: a line between two points of it is never below, and it
         # rises by no more than the longest y_i.
         bounds: NDArray[np.float64] = np.interp(user_norms, _USER_NORMS, self._peaks[place // _STRIDE])
         bounds += longest * np.maximum(0, user_norms - _USER_NORMS[-1])
@@ -81,12 +81,12 @@ class ItemIndex:
     @cached_property
     def _longest(self) -> NDArray[np.float64]:
         """The largest norm from each place on: float64, (n_items,)."""
-        # Whoever made the index may have rounded otherwise, so that norms may increase even where there is no bias.
+        # The machine that built the index may round differently, so norms may increase even without biases.
         return np.maximum.accumulate(self.norms[::-1])[::-1]
 
     @cached_property
     def _peaks(self) -> NDArray[np.float64]:
-        """The most of ρ‖y_i‖ + b_i from every `_STRIDE`-th place on, for each ρ of `_USER_NORMS`: float64."""
+        """The maximum of ρ‖y_i‖ + b_i from every `_STRIDE`-th place on, for each ρ of `_USER_NORMS`: float64."""
         firsts = np.arange(0, len(self.rows), _STRIDE)
         peaks = [np.maximum.reduceat(norm * self.norms + self.factors[:, -1], firsts) for norm in _USER_NORMS]
         return np.ascontiguousarray(np.maximum.accumulate(np.array(peaks)[:, ::-1], axis=1)[:, ::-1].T)
@@ -98,7 +98,7 @@ class ItemIndex:
 
     @cached_property
     def most(self) -> tuple[float, float]:
-        """The largest norm and the largest size of a bias."""
+        """The largest norm and the largest absolute bias."""
         bias = np.abs(self.factors[:, -1]).max(initial=0) if self.has_bias else 0.0
         return float(self.norms.max(initial=0)), float(bias)
 
@@ -117,9 +117,9 @@ class Ranking(Sequence[Ranked]):
     Attributes
     ----------
     rows, scores : int64, float32, (n_users, n)
-        Of each user's items, best first.
+        The items of each user, best first.
     sizes : int64, (n_users,)
-        How many of them there are; what follows means nothing.
+        Number of items of each user; the values after them are undefined.
     """
 
     rows: NDArray[np.int64]
@@ -150,7 +150,7 @@ class Ranking(Sequence[Ranked]):
         *,
         n: int,
     ) -> Ranking:
-        """Return the best ``n`` of these items and others, which are not among them.
+        """Return the best ``n`` of these items and of other items that are not among them.
 
         Parameters
         ----------
@@ -159,7 +159,7 @@ class Ranking(Sequence[Ranked]):
         rows : int32, (n_others,)
         boosts : float64, (n_others,)
         affinity : float
-            Their scores are (1 + affinity) · x_u·y_i + boost; a boost of −∞ = not to be taken.
+            Their scores are (1 + affinity) · x_u·y_i + boost; an item with a boost of −∞ is left out.
         user_factors, item_factors : float32, (n_users, factors), (n_items, factors)
         """
         width = min(n, self.rows.shape[1] + int(np.diff(starts).max(initial=0)))
@@ -185,7 +185,7 @@ class Ranking(Sequence[Ranked]):
         return Ranking(wide_rows, scores, sizes)
 
     def spread_to(self, users: NDArray[np.integer], n_users: int) -> Ranking:
-        """Return the ranking of ``n_users`` users of which these are the given ones; the others have no items."""
+        """Return a ranking of ``n_users`` users: these at the places ``users``, the others without items."""
         if len(users) == n_users:
             return self
         rows = np.zeros((n_users, self.rows.shape[1]), np.int64)
@@ -209,9 +209,9 @@ def top_n(
     user_factors : float32, (n_users, factors)
     index : ItemIndex
     excluded : integers, one array per user
-        Rows of items that this user must not be given, for one that owns them.
+        Rows of items that must not be in the list of this user, such as owned items.
     hidden : integers
-        Rows of items that nobody must be given.
+        Rows of items that must not be in any list.
     n : int
         Length of the lists, ≥ 1; a list is shorter only when fewer items are left.
 
@@ -298,7 +298,7 @@ def full_sort(
     excluded: Sequence[NDArray[np.integer]],
     n: int,
 ) -> list[Ranked]:
-    """Return what `top_n` returns, by scoring and sorting everything: its readable twin, for tests and benchmarks."""
+    """Return what `top_n` returns, by scoring and sorting all items: a readable version for tests and benchmarks."""
     wide = item_factors.astype(np.float64)
     ranked = []
     for user, rows in zip(user_factors, excluded, strict=True):

@@ -1,6 +1,6 @@
-"""The compiled part of `recsys.model.top_n`: what happens to each score of a block, without Python in between.
+"""Compiled code of `recsys.model.top_n`: it processes each score of a block.
 
-A heap holds one user's best items so far, the worst of them on top; "before" means further up in a list.
+A heap holds the best items of a user so far, the worst of them on top. "Before" means further up in a list.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Places = NDArray[np.int64]
 
 @compiled(fastmath={"reassoc", "contract", "nsz"})
 def _exact_score(user: Scores, item: Scores) -> np.float32:
-    """Return x·y summed in float64 and rounded once: equal vectors have equal scores, wherever they stand."""
+    """Return x·y summed in float64 and rounded once: equal vectors have equal scores, in any place."""
     total = 0.0
     for i in range(len(user)):
         total += np.float64(user[i]) * np.float64(item[i])
@@ -83,7 +83,7 @@ def _sift_up(scores: Scores, rows: Places, hole: int) -> None:
 def _reached_by(scores: Scores, n: int, maxima: Scores) -> np.float32:
     """Return a number that at least ``n`` of the scores reach, −∞ if they are too few.
 
-    The n-th best of the maxima of disjoint groups is one, and cheaper to find than the n-th best score.
+    The n-th best of the maxima of disjoint groups is such a number, and cheaper to find than the n-th best score.
     """
     groups = len(scores) // _GROUP
     if groups < n:
@@ -112,12 +112,12 @@ def scan(
     limits: Scores,
     slack: Scores,
 ) -> None:
-    """Take the items of one block that belong in their users' heaps.
+    """Put the items of one block that are good enough into the heaps of their users.
 
     Parameters
     ----------
     block : float32, (len(users), n_block)
-        Scores as the matrix product has them, off by at most half of ``slack``; overwritten where excluded.
+        Scores from the matrix product, with an error of at most half of ``slack``; overwritten for excluded items.
     start : int
         Place of the block's first item in the index.
     users : int64
@@ -126,11 +126,11 @@ def scan(
     item_rows : int32, (n_items,)
     excluded : int32; each user's excluded places, ascending
     excluded_next, excluded_end : int64, (n_users,)
-        Where in ``excluded`` the user's next one stands, and where they end; the former is moved on.
+        Position of the user's next excluded place, and the end of the user's places; the former is advanced.
     heap_scores, heap_rows, heap_sizes : (n_users, n), (n_users, n), (n_users,)
         The heaps, with exact scores; changed.
     limits : float32, (n_users,)
-        What a score must reach to be looked at: −∞ until a heap is full, then its worst score less ``slack``; changed.
+        Scores below this are skipped: −∞ until a heap is full, then its worst score minus ``slack``; changed.
     slack : float32, (n_users,)
     """
     width, n = block.shape[1], heap_scores.shape[1]
@@ -201,7 +201,7 @@ def enter(
     scores: Scores,
     sizes: Places,
 ) -> None:
-    """Enter other items into lists, best first, each where it belongs; see `recsys.model.top_n.Ranking.with_others`."""
+    """Insert other items into lists, each at its place, best first; see `recsys.model.top_n.Ranking.with_others`."""
     n = listed.shape[1]
     for user in range(len(sizes)):
         own_rows, own_scores = listed[user], scores[user]

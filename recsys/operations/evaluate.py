@@ -23,7 +23,7 @@ from recsys.storage.models import ModelStore
 LENGTHS = (10, 20)
 MODEL = "the model"
 _DAY_S = 24 * 3600
-_EARLIER = "is of an earlier release, and does not say up to when it was fitted"
+_EARLIER = "was made by an earlier release and does not say which purchases it was fitted on"
 
 
 class Evaluation(BaseModel):
@@ -63,8 +63,8 @@ def judged_model(models: ModelStore, version: str, cut_s: int) -> FactorModel:
         fitted_until_s = models.manifest(version).reference_s
         until = f"was fitted on purchases up to {_time(fitted_until_s)}" if fitted_until_s else _EARLIER
         raise InvalidModel(
-            f"model {version} {until}, and cannot be judged by those since {_time(cut_s)}; give later ones with "
-            f"--data, or a later moment with --since"
+            f"model {version} {until}; it cannot be evaluated on purchases since {_time(cut_s)}. Give later "
+            f"purchases with --data, or a later time with --since"
         )
     return model
 
@@ -107,8 +107,8 @@ def evaluate_model(
     split = split_by_time(events, cut_s=cut_s)
     if not split.n_users:
         raise NotEnoughData(
-            f"nobody who had bought something before {_time(cut_s)} bought something known afterwards: "
-            "there is nothing to judge lists by"
+            f"nobody who had bought something before {_time(cut_s)} bought an item of that time afterwards: "
+            "there is nothing to evaluate on; give more purchases with --data, or an earlier time with --since"
         )
     n = max(LENGTHS)
     recommenders = {
@@ -132,7 +132,7 @@ def evaluate_model(
 def cut_of_archive(events: EventLog, now_s: int, *, holdout_days: float) -> int:
     """Return where the hold-out of an archive begins, as for the trainer's gate."""
     if not holdout_days:
-        raise NotEnoughData("there is no hold-out (RECSYS_TRAINER__HOLDOUT_DAYS is 0); name a moment with --since")
+        raise NotEnoughData("there is no hold-out (RECSYS_TRAINER__HOLDOUT_DAYS is 0); give a time with --since")
     return events.newest_s(now_s) - round(holdout_days * _DAY_S)
 
 
@@ -141,7 +141,7 @@ def cut_of_file(events: EventLog, manifest: Manifest, *, holdout_days: float) ->
     if not len(events):
         raise NotEnoughData("the file holds no purchases")
     if not manifest.reference_s:
-        raise InvalidModel(f"model {manifest.version} {_EARLIER}; name a moment with --since")
+        raise InvalidModel(f"model {manifest.version} {_EARLIER}; give a time with --since")
     newest_s = int(events.seconds.max())
     if newest_s > manifest.reference_s:
         return manifest.reference_s + 1
@@ -179,7 +179,7 @@ def read_events(file: PurchaseFile, on_rows: Callable[[int], None] = lambda _: N
 
     found = np.fromiter(chain.from_iterable(rows()), np.int64).reshape(-1, 4)
     if not len(found):
-        raise InputFileError(f"{file.path}: no row is a valid purchase; recsys import says why")
+        raise InputFileError(f"{file.path}: no row is a valid purchase; recsys import writes the reasons to a file")
     return EventLog(list(users), found[:, 0], list(items), found[:, 1], found[:, 2], found[:, 3]), rejected
 
 

@@ -14,7 +14,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from recsys.data.event import Identifier
 from recsys.errors import InputFileError
-from recsys.storage.catalogue import _LONGEST, _NO, _YES, TITLE_COLUMNS, Catalogue, Item
+from recsys.redis import Store
+from recsys.storage.catalogue import (
+    _LONGEST,
+    _NO,
+    _YES,
+    TITLE_COLUMNS,
+    Catalogue,
+    Item,
+)
+from recsys.storage.data_dir import DataDir
+
+_IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,20 @@ def read_items(path: Path, columns: ItemColumns) -> tuple[Catalogue, list[Reject
     return Catalogue(items), rejected
 
 
+def import_items(found: Catalogue, data_dir: DataDir, store: Store) -> Catalogue:
+    """Take over what was found of items into ``data_dir`` and Redis; return the whole catalogue.
+
+    The caller holds the trainer's lock, unless no trainer is running.
+    """
+    data_dir.storage.check_writable()
+    before = data_dir.catalogue.read()
+    catalogue = before.updated(found)
+    data_dir.catalogue.write(catalogue)
+    store.catalogue.write(catalogue.titles(), catalogue.unavailable())
+    store.item_lists.remove_popular(set(before.categories().values()) - set(catalogue.categories().values()))
+    return catalogue
+
+
 def _table(path: Path) -> pa.Table:
     if not path.is_file():
         problem = "this is a folder, not a file" if path.is_dir() else "there is no such file"
@@ -66,7 +91,7 @@ def _table(path: Path) -> pa.Table:
         if path.suffix.lower() == ".parquet":
             return pq.read_table(path)
         if path.suffix.lower() != ".csv":
-            raise InputFileError(f"{path}: a .parquet or .csv file is needed")
+            raise InputFileError(f"{path}: must be a .parquet or .csv file")
         names = pyarrow.csv.open_csv(path).schema.names
         # Ids must come as they are written: "00123" is not 123.
         strings = pyarrow.csv.ConvertOptions(
@@ -96,27 +121,26 @@ def _names(path: Path, there: list[str], columns: ItemColumns) -> dict[str, str]
             )
         if found is not None:
             if there.count(found) > 1:
-                raise InputFileError(f"{path}: column {found!r} is there more than once; keep one of them")
+                raise InputFileError(f"{path}: column {found!r} appears more than once; keep one of them")
             chosen[what] = found
     if chosen.keys() == {"item_id"}:
         raise InputFileError(
-            f"{path}: nothing is said of items: there is no column title, category or available; the columns are "
-            f"{', '.join(there)}"
+            f"{path}: there is no column title, category or available; the columns are {', '.join(there)}"
         )
     return chosen
 
 
 def _item(row: Mapping[str, Any]) -> tuple[str, Item]:
     try:
-        item_id = TypeAdapter(Identifier).validate_python(row["item_id"])
+        item_id = _IDENTIFIER.validate_python(row["item_id"])
     except ValidationError:
         raise ValueError(
-            f"item_id: {str(row['item_id'])[:40]!r} is none: 1 to 256 characters, no control characters"
+            f"item_id: {str(row['item_id'])[:40]!r} is not a valid id: use 1 to 256 characters, no control characters"
         ) from None
     texts = {what: " ".join(str(row[what]).split()) for what in ("title", "category") if row.get(what) is not None}
     for what, text in texts.items():
         if len(text) > _LONGEST:
-            raise ValueError(f"{what}: it is longer than {_LONGEST:,} characters")
+            raise ValueError(f"{what}: is longer than {_LONGEST:,} characters")
     return item_id, Item(**texts, available=_is_available(row.get("available")))
 
 
@@ -126,4 +150,4 @@ def _is_available(value: Any) -> bool:
     word = str(value).strip().lower().removesuffix(".0")
     if word in _YES | _NO:
         return word in _YES
-    raise ValueError(f"available: {value!r} is neither true nor false")
+    raise ValueError(f"available: must be true or false, not {value!r}")

@@ -85,14 +85,14 @@ class PurchaseFile:
         self._zone = _zone(columns.timezone)
         _check_format(columns.timestamp_format)
         if len(columns.delimiter) != 1:
-            raise InputFileError(f"--delimiter: one character is needed, not {columns.delimiter!r}")
+            raise InputFileError(f"--delimiter: must be one character, not {columns.delimiter!r}")
         self._has_rows = True
         self._invalid_rows: list[tuple[int, str, Mapping[str, Any]]] = []
         if not path.is_file():
             problem = "this is a folder, not a file" if path.is_dir() else "there is no such file"
             raise InputFileError(f"{path}: {problem}")
         if path.suffix.lower() not in (".parquet", ".csv"):
-            raise InputFileError(f"{path}: a .parquet or .csv file is needed")
+            raise InputFileError(f"{path}: must be a .parquet or .csv file")
         try:
             names, self.rows = self._header()
         except (pa.ArrowException, OSError, UnicodeError, LookupError) as error:
@@ -140,7 +140,7 @@ class PurchaseFile:
         except (pa.ArrowException, OSError, UnicodeError, ArithmeticError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise InputFileError(
-                f"{self.path}: cannot be read beyond row {row:,}: {reason}{_encoding_hint(error)}"
+                f"{self.path}: cannot be read after row {row:,}: {reason}{_encoding_hint(error)}"
             ) from error
         if self._invalid_rows:
             last = max(number for number, _, _ in self._invalid_rows)
@@ -169,7 +169,7 @@ class PurchaseFile:
                     f"{self.path}: there is no column {column!r} for {field_}; the columns are {columns}. {hint}"
                 )
         if twice := sorted({column for column in present.values() if names.count(column) > 1}):
-            raise InputFileError(f"{self.path}: column {twice[0]!r} is there more than once; keep one of them")
+            raise InputFileError(f"{self.path}: column {twice[0]!r} appears more than once; keep one of them")
         return present
 
     def _tables(self) -> Iterator[pa.Table]:
@@ -268,7 +268,7 @@ def _zone(name: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise InputFileError(f"--timezone: {name!r} is no time zone; an example is Europe/London") from None
+        raise InputFileError(f"--timezone: {name!r} is not a time zone; an example is Europe/London") from None
 
 
 class RejectsFile:
@@ -296,7 +296,7 @@ class RejectsFile:
                     self._file = self.path.open("w", encoding="utf-8", newline="")
                 except OSError as error:
                     raise InputFileError(
-                        f"{self.path}: cannot write the rejects: {error.strerror}; choose another place with --rejects"
+                        f"{self.path}: cannot write rejected rows: {error.strerror}; name another file with --rejects"
                     ) from error
                 csv.writer(self._file).writerow(["row", "reason", "values"])
             given = "; ".join(f"{name}={value}" for name, value in values.items())

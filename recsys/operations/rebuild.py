@@ -102,12 +102,12 @@ def rebuild(
         stage = RebuildStage.AMEND
         store.rebuilding.begin(stage)
     else:
-        log.warning("going on with a rebuild that was interrupted")
+        log.warning("continuing a rebuild that was interrupted")
     for loss in losses:
         log.warning("%s", loss)
     if stage is RebuildStage.WIPE:
         store.applied_offsets.remove()
-        with progress.stage("remove what is left") as advance:
+        with progress.stage("remove the old data") as advance:
             for users in store.users.user_ids():
                 lock.ensure_held()
                 store.users.remove(users)
@@ -119,7 +119,7 @@ def rebuild(
         applied, known = _apply(store, archive, segments, lock, progress)
         if store.connection.epoch == epoch:
             break
-        log.warning("another Redis server answers now, perhaps without what was applied last; applying all again")
+        log.warning("another Redis server answers now, and may lack the newest writes; applying everything again")
         store.rebuilding.forget_segments()
     store.rebuilding.ensure_whole()
     store.applied_offsets.write_missing(starts)
@@ -139,7 +139,8 @@ def rebuild(
         model = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
     except InvalidModel as error:
         raise InvalidModel(
-            f"{error}; the histories are back, for the lists restore its files or let the trainer make a new model"
+            f"{error}; the histories are restored. For the lists, restore the files of the model "
+            f"or let the trainer make a new one"
         ) from error
     live = LoadedModel(pointer, model)
     popularity = load_popularity(pointer.uri)
@@ -151,7 +152,7 @@ def _restore_catalogue(store: Store, data_dir: DataDir) -> None:
     try:
         catalogue = data_dir.catalogue.read()
     except DataDirError as error:
-        log.warning("without titles and availability: %s", error)
+        log.warning("titles and availability were not restored: %s", error)
         return
     store.catalogue.write(catalogue.titles(), catalogue.unavailable())
 
@@ -248,7 +249,7 @@ def _newest_model(
         try:
             load_model(uri, manifest_sha256=manifest_sha256)
         except InvalidModel as error:
-            log.warning("passed over: %s", error)
+            log.warning("skipped a model: %s", error)
             continue
         pointer = store.pointer.move(version, uri, manifest_sha256, seen=b"", at=clock())
         if pointer is None:

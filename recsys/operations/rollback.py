@@ -46,7 +46,7 @@ def previous_version(data_dir: DataDir, *, live: str) -> str:
         for version in (record.version, record.live_before):
             if version in kept and version != live:
                 return version
-    raise NoModel("no earlier model is kept; recsys models lists those that are, name one")
+    raise NoModel("no earlier model is kept; choose one that recsys models lists")
 
 
 def roll_back(
@@ -86,8 +86,8 @@ def roll_back(
     pointer = store.pointer.read()
     if pointer is not None and pointer.version not in (live_before, version):
         raise LockLost(
-            f"model {pointer.version} went live while this waited for the trainer, in place of "
-            f"{live_before or 'none'}; nothing was rolled back: run it again, and name the version"
+            f"model {pointer.version} went live while the rollback waited for the trainer, in place of "
+            f"{live_before or 'none'}; nothing was rolled back: run it again with the version"
         )
     with progress.stage("check the model"):
         models.manifest(version)
@@ -111,12 +111,14 @@ def roll_back(
     pointer = store.pointer.move(version, uri, manifest_sha256, seen=seen, at=clock())
     if pointer is None:
         rounds.write(path, record.model_copy(update={"published": False}))
-        raise LockLost("another process moved the model pointer meanwhile; nothing was rolled back")
+        raise LockLost("another process moved the model pointer at the same time; nothing was rolled back")
     live = LoadedModel(pointer, model)
     popularity = load_popularity(uri)
     written = refresh_all_lists(settings, store, data_dir, live, popularity, users=None, progress=progress, clock=clock)
     if store.pointer.read() != pointer:
-        raise LockLost(f"the pointer to model {version} was moved, or lost by Redis, during the rollback")
+        raise LockLost(
+            f"the pointer to model {version} was moved by another process, or lost by Redis, during the rollback"
+        )
     done = {"state": "succeeded", "error": "", "finished_at": json_time(clock()), "durations_s": progress.durations_s}
     rounds.write(path, record.model_copy(update=done))
     return RolledBack(version, live_before, written)

@@ -87,7 +87,8 @@ def verify(
     archive = data_dir.archive
     if truth.pointer.version not in data_dir.models.versions():
         raise NoModel(
-            f"the live model {truth.pointer.version} is not in {data_dir.url}: is RECSYS_DATA_DIR that of the trainer?"
+            f"the live model {truth.pointer.version} is not in {data_dir.url}: "
+            f"is RECSYS_DATA_DIR the same as for the trainer?"
         )
     segments = archive.segments()  # once: what the trainer archives meanwhile is read from the stream
     users = _choose_users(store, archive, segments, sample)
@@ -105,7 +106,7 @@ def verify(
                 pending = sorted(filter(store.users.can_hold, set(users) | set(replays)))
         if attempt > 0:
             truth = truth.renewed(store)
-        with progress.stage("compare" if attempt == 0 else "look again", len(pending)) as advance:
+        with progress.stage("compare" if attempt == 0 else "compare again", len(pending)) as advance:
             differences, checked = _compare(store, truth, replays, pending, advance)
         if attempt == 0:
             users, lists = list(pending), checked
@@ -144,8 +145,8 @@ class Truth:
         pointer = store.pointer.read()
         if pointer is None:
             raise NoModel(
-                "Redis names no live model: python -m trainer --once makes a first one; "
-                "if Redis was emptied, recsys rebuild brings it back"
+                "Redis names no live model: make the first one with python -m trainer --once, "
+                "or restore an emptied Redis with recsys rebuild"
             )
         model = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
         factors = model.item_factors.astype(np.float64)

@@ -1,1 +1,1 @@
-"""Histories and a model in, lists out: pure code."""
+"""From histories and a model to lists: pure code."""

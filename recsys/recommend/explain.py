@@ -1,4 +1,4 @@
-"""Why an item is in a list: which owned items, and what else, its score is made of."""
+"""Why an item is in a list: the owned items and other parts that make its score."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Explanation:
     Attributes
     ----------
     score : float
-        Of the item for the user, x_u·y_i + b_i, and + g_ui if it is owned and owned items compete.
+        Score of the item for the user: x_u·y_i + b_i, and + g_ui if the item is owned and ``include_purchased``.
     contributions : tuple of (item id, float)
-        What each owned item adds, most first.
+        What each owned item adds, the largest first.
     demand : float
         What the item's recent demand adds.
     habit : float
-        What the user's habit of buying this very item adds; 0 unless it is owned and owned items compete.
+        What the user's habit of buying this item adds; 0 unless it is owned and ``include_purchased``.
     owned : bool
         Whether the user owns the item.
     """
@@ -38,7 +38,7 @@ class Explanation:
 
 
 def explain(history: History, model: FactorModel, item_id: str, *, include_purchased: bool) -> Explanation:
-    """Split the score of an item for a user into what it is made of.
+    """Split the score of an item for a user into its parts.
 
     Hu, Koren & Volinsky 2008, section 5: x_u = W_u Yᵀ C_u p_u with W_u = (YᵀC_uY + λI)⁻¹, so that
     x_u·y_i = Σ_j c_uj · y_iᵀ W_u y_j over the owned items j.
@@ -49,7 +49,7 @@ def explain(history: History, model: FactorModel, item_id: str, *, include_purch
     model : FactorModel
     item_id : str
     include_purchased : bool
-        Whether owned items compete, as for `recsys.recommend.user_lists.refresh`.
+        Whether lists include already purchased items, as for `recsys.recommend.user_lists.refresh`.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Lists that do not depend on a user: the popular items, and for each item those most like it."""
+"""Lists that do not depend on a user: popular items, and the items most similar to each item."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _DAY_S = 24 * 3600
 
 
 def popularity(events: EventLog, items: Vocabulary, *, reference_s: int, half_life_days: float) -> NDArray[np.float64]:
-    """Return how popular items are: the number of their purchases, an older one counting less: float64, (n_items,).
+    """Return the popularity of items, the decayed number of their purchases: float64, (n_items,).
 
     Parameters
     ----------
     events : EventLog
     items : Vocabulary
     reference_s : int
-        The moment that ages are measured against, in epoch seconds; what is newer has age 0.
+        The moment that ages are measured against, in epoch seconds; newer purchases have age 0.
     half_life_days : float
-        Above 0; after so many days a purchase counts half.
+        Above 0; after this many days a purchase counts half.
     """
     rows = items.find(events.item_ids)[events.item_codes]
     bought = (rows >= 0) & (events.units > 0)
@@ -59,7 +59,7 @@ def popular_by_category(
     n: int,
     hidden: Collection[str] = frozenset(),
 ) -> dict[str, RankedList]:
-    """Return the most popular items of each category, given item id → category; items without one are in none."""
+    """Return the most popular items of each category, given item id → category; items without one are left out."""
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row in np.lexsort((np.arange(len(popular)), -popular)).tolist():
         item = items.ids[row]
@@ -76,7 +76,7 @@ def popular_by_category(
 def similar_items(
     model: FactorModel, *, n: int, batch: int, hidden: Collection[str] = frozenset()
 ) -> Iterator[tuple[list[str], RankedLists]]:
-    """Yield items with their nearest items by cosine of their factors, in batches; never the item itself.
+    """Yield, in batches, items with the items of the highest cosine of factors, without the item itself.
 
     Items whose factors are zero have no direction and get no list.
     """

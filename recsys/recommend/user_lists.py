@@ -1,4 +1,4 @@
-"""The heart: histories and a model in, lists out. Consumer, sweep, API and evaluation all call `refresh`."""
+"""From histories and a model to lists of users. Consumer, full refresh, API and evaluation all call `refresh`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from recsys.model.top_n import Ranking, top_n
 
 @dataclass(frozen=True, slots=True)
 class RankedList:
-    """Items with their scores, best first; empty when the model knows nothing the user owns."""
+    """Items with their scores, best first; empty if the user owns nothing that the model knows."""
 
     item_ids: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
@@ -31,12 +31,12 @@ class RankedList:
 
 @dataclass(frozen=True, eq=False)
 class RankedLists(Sequence[RankedList]):
-    """The lists of many users, as rows of a model's items until someone asks for one."""
+    """The lists of many users, stored as rows of a model's items; ids are looked up on access."""
 
     items: Vocabulary
     ranking: Ranking
     again: Ranking | None = None
-    """Of the same users, what they may buy again; None = that was not asked for."""
+    """What the same users may buy again; None = was not requested."""
 
     @property
     def again_lists(self) -> RankedLists | None:
@@ -76,17 +76,17 @@ def refresh(
     n : int
         Items per list.
     hidden : collection of str
-        Item ids never to be recommended.
+        Ids of items that must not be recommended.
     include_purchased : bool
-        Whether owned items compete as well.
+        Whether lists include already purchased items.
     again_n : int
-        Items per list of what users may buy again; 0 = no such lists.
+        Items per list of what users may buy again; 0 = no such list.
 
     Returns
     -------
     RankedLists; one per history, in order
-        Hidden items are left out, and owned ones unless they compete. A user who owns nothing that the model knows gets
-        an empty list: apps then fall back on the popular one.
+        Hidden items are left out, and owned ones unless ``include_purchased``. A user who owns nothing that the model
+        knows gets an empty list; apps then show the popular list.
     """
     hidden_rows = model.items.find(hidden)
     hidden_rows = hidden_rows[hidden_rows >= 0]
@@ -105,10 +105,10 @@ def rank(
     ----------
     owned : Owned
     hidden : integers
-        Rows never to be recommended.
+        Rows of items that must not be recommended.
     """
     factors = user_factors(owned, model)
-    # Users without anything known are not ranked: all their scores would be zero.
+    # Users who own nothing known are not ranked: all their scores would be zero.
     foldable = np.flatnonzero(owned.sizes)
     bounds = owned.starts.tolist()
     ranking = top_n(
@@ -124,10 +124,10 @@ def rank(
 
 
 def rank_again(owned: Owned, model: FactorModel, *, n: int, hidden: NDArray[np.integer] | None = None) -> Ranking:
-    """Return the owned items that users are most likely to buy again: bought often and lately, and due.
+    """Return the owned items that users are most likely to buy again.
 
-    The score is what the user's habit adds to that of an owned item (`recsys.model.boosts.habit_features`), with the
-    learned weights, or usual ones where none were learned.
+    The score is what the user's habit adds to the score of an owned item (`recsys.model.boosts.habit_features`), with
+    the learned weights, or with default weights if none were learned.
     """
     weights = USUAL_HABIT if model.boosts is None or not model.boosts.habit.any() else model.boosts.habit
     scores = habits(owned, reference_s=model.reference_s, weights=weights)
@@ -160,7 +160,7 @@ def _include_purchased(
     n: int,
     hidden: NDArray[np.integer] | None,
 ) -> Ranking:
-    """Let owned items compete with the best ones that are not owned."""
+    """Merge the owned items into the best items that are not owned."""
     boosts, affinity = np.zeros(len(owned.rows)), 0.0
     if (learned := model.boosts) is not None:
         boosts += learned.item_bias[owned.rows]

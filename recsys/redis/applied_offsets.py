@@ -161,4 +161,6 @@ def _raise_if_lost(expected: Mapping[str, int], found: Mapping[str, int]) -> Non
         there = found.get(source, mark)
         if there < mark:
             holds = "nothing of it" if there < 0 else f"only what was applied below offset {there}"
-            raise WritesLost(f"Redis has lost writes: {source} was applied up to offset {mark}, and it holds {holds}")
+            raise WritesLost(
+                f"Redis has lost writes: {source} was applied up to offset {mark}, but Redis holds {holds}"
+            )

@@ -192,7 +192,7 @@ class ReadStore:
 
     async def _read_now(self, ask: Callable[[], Awaitable[T]]) -> T:
         if self._probe is not None:
-            raise RedisUnavailable(f"Redis at {self._shown} is away")
+            raise RedisUnavailable(f"Redis at {self._shown} is unavailable")
         try:
             found = await self._asked(ask)
         except redis.ResponseError as error:  # of this request alone: a key of another kind, no permission
@@ -202,7 +202,7 @@ class ReadStore:
             problem = f"Redis at {self._shown}: {str(error) or type(error).__name__}"
             self._failures += 1
             if self._failures >= _FAILURES and self._probe is None:
-                log.warning("%s; it is asked again every %g s", problem, _PROBE_EVERY_S)
+                log.warning("%s; trying again every %g s", problem, _PROBE_EVERY_S)
                 self._on_away()
                 self._probe = asyncio.create_task(self._until_back())
             raise RedisUnavailable(problem) from error

@@ -160,7 +160,7 @@ class Cluster:
                 client.nodes_manager.initialize(last_failed_node_name=failed[0].name)
             elif isinstance(refused, ClusterDownError):
                 client.nodes_manager.initialize()
-        raise redis.RedisError(f"{len(left)} of {len(calls)} calls were not taken: {_said(refused)}") from refused
+        raise redis.RedisError(f"{len(left)} of {len(calls)} calls were not accepted: {_said(refused)}") from refused
 
     def masters(self) -> Mapping[str, redis.Redis]:
         """Return the client of each node that takes writes, by its address, as the cluster is now."""

@@ -104,7 +104,7 @@ class Connection:
             for address, server in self._servers.masters().items():
                 server.connection_pool.disconnect(inuse_connections=False)
                 if server.info("replication")["role"] != "master":
-                    raise RedisUnavailable(f"Redis at {address} is a master no more; a failover is under way")
+                    raise RedisUnavailable(f"Redis at {address} is not a master any more; a failover is in progress")
 
     def _connected(self, connection: Any) -> None:
         """Look at the server on each new connection: it may have been restarted, replaced or demoted."""

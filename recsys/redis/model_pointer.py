@@ -37,7 +37,7 @@ class ModelPointer(BaseModel):
     @classmethod
     def _is_time_with_zone(cls, value: str) -> str:
         if datetime.fromisoformat(value).tzinfo is None:
-            raise ValueError("published_at has no zone")
+            raise ValueError("published_at has no time zone")
         return value
 
     @property

@@ -54,7 +54,7 @@ class RebuildState:
     def ensure_whole(self) -> None:
         """Raise `WritesLost` if any part of Redis has been emptied since the rebuild began."""
         if not self._is_whole():
-            raise WritesLost("Redis was emptied during the rebuild; recsys rebuild begins anew")
+            raise WritesLost("Redis was emptied during the rebuild; run recsys rebuild again")
 
     def enter(self, stage: RebuildStage) -> None:
         """Go on to a stage."""

@@ -40,7 +40,7 @@ class HeldLock:
         with self._connection.errors_translated():
             held = self._lock.owned()
         if not held:
-            raise LockLost("the lock expired during the work; nothing more is written")
+            raise LockLost("the lock expired during the work; nothing more was written")
 
     def stop(self) -> None:
         """Renew it no more."""
@@ -79,7 +79,8 @@ class TrainerLock:
             with self._connection.errors_translated():
                 if not lock.acquire(token=token):
                     raise LockHeld(
-                        f"another trainer or import is at work (if it died, its lock expires within {ttl_s:g} s)"
+                        f"another trainer or import holds the lock "
+                        f"(if it has died, the lock expires within {ttl_s:g} s)"
                     )
             held = HeldLock(self._connection, lock, ttl_s)
             yield held

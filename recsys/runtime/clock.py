@@ -50,7 +50,7 @@ def restart_on_clock_rollback(
             now_s = ahead_s()
             if now_s < before_s - _TOLERATED_S:
                 log.warning(
-                    "the clock was set back by %.0f s; starting again, for the Kafka client would wait that long",
+                    "the clock was set back by %.0f s; starting again, because the Kafka client would wait that long",
                     before_s - now_s,
                 )
                 start_again()

@@ -67,7 +67,7 @@ def _parse(text: str) -> dict[str, _Armed]:
         action, _, count = action.partition("@")
         known = action in ("kill", "stop", "raise", "full") or (action == "hold" and argument)
         if name not in NAMES or not known or not (count or "1").isdecimal():
-            raise ValueError(f"{VARIABLE}: {part!r} is not name=action@count, or there is no such name or action")
+            raise ValueError(f"{VARIABLE}: {part!r} is not name=action@count with a known name and action")
         armed[name] = _Armed(f"{action}:{argument}" if argument else action, int(count or "1"))
     return armed
 

@@ -100,9 +100,9 @@ def _check_variables() -> None:
             raise SettingsError(_no_such_setting(variable))
         if path == ["api", "cors_origins"]:
             if not _is_json(os.environ[variable], list):
-                raise SettingsError(f'{variable}: a JSON array is needed, such as ["https://shop.example"]')
+                raise SettingsError(f'{variable}: must be a JSON array, such as ["https://shop.example"]')
         elif (_is_section(path) or path == ["kafka", "librdkafka"]) and not _is_json(os.environ[variable], dict):
-            raise SettingsError(f'{variable}: a JSON object is needed, such as {{"name": "value"}}')
+            raise SettingsError(f'{variable}: must be a JSON object, such as {{"name": "value"}}')
 
 
 def _is_json(text: str, kind: type) -> bool:

@@ -68,11 +68,11 @@ MetricsPort = Annotated[int | Literal["any"], BeforeValidator(_port_or_any)]
 
 
 class Section(BaseModel):
-    """Settings that concern one thing."""
+    """A group of settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
     former_names: ClassVar[Mapping[str, str]] = {}
-    """Names that settings had in the release before: they still work, with a warning."""
+    """Former name → name: the former names of the previous release still work, with a warning."""
 
     @model_validator(mode="before")
     @classmethod
@@ -92,25 +92,25 @@ class KafkaSettings(Section):
     """The stream of events."""
 
     bootstrap_servers: NotEmpty = "localhost:9092"
-    """Brokers to start from, `host:port` separated by commas."""
+    """Addresses of the first brokers to connect to, `host:port` separated by commas."""
     topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = "purchases"
-    """Topic that the purchases are published to."""
+    """Topic with the purchases."""
     dead_letter_topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,249}$")] = ""
-    """Topic for malformed records; empty means `<topic>.dlq`."""
+    """Topic for malformed records (dead letters); empty means `<topic>.dlq`."""
     group_id: NotEmpty = "recsys"
-    """Consumer group of the consumers."""
+    """Name of the consumer group."""
     group_protocol: Literal["classic", "consumer"] = "classic"
-    """Rebalance protocol; `consumer` (KIP-848) needs brokers from 4.0 on."""
+    """Rebalance protocol; `consumer` (KIP-848) needs brokers of version 4.0 or newer."""
     timeout_s: Seconds = 10.0
     """How long to wait for a broker's answer before it counts as unavailable."""
     librdkafka: dict[str, str | int | float | bool] = {}
-    """Any other librdkafka property, passed through as it is (TLS, SASL, tuning); as JSON in the environment."""
+    """Other librdkafka properties (TLS, SASL, tuning), passed on unchanged; a JSON object in the environment."""
 
     @field_validator("librdkafka")
     @classmethod
     def _not_ours(cls, value: dict[str, str | int | float | bool]) -> dict[str, str | int | float | bool]:
         if taken := sorted(_RESERVED_LIBRDKAFKA & value.keys()):
-            raise ValueError(f"{', '.join(taken)}: the delivery guarantees depend on it, so it cannot be set")
+            raise ValueError(f"{', '.join(taken)}: cannot be set, because the delivery guarantees depend on it")
         return value
 
     @property
@@ -123,7 +123,7 @@ class RedisSettings(Section):
     """Where histories and lists live."""
 
     url: SecretStr = SecretStr("redis://localhost:6379/0")
-    """`redis://`, `rediss://` (TLS, certificates verified) or `unix://`, with password and database if any."""
+    """`redis://`, `rediss://` (TLS, certificates are verified) or `unix://`, with password and database if needed."""
 
     @field_validator("url")
     @classmethod
@@ -136,20 +136,20 @@ class RedisSettings(Section):
         return value
 
     cluster: bool = False
-    """The URL names a node of a Redis Cluster; the others are learned from it."""
+    """Whether the URL names a node of a Redis Cluster; the node names the others."""
     prefix: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")] = "recsys"
     """First part of every key."""
     timeout_s: Seconds = 5.0
-    """How long each of two tries waits for an answer."""
+    """How long a try waits for an answer; there are two tries."""
 
 
 class HistorySettings(Section):
-    """How much is remembered of a user."""
+    """How much is stored per user."""
 
     max_items: Annotated[int, Field(gt=0, le=20_000)] = 2000
-    """Items per history; the ones whose newest event is oldest leave first."""
+    """Maximum items per history; the items whose newest event is oldest are removed first."""
     max_event_ids: Annotated[int, Field(gt=0, le=10_000)] = 256
-    """Event ids remembered per user, to recognize an event that was sent twice."""
+    """Event ids stored per user, to recognize an event that was sent twice."""
 
 
 class RankingSettings(Section):
@@ -160,9 +160,9 @@ class RankingSettings(Section):
     similar_n: Annotated[int, Field(gt=0, le=1000)] = 20
     """Items per similar-items list."""
     popular_half_life_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
-    """In popular lists a purchase counts half after so many days."""
+    """After this many days a purchase counts half in popular lists."""
     again_n: Annotated[int, Field(ge=0, le=1000)] = 5
-    """Items per list of what a user may buy again; 0 means no such lists."""
+    """Items per list of what a user may buy again; 0 means no such list."""
     list_ttl_days: Annotated[float, Field(ge=0.001, le=36_500, allow_inf_nan=False)] = 30.0
     """A list expires after this many days without an event or a full refresh."""
     include_purchased: bool = False
@@ -179,32 +179,32 @@ class ModelSettings(Section):
     """Hyper-parameters of the ALS model."""
 
     factors: Annotated[int, Field(gt=0, le=1024)] = 64
-    """Dimensions of the factors."""
+    """Number of factors (dimensions of a user or item vector)."""
     alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Weight of a purchase's strength in its confidence, 1 + alpha · log2(1 + quantity)."""
     regularization: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
-    """λ of the loss."""
+    """Regularization λ of the loss."""
     half_life_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """The strength of what is owned halves this often, by the time since its newest event; 0 = it does not age."""
+    """After this many days without a new event the strength of an owned item is half; 0 means no decay."""
     repeat_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """How much log(1 + how often the user bought it lately) lifts an owned item, beside what is learned."""
+    """Weight of log(1 + recent purchases of an owned item by the user) in its score, added to the learned weights."""
     iterations: Positive = 15
-    """Alternations of one fit."""
+    """Iterations of one fit."""
     seed: int = 0
-    """Of the random start of a fit."""
+    """Random seed."""
 
 
 class ConsumerSettings(Section):
     """The service that keeps histories and lists."""
 
     batch_size: Annotated[int, Field(gt=0, le=100_000)] = 1000
-    """Most records of one micro-batch; it takes what has come, and waits for no more."""
+    """Maximum records per micro-batch; a batch is sent as soon as it is read."""
     max_malformed: Annotated[int, Field(ge=0, le=1000)] = 500
-    """Most malformed records among the newest 1,000; beyond that the consumer stops; 1000 never stops."""
+    """Malformed-record limit: with more than this among the newest 1,000 the consumer stops; 1000 never stops it."""
     commit_interval_s: Seconds = 1.0
-    """Time between commits of the offsets."""
+    """Time between commits of offsets."""
     model_poll_s: Seconds = 0.5
-    """Time between looks at the model pointer and the hidden items."""
+    """Time between checks of the model pointer and the hidden items."""
     stats_interval_s: Seconds = 10.0
     """Time between log lines with rates and latencies."""
     metrics_port: MetricsPort = 0
@@ -217,29 +217,29 @@ class TrainerSettings(Section):
     interval_s: Seconds = 3600.0
     """Time from the start of one scheduled round to the next."""
     cron: str = ""
-    """When rounds start, in UTC, as a cron expression such as `15 3 * * *`; empty means every interval_s."""
+    """Cron expression (UTC) of the scheduled rounds, such as `15 3 * * *`; empty means every interval_s."""
     min_new_events: Annotated[int, Field(ge=0)] = 0
-    """A scheduled round is left out if fewer events are new; one that is asked for is not."""
+    """A scheduled round is skipped if fewer events are new; a requested round never is."""
     scoring: Literal["linear", "als"] = "linear"
-    """What scores are made of: `linear` adds boosts for recent demand and the user's habits, `als` adds none."""
+    """`linear` adds boosts for recent demand and the user's habits to the ALS score; `als` uses the ALS score alone."""
     boost_window_days: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = 30.0
-    """Boost weights are learned on the purchases of this many days."""
+    """Boost weights are learned from the purchases of the newest days, this many."""
     holdout_days: Annotated[float, Field(ge=0, le=3650, allow_inf_nan=False)] = 7.0
-    """A candidate is judged on the purchases of the newest so many days, which it has not seen; 0 means no gate."""
+    """Days of the newest purchases that a candidate is compared on and has not seen; 0 means no gate."""
     gate_tolerance: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.02
-    """A candidate is rejected if its NDCG, with all its interval, is below the live one's by more than this share."""
+    """A candidate is rejected if its NDCG is lower than the live model's by more than this share (whole interval)."""
     tune_every_days: Annotated[float, Field(ge=0, le=3650, allow_inf_nan=False)] = 0.0
-    """A scheduled round tunes first (recsys tune) if the last tuning is older than this; 0 means never."""
+    """A scheduled round runs `recsys tune` first if the last tuning is older than this; 0 means never."""
     tune_trials: Positive = 40
-    """Trials of such a tuning."""
+    """Trials of such a tuning run."""
     keep_versions: Annotated[int, Field(ge=1)] = 5
-    """Model versions kept in the store, the live one included, and at most as many rejected ones."""
+    """Model versions that are kept, the live one included; as many rejected ones are kept at most."""
     lock_ttl_s: Annotated[float, Field(ge=3, allow_inf_nan=False)] = 60.0
-    """The trainer's lock expires this long after its holder died."""
+    """The trainer's lock expires this long after the process that holds it has died."""
     refresh_batch: Positive = 512
-    """Users per step of a full refresh."""
+    """Users per batch of a full refresh."""
     refresh_processes: Annotated[int, Field(ge=0, le=256)] = 0
-    """Processes that write the lists of many users after a new model; 0 means one per core."""
+    """Processes of a full refresh of many users; 0 means one per core."""
     niceness: Annotated[int, Field(ge=0, le=19)] = 10
     """Added to the niceness of the trainer's processes, so that consumers on the same machine go first."""
     former_names = {
@@ -273,29 +273,29 @@ class ApiSettings(Section):
     """The HTTP API."""
 
     host: NotEmpty = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 for all, which calls for keys."""
+    """Address to listen on; with 0.0.0.0 (all addresses) set keys as well."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    """Port to listen on; 0 means any free one, which the log names."""
+    """Port to listen on; 0 means any free port, which the log names."""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
-    """Processes that answer requests."""
+    """Worker processes."""
     keys: SecretStr = SecretStr("")
-    """Who may do what: `name:role:key`, separated by commas (`recsys key` makes one). None: reading, from here only."""
+    """Keys, `name:role:key` separated by commas (`recsys key` makes one). Without keys only this machine can read."""
     keys_file: str = ""
-    """A file that holds them instead, as a mounted secret."""
+    """File with the keys, one per line, such as a mounted secret; instead of RECSYS_API__KEYS."""
     rate_limit: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Requests a second of each key, in each worker; a second's worth may come at once; 0 means no limit."""
+    """Requests per second, per key and worker; as many may come at once; 0 means no limit."""
     max_concurrency: Annotated[int, Field(gt=0, le=100_000)] = 200
-    """Requests that each worker has under way; more are answered 503 at once."""
+    """Requests that a worker handles at the same time; more are answered 503 at once."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=2**30)] = 1_048_576
-    """Longest body of a request; a longer one is answered 413."""
+    """Maximum size of a request body; a longer one is answered 413."""
     redis_timeout_ms: Annotated[float, Field(gt=0, le=60_000, allow_inf_nan=False)] = 50.0
-    """How long a read from Redis waits; a second try, on another connection, waits twice as long."""
+    """How long a read from Redis waits; a second try on another connection waits twice as long."""
     purchases: bool = True
-    """Whether POST /v1/purchases, and erasing users, are offered; both need Kafka."""
+    """Whether apps can post purchases and erase users; both need Kafka."""
     audit_file: str = ""
-    """Where what operators do is written as well, a JSON object a line; empty means the log alone."""
+    """File for the audit log, one JSON object per line, in addition to the log; empty means none."""
     cors_origins: list[str] = []
-    """Origins whose pages may read the answers, such as `["https://shop.example"]`; empty means none."""
+    """Origins whose web pages may read answers (CORS), such as `["https://shop.example"]`; empty means none."""
 
     @model_validator(mode="after")
     def _keys_once(self) -> ApiSettings:
@@ -308,7 +308,7 @@ class LogSettings(Section):
     """What is logged."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """Least severe level that is written to standard error."""
+    """Lowest level of messages that are logged to standard error."""
 
 
 class Settings(BaseSettings):
@@ -323,7 +323,7 @@ class Settings(BaseSettings):
     )
 
     data_dir: NotEmpty = "data"
-    """Archive and models: a local folder, or any fsspec URL such as `s3://bucket/recsys`."""
+    """Folder of archive and models: a local folder, or any fsspec URL such as `s3://bucket/recsys`."""
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
     history: HistorySettings = HistorySettings()

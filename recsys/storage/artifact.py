@@ -132,19 +132,19 @@ def load_model(uri: str, *, manifest_sha256: str) -> FactorModel:
 def _load(folder: Storage, manifest_sha256: str) -> FactorModel:
     content = folder.read_file(_MANIFEST)
     if hashlib.sha256(content).hexdigest() != manifest_sha256:
-        raise ValueError(f"{_MANIFEST} is not the one that was published (sha256 differs)")
+        raise ValueError(f"{_MANIFEST} is not the published one (its sha256 differs)")
     manifest = _parsed(content)
     if manifest.format_version != _FORMAT_VERSION:
         raise ValueError(f"its format version is {manifest.format_version}; this release reads {_FORMAT_VERSION}")
     if missing := sorted(_REQUIRED_FILES - manifest.files.keys()):
-        raise ValueError(f"{_MANIFEST} does not pin {', '.join(missing)}")
+        raise ValueError(f"{_MANIFEST} does not list {', '.join(missing)}")
     for name, record in manifest.files.items():
         if _size_and_digest(folder, name) != (record.size_bytes, record.sha256):
             raise ValueError(f"{name} is truncated or changed (size or sha256 differs from the manifest)")
     with _file_named("items.parquet"):
         items = _column(folder.read_file("items.parquet"), "item_id")
     if items.column_names != ["item_id"] or items["item_id"].type != pa.string() or items["item_id"].null_count:
-        raise ValueError("items.parquet needs a column item_id of texts without nulls")
+        raise ValueError("items.parquet needs a column item_id of strings without nulls")
     ids = items["item_id"].to_pylist()
     del items
     pa.default_memory_pool().release_unused()

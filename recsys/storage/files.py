@@ -36,7 +36,7 @@ class Storage:
         try:
             self.fs, root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as error:
-            raise DataDirError(f"{url} is neither a folder nor a URL that can be opened: {error}") from None
+            raise DataDirError(f"{url} cannot be opened as a folder or URL: {error}") from None
         self.root = root.rstrip("/") or "/"
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
@@ -158,7 +158,7 @@ class Storage:
             self.fs.rm(probe)
         except OSError as error:
             problem = error.strerror or error
-            raise DataDirError(f"{self.root} is not a folder to write to ({problem}); set RECSYS_DATA_DIR") from error
+            raise DataDirError(f"{self.root} is not a writable folder ({problem}); set RECSYS_DATA_DIR") from error
 
 
 def _write_and_sync(path: Path, content: bytes, *, fail_point: str | None) -> None:

@@ -96,7 +96,7 @@ class RoundLog:
             except FileNotFoundError:  # it left meanwhile
                 continue
             except ValidationError:
-                log.warning("%s is damaged and passed over; remove it", self._storage.uri(path))
+                log.warning("%s is damaged and was skipped; remove it", self._storage.uri(path))
 
     def _new_name(self, at: datetime) -> str:
         """Name a record that sorts after all before it, whatever the clock says."""

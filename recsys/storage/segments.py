@@ -40,7 +40,7 @@ class Segment:
 
     def __post_init__(self) -> None:
         if not self.source or "/" in self.source or "+" in self.source:
-            raise ValueError(f"{self.source!r} cannot be the name of a source: it is empty or holds / or +")
+            raise ValueError(f"{self.source!r} is not a valid name of a source: it is empty or contains / or +")
 
     @property
     def path(self) -> str:
@@ -57,7 +57,7 @@ class Segment:
             first, last = offsets.split("-")
             return cls(round_, source, int(partition), int(first), int(last))
         except ValueError:
-            raise DataDirError(f"{path}: not a segment of the archive; move it elsewhere") from None
+            raise DataDirError(f"{path}: is not a segment of the archive; move it to another folder") from None
 
 
 def event_table(rows: Sequence[tuple[int, Event]]) -> pa.Table:

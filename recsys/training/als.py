@@ -30,13 +30,13 @@ def fit(
     confidences : csr_matrix, float32, (n_users, n_items)
         c_ui of the owned items.
     factors : int
-        Dimensions of the factors; limited to the number of users and items.
+        Number of factors; at most the number of users and items.
     regularization : float
         λ.
     iterations : int
-        Full alternations.
+        Number of iterations.
     seed : int
-        Of the random start.
+        Random seed.
     on_iteration : callable
         Called after each iteration.
 
@@ -44,7 +44,7 @@ def fit(
     -------
     float32, (n_items, factors), C order.
     """
-    # implicit parallelizes over users itself; BLAS threads below it only get in each other's way.
+    # implicit parallelizes over users itself; more BLAS threads would only compete for the cores.
     with threadpool_limits(1, "blas"):
         model = AlternatingLeastSquares(
             factors=max(1, min(factors, *confidences.shape)),

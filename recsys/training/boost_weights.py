@@ -1,12 +1,14 @@
-"""Learning how much recent demand and habits weigh beside x_u·y_i.
+"""Learning the weights of recent demand and habits beside x_u·y_i.
 
-Two logistic regressions on what users bought in the last weeks, from a model fitted on what precedes them. For items
-that a user did not own, the log-odds of buying one are a_0 + a·(x_u·y_i) + Σ_k a_k·d_ik over its recent demand d_i;
-for owned ones they are b_0 + b·(x_u·y_i) + Σ_k b_k·d_ik + Σ_k c_k·h_uik, with the user's habits h_ui as well
-(`recsys.model.boosts`). Log-odds of both kinds compare, so the two meet in one list. Divided by a, in which x_u·y_i has
-weight 1, the first are b_i, and what the second have beside them is g_ui. Users count once more with a few of their
-items, as the newcomers that they were: b_i is for both. One regression for both kinds of items serves neither well:
-docs/decisions/0009-learned-ranking.md.
+Two logistic regressions learn from what users bought in the last weeks, with a model fitted on the purchases
+before. For items that a user did not own, the log-odds of buying one are a_0 + a·(x_u·y_i) + Σ_k a_k·d_ik, with its
+recent demand d_i. For owned items they are b_0 + b·(x_u·y_i) + Σ_k b_k·d_ik + Σ_k c_k·h_uik, with the user's habits
+h_ui as well (`recsys.model.boosts`). Log-odds of both kinds are comparable, so both kinds of items fit in one list.
+All are divided by a, so that x_u·y_i has weight 1: the first are then b_i, and g_ui is the difference of the second
+to them.
+
+Each user counts a second time with a few items only, as the newcomer that the user once was: b_i must fit both. One
+regression for both kinds of items serves neither well: docs/decisions/0009-learned-ranking.md.
 """
 
 from __future__ import annotations
@@ -27,13 +29,14 @@ _MOST_USERS = 5_000
 _NEGATIVES = 100
 _SHORT = 5
 _SHORT_SHARE = 0.08
-"""Weight of the examples of users as newcomers, with one to five items. Their x_u·y_i is small, so demand must count
-for what it is; for others x_u·y_i has much of it already. Measured: more costs the others, less the newcomers."""
+"""Weight of the examples of users as newcomers, with one to five items. Their x_u·y_i is small, so they need the full
+weight of demand; for others x_u·y_i includes much of it already. Measured: a higher weight makes lists of others worse,
+a lower one those of newcomers."""
 _LEAST_PURCHASES = 100
 _LEAST_DEVIATION = 0.01
-"""Demand and habits, all logarithms, that differ less than by 1 % tell nothing, and could get any weight."""
+"""Demand and habits (all logarithms) that differ by less than 1 % carry no information and could get any weight."""
 _LEAST_EFFECT = 0.03
-"""Of x_u·y_i: how much the log-odds of a purchase rise with a standard deviation; on real data some tenths."""
+"""Minimum rise of the log-odds of a purchase per standard deviation of x_u·y_i; real data has some tenths."""
 
 
 def item_demand(events: EventLog, model: FactorModel) -> NDArray[np.float64]:
@@ -50,16 +53,16 @@ def learn(split: Split, model: FactorModel, demand: NDArray[np.float64], *, seed
     ----------
     split : Split
     model : FactorModel
-        Fitted on what precedes the cut, with the cut as its reference.
+        Fitted on the purchases before the cut, with the cut as its reference.
     demand : float64, (n_items, 3)
-        For its items at the cut.
+        Demand of its items at the cut.
     seed : int
-        Of the users and items that are drawn.
+        Random seed of the users and items that are drawn.
 
     Returns
     -------
     BoostWeights
-        All zero where there is too little to learn from, or where x_u·y_i itself tells nothing.
+        All zero if there are too few purchases to learn from, or if x_u·y_i itself predicts nothing.
     """
     rng = np.random.default_rng(seed)
     users = np.flatnonzero(~split.newcomers & (split.everything.sizes > 0))
@@ -74,7 +77,7 @@ def learn(split: Split, model: FactorModel, demand: NDArray[np.float64], *, seed
         np.concatenate((whole.bought, short.bought)),
         np.concatenate((whole.weights, _SHORT_SHARE * short.weights)),
     )
-    # All weights are in units of that of x_u·y_i, and without bound where that is nearly nothing.
+    # All weights are divided by that of x_u·y_i, and have no bound if that is nearly zero.
     if of_new is None or not of_new[1] * features[:, 0].std() >= _LEAST_EFFECT:
         return NO_WEIGHTS
     unit, n_demand, new_demand = of_new[1], len(DEMAND), of_new[2:]
@@ -99,7 +102,7 @@ def learn(split: Split, model: FactorModel, demand: NDArray[np.float64], *, seed
 
 @dataclass(frozen=True, eq=False)
 class _Examples:
-    """Pairs of a user and an item: what is known of them, whether it was bought, and how many they stand for."""
+    """Pairs of a user and an item: features, whether the item was bought, and how many pairs each stands for."""
 
     features: NDArray[np.float64]
     bought: NDArray[np.bool_]

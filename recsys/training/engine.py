@@ -1,4 +1,4 @@
-"""What makes a model of archived purchases. No event list and no matrix leaves an engine."""
+"""Engines make models of archived purchases. No event list and no matrix leaves an engine."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Engine(Protocol):
 
     @property
     def n_events(self) -> int:
-        """Events about items in the archive, each that was sent twice counted once."""
+        """Number of events about items in the archive; an event that was sent twice counts once."""
         ...
 
     def newest_s(self, now_s: int) -> int:
-        """Return when the newest event was that is not from the future, in epoch seconds; 0 if there is none."""
+        """Return the time of the newest event that is not in the future, in epoch seconds; 0 if there is none."""
         ...
 
     def split(self, cut_s: int) -> Split:
-        """Return what models are judged by: purchases before and after a moment, of users who have both."""
+        """Return the purchases before and after a moment, of users who have both: models are measured on these."""
         ...
 
     def fit(
@@ -48,7 +48,7 @@ class Engine(Protocol):
         reference_s : int
             The moment that ages are measured against, in epoch seconds.
         before_s : int or None
-            Only events before this moment are looked at; None = all.
+            Only events before this moment are used; None = all.
         weights : BoostWeights or None
             Boost weights that are known already; None = they are learned.
         on_iteration : callable
@@ -62,12 +62,12 @@ class Engine(Protocol):
         ...
 
     def tune(self, search: Search, current: Parameters, folder: Path, progress: ProgressReporter) -> Tuned:
-        """Search for better parameters; an interrupted search goes on where it was.
+        """Search for better parameters; an interrupted search continues.
 
         Raises
         ------
         NotEnoughData
-            When there is too little to judge trials by.
+            When there are too few purchases to measure trials on.
         DataDirError
             When the trials cannot be written to ``folder``.
         """
@@ -81,11 +81,11 @@ class Search:
     Attributes
     ----------
     until_s : int
-        Where the hold-out begins that the gate judges by: what comes from then on is not looked at; epoch seconds.
+        Start of the hold-out that the gate uses, in epoch seconds; later purchases are not used.
     fixed : frozenset of str
         Names of parameters that an operator has set: they stay as they are.
     trials : int
-        In all, with those of an interrupted search; at least 1.
+        Number of trials, those of an interrupted search included; at least 1.
     jobs : int
         Trials at the same time.
     """

@@ -1,4 +1,4 @@
-"""From events to a model, in memory: interactions, item factors, learned boost weights."""
+"""Fitting a model in memory: interactions, item factors, learned boost weights."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _UNSAVED = "unsaved"
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A model that is not saved yet, and what is known of it.
+    """A model that is not saved yet, and facts about it.
 
     Attributes
     ----------
     parameters : Parameters
-        That it was fitted with.
+        Parameters of the fit.
     model : FactorModel
         Vocabulary, item factors and boosts.
     weights : BoostWeights
-        That its boosts were made with.
+        Weights of its boosts.
     counts : dict
-        users, items, pairs and events that it was fitted on.
+        Numbers of users, items, pairs and events that it was fitted on.
     buyers : int64, (n_items,)
-        How many users own each item.
+        Number of users who own each item.
     popularity : float64, (n_items,)
         See `recsys.recommend.item_lists.popularity`.
     """
@@ -60,9 +60,9 @@ def fit_model(
     weights: BoostWeights | None = None,
     on_iteration: Callable[[], None] = lambda: None,
 ) -> Fitted:
-    """Fit item factors on all events, and learn what demand and habits weigh on the newest of them.
+    """Fit item factors on all events, and learn the weights of demand and habits on the newest ones.
 
-    The weights come from a model fitted on what precedes the last ``boost_window_days``.
+    The weights are learned with a model fitted on the events before the last ``boost_window_days``.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a model is fitted with."""
+"""The parameters of a fit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What a model is fitted with.
+    """The parameters of a fit.
 
     Attributes
     ----------
@@ -20,7 +20,7 @@ class Parameters:
     repeat_weight : float
         See `recsys.training.boost_weights.BoostWeights.boosts`.
     boost_window_days : float
-        Weights of demand and habits are learned on the purchases of so many days; 0 = plain ALS.
+        Weights of demand and habits are learned on the purchases of this many days; 0 = plain ALS.
     popular_half_life_days : float
         See `recsys.recommend.item_lists.popularity`.
     """
@@ -37,28 +37,28 @@ class Parameters:
 
 
 def iterations_of(parameters: Parameters, *, learn: bool = True) -> int:
-    """Return how many iterations there are at most, for the progress."""
+    """Return the maximum number of iterations, for the progress."""
     return parameters.iterations * (2 if learn and parameters.boost_window_days else 1)
 
 
 class Tuned(BaseModel):
-    """What tuning found."""
+    """The result of a tuning run."""
 
     model_config = ConfigDict(extra="forbid")
 
     parameters: dict[str, float]
-    """Of `ModelSettings`, those that were searched."""
+    """The searched parameters, by their names in `ModelSettings`."""
     objective: float
-    """Geometric mean of the two following."""
+    """Geometric mean of the next two."""
     ndcg_new: float
     ndcg_all: float
     """Means of NDCG@20 over the validation windows, of lists without owned items and with them."""
     before: float
     """The objective with the parameters that were in use when the search began."""
     parameters_before: dict[str, float] = {}
-    """Those."""
+    """The parameters that were in use when the search began."""
     validated_until: str
-    """No purchase from then on was looked at."""
+    """Purchases from this time on were not used."""
     events: int
     trials: int
     at: str

@@ -1,4 +1,4 @@
-"""Searching for hyper-parameters with Optuna's TPE, on what precedes the hold-out that the gate judges by."""
+"""Search for hyper-parameters with Optuna's TPE, on the purchases before the hold-out of the gate."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from recsys.training.parameters import Parameters, Tuned
 N: Final = 20
 WINDOWS: Final = 2
 WINDOW_DAYS: Final = 14
-"""A trial is judged by two windows of two weeks, one after the other; it may be pruned after the newer one."""
+"""A trial is measured on two windows of two weeks, the newer one first; it may be pruned after that one."""
 SEARCHED: Final = ("factors", "regularization", "alpha", "iterations", "half_life_days", "repeat_weight")
 _REPEAT_WEIGHTS: Final = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5)
-"""Compared in every trial: they need no other fit, and change only the lists with owned items."""
+"""Every trial compares these: they need no other fit, and change only lists with already purchased items."""
 _LEAST_USERS = 50
 _STARTUP_TRIALS = 10
 _DAY_S = 24 * 3600
@@ -47,16 +47,16 @@ _TRIED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.WAITING)
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is searched, and on what.
+    """What to search, and the purchases to search on.
 
     Attributes
     ----------
     events : EventLog
-        Those before the hold-out only.
+        The events before the hold-out.
     until_s : int
-        Where the hold-out begins, in epoch seconds.
+        Start of the hold-out, in epoch seconds.
     current : Parameters
-        Those in use, which are tried first.
+        The parameters in use, which are tried first.
     fixed : frozenset of str
         Names of parameters that an operator has set: they stay as they are.
     """
@@ -68,7 +68,7 @@ class Problem:
 
     @classmethod
     def before_holdout(cls, events: EventLog, until_s: int, current: Parameters, *, fixed: frozenset[str]) -> Problem:
-        """Leave out what the gate judges by.
+        """Leave out the hold-out of the gate.
 
         Raises
         ------
@@ -85,14 +85,14 @@ class Problem:
             if users < _LEAST_USERS:
                 since, until = (_day(second) for second in (cut_s, cut_s + WINDOW_DAYS * _DAY_S))
                 raise NotEnoughData(
-                    f"too little to tune on: from {since} to {until} only {users:,} users bought something new to them "
-                    f"that was known before, and {_LEAST_USERS} are needed"
+                    f"too few purchases to tune on: from {since} to {until} only {users:,} users bought something "
+                    f"new to them that was known before; {_LEAST_USERS} are needed"
                 )
         return problem
 
     @property
     def cuts_s(self) -> list[int]:
-        """Where the windows begin, the newest first."""
+        """Starts of the windows, the newest first."""
         return [self.until_s - (window + 1) * WINDOW_DAYS * _DAY_S for window in range(WINDOWS)]
 
     def split(self, cut_s: int) -> Split:
@@ -100,7 +100,7 @@ class Problem:
         return split_by_time(self.events, cut_s=cut_s, end_s=cut_s + WINDOW_DAYS * _DAY_S)
 
     def name(self) -> str:
-        """Name the problem: trials of the same one can be added to."""
+        """Return the name of the problem: a later search adds trials to a study of the same name."""
         kept = {
             name: value for name, value in asdict(self.current).items() if name in self.fixed or name not in SEARCHED
         }
@@ -110,24 +110,24 @@ class Problem:
 
 
 def tune(problem: Problem, folder: Path, progress: ProgressReporter, *, trials: int, jobs: int) -> Tuned:
-    """Search until the study of this problem has so many trials; return the best parameters.
+    """Search until the study of this problem has this many trials; return the best parameters.
 
     Trials run in parallel processes and are written to a journal in ``folder`` as they end, so an interrupted search
-    goes on where it was.
+    continues.
 
     Parameters
     ----------
     trials : int
-        In all, with those of earlier calls; at least 1.
+        Number of trials, those of earlier calls included; at least 1.
     jobs : int
-        Processes; 1 = this one.
+        Number of processes; 1 = this process.
 
     Raises
     ------
     DataDirError
         When the journal cannot be written.
     NotEnoughData
-        When no trial could be completed.
+        When no trial was completed.
     """
     try:
         return _tune(problem, folder, progress, trials=trials, jobs=jobs)
@@ -135,7 +135,7 @@ def tune(problem: Problem, folder: Path, progress: ProgressReporter, *, trials: 
         raise DataDirError(f"{folder}: the trials cannot be written: {error.strerror or error}") from error
     except TerminatedWorkerError as error:
         raise NotEnoughData(
-            f"a process of the tuning was killed, perhaps for its memory; try --jobs 1: {error}"
+            f"a process of the tuning was killed, perhaps because memory ran out; try --jobs 1: {error}"
         ) from error
 
 
@@ -148,7 +148,7 @@ def _tune(problem: Problem, folder: Path, progress: ProgressReporter, *, trials:
         study.enqueue_trial(_as_suggested(problem), user_attrs={_CURRENT: True})
     with progress.stage("tune", trials) as advance:
         advance(min(done, trials))
-        # The first one alone: what is in use now is what others are measured against.
+        # The first trial runs alone: it is the parameters in use, the reference for the others.
         for batch, processes in ((range(done, min(trials, 1)), 1), (range(max(done, 1), trials), jobs)):
             runs = Parallel(n_jobs=processes, return_as="generator_unordered", mmap_mode="r")(
                 delayed(_run)(journal, problem, seed, processes) for seed in batch
@@ -158,7 +158,7 @@ def _tune(problem: Problem, folder: Path, progress: ProgressReporter, *, trials:
     finished = _finished(study)
     complete = [trial for trial in finished if trial.state is TrialState.COMPLETE]
     if not complete:
-        raise NotEnoughData("no trial could be completed: see the messages above")
+        raise NotEnoughData("no trial was completed: see the messages above")
     best = max(complete, key=_value)
     current = next((trial for trial in complete if _CURRENT in trial.user_attrs), None)
     return Tuned(
@@ -180,7 +180,7 @@ def _searched(parameters: Parameters, problem: Problem) -> dict[str, float]:
 
 
 def _run(journal: Path, problem: Problem, seed: int, processes: int) -> None:
-    """Do one trial, in a process that may be another's."""
+    """Run one trial, in this process or in a worker process."""
     study = _study(journal, problem, seed=seed)
     trial = study.ask()
     parameters = _suggested(trial, problem)
@@ -205,7 +205,7 @@ def _run(journal: Path, problem: Problem, seed: int, processes: int) -> None:
 
 
 class _Found:
-    """NDCG@20 of both kinds of lists over the windows so far, those with owned items by repeat weight."""
+    """NDCG@20 of both kinds of lists over the windows so far; for lists with purchased items, by repeat weight."""
 
     def __init__(self) -> None:
         self._new: list[float] = []
@@ -232,14 +232,14 @@ class _Found:
 
     @property
     def objective(self) -> float:
-        """The geometric mean of both: neither kind of list is improved at the cost of the other for long."""
+        """The geometric mean of both: improving one kind of list at the cost of the other does not pay."""
         return float(np.sqrt(self.new * self.all))
 
 
 def _judged(
     problem: Problem, parameters: Parameters, cut_s: int, repeat_weights: Sequence[float]
 ) -> tuple[float, dict[float, float]]:
-    """Fit on what precedes a window and return NDCG@20 on it: of new items, and of all items by repeat weight."""
+    """Fit on the events before a window and return NDCG@20 on it: of new items, and of all items by repeat weight."""
     split = problem.split(cut_s)
     before = problem.events.where(problem.events.seconds < cut_s)
     fitted = fit_model(before, parameters, reference_s=cut_s)
@@ -276,7 +276,7 @@ def _suggested(trial: Trial, problem: Problem) -> Parameters:
 
 
 def _as_suggested(problem: Problem) -> dict[str, Any]:
-    """Return the parameters in use, in the form that `_suggested` takes them apart in."""
+    """Return the parameters in use, in the form that `_suggested` reads."""
     current = {name: value for name, value in asdict(problem.current).items() if name in SEARCHED}
     suggested = {name: value for name, value in current.items() if name not in {*problem.fixed, _REPEAT_WEIGHT}}
     if "half_life_days" in suggested:

@@ -93,7 +93,10 @@ def test_without_keys_this_machine_may_read_and_nothing_else(api_shop: Shop) -> 
     assert posted.status_code == 403
     assert "there are no keys" in posted.json()["detail"]
     assert asked("/v1/models").status_code == 403
-    assert "there are no keys (RECSYS_API__KEYS): only programs on this machine may ask, and only read" in api.said()
+    assert (
+        "there are no keys (RECSYS_API__KEYS): only programs on this machine can call the API, and only read"
+        in api.said()
+    )
 
 
 def test_a_key_that_asks_too_often_is_told_to_wait(api_shop: Shop) -> None:

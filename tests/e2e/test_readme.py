@@ -106,7 +106,13 @@ def test_blocks_run_as_written_in_order(tmp_path: Path, kcat: str, monkeypatch: 
     def output_of(part: str) -> str:
         return next(output for block, output in ran if part in block.code)
 
-    assert {block.document for block, _ in ran} == {"README.md", "contract.md", "http-api.md", "operations.md"}
+    assert {block.document for block, _ in ran} == {
+        "README.md",
+        "contract.md",
+        "http-api.md",
+        "operations.md",
+        "settings.md",
+    }
     imported = output_of("recsys import")
     assert "3 rows imported: 3 new" in imported
     assert "1 rows rejected" in imported
@@ -150,7 +156,7 @@ def first_rows(output: str) -> dict[str, str]:
         cells = [line.split("│") for line in table.splitlines() if line.startswith("│")]
         if cells:
             first = cells[0][2] if table.startswith("Recommended") else cells[0][1]
-            rows[" ".join(table.split()[:3])] = first.strip()
+            rows[" ".join(table.split()[:3]).rstrip(",")] = first.strip()
     return rows
 
 

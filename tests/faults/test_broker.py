@@ -123,7 +123,7 @@ def test_deleted_dead_letter_topic_is_created_again(ledger: Ledger, report: Repo
         deleted.result()
     ledger.send_malformed([f"malformed {number}".encode() for number in range(5)])
     ledger.publish(100)
-    member.await_saying("was gone and has been created again")
+    member.await_saying("was deleted and has been created again")
     recovery_s = ledger.await_counted()
     report(5, "Dead-letter topic deleted", ledger.check(), faults=1, recovery_s=recovery_s)
     member.ensure_running()

@@ -83,7 +83,7 @@ def test_flushall_before_anything_was_read(
         wait_until(lambda: len(group.committed()) == PARTITIONS, "the group has said where it is")
         users = sum(len(batch) for batch in ledger.store.users.user_ids())
         breakable_redis.client.flushall()
-        consumer.await_saying("recsys rebuild brings everything back")
+        consumer.await_saying("recsys rebuild restores everything")
         ledger.publish(50)
         assert not ledger.counted()
         ledger.shop.recsys("rebuild")
@@ -111,7 +111,7 @@ def test_reset_of_the_offsets_is_obeyed_once(
         consumer = started_consumer(ledger)
         await_everything_assigned(consumer)
         breakable_redis.client.flushall()
-        consumer.await_saying("recsys rebuild brings everything back")
+        consumer.await_saying("recsys rebuild restores everything")
         ledger.shop.recsys("rebuild")
         recovery_s = ledger.await_counted()
         tally = ledger.check()
@@ -127,7 +127,7 @@ def test_rebuild_takes_new_partitions_for_no_loss(ledger: Ledger) -> None:
     for future in admin.create_partitions([NewPartitions(ledger.shop.topic, PARTITIONS + 1)]).values():
         future.result()
     done = ledger.shop.recsys("rebuild")
-    assert "remove what is left" not in done.stderr
+    assert "remove the old data" not in done.stderr
     assert "read on" not in done.stdout
     ledger.check()
     assert consumer.stop() == 0
@@ -158,7 +158,7 @@ def test_redis_is_emptied_again_during_the_rebuild(
         ledger.publish(100)
         await_all_committed(ledger)
         breakable_redis.client.flushall()
-        consumer.await_saying("recsys rebuild brings everything back")
+        consumer.await_saying("recsys rebuild restores everything")
         shop.environment["RECSYS_TRAINER__LOCK_TTL_S"] = "3"
         shop.run("trainer", "--once")  # two sources in the archive: the import and the topic
         command = [sys.executable, "-m", "recsys", "rebuild"]

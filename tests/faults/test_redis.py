@@ -263,7 +263,7 @@ def test_empty_redis_is_rebuilt(
         ledger.await_counted()
         popular, similar = ledger.store.item_lists.popular(), ledger.store.item_lists.similar("sku-0-00")
         breakable_redis.client.flushall()
-        said = "recsys rebuild brings everything back"
+        said = "recsys rebuild restores everything"
         wait_until(lambda: said in consumer.said(), "the consumer says what has happened and what to do")
         ledger.publish(300)
         consumer.ensure_running()

@@ -108,10 +108,10 @@ def test_csv_with_other_columns_and_returns(recsys: Command, own_store: Store, t
     [
         (["import", "missing.csv"], "missing.csv: there is no such file"),
         (["import", "wrong.csv"], "Name the right one with --user-id-column"),
-        (["import", "note.txt"], "a .parquet or .csv file is needed"),
+        (["import", "note.txt"], "must be a .parquet or .csv file"),
         (["import", "broken.parquet"], "broken.parquet: cannot be read"),
         (["publish", "good.csv"], "127.0.0.1:1"),
-        (["publish", "good.csv", "--rate", "5", "--speedup", "2"], "exclude each other"),
+        (["publish", "good.csv", "--rate", "5", "--speedup", "2"], "cannot be used together"),
         (["verify"], "Redis names no live model"),
         (["retrain"], "no trainer is running"),
     ],
@@ -180,7 +180,7 @@ def test_import_writes_a_lost_part_of_the_archive_again(recsys: Command, own_sto
 def test_input_is_never_overwritten_by_its_rejects(recsys: Command, tmp_path: Path) -> None:
     text = "user_id,item_id,timestamp\n1,2,never\n"
     (tmp_path / "rows.csv").write_text(text)
-    assert "is the input itself" in recsys("import", "rows.csv", "--rejects", "rows.csv", expect=1).stderr
+    assert "is the input file" in recsys("import", "rows.csv", "--rejects", "rows.csv", expect=1).stderr
     assert (tmp_path / "rows.csv").read_text() == text
 
 
@@ -226,7 +226,7 @@ def test_items_are_imported_for_lists_and_for_people(recsys: Command, own_store:
 
     (tmp_path / "more.csv").write_text("item_id,title,available\nmug,Big mug,true\nhat,Hat,perhaps\n")
     done = recsys("items", "import", "more.csv")
-    assert "row 2: available: 'perhaps' is neither true nor false" in done.stderr
+    assert "row 2: available: must be true or false, not 'perhaps'" in done.stderr
     assert own_store.catalogue.titles(["mug", "hat"]) == {"mug": "Big mug"}
     assert own_store.catalogue.hidden() == frozenset()
 

@@ -254,7 +254,7 @@ def test_redis_that_is_away_is_waited_for(broker: str, tmp_path: Path, caplog: p
             assert not step.is_alive()
             assert not parts.polling.assignment.paused
             assert parts.lists(users) == parts.right_lists(users)
-            assert any("apply: Redis is back after" in line for line in caplog.messages)
+            assert any("apply: Redis answers again after" in line for line in caplog.messages)
             assert all(state.revision == 2 for state in parts.store.users.read(users).values())
     finally:
         server.kill()

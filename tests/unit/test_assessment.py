@@ -83,16 +83,16 @@ def test_what_has_seen_the_purchases_is_not_judged_by_them(shop: EventLog, model
     assert (found.model, found.stands_in, found.fitted_until) == (version, True, "2026-11-02T11:59:59Z")
     for holdout_model in (None, make_draft(replace(model, reference_s=CUT_S + 1))):
         version, _, _ = save(storage, aware, holdout_model=holdout_model)
-        with pytest.raises(InvalidModel, match="cannot be judged by those since 2026-11-02T12:00:00Z"):
+        with pytest.raises(InvalidModel, match="cannot be evaluated on purchases since 2026-11-02T12:00:00Z"):
             judged_model(ModelStore(storage), version, CUT_S)
     version, _, _ = save(storage, replace(model, reference_s=0))
-    with pytest.raises(InvalidModel, match=r"of an earlier release.* cannot be judged"):
+    with pytest.raises(InvalidModel, match=r"by an earlier release.* cannot be evaluated"):
         judged_model(ModelStore(storage), version, CUT_S)
 
 
 def test_nobody_to_judge_by_is_said(shop: EventLog, model: FactorModel) -> None:
     before = shop.where(shop.seconds < CUT_S)
-    with pytest.raises(NotEnoughData, match="nothing to judge lists by"):
+    with pytest.raises(NotEnoughData, match="nothing to evaluate on"):
         evaluate_model("v1", model, before, CUT_S)
 
 
@@ -107,7 +107,7 @@ def test_the_cut_is_where_the_models_knowledge_ends_or_the_hold_out_begins(
     known = shop.where(shop.seconds < CUT_S)
     assert cut_of_file(known, manifest, holdout_days=7) == int(known.seconds.max()) - 7 * DAY_S
     assert cut_of_archive(shop, NOON_S, holdout_days=7) == newest_s - 7 * DAY_S
-    with pytest.raises(InvalidModel, match="of an earlier release"):
+    with pytest.raises(InvalidModel, match="by an earlier release"):
         cut_of_file(shop, manifest.model_copy(update={"reference_s": 0}), holdout_days=7)
     until_s = newest_s - DAY_S
     last_s = int(shop.seconds[shop.seconds <= until_s].max())

@@ -54,9 +54,9 @@ def test_rows_that_make_no_sense_are_named_and_the_others_taken(tmp_path: Path) 
     ("name", "text", "problem"),
     [
         ("none.csv", None, "there is no such file"),
-        ("items.txt", "item_id\na\n", "a .parquet or .csv file is needed"),
+        ("items.txt", "item_id\na\n", "must be a .parquet or .csv file"),
         ("items.csv", "sku,title\na,b\n", "no column 'item_id'; the columns are sku, title.*--item-id-column"),
-        ("items.csv", "item_id,title,title\na,b,c\n", "'title' is there more than once"),
+        ("items.csv", "item_id,title,title\na,b,c\n", "'title' appears more than once"),
         ("items.csv", "", "cannot be read"),
         ("items.csv", "item_id,price\na,1\n", "no column title, category or available"),
         ("items.parquet", "not parquet", "cannot be read"),

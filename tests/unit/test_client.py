@@ -78,7 +78,7 @@ def test_a_request_is_sent_as_the_api_wants_it(server: Server) -> None:
     server.answers = [(200, POPULAR, {})]
     with Client(server.url + "/", key="secret") as client:
         assert client.popular(3, category="Tea & more").items[0].item_id == "a"
-        with pytest.raises(ApiError, match="not what it should be"):
+        with pytest.raises(ApiError, match="not that of this API"):
             client.history("a/b?c")
     (_, path, headers, _), (_, other, _, _) = server.asked
     assert path in ("/v1/popular?n=3&category=Tea+%26+more", "/v1/popular?n=3&category=Tea%20%26%20more")

@@ -122,7 +122,7 @@ def test_an_archive_that_has_lost_events_is_noticed() -> None:
 def test_a_live_model_that_cannot_be_compared_gives_way_unless_it_was_chosen() -> None:
     gives_way = judged(0, sound(0), model=None)
     assert gives_way.decision is Decision.PUBLISHED
-    assert "is not known well enough to be compared" in gives_way.reasons[0]
+    assert "has no holdout model that can be compared" in gives_way.reasons[0]
     stays = judged(0, sound(0), model=None, chosen=True)
     assert stays.decision is Decision.REJECTED
     assert "--force" in stays.reasons[0]
@@ -152,7 +152,7 @@ def test_too_few_users_an_empty_hold_out_and_none_at_all_are_told_apart() -> Non
         == ""
     )
     empty = split_by_time(events, cut_s=NOON_S + DAY_S)
-    assert reason_not_evaluable(empty, include_purchased=True).startswith("0 users bought something in the hold-out")
+    assert reason_not_evaluable(empty, include_purchased=True).startswith("0 users bought an item in the hold-out")
     nothing_before = split_by_time(events, cut_s=0)
     assert reason_not_evaluable(nothing_before, include_purchased=True).startswith("0 users")
     assert "HOLDOUT_DAYS is 0" in reason_not_evaluable(None, include_purchased=True)

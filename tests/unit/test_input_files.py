@@ -517,7 +517,7 @@ def test_rows_of_a_long_file_keep_their_numbers_past_invalid_lines(tmp_path: Pat
 def test_a_column_that_is_there_twice_is_refused_unless_it_is_not_needed(tmp_path: Path) -> None:
     path = tmp_path / "twice.csv"
     path.write_text("user_id,item_id,timestamp,user_id\n1,a,2026-11-22T10:00:00Z,2\n")
-    with pytest.raises(InputFileError, match="column 'user_id' is there more than once"):
+    with pytest.raises(InputFileError, match="column 'user_id' appears more than once"):
         PurchaseFile(path, Columns())
     path.write_text("user_id,item_id,timestamp,note,note\n1,a,2026-11-22T10:00:00Z,x,y\n")
     (batch,) = PurchaseFile(path, Columns()).batches()

@@ -84,7 +84,7 @@ def test_a_damaged_record_is_passed_over(storage: Storage, caplog: pytest.LogCap
     path = rounds.add(record("v2"), at=AT + timedelta(hours=1))
     storage.write_file(path, b"{")
     assert [one.version for one in rounds.publications()] == ["v1"]
-    assert "is damaged and passed over; remove it" in caplog.text
+    assert "is damaged and was skipped; remove it" in caplog.text
 
 
 def test_an_operators_choice_is_a_rollback_or_a_forced_model() -> None:

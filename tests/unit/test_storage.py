@@ -195,7 +195,7 @@ def test_errors_of_the_disk_become_storage_errors(tmp_path: Path, storage: Stora
         local.write_file("below", b"")
     with pytest.raises(DataDirError, match="here"):
         local.write_folder("below/v1", {"one": b""}, last="one")
-    with pytest.raises(DataDirError, match=r"here is not a folder to write to .*; set RECSYS_DATA_DIR"):
+    with pytest.raises(DataDirError, match=r"here is not a writable folder .*; set RECSYS_DATA_DIR"):
         local.check_writable()
     with pytest.raises(DataDirError, match="here"):
         local.read_file("below")

@@ -96,7 +96,7 @@ def test_the_hold_out_is_that_of_the_gate(shop: EventLog) -> None:
 
 @pytest.mark.parametrize("n_users", [1, 49])
 def test_too_little_to_tune_on_is_said(n_users: int) -> None:
-    with pytest.raises(NotEnoughData, match="too little to tune on: from 2026-11-01 to 2026-11-15"):
+    with pytest.raises(NotEnoughData, match="too few purchases to tune on: from 2026-11-01 to 2026-11-15"):
         problem(habitual_shop(seed=0, n_users=n_users))
 
 

@@ -1,0 +1,189 @@
+"""The trainer's round, in this process, with a real Redis and the embedded broker."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from recsys.errors import DataDirError, LockLost, NotEnoughData, NotEnoughNewEvents
+from recsys.evaluation.gate_record import Decision
+from recsys.kafka.embedded import embedded_broker
+from recsys.kafka.producer import Publisher
+from recsys.operations.import_history import import_file
+from recsys.operations.purchase_files import Columns, PurchaseFile
+from recsys.operations.rollback import roll_back
+from recsys.operations.verify import verify
+from recsys.redis import Store, open_store
+from recsys.runtime.clock import now
+from recsys.runtime.progress import ProgressReporter
+from recsys.settings import Settings
+from recsys.storage.data_dir import DataDir, open_data_dir
+from tests.builders import make_event
+from tests.shops import habitual_shop, write_parquet
+from trainer.metrics import TrainerMetrics
+from trainer.report import RoundReport
+from trainer.round import Round, RoundOutcome
+
+USERS = 80
+
+
+@dataclass
+class Shop:
+    """A trainer's surroundings."""
+
+    settings: Settings
+    store: Store
+    data_dir: DataDir
+    folder: Path
+
+    def import_history(self) -> None:
+        write_parquet(habitual_shop(seed=0, n_users=USERS), self.folder / "history.parquet")
+        file = PurchaseFile(self.folder / "history.parquet", Columns())
+        rejects = self.folder / "rejects.csv"
+        import_file(
+            file, self.data_dir.archive, self.store.users, rejects=rejects, progress=ProgressReporter(), clock=now
+        )
+
+    def round(self, *, force: bool = False, scheduled: bool = False, lost: bool = False) -> RoundOutcome:
+        with self.store.trainer_lock.held(ttl_s=60) as lock:
+            done = Round(self.settings, self.store, self.data_dir, lock, ProgressReporter(), clock=now)
+            done.run(force=force, scheduled=scheduled, lost=lost)
+            return done.outcome
+
+    def live(self) -> str:
+        pointer = self.store.pointer.read()
+        return "" if pointer is None else pointer.version
+
+
+@contextmanager
+def opened(broker: str, redis_url: str, folder: Path, **trainer: object) -> Iterator[Shop]:
+    name = f"shop-{uuid.uuid4().hex[:8]}"
+    settings = Settings.model_validate(
+        {
+            "data_dir": str(folder / "data"),
+            "kafka": {"bootstrap_servers": broker, "topic": name, "group_id": name},
+            "redis": {"url": redis_url, "prefix": name},
+            "model": {"factors": 8, "iterations": 3},
+            "ranking": {"n": 10},
+            "trainer": {"refresh_processes": 1, **trainer},
+        }
+    )
+    with open_store(settings) as store:
+        yield Shop(settings, store, open_data_dir(settings), folder)
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[str]:
+    with embedded_broker() as address:
+        yield address
+
+
+@pytest.fixture
+def shop(broker: str, redis_url: str, tmp_path: Path) -> Iterator[Shop]:
+    with opened(broker, redis_url, tmp_path) as shop:
+        shop.import_history()
+        yield shop
+
+
+def test_a_round_archives_judges_publishes_and_refreshes(shop: Shop) -> None:
+    with Publisher(shop.settings.kafka) as publisher:
+        publisher.publish(make_event("newcomer", "item-003", timestamp=int(now().timestamp() * 1000)))
+    outcome = shop.round()
+    assert outcome.published
+    assert outcome.live_before == ""
+    assert outcome.version == shop.live()
+    assert outcome.counts["users"] == USERS + 1
+    assert outcome.lists == USERS, "the newcomer's history, and so the list, is the consumer's to write"
+    checked = verify(shop.settings, shop.store, shop.data_dir, ProgressReporter(), sample=None, with_stream=False)
+    assert (checked.users, checked.differences) == (USERS, [])
+
+
+def test_the_next_round_compares_its_candidate_with_the_live_model(shop: Shop) -> None:
+    first = shop.round()
+    second = shop.round()
+    assert second.live_before == first.version
+    assert second.gate is not None
+    assert second.gate.live == first.version
+    assert second.gate.difference is not None
+    assert shop.data_dir.models.manifest(second.version).twin_sha256
+
+
+def test_a_scheduled_round_waits_for_new_events(broker: str, redis_url: str, tmp_path: Path) -> None:
+    with opened(broker, redis_url, tmp_path, min_new_events=1) as shop:
+        shop.import_history()
+        first = shop.round(scheduled=True)
+        with pytest.raises(NotEnoughNewEvents, match="0 new events since model"):
+            shop.round(scheduled=True)
+        assert shop.live() == first.version
+        assert shop.round().published, "a round that somebody asks for does not wait"
+
+
+def test_without_purchases_there_is_nothing_to_train_on(broker: str, redis_url: str, tmp_path: Path) -> None:
+    with opened(broker, redis_url, tmp_path) as shop:
+        with pytest.raises(NotEnoughData):
+            shop.round()
+        assert shop.live() == ""
+
+
+def test_a_model_that_the_gate_rejects_is_kept_and_does_not_go_live(
+    broker: str, redis_url: str, tmp_path: Path
+) -> None:
+    with opened(broker, redis_url, tmp_path, holdout_days=0) as shop:
+        shop.import_history()
+        first = shop.round()
+        assert first.gate is not None
+        assert first.gate.decision is Decision.UNJUDGED
+        with shop.store.trainer_lock.held(ttl_s=60) as lock:  # an operator's choice does not give way unjudged
+            roll_back(
+                shop.settings, shop.store, shop.data_dir, lock, ProgressReporter(), first.version,
+                live_before=first.version, clock=now,
+            )  # fmt: skip
+        rejected = shop.round()
+        assert not rejected.published
+        assert rejected.gate is not None
+        assert rejected.gate.decision is Decision.REJECTED
+        assert shop.live() == first.version
+        forced = shop.round(force=True)
+        assert forced.published
+        assert forced.gate is not None
+        assert forced.gate.decision is Decision.FORCED
+
+
+def test_a_round_that_lost_its_lock_publishes_nothing_and_says_how_far_it_was(shop: Shop) -> None:
+    first = shop.round()
+    with shop.store.trainer_lock.held(ttl_s=60) as lock:
+        second = Round(shop.settings, shop.store, shop.data_dir, lock, ProgressReporter(), clock=now)
+        shop.store.connection.client.delete(shop.store.trainer._keys.trainer_lock)
+        with pytest.raises(LockLost):
+            second.run()
+    assert second.outcome.live_before in ("", first.version)
+    assert not second.outcome.published
+    assert shop.live() == first.version
+
+
+def test_an_empty_data_dir_is_not_taken_for_that_of_the_live_model(shop: Shop, tmp_path: Path) -> None:
+    shop.round()
+    elsewhere = shop.settings.model_copy(update={"data_dir": str(tmp_path / "unmounted")})
+    other = Shop(elsewhere, shop.store, open_data_dir(elsewhere), tmp_path)
+    with pytest.raises(DataDirError, match="is RECSYS_DATA_DIR right, and mounted"):
+        other.round()
+
+
+def test_a_report_tells_those_who_wait_and_leaves_a_record(shop: Shop) -> None:
+    request = shop.store.trainer.request()
+    requests = shop.store.trainer.requests()
+    report = RoundReport(shop.store, shop.data_dir.rounds, TrainerMetrics(), requests, asked_by="request", clock=now)
+    report.tell("fit", 1, 3)
+    assert shop.store.trainer.status() | {"state": "running", "stage": "fit", "done": 1} == shop.store.trainer.status()
+    report.failed(RoundOutcome(live_before="v1", counts={"events": 7}), {"fit": 0.5}, "the disk is full")
+    (record,) = shop.data_dir.rounds.newest_first()
+    assert (record.state, record.error, record.request) == ("failed", "the disk is full", request)
+    assert (record.live_before, record.counts, record.durations_s) == ("v1", {"events": 7}, {"fit": 0.5})
+    outcome = shop.store.trainer.outcome()
+    assert (outcome["state"], outcome["events"], outcome["error"]) == ("failed", 7, "the disk is full")
+    assert shop.store.trainer.requests().finished == request
