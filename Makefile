@@ -6,7 +6,7 @@ ARGS ?=
 # The newest supported Python on PATH; make test-newest NEWEST=... names another.
 NEWEST ?= $(firstword $(foreach version,3.13 3.12 3.11,$(shell python$(version) -c 'print("python$(version)")' 2>/dev/null)) $(PYTHON))
 
-.PHONY: help demo test test-newest faults bench bench-quick quality api-check check format lock clean
+.PHONY: help demo test test-all test-newest faults bench bench-quick quality api-check check format lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,8 +32,16 @@ $(VENV)/installed: requirements/dev.lock requirements/demo.lock pyproject.toml
 demo: $(VENV)/demo-installed  ## Play a grocer's December live; ARGS=--keep leaves everything running
 	$(BIN)/recsys demo $(ARGS)
 
-test: $(VENV)/installed  ## Run every test; ARGS go to pytest
-	$(BIN)/python -m pytest $(ARGS)
+# Most tests wait more than they compute, so there are more workers than cores. With ARGS there is one process,
+# in which a debugger works as well; with -n 6 among them there are workers again.
+# Compiled modules are kept, whatever the environment says: tests start many processes.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(if $(ARGS),,-n 6 --dist loadgroup)
+
+test: $(VENV)/installed  ## Run the tests that one waits for, in minutes; ARGS go to pytest
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: $(VENV)/installed  ## Run every test; ARGS go to pytest
+	$(PYTEST) $(ARGS)
 
 # A virtual environment of its own, unless the first one is of this version.
 test-newest: $(VENV)/installed  ## Unit and property tests on the newest Python of 3.11 to 3.13 that is on PATH

@@ -22,7 +22,7 @@ from benchmarks.results import TIMES, Measured
 from benchmarks.stream import Stall, open_stall, publish_model
 from recsys.demo.stream import latencies_ms as consumer_latencies_ms
 from recsys.lists.live_model import LoadedModel, prepare
-from recsys.lists.refresh_all import sweep
+from recsys.lists.refresh_all import refresh_all_users
 from recsys.redis import open_store
 from recsys.settings import Settings
 from recsys.storage.artifact import load_model
@@ -33,11 +33,11 @@ USERS, ROUNDS = 200_000, 3
 def our_rate(stall: Stall) -> float:
     """Return users per second of the full refresh after a model that is new to everyone."""
     publish_model(stall.shop, stall.store, stall.model, stall.interactions)
-    return swept(stall.shop.settings())
+    return fully_refreshed(stall.shop.settings())
 
 
-def swept(settings: Settings) -> float:
-    """Sweep with the live model; return users per second."""
+def fully_refreshed(settings: Settings) -> float:
+    """Refresh every list with the live model; return users per second."""
     with open_store(settings) as store:
         pointer = store.pointer.read()
         if pointer is None:
@@ -45,7 +45,7 @@ def swept(settings: Settings) -> float:
         live = LoadedModel(pointer, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))
         prepare(live.model)
         started = time.perf_counter()
-        written = sweep(settings, store, live, lambda _: None)
+        written = refresh_all_users(settings, store, live, lambda _: None)
         return written / (time.perf_counter() - started)
 
 
@@ -55,7 +55,7 @@ def latency_beside(stall: Stall, *, events_per_s: float, seconds: float) -> floa
     It counts from the records' own timestamps: seen from outside, a list may as well be the full refresh's.
     """
     spawn = multiprocessing.get_context("spawn")
-    sweeper = spawn.Process(target=_sweep_for_ever, args=(stall.shop.settings(),))
+    refresher = spawn.Process(target=_refresh_for_ever, args=(stall.shop.settings(),))
     ours, theirs = spawn.Pipe()
     records = stall.purchases(int(events_per_s * seconds))
     producer = spawn.Process(
@@ -64,7 +64,7 @@ def latency_beside(stall: Stall, *, events_per_s: float, seconds: float) -> floa
     consumer = stall.shop.start_consumer(RECSYS_CONSUMER__STATS_INTERVAL_S="3600")
     try:
         consumer.await_assigned()
-        sweeper.start()
+        refresher.start()
         before = consumer.metrics()
         producer.start()
         ours.recv()
@@ -73,18 +73,18 @@ def latency_beside(stall: Stall, *, events_per_s: float, seconds: float) -> floa
             time.sleep(0.1)
         return consumer_latencies_ms(before, now)[1]
     finally:
-        sweeper.terminate()
-        sweeper.join()
+        refresher.terminate()
+        refresher.join()
         consumer.stop()
 
 
-def _sweep_for_ever(settings: Settings) -> None:
+def _refresh_for_ever(settings: Settings) -> None:
     with open_store(settings) as store:
         while True:
             for users in store.users.user_ids():
                 keys = [store.users._keys.recs(user) for user in users]  # without a list, everyone is behind
                 store.connection.run([(key, ("UNLINK", key)) for key in keys])
-            swept(settings)
+            fully_refreshed(settings)
 
 
 def implicit_rate(stall: Stall) -> float:

@@ -157,9 +157,9 @@ def measure_gate(shop: Shop, *, seeds: int) -> list[Measured]:
     found: dict[str, list[bool]] = defaultdict(list)
 
     def passes(candidate: FactorModel, live: FactorModel, known: EventLog, judged: Split) -> bool:
-        rival = LiveComparison("live", len(events), live)
+        compared = LiveComparison("live", len(events), live)
         return (
-            judge(judged, len(known), candidate, rival, include_purchased=False, tolerance=0.02).decision
+            judge(judged, len(known), candidate, compared, include_purchased=False, tolerance=0.02).decision
             is Decision.PUBLISHED
         )
 

@@ -21,7 +21,7 @@ import psutil
 from benchmarks.results import TIMES, Measured
 from benchmarks.stream import Stall, open_stall, publish_model
 from recsys.lists.live_model import LoadedModel, prepare
-from recsys.lists.refresh_all import sweep
+from recsys.lists.refresh_all import refresh_all_users
 from recsys.storage.artifact import load_model
 from tests.conftest import PARTITIONS
 from tests.services import wait_until
@@ -29,7 +29,7 @@ from tests.services import wait_until
 CONSUMER, REDIS, HANDING_OUT, TAKING_IN = "consumers", "Redis", "broker, handing out", "broker, taking in"
 ONE, TWO, FREE = "one consumer on one core", "two consumers, each on a core of its own", "one consumer on all cores"
 COST_CASE = "for the cost model"
-KAFKA_BYTES, SWEEP, SWEEP_REDIS = "a record in Kafka", "full refresh", "Redis, beside the full refresh"
+KAFKA_BYTES, FULL_REFRESH, FULL_REFRESH_REDIS = "a record in Kafka", "full refresh", "Redis, beside the full refresh"
 EVENTS, ROUNDS = 30_000, 5
 _WARM_UP_EVENTS = 2_000
 _LOOK_S = 0.1
@@ -135,7 +135,7 @@ def drained(stall: Stall, cores: Sequence[Iterable[int]], *, events: int) -> dic
 # every list -------------------------------------------------------------------------------------------------------
 
 
-def swept(stall: Stall) -> dict[str, float]:
+def fully_refreshed(stall: Stall) -> dict[str, float]:
     """Write every list anew; return the CPU µs per user, here and in Redis."""
     publish_model(stall.shop, stall.store, stall.model, stall.interactions)
     pointer = stall.store.pointer.read()
@@ -143,9 +143,9 @@ def swept(stall: Stall) -> dict[str, float]:
         raise RuntimeError("the pointer is gone")
     live = LoadedModel(pointer, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))
     prepare(live.model)
-    processes = {SWEEP: [psutil.Process()], SWEEP_REDIS: [redis_process(stall)]}
+    processes = {FULL_REFRESH: [psutil.Process()], FULL_REFRESH_REDIS: [redis_process(stall)]}
     before_s = {name: cpu_s(some) for name, some in processes.items()}
-    written = sweep(stall.shop.settings(), stall.store, live, lambda _: None)
+    written = refresh_all_users(stall.shop.settings(), stall.store, live, lambda _: None)
     return {name: (cpu_s(some) - before_s[name]) / written * 1e6 for name, some in processes.items()}
 
 
@@ -166,14 +166,14 @@ def measure(*, quick: bool) -> list[Measured]:
             for case, own in cases.items():
                 for what, value in drained(stall, own, events=events).items():
                     rounds[COST_CASE if what in {TAKING_IN, KAFKA_BYTES} else case][what].append(value)
-            for what, value in swept(stall).items():
+            for what, value in fully_refreshed(stall).items():
                 rounds[COST_CASE][what].append(value)
     middle = {case: {what: statistics.median(some) for what, some in found.items()} for case, found in rounds.items()}
     return [*_rows(middle), *_ratios(middle)]
 
 
 def _rows(middle: Mapping[str, Mapping[str, float]]) -> list[Measured]:
-    units = {"lists": "lists/s", KAFKA_BYTES: "bytes", SWEEP: "CPU µs/user", SWEEP_REDIS: "CPU µs/user"}
+    units = {"lists": "lists/s", KAFKA_BYTES: "bytes", FULL_REFRESH: "CPU µs/user", FULL_REFRESH_REDIS: "CPU µs/user"}
     return [
         Measured("scale-out", case, what, value, units.get(what, "CPU µs/event"))
         for case, found in middle.items()

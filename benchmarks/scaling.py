@@ -49,7 +49,7 @@ class Costs:
         In Redis: a user of 30 owned items with a list of 50; an item's list of 20 similar ones.
     consumer_mib : Points
         Resident memory by number of items.
-    sweep_us, sweep_redis_us : float
+    full_refresh_us, full_refresh_redis_us : float
         For a user, with ``items`` items.
     top_n_us, similar_us : Points
         For a user's list and an item's similar ones, by number of items.
@@ -67,8 +67,8 @@ class Costs:
     user_bytes: float
     similar_bytes: float
     consumer_mib: Points
-    sweep_us: float
-    sweep_redis_us: float
+    full_refresh_us: float
+    full_refresh_redis_us: float
     top_n_us: Points
     similar_us: Points
     fit_us: float
@@ -196,15 +196,15 @@ class Round:
     fit_core_h: float
     fit_h: float
     fit_gib: float
-    sweep_core_h: float
-    sweep_h: float
+    full_refresh_core_h: float
+    full_refresh_h: float
     similar_core_h: float
     similar_h: float
 
     @property
     def hours(self) -> float:
         """From start to end."""
-        return self.matrix_h + self.fit_h + self.sweep_h + self.similar_h
+        return self.matrix_h + self.fit_h + self.full_refresh_h + self.similar_h
 
 
 def new_model(shop: Shop, costs: Costs, assumed: Assumptions, *, redis_masters: int) -> Round:
@@ -215,8 +215,8 @@ def new_model(shop: Shop, costs: Costs, assumed: Assumptions, *, redis_masters: 
     # Quantities in float64, confidences in float32 with the same indices, and implicit's copy by item.
     fit_bytes = pairs * (8 + 4 + index_bytes + 4 + index_bytes) + (shop.users + shop.items) * 4 * FACTORS
     fit_core_h = pairs * assumed.iterations * costs.fit_us / 1e6 / _HOUR_S
-    sweep_core_h = shop.users * (costs.sweep_us + more_items_us(shop, costs)) / 1e6 / _HOUR_S
-    sweep_redis_h = shop.users * costs.sweep_redis_us / 1e6 / _HOUR_S / redis_masters
+    full_refresh_core_h = shop.users * (costs.full_refresh_us + more_items_us(shop, costs)) / 1e6 / _HOUR_S
+    full_refresh_redis_h = shop.users * costs.full_refresh_redis_us / 1e6 / _HOUR_S / redis_masters
     similar_core_h = shop.items * extrapolated(costs.similar_us, shop.items) / 1e6 / _HOUR_S
     return Round(
         archived_events=events,
@@ -225,8 +225,8 @@ def new_model(shop: Shop, costs: Costs, assumed: Assumptions, *, redis_masters: 
         fit_core_h=fit_core_h,
         fit_h=fit_core_h / assumed.trainer_cores,
         fit_gib=fit_bytes / _GIB,
-        sweep_core_h=sweep_core_h,
-        sweep_h=max(sweep_core_h / assumed.trainer_cores, sweep_redis_h),
+        full_refresh_core_h=full_refresh_core_h,
+        full_refresh_h=max(full_refresh_core_h / assumed.trainer_cores, full_refresh_redis_h),
         similar_core_h=similar_core_h,
         similar_h=similar_core_h / assumed.trainer_cores,
     )
@@ -304,8 +304,8 @@ def measured_costs(found: Sequence[Measured], cores: Mapping[str, int]) -> Costs
         user_bytes=one_of("memory", "Redis", "a user: .*")[0],
         similar_bytes=one_of("growth", "Redis", ".*similar.*")[0],
         consumer_mib=by_size("memory", r"a consumer, ([\d,]+) items .*", "largest resident memory.*"),
-        sweep_us=scaled(scale_out.COST_CASE, scale_out.SWEEP),
-        sweep_redis_us=scaled(scale_out.COST_CASE, scale_out.SWEEP_REDIS),
+        full_refresh_us=scaled(scale_out.COST_CASE, scale_out.FULL_REFRESH),
+        full_refresh_redis_us=scaled(scale_out.COST_CASE, scale_out.FULL_REFRESH_REDIS),
         top_n_us={size: value * cores["top-n"] for size, value in top_n.items()},
         similar_us=by_size("growth", r"([\d,]+) items", "similar items"),
         fit_us=max(by_size("growth", r"([\d,]+) pairs, .*", "an iteration of the fit").items())[1],
@@ -346,8 +346,8 @@ def cost_table(costs: Costs) -> str:
         ("a user in Redis", costs.user_bytes, "bytes", "memory"),
         ("an item's similar ones in Redis", costs.similar_bytes, "bytes", "growth"),
         ("an item in a consumer's memory", consumer_bytes, "bytes", "memory"),
-        (f"a user in the processes of a full refresh, {base}", costs.sweep_us, "CPU µs", "scale-out"),
-        ("a user of a full refresh in Redis", costs.sweep_redis_us, "CPU µs", "scale-out"),
+        (f"a user in the processes of a full refresh, {base}", costs.full_refresh_us, "CPU µs", "scale-out"),
+        ("a user of a full refresh in Redis", costs.full_refresh_redis_us, "CPU µs", "scale-out"),
         (f"the top-N in them, {largest:,} items", costs.top_n_us[largest], "core-µs", "top-n"),
         (f"an item's similar ones, {largest:,} items", extrapolated(costs.similar_us, largest), "CPU µs", "growth"),
         ("a pair of user and item, an iteration of the fit", costs.fit_us, "CPU µs", "growth"),
@@ -387,7 +387,7 @@ def shop_table(costs: Costs, shops: Sequence[Shop], assumed: Assumptions) -> str
             "**matrix: hours; GiB**": f"{_shown(trains.matrix_h)}; {trains.matrix_gib:,.0f}",
             "fit: core-hours; hours; GiB": f"{_shown(trains.fit_core_h)}; {_shown(trains.fit_h)}; "
             f"{trains.fit_gib:,.0f}",
-            "full refresh: core-hours; hours": f"{_shown(trains.sweep_core_h)}; {_shown(trains.sweep_h)}",
+            "full refresh: core-hours; hours": f"{_shown(trains.full_refresh_core_h)}; {_shown(trains.full_refresh_h)}",
             "**similar items: core-hours; hours**": f"{_shown(trains.similar_core_h)}; {_shown(trains.similar_h)}",
             "a round in all, hours": _shown(trains.hours),
             "cores; GiB of memory kept": f"{kept.cores:,.0f}; {kept.gib:,.0f}",

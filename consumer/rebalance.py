@@ -29,7 +29,7 @@ class Assignment:
     Attributes
     ----------
     topic : Topic
-        As described at the newest assignment; its id is part of every floor.
+        As described at the newest assignment; its id is part of every low-water mark.
     held : dict of int → int
         The partitions, each with the number of the assignment that brought it: what was read under another
         assignment of the same partition may be from before records that are to be read again.

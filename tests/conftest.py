@@ -32,6 +32,17 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: in good order
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests that share something made once for their file, or a broker that they break, to one worker."""
+    for item in items:
+        needed = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 - of functions alone
+        if "breakable_kafka" in needed:
+            item.add_marker(pytest.mark.xdist_group("breakable_kafka"))
+        elif any(found.scope == "module" for fixtures in needed.values() for found in fixtures):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what the tests ran against."""
     for server in config.stash[_SHARED].started():

@@ -87,14 +87,14 @@ _APACHE_KAFKA = "Apache Kafka 4.1.1, started for these tests"
 def _started_kafka(jars: Path, folder: Path) -> StartedServer:
     broker = ApacheKafka(jars, folder)
     broker.start()
-    return StartedServer(broker.address, broker.pid, _APACHE_KAFKA)
+    return StartedServer(broker.address, _APACHE_KAFKA)
 
 
 def started_redis(folder: Path) -> StartedServer:
     """Start a Redis server; whoever asked for it ends it."""
     server = RedisServer(folder)
     server.start()
-    return StartedServer(server.url, server.pid, "a Redis server, started for these tests")
+    return StartedServer(server.url, "a Redis server, started for these tests")
 
 
 def kafka_jars() -> Path:
@@ -152,12 +152,6 @@ class ApacheKafka:
         subprocess.run(
             [*storage, "format", "-t", cluster, "-c", self._properties, "--standalone"], check=True, capture_output=True
         )
-
-    @property
-    def pid(self) -> int:
-        """The process that was started last."""
-        assert self._process is not None
-        return self._process.pid
 
     def start(self) -> None:
         """Start the broker and wait until it serves."""
@@ -217,12 +211,6 @@ class RedisServer:
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.client: Any = redis.Redis.from_url(self.url, socket_timeout=5, retry=None)
         self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        """The process that was started last."""
-        assert self._process is not None
-        return self._process.pid
 
     def start(self, *options: str) -> None:
         """Start the server and wait until it answers."""
@@ -441,9 +429,12 @@ def kept_port() -> int:
 def start_process(command: list[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own, its output appended to a log."""
     with log.open("ab") as file:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, stdout=file, stderr=subprocess.STDOUT, env=dict(environment), start_new_session=True
         )
+    if (shared := SharedServers.of_this_run()) is not None:
+        shared.ends_with_the_run(process.pid)
+    return process
 
 
 def end_process(process: subprocess.Popen[bytes]) -> None:

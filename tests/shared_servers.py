@@ -20,7 +20,6 @@ class StartedServer:
     """A server that lives until the run ends, whoever started it."""
 
     address: str
-    pid: int
     description: str
 
 
@@ -74,13 +73,24 @@ class SharedServers:
         """Return all servers that were needed."""
         return [StartedServer(**json.loads(note.read_text())) for note in sorted(self.folder.glob("*.json"))]
 
+    def ends_with_the_run(self, pid: int) -> None:
+        """Note a process that is to be killed when the run ends, should it still be there.
+
+        A worker that is interrupted ends without its fixtures having ended what they started.
+        """
+        notes = self.folder / "processes"
+        notes.mkdir(exist_ok=True)
+        (notes / f"{pid}-{psutil.Process(pid).create_time()}").touch()
+
     def end(self) -> None:
-        """Kill the servers, and remove the folder."""
-        for server in self.started():
+        """Kill what is still there, and remove the folder."""
+        for note in self.folder.glob("processes/*"):
+            pid, _, started = note.name.partition("-")
             try:
-                process = psutil.Process(server.pid)
-                process.kill()
-                process.wait(timeout=10)
+                process = psutil.Process(int(pid))
+                if abs(process.create_time() - float(started)) < 1:  # else another process has the number now
+                    process.kill()
+                    process.wait(timeout=10)
             except (psutil.NoSuchProcess, psutil.TimeoutExpired):  # one that nobody waits for remains as a zombie
                 pass
         shutil.rmtree(self.folder, ignore_errors=True)

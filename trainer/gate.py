@@ -79,9 +79,9 @@ def judge(
         Called after each of three or fewer comparisons.
     """
     recommenders: dict[str, Recommender] = {CANDIDATE: _kept(candidate, split)}
-    rival = None if live is None else live.model
-    if rival is not None:
-        recommenders[LIVE] = _kept(rival, split)
+    live_model = None if live is None else live.model
+    if live_model is not None:
+        recommenders[LIVE] = _kept(live_model, split)
     recommenders[POPULAR] = popular(split, n=N)
     scores = compare(split, recommenders, lengths=(N,), segments=(EVERYBODY,), on_recommender=on_recommender)
     record = GateRecord(
@@ -101,7 +101,7 @@ def judge(
         return record.model_copy(
             update={"reasons": [f"{reason}; published because it is the first model" for reason in reasons]}
         )
-    if rival is None:
+    if live_model is None:
         cannot = f"the live model {live.version} may know the hold-out, and has no holdout model that can be compared"
         reasons += [cannot + _CHOSEN] if live.chosen else []
         return record.model_copy(

@@ -48,7 +48,7 @@ class Topic:
     partitions: tuple[int, ...]
 
     def source(self, partition: int) -> str:
-        """Name one partition for the floors of applied events."""
+        """Name one partition for the low-water marks of applied events."""
         return f"{self.id}:{partition}"
 
     def sources(self, partitions: Iterable[int]) -> list[str]:

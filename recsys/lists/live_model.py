@@ -105,13 +105,13 @@ class LiveModel:
         return True
 
     def note_served(self, users: Iterable[str]) -> None:
-        """Remember users whose events have just been applied: a sweep under way may have missed them."""
+        """Remember users whose events have just been applied: a full refresh under way may have missed them."""
         self._served.update(dict.fromkeys(users, time.monotonic()))
 
     def served_unconfirmed(self) -> list[str]:
         """Return the users served since `current` was last known to be live.
 
-        Should another model have been published meanwhile, these are the ones that its sweep may have missed.
+        Should another model have been published meanwhile, these are the ones that its full refresh may have missed.
         """
         if self.confirmed_at != self._pruned_at:
             self._pruned_at = self.confirmed_at

@@ -69,22 +69,22 @@ def refresh_all_lists(
     while True:
         epoch = store.connection.epoch
         with progress.stage("refresh every list", users) as advance:
-            lists += sweep(settings, store, live, advance)
+            lists += refresh_all_users(settings, store, live, advance)
         similar = _write_item_lists(settings, store, data_dir, live, popularity, progress, clock)
         with progress.stage("refresh users with newer events") as advance:
-            lists += sweep(settings, store, live, advance)
+            lists += refresh_all_users(settings, store, live, advance)
         if store.connection.epoch == epoch:
             return Written(lists, similar)
         # One that has taken over may lack lists that the one before had acknowledged.
         log.warning("another Redis server answers now; every list is checked again")
 
 
-def sweep(settings: Settings, store: Store, live: LoadedModel, advance: Advance) -> int:
+def refresh_all_users(settings: Settings, store: Store, live: LoadedModel, advance: Advance) -> int:
     """Recompute the list of every user whose list is not from this model; return how many were written.
 
     Safe beside running consumers: a list is written only if its history has not moved meanwhile, else it is read
     and computed again. Users who come after the scan has passed are the consumers' (see consumer/loop.py); what a
-    consumer that died meanwhile left behind, a second sweep finds.
+    consumer that died meanwhile left behind, a second one finds.
 
     Many users are spread over processes, which share the files of a local model in memory; this one does its part.
     """
@@ -130,7 +130,7 @@ def _refresh(settings: Settings, store: Store, live: LoadedModel, users: Sequenc
         computed = compute_lists(behind, live, settings.ranking, hidden=hidden)
         outcomes = publish_lists(store.users, computed, at=now())
         written += list(outcomes.values()).count(PublishOutcome.PUBLISHED)
-        # MODEL_OLDER and SUPERSEDED: a still newer model is being swept already.
+        # MODEL_OLDER and SUPERSEDED: a still newer model is refreshing them already.
         users = [user for user, outcome in outcomes.items() if outcome is PublishOutcome.REVISION_MOVED]
     return written
 
@@ -160,7 +160,7 @@ def _others(processes: int) -> Iterator[Executor]:
 
 _until_the_end = ExitStack()
 _opened: tuple[Settings, Store, LoadedModel] | None = None
-"""In a process of the sweep: what it works with."""
+"""In a process of the full refresh: what it works with."""
 
 
 def _refresh_elsewhere(settings: Settings, pointer: ModelPointer, users: Sequence[str]) -> _Part:

@@ -22,7 +22,7 @@ class Keys:
     def applied(self, user_id: str) -> str:
         """Return the bookkeeping's key.
 
-        HASH: revision; listed and sequence (what the current list was computed from); a floor per source.
+        HASH: revision; listed and sequence (what the current list was computed from); a low-water mark per source.
         """
         return f"{self.prefix}:{{{user_id}}}:applied"
 

@@ -10,15 +10,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 log = logging.getLogger(__name__)
@@ -240,8 +232,6 @@ class TrainerSettings(Section):
     """Users per batch of a full refresh."""
     refresh_processes: Annotated[int, Field(ge=0, le=256)] = 0
     """Processes of a full refresh of many users; 0 means one per core."""
-    niceness: Annotated[int, Field(ge=0, le=19)] = 10
-    """Added to the niceness of the trainer's processes, so that consumers on the same machine go first."""
     former_names = {
         "ranker": "scoring",
         "ranker_window_days": "boost_window_days",
@@ -249,6 +239,8 @@ class TrainerSettings(Section):
         "sweep_processes": "refresh_processes",
     }
 
+    niceness: Annotated[int, Field(ge=0, le=19)] = 10
+    """Added to the niceness of the trainer's processes, so that consumers on the same machine go first."""
     metrics_port: MetricsPort = 0
     """Port of the Prometheus metrics; 0 means none, `any` a free one, which the log names."""
 

@@ -273,6 +273,7 @@ def browser() -> str:
     return path
 
 
+@pytest.mark.slow
 def test_the_docs_page_shows_every_address_and_breaks_no_rule_of_its_own(
     api: Api, browser: str, tmp_path: Path
 ) -> None:

@@ -129,6 +129,7 @@ def test_demo_of_few_households_can_be_worked_with(tmp_path: Path) -> None:
         assert "Best of 1 trials" in demo.recsys("tune", "--trials", "1")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_whole_demo_is_verified_without_differences(tmp_path: Path) -> None:
     with kept_demo(tmp_path) as demo:

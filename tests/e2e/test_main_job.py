@@ -128,7 +128,7 @@ def test_malformed_record_is_a_dead_letter_and_the_stream_goes_on(trained: Store
     assert owned_by(trained, "bad-user") == {}
 
 
-def test_consumer_started_before_any_model_keeps_histories_until_the_first_sweep(
+def test_consumer_started_before_any_model_keeps_histories_until_the_first_full_refresh(
     shop: Shop, settings: Settings
 ) -> None:
     consumer = shop.start_consumer()

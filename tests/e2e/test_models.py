@@ -117,6 +117,7 @@ def test_a_rollback_is_at_once_whole_and_holds(trained: Shop, settings: Settings
     ensure_verified(trained)
 
 
+@pytest.mark.slow
 def test_there_is_an_answer_where_there_is_nothing_to_go_back_to(shop: Shop, trained: Shop) -> None:
     (first,) = versions(trained)
     assert "no earlier model is kept" in trained.recsys("models", "rollback", expect=1).stderr
@@ -184,6 +185,7 @@ def test_owned_items_compete_in_lists_where_repeats_are_included(trained: Shop, 
         consumer.stop()
 
 
+@pytest.mark.slow
 def test_lists_are_written_anew_for_a_changed_setting(trained: Shop) -> None:
     (version,) = versions(trained)
     trained.environment["RECSYS_RANKING__N"] = "7"
@@ -193,6 +195,7 @@ def test_lists_are_written_anew_for_a_changed_setting(trained: Shop) -> None:
     assert "VERSION is empty" in trained.recsys("models", "rollback", "", expect=1).stderr
 
 
+@pytest.mark.slow
 def test_scheduled_rounds_wait_for_new_events(trained: Shop) -> None:
     trainer = trained.start_trainer(
         RECSYS_TRAINER__INTERVAL_S="1", RECSYS_TRAINER__MIN_NEW_EVENTS="50", RECSYS_TRAINER__METRICS_PORT="0"
@@ -206,6 +209,7 @@ def test_scheduled_rounds_wait_for_new_events(trained: Shop) -> None:
     assert trainer.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_model_is_judged_by_what_came_before_and_after_its_making(trained: Shop) -> None:
     (version,) = versions(trained)
     by_archive = json.loads(trained.recsys("evaluate", "--live", "--json").stdout)
@@ -229,6 +233,7 @@ def test_a_model_is_judged_by_what_came_before_and_after_its_making(trained: Sho
     assert "cannot be evaluated on purchases since 2026-08-01" in too_early
 
 
+@pytest.mark.slow
 def test_popular_lists_are_recent_and_by_category_once_items_are_imported(trained: Shop, settings: Settings) -> None:
     rows = [f"item-{item:03d},Item {item},{'even' if item % 2 == 0 else 'odd'},{item != 4}" for item in range(240)]
     (trained.folder / "items.csv").write_text("\n".join(["item_id,title,category,available", *rows]))
@@ -254,6 +259,7 @@ def test_popular_lists_are_recent_and_by_category_once_items_are_imported(traine
     assert "Item " in trained.recsys("show", "user-7").stdout
 
 
+@pytest.mark.slow
 def test_the_next_retrain_uses_what_was_tuned(trained: Shop) -> None:
     (first,) = versions(trained)
     told = trained.recsys("tune", "--trials", "3").stdout
@@ -269,6 +275,7 @@ def test_the_next_retrain_uses_what_was_tuned(trained: Shop) -> None:
     ensure_verified(trained)
 
 
+@pytest.mark.slow
 def test_a_scheduled_round_tunes_when_it_is_due(trained: Shop) -> None:
     trainer = trained.start_trainer(
         RECSYS_TRAINER__INTERVAL_S="1", RECSYS_TRAINER__TUNE_EVERY_DAYS="30", RECSYS_TRAINER__TUNE_TRIALS="1"
@@ -277,6 +284,7 @@ def test_a_scheduled_round_tunes_when_it_is_due(trained: Shop) -> None:
     assert trainer.stop() == 0
 
 
+@pytest.mark.slow
 def test_lists_that_an_interrupted_round_left_are_written_even_if_no_new_model_is_made(trained: Shop) -> None:
     trained.run(
         "trainer",
@@ -295,6 +303,7 @@ def test_lists_that_an_interrupted_round_left_are_written_even_if_no_new_model_i
     ensure_verified(trained)
 
 
+@pytest.mark.slow
 def test_a_rebuild_brings_the_model_back_that_was_live(trained: Shop, settings: Settings) -> None:
     (first,) = versions(trained)
     trained.recsys("import", "later.parquet")
@@ -310,6 +319,7 @@ def test_a_rebuild_brings_the_model_back_that_was_live(trained: Shop, settings: 
     assert "an operator has chosen the live model" in kept.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [None, b"{"])
 def test_a_lost_or_damaged_pointer_comes_back_with_a_round_that_is_rejected(
     trained: Shop, settings: Settings, left: bytes | None
@@ -326,6 +336,7 @@ def test_a_lost_or_damaged_pointer_comes_back_with_a_round_that_is_rejected(
     ensure_verified(trained)
 
 
+@pytest.mark.slow
 def test_an_empty_data_dir_is_not_taken_for_that_of_the_live_model(trained: Shop) -> None:
     """Such as a volume that is not mounted: a model of what little is in Kafka would take the place of a good one."""
     before = versions(trained)

@@ -26,7 +26,7 @@ full_only = pytest.mark.skipif(not FULL, reason="only in make faults")
 
 
 def rounds(short: int, full: int) -> int:
-    """Return how often to repeat: ``full`` in `make faults`, ``short`` in `make test`."""
+    """Return how often to repeat: ``full`` in `make faults`, ``short`` in `make test-all`."""
     return full if FULL else short
 
 

@@ -52,7 +52,7 @@ class Load:
                 time.sleep(0.005)
 
 
-@pytest.mark.parametrize("how", ["killed", "frozen"])
+@pytest.mark.parametrize("how", ["killed", pytest.param("frozen", marks=pytest.mark.slow)])
 def test_redis_is_away_and_lists_are_stale_until_it_is_back(
     kafka: KafkaServer, breakable_redis: RedisServer, tmp_path: Path, report: Report, how: str
 ) -> None:
@@ -91,6 +91,7 @@ def test_redis_is_away_and_lists_are_stale_until_it_is_back(
         report(16, f"HTTP API: Redis {how} under load", Tally(0, 0, 0, 0), faults=1)
 
 
+@pytest.mark.slow
 def test_redis_is_emptied_and_lists_are_stale_until_it_is_rebuilt(
     kafka: KafkaServer, breakable_redis: RedisServer, tmp_path: Path, report: Report
 ) -> None:
@@ -109,6 +110,7 @@ def test_redis_is_emptied_and_lists_are_stale_until_it_is_rebuilt(
         report(16, "HTTP API: Redis emptied, then rebuilt", Tally(0, 0, 0, 0), faults=1)
 
 
+@pytest.mark.slow
 def test_kafka_is_away_and_what_is_posted_again_counts_once(
     breakable_kafka: ApacheKafka, redis_url: str, tmp_path: Path, report: Report
 ) -> None:
@@ -145,6 +147,7 @@ def test_kafka_is_away_and_what_is_posted_again_counts_once(
         assert shop.recsys("verify", "--all").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced(kafka: KafkaServer, redis_url: str, tmp_path: Path) -> None:
     with opened_shop(kafka, redis_url, tmp_path) as shop:
         prepare(shop)

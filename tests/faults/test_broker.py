@@ -39,6 +39,7 @@ def broken(broker: ApacheKafka, how: str) -> Iterator[None]:
         mends()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["killed", pytest.param("frozen", marks=full_only)])
 def test_broker_is_down_and_everything_recovers_by_itself(
     breakable_kafka: ApacheKafka, redis_url: str, tmp_path: Path, report: Report, how: str
@@ -84,6 +85,7 @@ def test_broker_is_down_and_everything_recovers_by_itself(
         report(5, f"Broker {how}, back after {down_s:.0f} s", tally, faults=1, recovery_s=recovery_s)
 
 
+@pytest.mark.slow
 def test_refusing_dead_letter_topic_holds_the_offsets_back(ledger: Ledger, report: Report) -> None:
     group = Group(ledger.shop)
     first = start(ledger)

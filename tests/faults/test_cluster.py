@@ -44,6 +44,7 @@ def ledger_on(
             yield ledger
 
 
+@pytest.mark.slow
 def test_whole_job(cluster: RedisCluster, kafka: KafkaServer, tmp_path: Path, report: Report) -> None:
     """Import, training, events under load, retraining, verification; and what a cluster cannot hold."""
     with ledger_on(cluster, kafka, tmp_path, seed=91) as ledger:
@@ -98,6 +99,7 @@ def move_under_load(cluster: RedisCluster, slot: int, first: str) -> None:
     wait_until(lambda: cluster.errors("MOVED") > moved, "someone is sent to the slot's new place")
 
 
+@pytest.mark.slow
 def test_masters_killed_under_load(cluster: RedisCluster, kafka: KafkaServer, tmp_path: Path, report: Report) -> None:
     """The replica takes over with all that the master had, then without what the master acknowledged last."""
     with ledger_on(cluster, kafka, tmp_path, seed=93) as ledger:

@@ -13,10 +13,10 @@ pytestmark = pytest.mark.real_kafka
 QUICK = {"RECSYS_KAFKA__LIBRDKAFKA": '{"session.timeout.ms": 2000, "heartbeat.interval.ms": 500}'}
 
 
-@pytest.mark.parametrize(
-    "point",
-    ["polled", "decoded", "between-applies", "applied", "published", "dead-letter-sent", "marked", "before-commit"],
-)
+OTHERS = ["polled", "decoded", "between-applies", "applied", "dead-letter-sent", "marked", "before-commit"]
+
+
+@pytest.mark.parametrize("point", ["published", *(pytest.param(point, marks=pytest.mark.slow) for point in OTHERS)])
 def test_killed_at_a_step_boundary(ledger: Ledger, report: Report, point: str) -> None:
     count = rounds(1, 20)
     for number in range(count):

@@ -111,6 +111,7 @@ def test_full_disk_is_said_in_one_line_and_made_good_when_there_is_room(shop: Sh
         report(14, f"disk full ({disk.description})", tally, faults=2)
 
 
+@pytest.mark.slow
 def test_clock_that_jumps_back_holds_nothing_up(ledger: Ledger, clock: Clock, report: Report) -> None:
     shop, store = ledger.shop, ledger.store
     client: Any = store.connection.client

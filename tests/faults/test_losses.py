@@ -42,6 +42,7 @@ def cut_off(replica: RedisServer, primary: RedisServer) -> None:
     replica.client.execute_command("REPLICAOF", "NO", "ONE")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["applied", "published", "marked"])
 def test_failover_that_loses_the_batch_in_flight(
     kafka: KafkaServer, breakable_redis: RedisServer, tmp_path: Path, report: Report, point: str
@@ -94,6 +95,7 @@ def test_flushall_before_anything_was_read(
     report(8, "FLUSHALL before anything was read", tally, faults=1, recovery_s=recovery_s)
 
 
+@pytest.mark.slow
 def test_reset_of_the_offsets_is_obeyed_once(
     kafka: KafkaServer, breakable_redis: RedisServer, tmp_path: Path, report: Report
 ) -> None:
@@ -119,6 +121,7 @@ def test_reset_of_the_offsets_is_obeyed_once(
     report(8, "FLUSHALL after a reset of the offsets", tally, faults=1, recovery_s=recovery_s)
 
 
+@pytest.mark.slow
 def test_rebuild_takes_new_partitions_for_no_loss(ledger: Ledger) -> None:
     consumer = started_consumer(ledger)
     ledger.publish(200)
@@ -133,6 +136,7 @@ def test_rebuild_takes_new_partitions_for_no_loss(ledger: Ledger) -> None:
     assert consumer.stop() == 0
 
 
+@pytest.mark.slow
 def test_wipe_starts_over_what_was_interrupted(ledger: Ledger) -> None:
     consumer = started_consumer(ledger)
     ledger.publish(200)
@@ -147,6 +151,7 @@ def test_wipe_starts_over_what_was_interrupted(ledger: Ledger) -> None:
     assert consumer.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("segment", [1, 2], ids=["first segment", "last segment"])
 def test_redis_is_emptied_again_during_the_rebuild(
     kafka: KafkaServer, breakable_redis: RedisServer, tmp_path: Path, report: Report, segment: int
@@ -177,6 +182,7 @@ def test_redis_is_emptied_again_during_the_rebuild(
     report(8, f"FLUSHALL during the rebuild, {segment} of its segments done", tally, faults=2, recovery_s=recovery_s)
 
 
+@pytest.mark.slow
 def test_rebuild_removes_nothing_that_it_cannot_bring_back(ledger: Ledger, tmp_path: Path) -> None:
     consumer = started_consumer(ledger)
     ledger.publish(200)
@@ -194,9 +200,10 @@ def test_rebuild_removes_nothing_that_it_cannot_bring_back(ledger: Ledger, tmp_p
     assert consumer.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["killed", "killed in the swap", "stopped"])
 def test_consumer_ends_before_it_has_the_new_model(ledger: Ledger, report: Report, how: str) -> None:
-    """Its lists of the old model, written after the sweep, are not left behind."""
+    """Its lists of the old model, written after the full refresh, are not left behind."""
     shop = ledger.shop
     points = {"RECSYS_TEST_FAIL_POINTS": "in-model-swap=kill"} if how == "killed in the swap" else {}
     consumer = shop.start_consumer(RECSYS_CONSUMER__MODEL_POLL_S="20", **points)

@@ -40,6 +40,7 @@ def await_more_read(member: Consumer) -> None:
     wait_until(lambda: member.metrics()["records_total"] > read, "it is at work")
 
 
+@pytest.mark.slow
 def test_three_members_are_killed_in_turn_under_load(ledger: Ledger, report: Report) -> None:
     group, kills = Group(ledger.shop), rounds(3, 20)
     members = [start(ledger) for _ in range(3)]
@@ -57,6 +58,7 @@ def test_three_members_are_killed_in_turn_under_load(ledger: Ledger, report: Rep
     report(2, "SIGKILL of three members in turn", ledger.check(), faults=kills, recovery_s=recovery_s)
 
 
+@pytest.mark.slow
 def test_sigterm_under_load_leaves_nothing_to_be_read_twice(ledger: Ledger, report: Report) -> None:
     group, stops = Group(ledger.shop), rounds(2, 20)
     members = [start(ledger) for _ in range(2)]
@@ -131,6 +133,7 @@ def test_stale_writes_of_a_zombie_are_rejected(ledger: Ledger, report: Report, p
     report(3, title, ledger.check(), faults=1)
 
 
+@pytest.mark.slow
 @full_only
 def test_members_frozen_at_any_time_under_load(ledger: Ledger, report: Report) -> None:
     group, freezes = Group(ledger.shop), 10
@@ -147,6 +150,7 @@ def test_members_frozen_at_any_time_under_load(ledger: Ledger, report: Report) -
     report(3, "SIGSTOP under load, SIGCONT", ledger.check(), faults=freezes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("properties", [PATIENT, EXPELLED], ids=["waited-for", "expelled"])
 def test_rebalance_in_the_middle_of_a_batch(
     ledger: Ledger, report: Report, tmp_path: Path, properties: dict[str, int]
@@ -173,6 +177,7 @@ def test_rebalance_in_the_middle_of_a_batch(
     report(4, title, ledger.check(), faults=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "properties", [PATIENT, pytest.param(EXPELLED, marks=full_only)], ids=["waited-for", "expelled"]
 )
@@ -200,6 +205,7 @@ def test_rebalance_in_the_middle_of_a_model_swap(
     report(4, title, ledger.check(), faults=1)
 
 
+@pytest.mark.slow
 def test_callbacks_that_raise_cost_nothing_but_a_new_client(ledger: Ledger, report: Report, tmp_path: Path) -> None:
     group, held = Group(ledger.shop), tmp_path / "held"
     with ledger.load(_PER_SECOND):

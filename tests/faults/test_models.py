@@ -196,6 +196,7 @@ def test_damaged_model_is_refused_and_the_live_one_stays(ledger: Ledger, report:
     report(13, "damaged models and pointers", tally, faults=refused, recovery_s=recovery_s)
 
 
+@pytest.mark.slow
 def test_trainer_killed_anywhere_is_made_good_by_the_next_round(ledger: Ledger, report: Report) -> None:
     shop, store = ledger.shop, ledger.store
     client: Any = store.connection.client

@@ -44,6 +44,7 @@ def reason_of(value: bytes | None) -> str:
     return caught.value.reason
 
 
+@pytest.mark.slow
 def test_every_kind_of_malformed_record_is_passed_over(ledger: Ledger, report: Report) -> None:
     consumer = ledger.shop.start_consumer(**EVERYTHING_PASSES)
     values = malformed_records(12, rounds(len(WAYS) + 300, 20_000))
@@ -91,6 +92,7 @@ def test_flood_stops_the_consumer_with_one_error_and_nothing_is_lost(ledger: Led
     report(12, "a flood of malformed records stops the consumer", tally, faults=700, recovery_s=recovery_s)
 
 
+@pytest.mark.slow
 def test_user_with_a_hundred_thousand_purchases_and_a_basket_of_five_thousand_lines(
     ledger: Ledger, report: Report
 ) -> None:
@@ -140,6 +142,7 @@ def test_user_with_a_hundred_thousand_purchases_and_a_basket_of_five_thousand_li
     report(12, "users out of all proportion", tally, faults=2, recovery_s=recovery_s)
 
 
+@pytest.mark.slow
 def test_ids_that_look_like_code_are_served_and_those_that_break_a_rule_are_refused(
     ledger: Ledger, report: Report
 ) -> None:

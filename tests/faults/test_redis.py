@@ -67,6 +67,7 @@ def resident_kib(consumer: Consumer) -> int:
     return int(status.split("VmRSS:")[1].split()[0])
 
 
+@pytest.mark.slow
 def test_redis_that_goes_away_and_comes_back_with_its_data(
     kafka: KafkaServer, breakable_redis: RedisServer, tmp_path: Path, report: Report
 ) -> None:
@@ -91,6 +92,7 @@ def test_redis_that_goes_away_and_comes_back_with_its_data(
     report(6, "Redis killed under load, back with its data", tally, faults=count, recovery_s=recovery_s)
 
 
+@pytest.mark.slow
 def test_redis_that_refuses_or_forgets_for_a_while(
     kafka: KafkaServer, breakable_redis: RedisServer, tmp_path: Path, report: Report
 ) -> None:
@@ -173,6 +175,7 @@ def test_replies_lost_after_execution(
     report(6, "Replies lost after execution", tally, faults=count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("consumer_dies", [False, True], ids=["consumer runs on", "consumer is killed as well"])
 def test_failover_that_loses_acknowledged_writes(
     kafka: KafkaServer, breakable_redis: RedisServer, tmp_path: Path, report: Report, consumer_dies: bool
@@ -215,6 +218,7 @@ def test_failover_that_loses_acknowledged_writes(
     report(7, f"Failover that loses acknowledged writes, {how}", tally, faults=count, recovery_s=recovery_s)
 
 
+@pytest.mark.slow
 def test_round_whose_lists_redis_lost_is_repeated(
     kafka: KafkaServer, breakable_redis: RedisServer, tmp_path: Path, report: Report
 ) -> None:
@@ -249,6 +253,7 @@ def test_round_whose_lists_redis_lost_is_repeated(
     report(7, "Failover that loses a round of the trainer", tally, faults=1)
 
 
+@pytest.mark.slow
 def test_empty_redis_is_rebuilt(
     kafka: KafkaServer, breakable_redis: RedisServer, tmp_path: Path, report: Report
 ) -> None:
@@ -292,6 +297,7 @@ def test_empty_redis_is_rebuilt(
     report(8, "FLUSHALL, rebuild killed and repeated", tally, faults=3, recovery_s=recovery_s)
 
 
+@pytest.mark.slow
 def test_kafka_clients_that_are_replaced_leave_nothing_behind(ledger: Ledger, report: Report) -> None:
     client: Any = ledger.store.connection.client
     marks = ledger.store.users._keys.marks("")

@@ -153,7 +153,13 @@ def town(kafka: ApacheKafka, redis: RedisServer, folder: Path) -> Iterator[tuple
         yield ledger, Town(ledger, kafka, redis)
 
 
-def test_soak(breakable_kafka: ApacheKafka, breakable_redis: RedisServer, tmp_path: Path, report: Report) -> None:
+@pytest.mark.parametrize(
+    "minutes",
+    [pytest.param(0, id="each fault once"), pytest.param(_MINUTES, marks=pytest.mark.slow, id=f"{_MINUTES} minutes")],
+)
+def test_soak(
+    breakable_kafka: ApacheKafka, breakable_redis: RedisServer, tmp_path: Path, report: Report, minutes: int
+) -> None:
     with town(breakable_kafka, breakable_redis, tmp_path) as (ledger, place):
         began = time.monotonic()
         happened: Counter[str] = Counter()
@@ -167,13 +173,14 @@ def test_soak(breakable_kafka: ApacheKafka, breakable_redis: RedisServer, tmp_pa
                 recoveries.append(ledger.await_counted(patience_s=180))
                 elapsed_s = time.monotonic() - began
                 late.append(place.usage())
-                if elapsed_s < _MINUTES * 60 / 3 or len(early) < _ROUND:
+                if elapsed_s < minutes * 60 / 3 or len(early) < _ROUND:
                     early.append(late[-1])
-                if elapsed_s > _MINUTES * 60:
+                if elapsed_s > minutes * 60 and happened.total() >= _ROUND:
                     break
         ledger.await_counted()
         place.stop()
         tally = ledger.check()
     before, after = Usage.most(early), Usage.most(late)
     assert after.is_flat_since(before), f"{before} became {after} after {happened}"
-    report(15, f"{_MINUTES} minutes of random faults", tally, faults=happened.total(), recovery_s=max(recoveries))
+    title = f"{minutes} minutes of random faults" if minutes else "Each fault once"
+    report(15, title, tally, faults=happened.total(), recovery_s=max(recoveries))

@@ -41,6 +41,7 @@ def test_partitions_added_under_load(ledger: Ledger, admin: AdminClient, report:
     report(11, "Partitions added under load", tally, faults=1, recovery_s=recovery_s)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [False, True], ids=["fewer records than before", "more records than before"])
 def test_topic_deleted_and_created_again(ledger: Ledger, admin: AdminClient, report: Report, more: bool) -> None:
     """The new topic's offsets start at 0 again: neither skipped nor taken for the old ones."""
@@ -68,6 +69,7 @@ def test_topic_deleted_and_created_again(ledger: Ledger, admin: AdminClient, rep
     report(11, title, tally, faults=count, recovery_s=recovery_s)
 
 
+@pytest.mark.slow
 def test_topic_created_again_and_filled_before_anyone_notices(
     ledger: Ledger, admin: AdminClient, report: Report
 ) -> None:
@@ -101,6 +103,7 @@ def _created(admin: AdminClient, topic: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_records_that_expired_unread_are_an_error_not_a_silence(ledger: Ledger, admin: AdminClient) -> None:
     shop = ledger.shop
     consumer = shop.start_consumer()

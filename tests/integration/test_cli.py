@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from recsys.data.event import Event
 from recsys.redis import PlacedEvent, Store, open_store
 from recsys.settings import Settings
+from tests.preloaded import run_module
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -46,8 +46,7 @@ def recsys(redis_url: str, prefix: str, tmp_path: Path) -> Command:
             "COLUMNS": "200",
             **settings,
         }
-        command = [sys.executable, "-m", "recsys", *arguments]
-        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        done = run_module("recsys", list(arguments), environment=environment, folder=tmp_path, timeout_s=120)
         assert done.returncode == expect, f"exit {done.returncode}:\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
         return done

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 import uuid
 from collections import Counter
@@ -26,6 +25,7 @@ from recsys.settings import Settings
 from tests.faults.proxy import TcpProxy
 from tests.integration.test_user_store import MODEL, NOW, a_list, entries, event, placed
 from tests.lists import write_lists
+from tests.preloaded import run_module
 from tests.services import RedisCluster, RedisServer, wait_until
 
 
@@ -291,8 +291,7 @@ def test_import_rejects_rows_that_a_cluster_cannot_hold(store: Store, cluster: R
     }
 
     def recsys(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "recsys", *arguments]
-        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        return run_module("recsys", list(arguments), environment=environment, folder=tmp_path, timeout_s=120)
 
     done = recsys("import", "rows.csv")
     assert "1 rows imported" in done.stdout, done.stderr

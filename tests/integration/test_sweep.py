@@ -17,7 +17,7 @@ import pytest
 from recsys.errors import FullRefreshFailed
 from recsys.lists import refresh_all as module
 from recsys.lists.live_model import LoadedModel
-from recsys.lists.refresh_all import sweep
+from recsys.lists.refresh_all import refresh_all_users
 from recsys.recommend.user_lists import RankedList
 from recsys.redis import PlacedEvent, Store, open_store
 from recsys.settings import Settings
@@ -87,7 +87,7 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def children() -> list[psutil.Process]:
-    """Return the processes of a sweep that are there."""
+    """Return the processes of a full refresh that are there."""
     found = []
     for child in psutil.Process().children():
         with suppress(psutil.NoSuchProcess):  # it has just been killed
@@ -99,32 +99,32 @@ def children() -> list[psutil.Process]:
 
 def test_other_processes_write_the_lists_that_this_one_would(shop: Shop) -> None:
     advanced: list[int] = []
-    assert sweep(shop.settings, shop.store, shop.live, advanced.append) == len(USERS)
+    assert refresh_all_users(shop.settings, shop.store, shop.live, advanced.append) == len(USERS)
     assert sum(advanced) == len(USERS)
     spread = shop.lists()
     shop.store.connection.run([(key, ("DEL", key)) for key in map(shop.store.users._keys.recs, USERS)])
     alone = shop.settings.model_copy(
         update={"trainer": shop.settings.trainer.model_copy(update={"refresh_processes": 1})}
     )
-    assert sweep(alone, shop.store, shop.live, lambda _: None) == len(USERS)
+    assert refresh_all_users(alone, shop.store, shop.live, lambda _: None) == len(USERS)
     assert shop.lists() == spread
     assert not children()
 
 
 def test_lists_that_are_current_are_left_alone(shop: Shop) -> None:
-    sweep(shop.settings, shop.store, shop.live, lambda _: None)
-    assert sweep(shop.settings, shop.store, shop.live, lambda _: None) == 0
+    refresh_all_users(shop.settings, shop.store, shop.live, lambda _: None)
+    assert refresh_all_users(shop.settings, shop.store, shop.live, lambda _: None) == 0
     shop.publish_model()
-    assert sweep(shop.settings, shop.store, shop.live, lambda _: None) == len(USERS)
+    assert refresh_all_users(shop.settings, shop.store, shop.live, lambda _: None) == len(USERS)
     shop.lists()
 
 
-def test_a_sweep_whose_process_is_killed_fails_and_the_next_one_writes_the_rest(shop: Shop) -> None:
+def test_a_full_refresh_whose_process_is_killed_fails_and_the_next_one_writes_the_rest(shop: Shop) -> None:
     def kill_one(_: int) -> None:
         for child in children():
             child.send_signal(signal.SIGKILL)
 
     with pytest.raises(FullRefreshFailed, match="killed"):
-        sweep(shop.settings, shop.store, shop.live, kill_one)
-    sweep(shop.settings, shop.store, shop.live, lambda _: None)
+        refresh_all_users(shop.settings, shop.store, shop.live, kill_one)
+    refresh_all_users(shop.settings, shop.store, shop.live, lambda _: None)
     shop.lists()

@@ -9,34 +9,34 @@ from recsys.settings import Settings
 BAD = MalformedEvent("user_id: is required", b"{}", "purchases[3] 17")
 
 
-def ceiling(most: int) -> MalformedLimit:
+def limit(most: int) -> MalformedLimit:
     return MalformedLimit(
         Settings.model_validate({"consumer": {"max_malformed": most}, "kafka": {"group_id": "shop-7"}})
     )
 
 
-def note(ceiling: MalformedLimit, *, valid: int = 0, malformed: int = 0) -> None:
+def note(limit: MalformedLimit, *, valid: int = 0, malformed: int = 0) -> None:
     for _ in range(valid):
-        ceiling.note(None)
+        limit.note(None)
     for _ in range(malformed):
-        ceiling.note(BAD)
+        limit.note(BAD)
 
 
 @pytest.mark.parametrize("valid", [0, 3, 400, 5000])
 @pytest.mark.parametrize("most", [0, 1, 500, 999])
 def test_one_more_than_allowed_stops(most: int, valid: int) -> None:
-    counted = ceiling(most)
+    counted = limit(most)
     note(counted, valid=valid, malformed=most)
     with pytest.raises(TooManyMalformed):
         counted.note(BAD)
 
 
 def test_a_thousand_never_stops() -> None:
-    note(ceiling(1000), malformed=5000)
+    note(limit(1000), malformed=5000)
 
 
 def test_only_the_newest_thousand_count() -> None:
-    counted = ceiling(500)
+    counted = limit(500)
     for _ in range(20):
         note(counted, malformed=500)
         note(counted, valid=500)
@@ -46,13 +46,13 @@ def test_only_the_newest_thousand_count() -> None:
 
 
 def test_a_steady_half_goes_on_for_ever() -> None:
-    counted = ceiling(500)
+    counted = limit(500)
     for _ in range(5000):
         note(counted, valid=1, malformed=1)
 
 
 def test_the_error_is_one_line_with_the_numbers_the_newest_reason_and_what_to_do() -> None:
-    counted = ceiling(2)
+    counted = limit(2)
     note(counted, valid=7, malformed=2)
     with pytest.raises(TooManyMalformed) as caught:
         counted.note(BAD)

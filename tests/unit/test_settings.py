@@ -125,6 +125,8 @@ def test_settings_cannot_be_changed() -> None:
         ("RECSYS_REDIS__PREFIX", "a{b}"),
         ("RECSYS_REDIS__PREFIX", ""),
         ("RECSYS_CONSUMER__METRICS_PORT", "65536"),
+        ("RECSYS_CONSUMER__METRICS_PORT", "-1"),
+        ("RECSYS_TRAINER__METRICS_PORT", "many"),
         ("RECSYS_TRAINER__KEEP_VERSIONS", "0"),
         ("RECSYS_LOG__LEVEL", "loud"),
     ],
@@ -134,6 +136,12 @@ def test_a_wrong_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatc
     text = refusal()
     assert text.startswith(f"{variable}: ")
     assert repr(value) in text
+
+
+@pytest.mark.parametrize(("value", "port"), [("0", 0), ("9100", 9100), ("any", "any")])
+def test_a_metrics_port_may_be_left_to_the_system(monkeypatch: pytest.MonkeyPatch, value: str, port: int | str) -> None:
+    monkeypatch.setenv("RECSYS_CONSUMER__METRICS_PORT", value)
+    assert load_settings().consumer.metrics_port == port
 
 
 def test_all_problems_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

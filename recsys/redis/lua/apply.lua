@@ -20,14 +20,14 @@ local events = cmsgpack.unpack(ARGV[1])
 local max_items, max_ids = tonumber(ARGV[2]), tonumber(ARGV[3])
 local MILLION = 1000000
 
-local floors, revision, listed, listed_sequence = {}, 0, -1, -1
+local low_water_marks, revision, listed, listed_sequence = {}, 0, -1, -1
 local flat = redis.call('HGETALL', applied_key)
 for i = 1, #flat, 2 do
   local name, value = flat[i], flat[i + 1]
   if name == 'revision' then revision = tonumber(value)
   elseif name == 'listed' then listed = tonumber(value)
   elseif name == 'sequence' then listed_sequence = tonumber(value)
-  else floors[name] = tonumber(value) end
+  else low_water_marks[name] = tonumber(value) end
 end
 
 -- seen: source -> {offset, id, offset, id, ...} by increasing offset
@@ -45,8 +45,8 @@ end
 local seen_changed, floors_changed = false, {}
 
 local function raise_floor(source, offset)
-  if offset > (floors[source] or -1) then
-    floors[source] = offset
+  if offset > (low_water_marks[source] or -1) then
+    low_water_marks[source] = offset
     floors_changed[source] = true
   end
 end
@@ -172,7 +172,7 @@ end
 local applied, duplicates, erased, forgotten = 0, 0, false, false
 for _, event in ipairs(events) do
   local source, offset, id, item, units, timestamp = unpack(event)
-  if offset <= (floors[source] or -1) then
+  if offset <= (low_water_marks[source] or -1) then
     duplicates = duplicates + 1
   elseif id ~= '' and known[id] then
     duplicates = duplicates + 1
@@ -210,7 +210,7 @@ for _, event in ipairs(events) do
 end
 
 if seen_changed then
-  -- Evict from the source that holds most, its lowest offset first: the floor then rises over nothing unknown.
+  -- Evict from the source that holds most, its lowest offset first: its low-water mark then rises over nothing unknown.
   local first = {}
   while seen_count > max_ids do
     local largest, size = nil, -1
@@ -263,7 +263,7 @@ if applied > 0 then
   for i = 1, #removed, 2000 do redis.call('HDEL', history_key, unpack(removed, i, math.min(i + 1999, #removed))) end
 end
 for source in pairs(floors_changed) do
-  redis.call('HSET', applied_key, source, string.format('%.0f', floors[source]))
+  redis.call('HSET', applied_key, source, string.format('%.0f', low_water_marks[source]))
 end
 if forgotten then
   redis.call('EXPIRE', applied_key, ARGV[5])
