@@ -19,9 +19,9 @@ _LONGEST_HELD_BACK_S = 60.0  # a pointer to a model that is refused must not hol
 class Commits:
     """What this consumer may commit.
 
-    A consumer that has not yet heard of a new model lists its users with the old one, perhaps after the full refresh has
-    passed them. If it ends before it refreshes them, whoever reads their records again will. So offsets are stored only
-    when a look at the pointer that began after their batch has found the model still live, or after the swap.
+    A consumer that has not yet heard of a new model lists its users with the old one, perhaps after the full refresh
+    has passed them. If it ends before it refreshes them, whoever reads their records again will. So offsets are stored
+    only when a look at the pointer that began after their batch has found the model still live, or after the swap.
     """
 
     def __init__(self, consumer: Consumer, assignment: Assignment, settings: Settings) -> None:

@@ -37,7 +37,7 @@ def _registered() -> None:
 app = typer.Typer(
     name="recsys",
     cls=_ImportedWhenRun,
-    help="Operate the recommender. Settings come from RECSYS_* variables or the TOML file in RECSYS_CONFIG.",
+    help="Operate the recommender. Settings are RECSYS_* variables, or in the TOML file that RECSYS_CONFIG names.",
     no_args_is_help=True,
     **_PLAIN,
 )

@@ -118,7 +118,8 @@ def test_blocks_run_as_written_in_order(tmp_path: Path, kcat: str, monkeypatch: 
     assert "1 rows rejected" in imported
     assert "NDCG@20" in imported, "the new model was compared with the live one"
     assert "unjudged" not in imported
-    assert "report written to report.html" in output_of("recsys evaluate")
+    assert "NDCG@20" in output_of("recsys evaluate\n")
+    assert "report written to report.html" in output_of("recsys evaluate --html")
     before, after = (output for block, output in ran if "recsys show 42" in block.code)
     bought = output_of("user 42 bought").split()[-1]
     assert first_rows(before)["Recommended to 42"] == bought
