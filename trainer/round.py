@@ -15,7 +15,7 @@ from recsys.errors import DataDirError, InvalidModel, LockLost, NotEnoughNewEven
 from recsys.evaluation.gate_record import Decision, GateRecord
 from recsys.kafka.decoder import make_decoder
 from recsys.lists.live_model import LoadedModel
-from recsys.lists.refresh_all import Written, refresh_all_lists
+from recsys.lists.refresh_all import refresh_all_lists
 from recsys.model.boosts import BoostWeights
 from recsys.operations.engine import holdout_begins, open_engine
 from recsys.recommend.item_lists import popular_items
@@ -292,9 +292,7 @@ class Round:
     def _move_pointer(self, version: str, uri: str, manifest_sha256: str, *, seen: bytes) -> ModelPointer:
         pointer = self._store.pointer.move(version, uri, manifest_sha256, seen=seen, at=self._clock())
         if pointer is None:
-            raise LockLost(
-                "another process moved the model pointer during the round; the model of that process stays live"
-            )
+            raise LockLost("another process moved the model pointer during the round; the other model stays live")
         return pointer
 
     def _remove(self, leftovers: Sequence[str]) -> None:
@@ -308,16 +306,7 @@ class Round:
 
     def _refresh(self, live: LoadedModel, popularity: NDArray[np.float64], *, users: int | None) -> None:
         """Write the lists of all users and items with a model that is live now."""
-        written = self._write_lists(live, popularity, users=users)
-        self._note(lists=written.lists, similar=written.similar)
-        if self._store.pointer.read() != live.pointer:
-            version = live.stamp.version
-            raise LockLost(
-                f"the pointer to model {version} was moved by another process, or lost by Redis, during the round"
-            )
-
-    def _write_lists(self, live: LoadedModel, popularity: NDArray[np.float64], *, users: int | None) -> Written:
-        return refresh_all_lists(
+        written = refresh_all_lists(
             self._settings,
             self._store,
             self._data_dir,
@@ -327,6 +316,9 @@ class Round:
             progress=self._progress,
             clock=self._clock,
         )
+        self._note(lists=written.lists, similar=written.similar)
+        if self._store.pointer.read() != live.pointer:
+            raise LockLost(f"the pointer to model {live.stamp.version} was moved, or lost by Redis, during the round")
 
     def _keep_rejected(self, gate: GateRecord, candidate: Fitted | None) -> None:
         """Keep a candidate that the gate has rejected: an operator may want to look at it."""
@@ -354,7 +346,16 @@ class Round:
         model = load_model(uri, manifest_sha256=manifest_sha256)
         if pointer is None:
             pointer = self._move_pointer(version, uri, manifest_sha256, seen=seen)
-        self._write_lists(LoadedModel(pointer, model), load_popularity(uri), users=None)
+        refresh_all_lists(
+            self._settings,
+            self._store,
+            self._data_dir,
+            LoadedModel(pointer, model),
+            load_popularity(uri),
+            users=None,
+            progress=self._progress,
+            clock=self._clock,
+        )
         record = RoundRecord(
             kind="refresh",
             asked_by="schedule",

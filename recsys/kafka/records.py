@@ -6,19 +6,17 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 
-from confluent_kafka import (
-    TIMESTAMP_NOT_AVAILABLE,
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
+
+from recsys.errors import KafkaUnavailable, OffsetsLost
+from recsys.kafka.clients import (
+    ClientError,
     Consumer,
     KafkaException,
     Message,
     TopicPartition,
+    kafka_unavailable,
 )
-from confluent_kafka import (
-    KafkaError as ClientError,
-)
-
-from recsys.errors import KafkaUnavailable, OffsetsLost
-from recsys.kafka.clients import kafka_unavailable
 from recsys.kafka.topics import Topic
 from recsys.settings import KafkaSettings
 

@@ -8,20 +8,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 
-from confluent_kafka import (
-    Consumer,
-    KafkaException,
-    TopicCollection,
-    TopicPartition,
-)
-from confluent_kafka import (
-    KafkaError as ClientError,
-)
+from confluent_kafka import TopicCollection
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from recsys.errors import KafkaError, KafkaUnavailable, TopicMissing
-from recsys.kafka.clients import kafka_unavailable, open_admin
+from recsys.kafka.clients import (
+    ClientError,
+    Consumer,
+    KafkaException,
+    TopicPartition,
+    kafka_unavailable,
+    open_admin,
+)
 from recsys.settings import KafkaSettings
 
 log = logging.getLogger(__name__)

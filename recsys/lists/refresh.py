@@ -25,14 +25,14 @@ class ComputedLists:
         The model and the hidden items that the lists follow from.
     revisions : mapping
         User → revision of the history that the list follows from.
-    lists : RankedLists
-        Of these users, in order.
+    lists : RankedLists or None
+        Of these users, in order; None if there are no users.
     """
 
     live: LoadedModel
     hidden: Collection[str]
     revisions: Mapping[str, int]
-    lists: RankedLists
+    lists: RankedLists | None
 
     def follow_from(self, live: LoadedModel, hidden: Collection[str]) -> bool:
         """Whether the lists are of this model and these hidden items."""
@@ -40,13 +40,15 @@ class ComputedLists:
 
     def encoded(self) -> Iterator[EncodedLists]:
         """Yield each user's lists as they are published."""
-        return both_as_json(self.lists)
+        return iter(()) if self.lists is None else both_as_json(self.lists)
 
 
 def compute_lists(
     states: Mapping[str, UserState], live: LoadedModel, rules: RankingSettings, *, hidden: Collection[str]
 ) -> ComputedLists:
     """Compute the lists of users from their states."""
+    if not states:  # as for the first users of a small batch: what it costs to compute no list is not nothing
+        return ComputedLists(live, hidden, {}, None)
     histories = [state.history for state in states.values()]
     lists = refresh(
         histories,

@@ -100,11 +100,11 @@ def test_without_keys_this_machine_may_read_and_nothing_else(api_shop: Shop) -> 
 
 
 def test_a_key_that_asks_too_often_is_told_to_wait(api_shop: Shop) -> None:
-    api = api_shop.start_api(RECSYS_API__RATE_LIMIT="5", **PATIENT)
+    api = api_shop.start_api(RECSYS_API__RATE_LIMIT="1", **PATIENT)
     reader, writer = asked_by(api, "read"), asked_by(api, "write")
     answers = [reader("/v1/popular") for _ in range(30)]
     refused = [answer for answer in answers if answer.status_code == 429]
-    assert 0 < len(refused) < 26
+    assert 0 < len(refused) < len(answers)
     assert int(refused[0].headers["retry-after"]) == 1
     assert refused[0].json()["type"] == "urn:recsys:problem:too-many-requests"
     assert writer("/v1/popular").status_code == 200  # another key

@@ -115,7 +115,7 @@ def check_what_is_kept(demo: KeptDemo, *, households: int) -> None:
     assert re.search(rf"{households:,} histories and [\d,]+ lists .*: 0 differences", checked)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_demo_of_few_households_can_be_worked_with(tmp_path: Path) -> None:
     with kept_demo(tmp_path, "--households", "300") as demo:
         assert figure(demo.text, "purchases published") == 14_841

@@ -23,7 +23,7 @@ from recsys.recommend.user_lists import RankedList, RankedLists
 from recsys.redis import ModelStamp, PlacedEvent, PublishOutcome, Store, open_store
 from recsys.settings import Settings
 from tests.faults.proxy import TcpProxy
-from tests.integration.test_user_store import MODEL, NOW, a_list, entries, event, placed
+from tests.integration.test_users import MODEL, NOW, a_list, entries, event, placed
 from tests.lists import write_lists
 from tests.preloaded import run_module
 from tests.services import RedisCluster, RedisServer, wait_until

@@ -27,7 +27,7 @@ from recsys.training.fit import fit_model
 from recsys.training.parameters import Parameters
 from tests.builders import NOON_S, make_draft
 from tests.shops import DAY_S, habitual_shop, write_parquet
-from tests.unit.test_model_store import save
+from tests.unit.test_models import save
 
 CUT_S = NOON_S - 20 * DAY_S
 PARAMETERS = Parameters(

@@ -15,7 +15,7 @@ from recsys.storage.data_dir import DataDir
 from recsys.storage.files import Storage
 from recsys.storage.rounds import RoundLog, RoundRecord
 from tests.builders import make_model
-from tests.unit.test_model_store import save
+from tests.unit.test_models import save
 from trainer.metrics import TrainerMetrics
 
 AT = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)
