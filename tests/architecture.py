@@ -1,7 +1,7 @@
-"""The structure of the code in figures and one picture, from its imports.
+"""The structure of the code, from its imports: in one picture, which docs/architecture.md holds, and in figures.
 
-`python -m tests.architecture` prints both; with a folder, those of the checkout there. The picture is kept in
-docs/architecture.md, see tests/unit/test_architecture.py.
+`python -m tests.architecture` prints the figures as a table; `python -m tests.architecture OLD .` prints those of the
+checkout in the folder OLD beside those of this one.
 """
 
 from __future__ import annotations
@@ -174,13 +174,14 @@ def figures(structure: Structure) -> dict[str, str]:
 
 
 def main() -> None:
-    """Print figures and picture."""
+    """Print the figures of one or more checkouts."""
     parser = argparse.ArgumentParser(prog="python -m tests.architecture", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("checkout", nargs="?", type=Path, default=PROJECT, help="a folder; this one if left out")
-    structure = read_structure(parser.parse_args().checkout.resolve())
-    for name, value in figures(structure).items():
-        print(f"{name:<44} {value}")
-    print(f"\n{picture(structure)}", end="")
+    parser.add_argument("checkouts", nargs="*", type=Path, default=[PROJECT], help="folders; this one if left out")
+    found = [figures(read_structure(folder.resolve())) for folder in parser.parse_args().checkouts]
+    print("| figure |" + " |" * len(found))
+    print("|---|" + "---|" * len(found))
+    for name in found[0]:
+        print(f"| {name} | {' | '.join(one[name] for one in found)} |")
 
 
 if __name__ == "__main__":
