@@ -8,7 +8,8 @@ Delivery: at least once from Kafka, exactly once in effect in Redis. The steps f
 3. apply    each user's events to the history in Redis (one call per user, idempotent)
 4. refresh  those users' lists: one solve per user, however many events
 5. publish  each list, unless a fresher one is there (compare-and-set)
-6. commit   once the dead letters are acknowledged: move the marks in Redis, store the offsets, commit them every second
+6. commit   once the dead letters are acknowledged: move the applied offsets in Redis, store the offsets, commit them
+            every second
 
 A crash between any two steps makes Kafka deliver the batch again, and steps 3 and 5 recognize it. While Redis or
 the dead-letter topic is away the batch is kept, its partitions are paused, and the step is tried again.

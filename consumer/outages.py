@@ -80,8 +80,8 @@ class Outages:
 def on_one_server(connection: Connection) -> Iterator[None]:
     """Yield once, and again as long as another Redis server answers at the end than at the beginning.
 
-    One that has taken over may lack what the one before had acknowledged since the marks last moved. So what is done
-    meanwhile, which must be idempotent, is done again.
+    A server that has taken over may lack what the one before had acknowledged since the applied offsets last moved. So
+    what is done meanwhile, which must be idempotent, is done again.
     """
     while True:
         epoch = connection.epoch

@@ -70,11 +70,11 @@ def _example(**fields: Any) -> ConfigDict:
 
 
 class Source(StrEnum):
-    """Whose list it is."""
+    """Source of a list."""
 
     PERSONAL = "personal"
     POPULAR = "popular"
-    """That of everybody: the user has no list of their own."""
+    """The popular list: the user has no own list."""
 
 
 class ListedItem(BaseModel):
@@ -84,39 +84,39 @@ class ListedItem(BaseModel):
 
     item_id: str
     score: float
-    """Comparable within one list only."""
+    """Score; comparable only within one list."""
     title: str | None = None
-    """If items were imported."""
+    """Null unless items were imported."""
     category: str | None = None
-    """If items were imported."""
+    """Null unless items were imported."""
 
 
 class Recommendations(BaseModel):
-    """What to recommend to a user."""
+    """Recommendations for a user."""
 
     model_config = _example(user_id="42", source="personal", stale=False, revision=17, **_LIST)
 
     user_id: str
     source: Source
     stale: bool = False
-    """Redis does not answer; this is the popular list as it was before."""
+    """True if Redis does not answer: this is the last known popular list."""
     model: str
     """Version of the model behind the list."""
     revision: int | None = None
-    """Of the user's history that the list follows from; only if it is personal."""
+    """Revision of the user's history that the list follows from; only for a personal list."""
     generated_at: str
     """RFC 3339, UTC."""
     items: list[ListedItem]
-    """Best first; fewer than asked for if there are no more."""
+    """Best first; fewer than requested if there are no more."""
 
 
 class BulkRequest(BaseModel):
-    """Whose lists are wanted."""
+    """Users whose lists are requested."""
 
     model_config = _example(user_ids=["42", "43"], n=10)
 
     user_ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_USERS)]
-    """Of up to 1,000 users; one may come more than once."""
+    """Ids of up to 1,000 users; an id may occur more than once."""
     n: Count = 10
     """Items per list."""
 
@@ -127,7 +127,7 @@ class BulkRecommendations(BaseModel):
     model_config = _example(results=[{"user_id": "42", "source": "personal", "stale": False, "revision": 17, **_LIST}])
 
     results: list[Recommendations]
-    """One per id that was asked for, in that order."""
+    """One per requested id, in that order."""
 
 
 class BasketItem(BaseModel):
@@ -140,51 +140,51 @@ class BasketItem(BaseModel):
 
 
 class BasketRequest(BaseModel):
-    """What is in a basket that is not bought yet."""
+    """A basket that is not bought yet."""
 
     model_config = _example(items=[{"item_id": "sku-9", "quantity": 2}], user_id="42", n=10)
 
     items: Annotated[list[BasketItem], Field(min_length=1, max_length=MOST_BASKET_ITEMS)]
     user_id: Id | None = None
-    """Whose history counts as well; leave it out for a visitor."""
+    """User whose history counts as well; leave it out for a visitor."""
     n: Count = 10
-    """Items of the list."""
+    """Number of items of the list."""
 
 
 class BasketRecommendations(BaseModel):
-    """What goes with a basket; computed when it was asked for, nothing is stored."""
+    """What goes with a basket; computed on request, nothing is stored."""
 
     model_config = _example(source="personal", unknown_items=[], **_LIST)
 
     source: Source
-    """`popular` if the model knows nothing of the basket, nor of the user's history."""
+    """`popular` if the model knows no item of the basket and of the user's history."""
     model: str
     generated_at: str
     unknown_items: list[str]
-    """Items of the basket that the model does not know; they had no influence."""
+    """Items of the basket that the model does not know; they have no effect."""
     items: list[ListedItem]
 
 
 class SimilarItems(BaseModel):
-    """The items most like one."""
+    """The items most similar to an item."""
 
     model_config = _example(item_id="sku-7", **_LIST)
 
     item_id: str
     model: str | None = None
-    """None = the item has no list."""
+    """Null if the item has no list."""
     generated_at: str | None = None
     items: list[ListedItem]
 
 
 class PopularItems(BaseModel):
-    """What everybody buys now."""
+    """The popular items."""
 
     model_config = _example(category="Drinks", **_LIST)
 
     category: str | None = None
     model: str | None = None
-    """None = there is nothing to list."""
+    """Null if there is nothing to list."""
     generated_at: str | None = None
     items: list[ListedItem]
 
@@ -196,20 +196,20 @@ class AgainItems(BaseModel):
 
     user_id: str
     model: str | None = None
-    """None = the user has no such list."""
+    """Null if the user has no such list."""
     revision: int | None = None
     generated_at: str | None = None
     items: list[ListedItem]
 
 
 class OwnedItem(BaseModel):
-    """What is known of a user's purchases of one item."""
+    """A user's purchases of one item."""
 
     model_config = _example(**_OWNED_ITEM)
 
     item_id: str
     quantity: float
-    """Net: what was bought minus what was returned."""
+    """Net quantity: purchases minus returns."""
     purchases: int
     first_event: str
     newest_event: str
@@ -218,15 +218,15 @@ class OwnedItem(BaseModel):
 
 
 class UserHistory(BaseModel):
-    """What a user owns."""
+    """The items that a user owns."""
 
     model_config = _example(user_id="42", total=1, items=[_OWNED_ITEM])
 
     user_id: str
     total: int
-    """How many items the user owns."""
+    """Number of items that the user owns."""
     items: list[OwnedItem]
-    """Those bought last first; as many as were asked for."""
+    """The items bought last come first; as many as requested."""
 
 
 class Contribution(BaseModel):
@@ -263,17 +263,17 @@ class ScoreExplanation(BaseModel):
     category: str | None = None
     model: str
     score: float
-    """Of this item for the user's history as it is now."""
+    """Score of this item for the user's current history."""
     demand: float
     """What the item's recent demand adds."""
     habit: float
-    """What the user's habit of buying this very item adds."""
+    """What the user's habit of buying this item adds."""
     owned: bool
-    """Whether the user owns it; unless `ranking.include_purchased` is on, it is in no list then."""
+    """Whether the user owns it; then it is in no list, unless `ranking.include_purchased` is true."""
     hidden: bool
-    """Whether it is hidden or not available, and so in no list."""
+    """Whether it is hidden or not available, and therefore in no list."""
     contributions: list[Contribution]
-    """Of each owned item that the model knows, most first."""
+    """Contribution of each owned item that the model knows, the largest first."""
 
 
 class BrokenRule(BaseModel):
@@ -282,12 +282,12 @@ class BrokenRule(BaseModel):
     model_config = _example(field="body.user_ids.0", message="must not contain control characters")
 
     field: str
-    """Where it is: `body`, `query`, `path` or `header`, then the way to it; of an event, the field alone."""
+    """Place of the field: `body`, `query`, `path` or `header`, then the path to it; for an event, only the field."""
     message: str
 
 
 class EventStatus(StrEnum):
-    """What became of an event."""
+    """Result of an event."""
 
     ACCEPTED = "accepted"
     """Kafka has it, on all replicas."""
@@ -298,18 +298,18 @@ class EventStatus(StrEnum):
 
 
 class EventResult(BaseModel):
-    """What became of one event."""
+    """Result of one event."""
 
     model_config = _example(status="accepted", event_id="order-123:sku-9", errors=[])
 
     status: EventStatus
     event_id: str | None = None
-    """By which a copy would be recognized; None = it would not."""
+    """Id by which a copy is recognized; null if a copy would count again."""
     errors: list[BrokenRule] = []
 
 
 class PurchasesAccepted(BaseModel):
-    """What became of the events that were posted."""
+    """Results of the posted events."""
 
     model_config = _example(
         accepted=1, rejected=0, results=[{"status": "accepted", "event_id": "order-123:sku-9", "errors": []}]
@@ -329,11 +329,11 @@ class Health(BaseModel):
     ready: bool
     missing: list[str]
     model: str
-    """The one in use; empty = none."""
+    """Version of the loaded model; empty if there is none."""
 
 
 class Problem(BaseModel):
-    """What went wrong (RFC 9457)."""
+    """A problem (RFC 9457)."""
 
     MEDIA_TYPE: ClassVar = "application/problem+json"
     model_config = ConfigDict(
@@ -352,7 +352,7 @@ class Problem(BaseModel):
     )
 
     type: str
-    """Which kind of problem; it never changes."""
+    """Kind of the problem; it never changes."""
     title: str
     status: int
     detail: str

@@ -110,7 +110,7 @@ class RedisUnsuitable(RedisError):
 
 
 class WritesLost(RedisError):
-    """Redis no longer holds writes that it had acknowledged; the stream must be read again from the marks."""
+    """Redis no longer holds writes that it had acknowledged; the stream must be read again from the applied offsets."""
 
 
 class RebuildWouldLoseData(RecsysError):

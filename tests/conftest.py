@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -32,15 +33,22 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: in good order
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the tests that share something made once for their file, or a broker that they break, to one worker."""
-    for item in items:
-        needed = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 - of functions alone
-        if "breakable_kafka" in needed:
-            item.add_marker(pytest.mark.xdist_group("breakable_kafka"))
-        elif any(found.scope == "module" for fixtures in needed.values() for found in fixtures):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give the tests of a file to one worker, which makes once what they share; what shares nothing goes anywhere."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFileOrTest(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return nodeid if file.startswith(_MOSTLY_ALONE) and file not in _SHARES else file
+
+    return ByFileOrTest(config, log)
+
+
+_MOSTLY_ALONE = ("tests/e2e/", "tests/faults/")
+_SHARES = {"tests/e2e/test_api.py", "tests/e2e/test_api_limits.py", "tests/faults/test_cluster.py"}
+"""Files there with something that is made once for all their tests."""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -25,9 +25,9 @@ def _decoded(segment: object) -> object:
         raise ValueError("is not UTF-8") from None
 
 
-UserId = Annotated[Identifier, BeforeValidator(_decoded), Path(description="As in the events.", examples=["42"])]
-ItemId = Annotated[Identifier, BeforeValidator(_decoded), Path(description="As in the events.", examples=["sku-9"])]
-N = Annotated[int, Query(ge=1, le=MOST_ITEMS, description="Items of the list; fewer come if there are no more.")]
+UserId = Annotated[Identifier, BeforeValidator(_decoded), Path(description="As in events.", examples=["42"])]
+ItemId = Annotated[Identifier, BeforeValidator(_decoded), Path(description="As in events.", examples=["sku-9"])]
+N = Annotated[int, Query(ge=1, le=MOST_ITEMS, description="Length of the list; shorter if there are no more items.")]
 Category = Annotated[
     str | None,
     Query(min_length=1, max_length=1_000, description="Only items of this category.", examples=["Drinks"]),

@@ -46,7 +46,8 @@ async def _computed(services: Services, work: Callable[[], T]) -> T:
 async def basket(request: Request, wanted: BasketRequest) -> Response:
     """Fold in what is in a basket, of a visitor or on top of a user's history, and rank with the model.
 
-    What is in the basket is not recommended, nor what the user owns unless owned items compete. Nothing is stored.
+    Items of the basket are not recommended. Owned items are not, unless lists include already purchased items. Nothing
+    is stored.
     """
     services = services_of(request)
     live = services.model()
@@ -103,9 +104,9 @@ async def basket(request: Request, wanted: BasketRequest) -> Response:
     summary="Why an item has its score for a user",
 )
 async def explanation(request: Request, user_id: UserId, item_id: ItemId) -> Response:
-    """Say which owned items contributed how much to the score, and how much the item's recent demand did.
+    """Return how much each owned item, and the item's recent demand, contribute to the score.
 
-    Any item that the model knows can be asked about, whether it is in the user's list or not.
+    It works for any item that the model knows, also if it is not in the user's list.
     """
     services = services_of(request)
     live = services.model()

@@ -14,9 +14,9 @@ router = APIRouter()
 metrics_router = APIRouter(route_class=guarded(Role.READ))
 
 
-@router.get("/livez", tags=["health"], summary="Whether the process turns", response_model=dict[str, bool])
+@router.get("/livez", tags=["health"], summary="Whether the process is alive", response_model=dict[str, bool])
 async def livez() -> Response:
-    """Answer; whoever gets none should start the process anew."""
+    """Answer; a supervisor that gets no answer should restart the process."""
     return answer({"alive": True})
 
 
@@ -25,10 +25,10 @@ async def livez() -> Response:
     response_model=Health,
     responses={503: {"model": Health, "description": "Something is missing."}},
     tags=["health"],
-    summary="Whether all is there to serve",
+    summary="Whether the service can serve",
 )
 async def readyz(request: Request) -> Response:
-    """Say whether Redis answers, a model is loaded and, if purchases are taken, Kafka answers."""
+    """Return whether Redis answers, a model is loaded and, if purchases are accepted, Kafka answers."""
     services = services_of(request)
     missing = []
     try:
@@ -50,7 +50,7 @@ async def readyz(request: Request) -> Response:
     responses={**problems(), 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     response_class=Response,
     tags=["health"],
-    summary="Counts, for Prometheus",
+    summary="Metrics for Prometheus",
 )
 async def metrics(request: Request) -> Response:
     """Return what all workers have counted."""

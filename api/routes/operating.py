@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1", route_class=guarded(Role.OPERATE))
 _ROUNDS_SHOWN = 20
 _MOST_REQUESTS = 2**53
-Number = Annotated[int, Path(ge=1, le=_MOST_REQUESTS, description="As POST /v1/retrains gave it.")]
-Version = Annotated[str, Path(pattern=r"^[0-9A-Za-z-]{1,64}$", description="As GET /v1/models lists them.")]
+Number = Annotated[int, Path(ge=1, le=_MOST_REQUESTS, description="The number that POST /v1/retrains returned.")]
+Version = Annotated[str, Path(pattern=r"^[0-9A-Za-z-]{1,64}$", description="A version that GET /v1/models lists.")]
 
 
 async def _in_thread(services: Services, work: Callable[[], T]) -> T:
@@ -75,7 +75,7 @@ async def models(request: Request) -> Response:
     summary="Ask for a new model",
 )
 async def post_retrain(request: Request, wanted: RetrainRequest | None = None) -> Response:
-    """Ask the running trainer for a round; GET the address in Location for how it goes."""
+    """Ask the running trainer for a round; GET the address in Location returns the progress."""
     services = services_of(request)
     force = wanted is not None and wanted.force
 
@@ -93,10 +93,10 @@ async def post_retrain(request: Request, wanted: RetrainRequest | None = None) -
     response_model=Retrain,
     responses=problems(404),
     tags=["operators"],
-    summary="How a retrain goes, or went",
+    summary="Progress and result of a retrain",
 )
 async def retrain(request: Request, id: Number) -> Response:
-    """Say how far a retrain is that was asked for, here or by `recsys retrain`."""
+    """Return the progress of a retrain that was requested here or by `recsys retrain`."""
     services = services_of(request)
     found = await _in_thread(services, partial(_retrain, services, id))
     if found is None:
@@ -155,7 +155,7 @@ def served_by(rounds: RoundLog, number: int) -> RoundRecord | None:
     summary="Make an earlier model live again",
 )
 async def rollback(request: Request, version: Version) -> Response:
-    """Have the trainer point at an earlier model and refresh every list; GET /v1/models says when it is done."""
+    """Have the trainer make an earlier model live and refresh every list; GET /v1/models shows when it is done."""
     services = services_of(request)
     caller = request.state.caller
 
@@ -178,10 +178,10 @@ async def rollback(request: Request, version: Version) -> Response:
     response_model=HiddenItem,
     responses=problems(),
     tags=["operators"],
-    summary="Keep an item out of all lists",
+    summary="Hide an item from all lists",
 )
 async def hide(request: Request, item_id: ItemId) -> Response:
-    """Hide an item, at once from all that the API gives out; lists in Redis follow as they are renewed."""
+    """Hide an item: in answers of the API at once, in lists in Redis when they are refreshed."""
     return await _set_hidden(services_of(request), item_id, True)
 
 
@@ -190,10 +190,10 @@ async def hide(request: Request, item_id: ItemId) -> Response:
     response_model=HiddenItem,
     responses=problems(),
     tags=["operators"],
-    summary="Let an item be recommended again",
+    summary="Show a hidden item again",
 )
 async def unhide(request: Request, item_id: ItemId) -> Response:
-    """Take an item out of the hidden ones; lists have it again as they are renewed."""
+    """Show a hidden item again; lists have it again when they are refreshed."""
     return await _set_hidden(services_of(request), item_id, False)
 
 
@@ -213,7 +213,7 @@ async def _set_hidden(services: Services, item_id: str, hidden: bool) -> Respons
     summary="Erase a user",
 )
 async def forget(request: Request, user_id: UserId) -> Response:
-    """Publish a `forget`: the consumer erases history and lists, the trainer's next round what is archived."""
+    """Publish a `forget`: the consumer erases history and lists, the trainer's next round the archived events."""
     services = services_of(request)
     sink = ensure_taken(services.sink)
     try:

@@ -136,11 +136,11 @@ IdempotencyKey = Annotated[
     summary="Publish purchases",
 )
 async def post_purchases(request: Request, idempotency_key: IdempotencyKey = "") -> Response:
-    """Publish one event, or up to 1,000 in an array, to Kafka; answered once all replicas have them.
+    """Publish one event, or up to 1,000 in an array, to Kafka; the answer comes when all replicas have them.
 
-    Events that break a rule are rejected, each with its reasons, and the others published. If none is valid it is
-    422; if Kafka did not confirm all of them it is 503, with the results of each: send those again that failed, or
-    all of them, with the same event_ids or Idempotency-Key.
+    Events that break a rule are rejected, each with its reasons, and the others are published. The answer is 422 if
+    none is valid, and 503, with the result of each, if Kafka did not confirm all of them: send the failed ones, or all
+    of them, again with the same event_ids or Idempotency-Key.
     """
     services = services_of(request)
     sink = ensure_taken(services.sink)

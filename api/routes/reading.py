@@ -35,7 +35,7 @@ router = APIRouter(prefix="/v1", route_class=guarded(Role.READ))
     response_model=Recommendations,
     responses=problems(304),
     tags=["users"],
-    summary="What to recommend to a user",
+    summary="Recommendations for a user",
 )
 async def recommendations(
     request: Request,
@@ -46,14 +46,14 @@ async def recommendations(
         list[Identifier] | None,
         Query(
             max_length=MOST_EXCLUDED,
-            description="An item that is not wanted, such as one on the page already; repeat it for more.",
+            description="An item to leave out, such as one that the page already shows; repeat the parameter for more.",
         ),
     ] = None,
 ) -> Response:
     """Return the user's list; the popular one for a user who has none, or none of this category.
 
-    Hidden items, and what the user has bought since the list was made, are left out. While Redis is away it is the
-    popular list as it was before, marked `stale`.
+    Hidden items, and items that the user has bought since the list was made, are left out. While Redis is unavailable
+    the answer is the last known popular list, marked `stale`.
     """
     services = services_of(request)
     list_filter = ListFilter(services.live.hidden, services.live.catalogue, category, frozenset(exclude or ()))
@@ -66,7 +66,7 @@ async def recommendations(
     response_model=BulkRecommendations,
     responses=problems(413),
     tags=["users"],
-    summary="What to recommend to many users",
+    summary="Recommendations for many users",
 )
 async def bulk_recommendations(request: Request, wanted: BulkRequest) -> Response:
     """Return the lists of up to 1,000 users, one result per id, in order; see the list of one user."""
@@ -85,7 +85,7 @@ async def bulk_recommendations(request: Request, wanted: BulkRequest) -> Respons
     summary="What a user may buy again",
 )
 async def again(request: Request, user_id: UserId, n: N = 10) -> Response:
-    """Return what the user bought often and lately, and what is due; empty if there is nothing like that."""
+    """Return items that the user buys regularly and is likely to buy again now; empty if there are none."""
     services = services_of(request)
     content = await services.reader.again(user_id)
     return answer_with_etag(request, _cached(services, content, n, user_id=user_id))
@@ -96,10 +96,10 @@ async def again(request: Request, user_id: UserId, n: N = 10) -> Response:
     response_model=UserHistory,
     responses=problems(),
     tags=["users"],
-    summary="What a user owns",
+    summary="The items that a user owns",
 )
 async def history(request: Request, user_id: UserId, n: N = 100) -> Response:
-    """Return what the user bought and did not return, what was bought last first; empty for an unknown user."""
+    """Return the items that the user bought and did not return, the newest first; empty for an unknown user."""
     services = services_of(request)
     entries = await services.reader.history(user_id)
     owned = {item: entry for item, entry in entries.items() if entry.units > 0}
@@ -124,7 +124,7 @@ async def history(request: Request, user_id: UserId, n: N = 100) -> Response:
     response_model=PopularItems,
     responses=problems(304, 404),
     tags=["items"],
-    summary="What everybody buys now",
+    summary="Popular items",
 )
 async def popular(request: Request, category: Category = None, n: N = 10) -> Response:
     """Return the popular list, overall or of a category."""
@@ -143,10 +143,10 @@ async def popular(request: Request, category: Category = None, n: N = 10) -> Res
     response_model=SimilarItems,
     responses=problems(304, 404),
     tags=["items"],
-    summary="The items most like one",
+    summary="Items similar to an item",
 )
 async def similar(request: Request, item_id: ItemId, n: N = 10) -> Response:
-    """Return the items that are bought by the same people; the score is the cosine of their factors."""
+    """Return the items that the same people buy; the score is the cosine of their factors."""
     services = services_of(request)
     content = await services.reader.similar(item_id)
     if content is None:

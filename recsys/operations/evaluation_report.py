@@ -1,4 +1,4 @@
-"""An assessment as a page: self-contained HTML with plots."""
+"""The report of an evaluation: a self-contained HTML page with plots."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Keys:
         return f"{self.prefix}:item:{{{item_id}}}:similar"
 
     def marks(self, shard: str) -> str:
-        """Return the key of the stream's marks on one shard: HASH source → next offset to be applied."""
+        """Return the key of the applied offsets of the stream on one shard: HASH source → next offset to be applied."""
         return f"{self.prefix}:marks:{{{shard}}}" if shard else f"{self.prefix}:marks"
 
     def popular_in(self, category: str | None) -> str:

@@ -286,7 +286,7 @@ def test_the_docs_page_shows_every_address_and_breaks_no_rule_of_its_own(
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     page = done.stdout
     for shown in (
-        "What to recommend to a user",
+        "Recommendations for a user",
         "Publish purchases",
         "Make an earlier model live again",
         "/v1/popular",

@@ -134,7 +134,7 @@ def test_second_import_waits_for_the_lock_on_the_archive(shop: Shop, settings: S
             command = [sys.executable, "-m", "recsys", "import", str(shop.folder / "history.csv")]
             process = shop.stack.enter_context(running(command, log, shop.environment))
             wait_until(lambda: "waiting: another trainer or import holds the lock" in log.read_text(), "it says so")
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=240) == 0
         assert store.users.read(["user-1"])["user-1"].revision > 0
 
 

@@ -162,7 +162,7 @@ class Ledger:
             self._producer.produce(self.shop.topic, value, key=value or b"malformed", on_delivery=acknowledged)
             self._producer.poll(0)
 
-    def flush(self, patience_s: float = 60.0) -> None:
+    def flush(self, patience_s: float = 240.0) -> None:
         """Wait until everything is acknowledged."""
         assert self._producer.flush(patience_s) == 0, "the broker did not acknowledge everything"
 
@@ -204,7 +204,7 @@ class Ledger:
                 counts[user, item.decode()] = int(value.split(b"|")[0])
         return counts
 
-    def await_counted(self, patience_s: float = 60.0) -> float:
+    def await_counted(self, patience_s: float = 240.0) -> float:
         """Wait until Redis counts everything that has been acknowledged by now; return how long that took."""
         started = time.monotonic()
         with self._lock:
@@ -223,7 +223,7 @@ class Ledger:
 
         wait_until(everyone, "every list is that of the newest history")
 
-    def check(self, patience_s: float = 60.0) -> Tally:
+    def check(self, patience_s: float = 240.0) -> Tally:
         """Wait until all is counted, check everything, and return the tally; fails unless it is clean."""
         self.flush()
         try:

@@ -77,7 +77,7 @@ def test_flood_stops_the_consumer_with_one_error_and_nothing_is_lost(ledger: Led
     ledger.flush()
     stopped = [first, *(shop.start_consumer() for _ in range(rounds(0, 1)))]
     for consumer in stopped:
-        assert consumer.process.wait(timeout=60) == 1
+        assert consumer.process.wait(timeout=240) == 1
         (error,) = errors_of(consumer)
         assert re.search(r"501 of the newest [\d,]+ records are malformed", error), error
         assert re.search(rf"the newest is {shop.topic}\[\d\] \d+: not JSON: ", error), error

@@ -308,7 +308,7 @@ def test_kafka_clients_that_are_replaced_leave_nothing_behind(ledger: Ledger, re
         ledger.publish(50)
         ledger.await_counted()
         wait_until(
-            lambda: sum(map(int, client.hvals(marks))) == ledger.acknowledged, "the marks are where the histories are"
+            lambda: sum(map(int, client.hvals(marks))) == ledger.acknowledged, "the applied offsets match the histories"
         )
         source = max(client.hgetall(marks).items(), key=lambda entry: int(entry[1]))[0]
         client.hincrby(marks, source, -1)  # as if the newest writes were lost

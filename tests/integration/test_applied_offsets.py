@@ -1,4 +1,4 @@
-"""The marks of the stream in a real Redis: they only move forward, and a loss is found before the next write."""
+"""Applied offsets in a real Redis: they only move forward, and a loss is found before the next write."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def second_process(store: Store) -> AppliedOffsets:
 
 
 def key(store: Store, user: str = "u") -> str:
-    """Return the key of marks on the server that holds a user."""
+    """Return the key of applied offsets on the server that holds a user."""
     client, keys = store.connection.client, store.users._keys
     marks = map(keys.marks, store.connection.shard_tags())
     if not store.connection.is_cluster:

@@ -200,7 +200,7 @@ def test_marks_stay_where_slots_move_while_nobody_is_there_to_write_them(store: 
         for key in cluster.keys_in(slot):
             cluster.move_key(key, source, target)
         store.connection._servers.reopen()
-        assert store.users.read(["u"])["u"].revision == 0, "new connections meet marks that are on the move"
+        assert store.users.read(["u"])["u"].revision == 0, "new connections meet applied offsets that are moving"
         cluster.close_slot(slot, target)
     assert store.applied_offsets.read(["t:0"]) == {"t:0": 10}
     store.applied_offsets.advance({"t:0": 11})

@@ -1,4 +1,4 @@
-"""What documents name exists: files, links between documents, and the messages that operations.md explains."""
+"""What documents name exists: files, links between documents, make targets."""
 
 from __future__ import annotations
 
@@ -35,8 +35,20 @@ def named_paths(document: Path) -> Iterator[str]:
 
 @by_document
 def test_paths_that_documents_name_exist(document: Path) -> None:
-    missing = [path for path in named_paths(document) if not any(PROJECT.glob(path.rstrip("/")))]
-    assert not missing
+    assert not [path for path in named_paths(document) if not exists(path)]
+
+
+def exists(path: str) -> bool:
+    """Whether a path, which may have wildcards or be a module without its ending, is in this repository."""
+    return any(any(PROJECT.glob(f"{path.rstrip('/')}{ending}")) for ending in ("", ".py"))
+
+
+@by_document
+def test_make_targets_that_documents_name_exist(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), flags=re.MULTILINE))
+    commands = re.findall(r"^make ([^\n]*)|`make ([^`\n]*)", document.read_text(), flags=re.MULTILINE)
+    named = {word for pair in commands for word in " ".join(pair).split() if re.fullmatch("[a-z][a-z-]*", word)}
+    assert named <= targets
 
 
 def test_paths_are_found_in_documents() -> None:

@@ -1,8 +1,8 @@
--- Moves the marks of a consumer's partitions forward, and finds out whether Redis still holds what it wrote last.
+-- Moves the applied offsets of a consumer's partitions forward, and finds out whether Redis still holds the last write.
 --
--- KEYS  marks (hash: source -> next offset to be applied)
+-- KEYS  applied offsets (hash: source -> next offset to be applied)
 -- ARGV  for each source: its name, the mark that must be there ("" = none yet), the new mark
--- returns the marks that are there afterwards, -1 where one has gone; a mark never moves back
+-- returns the applied offsets that are there afterwards, -1 for a missing one; they never move back
 local marks = {}
 for i = 1, #ARGV, 3 do
   local source, expected, new = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
