@@ -179,7 +179,7 @@ def test_only_operators_have_users_erased(api: Api, client: Client) -> None:
     forget = [{"user_id": "kept", "type": "forget"}]
     refused = asked_by(api, "write")("/v1/purchases", "POST", json=forget)
     assert refused.status_code == 422
-    assert refused.json()["errors"] == [{"field": "body.0.type", "message": "forget needs the role operate"}]
+    assert refused.json()["errors"] == [{"field": "body.0.type", "message": "a forget needs the role operate"}]
     assert client.purchases(forget).accepted == 1
     assert '"action":"forget kept"' in api.said()
 

@@ -100,11 +100,11 @@ def test_without_keys_this_machine_may_read_and_nothing_else(api_shop: Shop) -> 
 
 
 def test_a_key_that_asks_too_often_is_told_to_wait(api_shop: Shop) -> None:
-    api = api_shop.start_api(RECSYS_API__RATE_LIMIT="5", **PATIENT)
+    api = api_shop.start_api(RECSYS_API__RATE_LIMIT="1", **PATIENT)
     reader, writer = asked_by(api, "read"), asked_by(api, "write")
     answers = [reader("/v1/popular") for _ in range(30)]
     refused = [answer for answer in answers if answer.status_code == 429]
-    assert 0 < len(refused) < 26
+    assert 0 < len(refused) < len(answers)
     assert int(refused[0].headers["retry-after"]) == 1
     assert refused[0].json()["type"] == "urn:recsys:problem:too-many-requests"
     assert writer("/v1/popular").status_code == 200  # another key
@@ -155,7 +155,7 @@ def test_a_body_that_stops_coming_ends_the_request(api: Api) -> None:
                 b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
                 b"Authorization: Bearer " + KEYS["write"].encode() + b"\r\n\r\n{"
             )
-            answer = connection.recv(10_000)
+            answer = b"".join(iter(lambda: connection.recv(10_000), b""))
         assert answer.startswith(b"HTTP/1.1 408")
         assert b"urn:recsys:problem:body-too-slow" in answer
 
@@ -246,7 +246,7 @@ def test_a_service_without_purchases_says_so(api_shop: Shop) -> None:
         ({"RECSYS_API__AUDIT_FILE": "/no such folder/audit"}, "RECSYS_API__AUDIT_FILE: cannot write"),
         ({"RECSYS_API__KEYS_FILE": "/no such file"}, "RECSYS_API__KEYS_FILE: cannot read"),
         ({"RECSYS_API__WORKERS": "0"}, "RECSYS_API__WORKERS"),
-        ({"RECSYS_API__CORS_ORIGINS": "https://shop.example"}, "RECSYS_API__CORS_ORIGINS: a JSON array"),
+        ({"RECSYS_API__CORS_ORIGINS": "https://shop.example"}, "RECSYS_API__CORS_ORIGINS: must be a JSON array"),
     ],
 )
 def test_a_wrong_setting_ends_it_with_one_line(api_shop: Shop, settings: dict[str, str], said: str) -> None:
