@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from recsys.settings import Settings
 from tests.lists import write_lists
 from tests.planted import event_json, item_name, list_of, owned_by, write_history
 from tests.prepared import train_planted
-from tests.services import Shop, kept_port, running, wait_until
+from tests.services import RedisServer, Shop, kept_port, running, wait_until
 from tests.stream import await_records, publish
 
 pytestmark = pytest.mark.kafka
@@ -50,29 +51,27 @@ def test_members_that_come_and_go_under_load_lose_and_double_nothing(shop: Shop,
 
 
 def test_redis_killed_under_load_holds_the_stream_back_and_nothing_is_dropped(shop: Shop, tmp_path: Path) -> None:
-    port = kept_port()
-    command = [
-        find_redis_server(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path), "--save", "",
-        "--appendonly", "yes", "--appendfsync", "always",
-    ]  # fmt: skip
-    url = f"redis://127.0.0.1:{port}/0"
-    shop.environment["RECSYS_REDIS__URL"] = url
+    server = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
+    shop.environment["RECSYS_REDIS__URL"] = server.url
     redis_settings = Settings.model_validate(
-        {"redis": {"url": url, "prefix": shop.environment["RECSYS_REDIS__PREFIX"]}}
+        {"redis": {"url": server.url, "prefix": shop.environment["RECSYS_REDIS__PREFIX"]}}
     )
-    with open_store(redis_settings) as store:
-        with running(command, tmp_path / "redis.log", shop.environment):
-            consumer = shop.start_consumer(RECSYS_CONSUMER__BATCH_SIZE="25")
-            consumer.await_assigned()
-            publish(shop, load(0, 10))
-            await_records(consumer, 25)
+    with ExitStack() as stack:
+        stack.callback(server.kill)
+        server.start()
+        store = stack.enter_context(open_store(redis_settings))
+        consumer = shop.start_consumer(RECSYS_CONSUMER__BATCH_SIZE="25")
+        consumer.await_assigned()
+        publish(shop, load(0, 10))
+        await_records(consumer, 25)
+        server.kill()
         publish(shop, load(10, 40))  # Redis is dead
         wait_until(lambda: "partitions paused, nothing is dropped" in consumer.said(), "the consumer says so")
         assert consumer.process.poll() is None
-        with running(command, tmp_path / "redis.log", shop.environment):
-            wait_until(lambda: everyone_has_everything(store), "every event counted once")
-            assert "Redis is back" in consumer.said()
-            assert consumer.stop() == 0
+        server.start()
+        wait_until(lambda: everyone_has_everything(store), "every event counted once")
+        consumer.await_saying("Redis is back")  # which it says after it has sent again what was under way
+        assert consumer.stop() == 0
 
 
 def test_consumer_stops_at_once_while_redis_is_away(shop: Shop) -> None:
