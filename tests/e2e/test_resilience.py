@@ -70,7 +70,7 @@ def test_redis_killed_under_load_holds_the_stream_back_and_nothing_is_dropped(sh
         assert consumer.process.poll() is None
         server.start()
         wait_until(lambda: everyone_has_everything(store), "every event counted once")
-        consumer.await_saying("Redis is back")  # which it says after it has sent again what was under way
+        consumer.await_saying("Redis answers again")  # which it says after it has sent again what was under way
         assert consumer.stop() == 0
 
 

@@ -170,7 +170,7 @@ def test_an_empty_data_dir_is_not_taken_for_that_of_the_live_model(shop: Shop, t
     shop.round()
     elsewhere = shop.settings.model_copy(update={"data_dir": str(tmp_path / "unmounted")})
     other = Shop(elsewhere, shop.store, open_data_dir(elsewhere), tmp_path)
-    with pytest.raises(DataDirError, match="is RECSYS_DATA_DIR right, and mounted"):
+    with pytest.raises(DataDirError, match="check RECSYS_DATA_DIR and its mount"):
         other.round()
 
 
