@@ -92,7 +92,7 @@ def test_a_rollback_is_at_once_whole_and_holds(trained: Shop, settings: Settings
     with open_store(settings) as store:
         before = sequence_of(store)
         done = trained.recsys("models", "rollback")
-        assert f"model {first} is live, {second} was before" in done.stdout
+        assert f"model {first} is live; {second} was live before" in done.stdout
         assert sequence_of(store) > before
         lists = [listed for listed in store.users.lists([f"user-{user}" for user in range(200)]) if listed]
         assert len(lists) == 200

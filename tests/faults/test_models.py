@@ -151,7 +151,7 @@ def test_damaged_model_is_refused_and_the_live_one_stays(ledger: Ledger, report:
         wait_until(lambda: consumer.metrics()["models_refused_total"] == refused, f"the metric counts {said!r}")
         line = [line for line in consumer.said().splitlines() if "model refused: " in line][-1]
         assert said in line
-        assert f"(live model stays: {pointing.version})" in line
+        assert f"(the live model stays: {pointing.version})" in line
         sales = ledger.sales(10)
         ledger.send(sales)
         ledger.flush()

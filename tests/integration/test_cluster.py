@@ -107,7 +107,7 @@ def test_user_torn_between_two_nodes_is_served_as_soon_as_the_move_goes_on(store
     make_listed(store, "u")
     slot, told_to_wait = OpenSlot(store, cluster, "u"), cluster.errors("TRYAGAIN")
     slot.move(slot.keys[0])
-    with pytest.raises(RedisUnavailable, match="1 of 1 calls were not taken"):
+    with pytest.raises(RedisUnavailable, match="1 of 1 calls were not accepted"):
         store.users.apply({"u": [placed(1, event("b"))]})
     assert cluster.errors("TRYAGAIN") > told_to_wait
 
@@ -146,7 +146,7 @@ def test_what_follows_a_forget_is_not_lost_in_a_slot_that_moves(store: Store, cl
     batch = {"u": [placed(5, forget), placed(6, event("b"))]}
     assert store.users.apply(batch)["u"].applied == 2
     with pytest.raises(
-        RedisUnavailable, match="1 of 1 calls were not taken"
+        RedisUnavailable, match="1 of 1 calls were not accepted"
     ):  # the list is gone, so its user waits for the move
         store.users.apply(batch)
     slot.close()
