@@ -17,7 +17,7 @@ from recsys.kafka.decoder import make_decoder
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import refresh_all_lists
 from recsys.model.boosts import BoostWeights
-from recsys.operations.engine import holdout_begins, open_engine
+from recsys.operations.open_engine import holdout_begins, open_engine
 from recsys.recommend.item_lists import popular_items
 from recsys.redis import HeldLock, ModelPointer, Store
 from recsys.runtime import fail_points

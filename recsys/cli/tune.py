@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from recsys.cli.output import errors, results, settings_for_command
-from recsys.operations.engine import holdout_begins, open_engine
+from recsys.operations.open_engine import holdout_begins, open_engine
 from recsys.runtime import threads
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter

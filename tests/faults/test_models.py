@@ -81,7 +81,7 @@ DAMAGES = [
     Damage("a file is missing", shutil.rmtree),
     Damage("a file is missing", lambda folder: (folder / "items.parquet").unlink()),
     truncated("item_factors.npy", "item_factors.npy is truncated or changed"),
-    truncated("manifest.json", "manifest.json is not the one that was published"),
+    truncated("manifest.json", "manifest.json is not the published one"),
     flipped_byte("item_gram.npy"),
     flipped_byte("items.parquet"),
     forged("item_factors.npy", _with_nan, "item_factors holds NaN or infinity"),

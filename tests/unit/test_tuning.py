@@ -8,7 +8,7 @@ import pytest
 
 from recsys.data.event_log import EventLog
 from recsys.errors import DataDirError, NotEnoughData
-from recsys.operations.engine import holdout_begins
+from recsys.operations.open_engine import holdout_begins
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
