@@ -6,12 +6,14 @@ thread of ours. All else is as `python -m` has it: process and session of its ow
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import runpy
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -66,4 +68,9 @@ def _become(module: str, arguments: list[str], environment: dict[str, str], fold
     os.chdir(folder)
     sys.argv = [module, *arguments]
     sys.orig_argv = [sys.executable, "-m", module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        # As the interpreter ends: executors stop their idle processes, which this one would otherwise wait for.
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
