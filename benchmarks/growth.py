@@ -37,7 +37,7 @@ from recsys.data.event import Event
 from recsys.data.history import History, read_histories
 from recsys.data.interactions import Interactions
 from recsys.data.vocabulary import Vocabulary
-from recsys.lists.encoding import items_json
+from recsys.lists.encoding import both_as_json, items_json
 from recsys.model.confidence import confidence
 from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import top_n
@@ -113,7 +113,10 @@ class Crowd:
     def publish(self, states: Mapping[str, UserState], lists: RankedLists) -> None:
         """Write users' lists."""
         revisions = {user: state.revision for user, state in states.items()}
-        self.store.users.publish(revisions, [lists], ModelStamp(self.model.version, 1), at=datetime.now(UTC))
+        stamp = ModelStamp(self.model.version, 1)
+        with self.store.users.publishing(stamp, at=datetime.now(UTC)) as publishing:
+            publishing.send(revisions, both_as_json(lists))
+            publishing.outcomes()
 
 
 @cache

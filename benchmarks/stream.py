@@ -31,6 +31,7 @@ from benchmarks.measuring import BATCH, LISTED, OWNED, buyers, complete_journey,
 from benchmarks.results import TIMES, Measured
 from recsys.data.event import Event, decode
 from recsys.data.interactions import Interactions
+from recsys.lists.encoding import both_as_json
 from recsys.model.confidence import confidence
 from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import top_n
@@ -275,7 +276,9 @@ def stages(stall: Stall) -> dict[str, float]:
         revisions.update({user: state.revision for user, state in store.users.apply(next(turns)).items()})
 
     def publish() -> None:
-        store.users.publish({user: revisions[user] for user in states}, [lists], stamp, at=datetime.now(UTC))
+        with store.users.publishing(stamp, at=datetime.now(UTC)) as publishing:
+            publishing.send({user: revisions[user] for user in states}, both_as_json(lists))
+            publishing.outcomes()
 
     gc.collect()
     gc.freeze()  # as in the consumer: collections are few, and none looks at what lives long
