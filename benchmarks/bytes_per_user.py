@@ -16,6 +16,7 @@ import numpy as np
 from recsys.data.event import Event
 from recsys.data.vocabulary import Vocabulary
 from recsys.demo.services import redis_server
+from recsys.lists.encoding import both_as_json
 from recsys.model.top_n import Ranking
 from recsys.recommend.user_lists import RankedLists
 from recsys.redis import ModelStamp, PlacedEvent, Store, open_store
@@ -72,7 +73,9 @@ def _fill(store: Store) -> None:
         again = Ranking(np.arange(AGAIN)[None], scores[None, :AGAIN], np.array([AGAIN]))
         recs = Ranking(OWNED + np.arange(LISTED)[None], scores[None], np.array([LISTED]))
         lists = RankedLists(Vocabulary(items), recs, again)
-        store.users.publish({user: state.revision}, [lists], model, at=datetime.now(UTC))
+        with store.users.publishing(model, at=datetime.now(UTC)) as publishing:
+            publishing.send({user: state.revision}, both_as_json(lists))
+            publishing.outcomes()
 
 
 if __name__ == "__main__":
