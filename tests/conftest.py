@@ -30,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):  # this is such a worker
         return
     config.stash[_SHARED] = SharedServers.begin()
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # it would begin with files of many tests, and end with long ones alone
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: in good order
 
 
@@ -46,6 +48,29 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByFileOrTest(config, log)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest: side by side, a run is over when its last test is."""
+
+    def place(item: pytest.Item) -> int:
+        file = item.nodeid.partition("::")[0]
+        return next((at for at, start in enumerate(_LONGEST_FIRST) if file.startswith(start)), len(_LONGEST_FIRST))
+
+    items.sort(key=place)
+
+
+_LONGEST_FIRST = (
+    "tests/e2e/test_readme.py",
+    "tests/e2e/test_demo.py",
+    "tests/faults/test_soak.py",
+    "tests/e2e/test_api_limits.py",
+    "tests/e2e/test_api.py",
+    "tests/unit/test_tuning.py",
+    "tests/faults/test_cluster.py",
+    "tests/integration/test_cluster.py",
+    "tests/faults/",
+    "tests/e2e/",
+    "tests/integration/",
+)
 _MOSTLY_ALONE = ("tests/e2e/", "tests/faults/")
 _SHARES = {"tests/e2e/test_api.py", "tests/e2e/test_api_limits.py", "tests/faults/test_cluster.py"}
 """Files there with something that is made once for all their tests."""
