@@ -110,7 +110,7 @@ def test_a_basket_of_many_lines_is_applied_in_several_short_calls(
     sent: list[Any] = []
     pack = hiredis.pack_command  # what this process sends: other tests use the same server
 
-    def noted(command: tuple[Any, ...]) -> bytes:
+    def noted(command: tuple[Any, ...]) -> Any:
         sent.append(command[0])
         return pack(command)
 
