@@ -72,12 +72,16 @@ def test_of_few_users_none_comes_first(store: Store) -> None:
 
 def test_a_script_that_redis_lost_gives_no_first_states(store: Store) -> None:
     store.users.apply(purchases(0))
-    for server in store.connection._servers.masters().values():
-        server.script_flush()
-    with store.users.applying(purchases(100)) as applying:
-        assert applying.first_states() == {}
-        states = applying.states()
-    assert [state.applied for state in states.values()] == [1] * len(USERS)
+    for turn in range(1, 51):  # another test may give it back to a server that both use, just in between
+        for server in store.connection._servers.masters().values():
+            server.script_flush()
+        with store.users.applying(purchases(100 * turn)) as applying:
+            first = applying.first_states()
+            states = applying.states()
+        assert [state.applied for state in states.values()] == [1] * len(USERS)
+        if not first:
+            return
+    pytest.fail("first states came although the script was lost")
 
 
 def test_events_beyond_one_call_are_applied_in_order_and_none_comes_first(store: Store) -> None:
