@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -80,6 +81,7 @@ def baselines(split: Split, events: EventLog, *, n: int) -> dict[str, Recommende
     ages = (split.cut_s - before.seconds[bought]) / _DAY_S
     weights = np.exp2(-ages / RECENT_HALF_LIFE_DAYS)
     recent = np.bincount(rows[bought], weights, len(split.items)).astype(np.float64)
+    train = cache(before.interactions)  # once for both kinds of lists, and only where item-kNN is asked for
     return {
         POPULAR: popular(split, n=n),
         "recently popular": lambda include_purchased: of_scores(
@@ -91,7 +93,7 @@ def baselines(split: Split, events: EventLog, *, n: int) -> dict[str, Recommende
             else None
         ),
         "item-kNN": lambda include_purchased: of_neighbours(
-            before.interactions(), split.owned, n=n, neighbours=NEIGHBOURS, include_purchased=include_purchased
+            train(), split.owned, n=n, neighbours=NEIGHBOURS, include_purchased=include_purchased
         ),
     }
 

@@ -106,7 +106,7 @@ def test_a_key_that_asks_too_often_is_told_to_wait(api_shop: Shop) -> None:
     headers = {"Authorization": f"Bearer {KEYS['read']}"}
     with (
         httpx.Client(base_url=api.url, headers=headers, timeout=60) as http,
-        ThreadPoolExecutor(30) as all_at_once,  # however slow the machine is, they come faster than 5 a second
+        ThreadPoolExecutor(30) as all_at_once,  # however slow the machine is, they come faster than one a second
     ):
         answers = list(all_at_once.map(lambda _: http.get("/v1/popular"), range(30)))
     refused = [answer for answer in answers if answer.status_code == 429]
