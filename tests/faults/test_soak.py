@@ -89,8 +89,19 @@ class Town:
 
     def stop(self) -> None:
         """Stop all services in good order."""
-        for service in (self.trainer, *self.others, self.witness):
+        self._stop_trainer()
+        for service in (*self.others, self.witness):
             assert service.stop() == 0, service.said()[-3000:]
+
+    def _stop_trainer(self) -> None:
+        """Stop the trainer between two rounds: one stopped within a round leaves lists for its next round to write."""
+        status = self._ledger.store.trainer.status
+        while True:
+            wait_until(lambda: status().get("state") == "succeeded", "a round is completed", patience_s=180)
+            assert self.trainer.stop() == 0, self.trainer.said()[-3000:]
+            if status().get("state") == "succeeded":
+                return
+            self.trainer = self._trainer()
 
     def _consumer(self) -> Consumer:
         return self._ledger.shop.start_consumer(
