@@ -29,6 +29,7 @@ from api.routes import computing, docs, health, operating, purchases, reading
 from api.security import Audit, Keyring, RateLimiter, Role
 from api.services import Services
 from recsys.api_schemas import Problem
+from recsys.kafka.decoder import event_reading
 from recsys.redis import open_store
 from recsys.redis.async_reader import open_read_store
 from recsys.runtime.logs import configure_logging
@@ -101,6 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
                 sink = stack.enter_context(PurchaseSink(settings.kafka).opened()) if settings.api.purchases else None
                 app.state.services = Services(
                     settings=settings,
+                    event_reading=event_reading(settings.events),
                     reader=reader,
                     store=store,
                     data_dir=data_dir,

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from api.problems import Kind, ProblemError
 from recsys.api_schemas import LARGEST_INTEGER, BrokenRule
-from recsys.data.event import Event, EventType, broken_rules
+from recsys.data.event import Event, EventReading, EventType, broken_rules
 from recsys.errors import KafkaError, KafkaUnavailable, MalformedEvent
 from recsys.kafka.clients import ClientError, KafkaException, Message, Producer, open_producer
 from recsys.kafka.producer import encode
@@ -39,7 +39,14 @@ class RejectedEventError(Exception):
 
 
 def read_event(
-    fields: object, users: UserStore, *, now_ms: int, idempotency_key: str, place: int, may_forget: bool
+    fields: object,
+    users: UserStore,
+    *,
+    reading: EventReading,
+    now_ms: int,
+    idempotency_key: str,
+    place: int,
+    may_forget: bool,
 ) -> Event:
     """Return the event that a client has posted.
 
@@ -48,6 +55,7 @@ def read_event(
     fields : object
         As parsed from JSON.
     users : UserStore
+    reading : EventReading
     now_ms : int
         The time of an event that says none.
     idempotency_key : str
@@ -67,6 +75,8 @@ def read_event(
     is_timed = "timestamp" in given
     given.setdefault("timestamp", now_ms)
     try:
+        if type(given["timestamp"]) is int:
+            given["timestamp"] = reading.integer_timestamp(given, sent_ms=now_ms)
         event = Event.model_validate(given)
         users.ensure_can_hold(event.user_id)
     except ValidationError as error:

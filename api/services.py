@@ -13,6 +13,7 @@ from api.metrics import ApiMetrics
 from api.problems import Kind, ProblemError
 from api.purchases import PurchaseSink
 from api.security import Audit, Keyring, RateLimiter
+from recsys.data.event import EventReading
 from recsys.lists.live_model import LoadedModel
 from recsys.redis import Store
 from recsys.redis.async_reader import ReadStore
@@ -39,6 +40,7 @@ class Services:
     """
 
     settings: Settings
+    event_reading: EventReading
     reader: ReadStore
     store: Store
     data_dir: DataDir

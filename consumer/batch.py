@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,16 @@ class DecodedBatch:
         The offset behind the last record, by partition.
     timestamps_ms : float64, (n,)
         Of the records that have one.
+    no_user, unread_prices : int
+        Events of a user who is none, and prices that could not be read: left out.
     """
 
     events: Mapping[str, Sequence[PlacedEvent]]
     malformed: Mapping[int, MalformedEvent]
     next_offsets: Mapping[int, int]
     timestamps_ms: NDArray[np.float64]
+    no_user: int
+    unread_prices: int
 
 
 @dataclass(eq=False)
@@ -84,6 +88,7 @@ class MessageBatch:
         malformed: dict[int, MalformedEvent] = {}
         next_offsets: dict[int, int] = {}
         timestamps_ms: list[int] = []
+        before = replace(self.decoder.passed_over)
         for place, message in enumerate(self.messages):
             partition, offset = message.partition() or 0, message.offset() or 0
             next_offsets[partition] = max(next_offsets.get(partition, 0), offset + 1)
@@ -94,7 +99,15 @@ class MessageBatch:
                     events[event.user_id].append(PlacedEvent(sources[partition], offset, event))
             except MalformedEvent as error:
                 malformed[place] = error
-        return DecodedBatch(events, malformed, next_offsets, np.array(timestamps_ms, np.float64))
+        after = self.decoder.passed_over
+        return DecodedBatch(
+            events,
+            malformed,
+            next_offsets,
+            np.array(timestamps_ms, np.float64),
+            no_user=after.no_user - before.no_user,
+            unread_prices=after.prices - before.prices,
+        )
 
     def without_lost(self, held: Mapping[int, int]) -> MessageBatch:
         """Return the batch without records of partitions that were given up since: their next owner reads them."""

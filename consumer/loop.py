@@ -101,6 +101,7 @@ class Loop:
         for attempt in retry("decode", needs="the decoder"):
             with attempt:
                 decoded = batch.decode()
+        self._metrics.note_decoded(decoded)
         self._dead_letters.send(batch.messages, decoded.malformed)
         fail_points.reach("decoded")
         ahead = self._polling.read_ahead(batch)

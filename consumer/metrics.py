@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from consumer.batch import DecodedBatch
 from recsys.redis import UserState
 from recsys.runtime.metrics import Histogram
 
@@ -25,6 +26,8 @@ class ConsumerMetrics:
         self.applied = counter("events_applied", "Events that changed a history")
         self.duplicates = counter("events_duplicate", "Events recognized as applied before")
         self.dead_letters = counter("dead_letters", "Malformed records sent to the dead-letter topic")
+        self.no_user = counter("events_no_user", "Events of ids that are no users (events.no_user), passed over")
+        self.unread_prices = counter("prices_unread", "Prices that are none, left out of their events")
         self.solves = counter("solves", "Users folded in and ranked")
         self.published = counter("lists_published", "Lists written")
         self.rejected = counter("lists_rejected", "Lists not written because a fresher one was, or was due")
@@ -43,6 +46,11 @@ class ConsumerMetrics:
             bounds=_LATENCY_BUCKETS_S,
         )
         self.registry.register(self.latency)
+
+    def note_decoded(self, decoded: DecodedBatch) -> None:
+        """Count what decoding left out."""
+        self.no_user.inc(decoded.no_user)
+        self.unread_prices.inc(decoded.unread_prices)
 
     def note_applied(self, states: Collection[UserState]) -> None:
         """Count what applying events led to."""

@@ -49,13 +49,15 @@ class StatsLog:
         bounds = [bound for bound, _ in buckets]
         counts = [count - before for (_, count), before in zip(buckets, [0.0, *(c for _, c in buckets)], strict=False)]
         log.info(
-            "records=%d (%.0f/s) applied=%d duplicates=%d dead_letters=%d solves=%d lists=%d rejected=%d "
-            "latency_ms p50=%.1f p99=%.1f",
+            "records=%d (%.0f/s) applied=%d duplicates=%d dead_letters=%d no_user=%d prices_unread=%d "
+            "solves=%d lists=%d rejected=%d latency_ms p50=%.1f p99=%.1f",
             delta["records"],
             delta["records"] / max(1e-9, delta["time"]),
             delta["applied"],
             delta["duplicates"],
             delta["dead_letters"],
+            delta["no_user"],
+            delta["unread_prices"],
             delta["solves"],
             delta["published"],
             delta["rejected"],
@@ -70,6 +72,8 @@ class StatsLog:
             "applied": metrics.applied,
             "duplicates": metrics.duplicates,
             "dead_letters": metrics.dead_letters,
+            "no_user": metrics.no_user,
+            "unread_prices": metrics.unread_prices,
             "solves": metrics.solves,
             "published": metrics.published,
             "rejected": metrics.rejected,

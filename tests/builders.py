@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from recsys.data.epoch import LAST_MS
 from recsys.data.event import Event, EventType
 from recsys.data.history import Entry, History
 from recsys.data.vocabulary import Vocabulary
@@ -18,8 +19,6 @@ from recsys.storage.artifact import Draft
 NOON_MS = 1_795_348_800_000
 """2026-11-22T12:00:00Z."""
 NOON_S = NOON_MS // 1000
-LAST_MS = 253_402_300_799_999
-"""9999-12-31T23:59:59.999Z."""
 
 
 def make_event(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from recsys.data.epoch import OLDEST_MS
 from recsys.data.event import MAX_RECORD_BYTES
 
 Fields = dict[str, bytes]
@@ -30,9 +31,10 @@ WRONG: dict[str, tuple[bytes, ...]] = {
     "event_id": (*_NO_ID, b'"%s"' % (b"e" * 129), '"{}"'.format("é" * 129).encode()),
     "type": (b'"Purchase"', b'"sale"', b'""', b"1", b"true", b"[]", b'{"type": "purchase"}', b'"purchase "', *_CONTROL),
     "quantity": (*_NO_NUMBER, *_HUGE, b"0", b"-1", b"-0.0", b"1e-400", b"1000000.001", b"1000001", b"0x10", b"+1"),
-    "price": (*_NO_NUMBER, b"1e400", b"-1e400", b"-0.01", b"-1", b"3,5", b"3.5.1"),
+    "price": (b"NaN", b"Infinity", b"1e400", b"-1e400", b"3,5", b"3.5.1"),
     "timestamp": (
-        *_HUGE, *_CONTROL, b"-1", b"253402300800000", b"1.5", b"true", b"[]", b"{}", b"NaN", b'""', b'"yesterday"',
+        *_HUGE, *_CONTROL, b"-1", b"0", b"1", b"20669", b"20261122", b"631151999", b"631151999999", b"20261122101112",
+        b"253402300800", b"253402300800000", b"1.5", b"true", b"[]", b"{}", b"NaN", b'""', b'"yesterday"',
         b'"1795342272000"', b'"2026-11-22"', b'"2026-11-22T10:11:12"', b'"2026-11-22T10:11Z"',
         b'"2026-11-22T10:11:12 Z"', b'"2026-13-01T10:11:12Z"', b'"2026-02-30T10:11:12Z"', b'"2026-11-22T25:11:12Z"',
         b'"2026-11-22T10:61:12Z"', b'"2026-11-22T10:11:12+25:00"', b'"1969-12-31T23:59:59Z"',
@@ -50,7 +52,7 @@ def _valid(rng: random.Random) -> Fields:
         "item_id": b'"sku-%d"' % rng.randrange(1000),
         "event_id": b'"m-%016x"' % rng.getrandbits(64),
         "quantity": b"%d" % rng.randint(1, 9),
-        "timestamp": b"%d" % rng.randint(0, 1_795_342_272_000),
+        "timestamp": b"%d" % rng.randint(OLDEST_MS, 1_795_342_272_000),
     }
 
 

@@ -36,7 +36,9 @@ def run_module(
     subprocess.TimeoutExpired
         When it took longer; it has been killed.
     """
-    if environment.get("PYTHONPATH") != os.environ.get("PYTHONPATH"):  # other modules than those that are loaded here
+    main = sys.modules["__main__"]
+    is_script = main.__spec__ is None and hasattr(main, "__file__")  # multiprocessing would run it once more
+    if is_script or environment.get("PYTHONPATH") != os.environ.get("PYTHONPATH"):  # or other modules are asked for
         command = [sys.executable, "-m", module, *arguments]
         return subprocess.run(
             command, env=dict(environment), cwd=folder, capture_output=True, text=True, timeout=timeout_s, check=False

@@ -13,6 +13,7 @@ from api.routes.common import answer, problems
 from api.security import Role, guarded
 from api.services import services_of
 from recsys.api_schemas import LARGEST_INTEGER, MOST_PURCHASES, BrokenRule, EventResult, EventStatus, PurchasesAccepted
+from recsys.data.epoch import NEWEST_MS, OLDEST_MS
 from recsys.data.event import NO_CONTROL_CHARACTERS, Event, EventType
 
 router = APIRouter(prefix="/v1", route_class=guarded(Role.WRITE))
@@ -45,10 +46,14 @@ _TIMESTAMP = _or_null(
     {
         "anyOf": [
             {"type": "string", "pattern": _RFC_3339},
-            {"type": "integer", "minimum": 0, "maximum": 253402300799999},
+            *(
+                {"type": "integer", "minimum": OLDEST_MS // 1000 * per_s, "maximum": NEWEST_MS // 1000 * per_s}
+                for per_s in (1, 1000, 1_000_000)
+            ),
         ]
     },
-    "RFC 3339 with a zone, or epoch milliseconds; default: now.",
+    "RFC 3339 with a zone, or an integer since 1970: seconds, milliseconds or microseconds, whichever puts it between "
+    "1990 and 2100; default: now.",
 )
 EVENT_SCHEMAS: dict[str, dict[str, Any]] = {
     "Event": {
@@ -154,6 +159,7 @@ async def post_purchases(request: Request, idempotency_key: IdempotencyKey = "")
             event = read_event(
                 fields,
                 services.store.users,
+                reading=services.event_reading,
                 now_ms=moment,
                 idempotency_key=idempotency_key,
                 place=place,

@@ -26,6 +26,7 @@ COMMANDS = {
     "import": CommandPlace(
         "data", "import_command", "consumer", "Import purchases from a file into archive and Redis."
     ),
+    "imports": CommandPlace("imports", "imports_app", "consumer", "List imports, and take one back."),
     "publish": CommandPlace("data", "publish_command", "consumer", "Publish the purchases of a file to Kafka."),
     "show": CommandPlace("show", "show_command", "consumer", "Show a user's history and list."),
     "retrain": CommandPlace("operate", "retrain_command", "consumer", "Ask the running trainer for a new model."),

@@ -6,11 +6,17 @@ import inspect
 from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from recsys.operations.purchase_files import Columns
+from recsys.cli.output import errors
+from recsys.files.columns import Columns
+from recsys.files.purchases import PurchaseFile
+from recsys.kafka.decoder import event_reading
+from recsys.runtime.clock import now
+from recsys.settings import Settings
 
 
 def _column(flag: str, meaning: str) -> Any:
@@ -32,6 +38,36 @@ _OPTIONS = {
         str,
         typer.Option("--timestamp-format", metavar="FORMAT", help="strptime format of times; default: ISO 8601."),
     ],
+    "timestamp_unit": Annotated[
+        str,
+        typer.Option(
+            "--timestamp-unit",
+            metavar="UNIT",
+            help="Unit of numbers since 1970: s, ms, us or ns; default: the only one that fits.",
+        ),
+    ],
+    "decimal": Annotated[
+        str,
+        typer.Option("--decimal", metavar="C", help="Decimal mark, . or ,; default: as the column shows."),
+    ],
+    "thousands": Annotated[
+        str, typer.Option("--thousands", metavar="C", help="Mark between thousands, such as . or ,; default: none.")
+    ],
+    "integer_ids": Annotated[
+        bool | None,
+        typer.Option(
+            "--integer-ids/--no-integer-ids",
+            help="Read ids such as 17850.0 as 17850; default: if all ids of the column are such.",
+        ),
+    ],
+    "no_user": Annotated[
+        list[str],
+        typer.Option(
+            "--no-user",
+            metavar="ID",
+            help="An id that is no customer, such as that of guests: its rows are skipped; may be given several times.",
+        ),
+    ],
     "negative_returns": Annotated[
         bool,
         typer.Option(
@@ -39,7 +75,9 @@ _OPTIONS = {
         ),
     ],
     "encoding": Annotated[str, typer.Option("--encoding", metavar="NAME", help="Encoding of a CSV file.")],
-    "delimiter": Annotated[str, typer.Option("--delimiter", metavar="C", help="Delimiter of a CSV file.")],
+    "delimiter": Annotated[
+        str, typer.Option("--delimiter", metavar="C", help="Delimiter of a CSV file; \\t for a tab.")
+    ],
 }
 """Field of `Columns` → option."""
 
@@ -49,12 +87,13 @@ def reads_purchases(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def with_columns(**given: Any) -> None:
-        columns = Columns(**{name: given.pop(name) for name in _OPTIONS})
+        options = {name: given.pop(name) for name in _OPTIONS}
+        columns = Columns(**options | {"no_user": tuple(options["no_user"])})
         command(columns=columns, **given)
 
     hints = get_type_hints(command, include_extras=True)
     own = [p for p in inspect.signature(command).parameters.values() if p.name != "columns"]
-    defaults = {field.name: field.default for field in fields(Columns)}
+    defaults = {field.name: field.default for field in fields(Columns)} | {"no_user": []}
     parameters = [inspect.Parameter(p.name, p.KEYWORD_ONLY, default=p.default, annotation=hints[p.name]) for p in own]
     parameters += [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=option)
@@ -63,3 +102,17 @@ def reads_purchases(command: Callable[..., None]) -> Callable[..., None]:
     with_columns.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_columns.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_columns
+
+
+def open_purchases(path: Path, columns: Columns, settings: Settings) -> PurchaseFile:
+    """Open a file of purchases, read it once, and say how its columns are read.
+
+    Raises
+    ------
+    InputFileError
+        When it cannot be read.
+    """
+    file = PurchaseFile(path, columns, events=event_reading(settings.events), now=now())
+    for remark in file.remarks:
+        errors.print(f"note: {remark}", markup=False)
+    return file

@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli.columns import reads_purchases
+from recsys.cli.columns import open_purchases, reads_purchases
 from recsys.cli.lock import held_lock
-from recsys.cli.output import errors, results, settings_for_command
+from recsys.cli.output import counted, errors, results, settings_for_command
 from recsys.errors import InputFileError
+from recsys.files.batches import RowCounts
+from recsys.files.columns import Columns
+from recsys.files.rejects import rejects_path
 from recsys.kafka.producer import Publisher
-from recsys.operations.import_history import import_file
+from recsys.operations.import_history import ImportOutcome, import_file
 from recsys.operations.publish import Pace, publish_paced, read_in_time_order
-from recsys.operations.purchase_files import Columns, PurchaseFile
 from recsys.redis import open_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
@@ -31,26 +33,32 @@ Rejects = Annotated[
 def import_command(
     file: File,
     rejects: Rejects = None,
+    as_new: Annotated[
+        bool,
+        typer.Option("--as-new", help="Count all purchases without event id, also those that equal imported ones."),
+    ] = False,
     *,
     columns: Columns,
 ) -> None:
     """Import purchases from a file into archive and Redis, without Kafka.
 
-    Importing the same file with the same options again counts nothing twice, so after an interruption run it again.
-    The next retrain makes the lists.
+    Purchases that were imported before, from this file or another one, are recognized and count once: by event id, or
+    else by user, item, type, quantity and time. After an interruption run the same command again. recsys imports lists
+    all imports and takes one back. The next retrain makes the lists.
     """
     settings = settings_for_command()
-    purchases = PurchaseFile(file, columns)
-    rejects_path = _rejects_path(file, rejects)
+    rejected_to = rejects_path(file, rejects)
+    purchases = open_purchases(file, columns, settings)
     with open_store(settings) as store:
         store.connection.check()
         try:
             with held_lock(settings, store) as lock:
                 outcome = import_file(
                     purchases,
-                    open_data_dir(settings).archive,
+                    open_data_dir(settings),
                     store.users,
-                    rejects=rejects_path,
+                    rejects=rejected_to,
+                    as_new=as_new,
                     progress=ProgressReporter(console=errors),
                     clock=now,
                     before_write=lock.ensure_held,
@@ -58,10 +66,7 @@ def import_command(
         except KeyboardInterrupt:
             errors.print("interrupted; run the same command again to complete the import, nothing is counted twice")
             raise typer.Exit(130) from None
-    results.print(f"{outcome.accepted:,} rows imported: {outcome.applied:,} new, {outcome.duplicates:,} known before")
-    _print_rejected(outcome.rejected, rejects_path)
-    if outcome.applied:
-        results.print("next: make the lists with recsys retrain, or python -m trainer --once")
+    _print_import(outcome, file, rejected_to)
 
 
 @reads_purchases
@@ -86,8 +91,9 @@ def publish_command(
     if rate is not None and speedup is not None:
         raise InputFileError("--rate and --speedup cannot be used together; give one of them")
     settings = settings_for_command()
-    rejects_path = _rejects_path(file, rejects)
-    events, rejected = read_in_time_order(PurchaseFile(file, columns), rejects_path)
+    rejected_to = rejects_path(file, rejects)
+    events, counts = read_in_time_order(open_purchases(file, columns, settings), rejected_to)
+    _ensure_some_valid(counts, file, rejected_to)
     progress = ProgressReporter(console=errors)
     publisher = Publisher(settings.kafka)
     try:
@@ -97,17 +103,47 @@ def publish_command(
     except KeyboardInterrupt:
         errors.print(f"interrupted; the oldest {publisher.delivered:,} of {len(events):,} events are published")
         raise typer.Exit(130) from None
-    results.print(f"{publisher.delivered:,} events published to {settings.kafka.topic}")
-    _print_rejected(rejected, rejects_path)
+    results.print(f"{counted(publisher.delivered, 'event')} published to {settings.kafka.topic}")
+    _print_rows({"published": publisher.delivered}, counts, rejected_to)
 
 
-def _rejects_path(file: Path, rejects: Path | None) -> Path:
-    path = rejects or Path(f"{file.stem}.rejects.csv")
-    if path.resolve() == file.resolve():
-        raise InputFileError(f"--rejects: {path} is the input file; choose another file")
-    return path
+def _print_import(outcome: ImportOutcome, file: Path, rejected_to: Path) -> None:
+    rows = outcome.rows
+    _ensure_some_valid(rows, file, rejected_to)
+    results.print(
+        f"{counted(rows.valid, 'row')} imported: {outcome.new:,} new, {outcome.known:,} known before "
+        f"(import {outcome.id})"
+    )
+    _print_rows({"new": outcome.new, "known": outcome.known}, rows, rejected_to)
+    if outcome.dates_only and outcome.new and outcome.known:
+        results.print(
+            f"note: times of this file are dates only, so {counted(outcome.known, 'purchase')} cannot be told from "
+            f"those imported before; if they are others: recsys imports undo {outcome.id}, then import with --as-new"
+        )
+    if outcome.like_stream:
+        results.print(
+            f"warning: {counted(outcome.like_stream, 'row')} of this file equal purchases of the topic, and now count "
+            f"twice; recsys imports undo {outcome.id} takes the import back; leave out what the topic holds, or use ids"
+        )
+    if outcome.new:
+        results.print("next: make the lists with recsys retrain, or python -m trainer --once")
 
 
-def _print_rejected(count: int, path: Path) -> None:
-    if count:
-        results.print(f"{count:,} rows rejected; they are in {path}, each with its reason")
+def _print_rows(became: dict[str, int], rows: RowCounts, rejected_to: Path) -> None:
+    results.print(rows.equation(became))
+    if rows.unread_prices:
+        results.print(f"{counted(rows.unread_prices, 'price')} could not be read and left out; no model uses prices")
+    if rows.rejected:
+        results.print(
+            f"{counted(rows.rejected, 'row')} rejected; see {rejected_to}, which says why, and can be imported"
+        )
+
+
+def _ensure_some_valid(rows: RowCounts, file: Path, rejected_to: Path) -> None:
+    """Refuse files of which nothing can be taken."""
+    if rows.valid:
+        return
+    if not rows.read:
+        raise InputFileError(f"{file}: there is a header and no row")
+    see = f"; {rejected_to} says why" if rows.rejected else ""
+    raise InputFileError(f"{file}: no row is a valid purchase: {rows.equation({})}{see}")

@@ -10,13 +10,15 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from recsys.cli.columns import reads_purchases
+from recsys.cli.columns import open_purchases, reads_purchases
 from recsys.cli.output import errors, results, settings_for_command
 from recsys.data.event_log import EventLog
 from recsys.errors import InputFileError, NoModel
 from recsys.evaluation.compare import ALL, NEW, Score
 from recsys.evaluation.metrics import Interval
 from recsys.evaluation.split import NEWCOMERS, SEGMENTS
+from recsys.files.columns import Columns
+from recsys.files.purchases import PurchaseFile
 from recsys.operations.evaluate import (
     LENGTHS,
     Evaluation,
@@ -28,7 +30,6 @@ from recsys.operations.evaluate import (
     with_history,
 )
 from recsys.operations.evaluation_report import html_report
-from recsys.operations.purchase_files import Columns, PurchaseFile
 from recsys.redis import open_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
@@ -74,7 +75,7 @@ def evaluate_command(
     if html is not None:
         import_module("matplotlib.figure")  # so that a missing library is reported before the work
     settings = settings_for_command()
-    file = None if data is None else PurchaseFile(data, columns)
+    file = None if data is None else open_purchases(data, columns, settings)
     data_dir = open_data_dir(settings)
     progress = ProgressReporter(console=errors)
     models = data_dir.models
@@ -126,11 +127,10 @@ def _events(
         events = archived()
         return events, since_s or cut_of_archive(events, int(now().timestamp()), holdout_days=holdout_days)
     with progress.stage(f"read {file.path.name}", file.rows) as advance:
-        events, rejected = read_events(file, advance)
-    if rejected:
-        errors.print(
-            f"{rejected:,} rows are malformed and were skipped; recsys import of this file writes the reasons to a file"
-        )
+        events, counts = read_events(file, advance)
+    errors.print(counts.equation({"valid": counts.valid}))
+    if counts.rejected:
+        errors.print("recsys import of this file writes the reasons to a file")
     cut_s = since_s or cut_of_file(events, manifest, holdout_days=holdout_days)
     return with_history(events, archived, cut_s), cut_s
 

@@ -8,15 +8,18 @@ from typing import Annotated
 import typer
 
 from recsys.cli.lock import held_lock
-from recsys.cli.output import errors, results, settings_for_command
-from recsys.operations.item_files import ItemColumns, import_items, read_items
+from recsys.cli.output import counted, errors, results, settings_for_command
+from recsys.errors import InputFileError
+from recsys.files.items import ItemColumns, read_items
+from recsys.files.rejects import RejectsFile, rejects_path
+from recsys.files.tables import CsvForm
+from recsys.operations.import_items import import_items
 from recsys.redis import open_store
 from recsys.storage.data_dir import open_data_dir
 
 items_app = typer.Typer(
     help="Import titles, categories and availability of items.", add_completion=False, rich_markup_mode=None
 )
-_SHOWN = 10
 
 
 @items_app.callback()
@@ -38,26 +41,49 @@ def import_items_command(
     available_column: Annotated[
         str,
         typer.Option(
-            "--available-column", metavar="NAME", help="Column with true or false; default: available, if there is one."
+            "--available-column",
+            metavar="NAME",
+            help="Column with true, false or the number in stock; default: available, if there is one.",
         ),
     ] = "",
+    integer_ids: Annotated[
+        bool | None,
+        typer.Option(
+            "--integer-ids/--no-integer-ids",
+            help="Read ids such as 17850.0 as 17850; default: if all ids of the column are such.",
+        ),
+    ] = None,
+    encoding: Annotated[str, typer.Option("--encoding", metavar="NAME", help="Encoding of a CSV file.")] = "utf8",
+    delimiter: Annotated[
+        str, typer.Option("--delimiter", metavar="C", help="Delimiter of a CSV file; \\t for a tab.")
+    ] = ",",
+    rejects: Annotated[
+        Path | None,
+        typer.Option("--rejects", metavar="PATH", help="File for rejected rows; default: FILE.rejects.csv here."),
+    ] = None,
 ) -> None:
     """Import titles, categories and availability of items from a file; items that it does not name do not change.
 
     Lists that are computed from now on hold no item that is not available. The next retrain writes the popular lists
     of categories, and all lists.
     """
-    found, rejected = read_items(file, ItemColumns(item_id_column, title_column, category_column, available_column))
+    rejected_to = rejects_path(file, rejects)
+    columns = ItemColumns(item_id_column, title_column, category_column, available_column)
+    found = read_items(file, columns, CsvForm(encoding, delimiter), integer_ids=integer_ids)
+    for remark in found.remarks:
+        errors.print(f"note: {remark}")
+    with RejectsFile(rejected_to, found.table) as rejected:
+        rejected.add(found.rejects)
+    see = f"; {rejected_to} says why; mend it, and import it" if found.rejects else ""
+    equation = f"{counted(found.rows, 'row')} read = {found.valid:,} valid + {len(found.rejects):,} rejected"
+    if not found.valid:
+        raise InputFileError(f"{file}: no row is a valid item: {equation}{see}")
     settings = settings_for_command()
     with open_store(settings) as store, held_lock(settings, store):
-        catalogue = import_items(found, open_data_dir(settings), store)
+        catalogue = import_items(found.catalogue, open_data_dir(settings), store)
     categories = set(catalogue.categories().values())
     results.print(
-        f"{len(found.items):,} items imported; the catalogue has {len(catalogue.items):,}, in {len(categories):,} "
-        f"categories, {len(catalogue.unavailable()):,} of them not available"
+        f"{counted(len(found.catalogue.items), 'item')} imported; the catalogue has {len(catalogue.items):,}, in "
+        f"{counted(len(categories), 'category', 'categories')}, {len(catalogue.unavailable()):,} of them not available"
     )
-    for one in rejected[:_SHOWN]:
-        errors.print(f"row {one.row:,}: {one.reason}", markup=False)
-    if rejected:
-        errors.print(f"{len(rejected):,} rows rejected")
-        raise typer.Exit(0 if found.items else 1)
+    results.print(f"{equation}{see}")

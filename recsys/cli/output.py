@@ -24,3 +24,8 @@ def settings_for_command() -> Settings:
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # what matters comes back as an error
     logging.getLogger("recsys.runtime.progress").setLevel(logging.INFO)
     return settings
+
+
+def counted(count: int, what: str, many: str = "") -> str:
+    """Return a number with what it counts: 1 row, 2,000 rows."""
+    return f"{count:,} {what if count == 1 else many or f'{what}s'}"

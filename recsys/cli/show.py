@@ -14,7 +14,7 @@ from recsys.cli.output import results, settings_for_command
 from recsys.data.event import UNITS_PER_QUANTITY, Identifier
 from recsys.data.history import History
 from recsys.errors import MalformedEvent
-from recsys.operations.item_files import ItemColumns, read_items
+from recsys.files.items import ItemColumns, read_items
 from recsys.redis import open_store
 
 
@@ -38,7 +38,7 @@ def show_command(
         raise MalformedEvent(
             f"{user_id[:40]!r} is not a valid user id: use 1 to 256 characters, no control characters"
         ) from None
-    titles = read_items(items, ItemColumns())[0].titles() if items else {}
+    titles = read_items(items, ItemColumns()).catalogue.titles() if items else {}
     with open_store(settings) as store:
         store.users.ensure_can_hold(user_id)
         state = store.users.read([user_id])[user_id]

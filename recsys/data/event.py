@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -11,13 +12,14 @@ from typing import Annotated, Any
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from recsys.data import envelopes
+from recsys.data.epoch import DAY_MS, LAST_MS, NEWEST_MS, OLDEST_MS, EpochUnit, fitting_units, no_unit_reason
 from recsys.errors import MalformedEvent
 
 MAX_RECORD_BYTES = 64 * 1024
 UNITS_PER_QUANTITY = 1_000_000
 """Quantities are summed as whole millionths, so the order of addition can never change a sum."""
 
-_MAX_EPOCH_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
 _RFC_3339 = re.compile(
     r"(?P<minutes>[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}):(?P<seconds>[0-9]{2})(?P<fraction>\.[0-9]+)?"
     r"(?P<zone>[Zz]|[+-][0-9]{2}:[0-9]{2})"
@@ -50,7 +52,7 @@ def _timestamp_to_epoch_ms(value: object) -> object:
         except ValueError as error:
             raise ValueError(f"is not an existing date and time ({error})") from None
         return round(moment.timestamp() * 1000)
-    raise ValueError("must be RFC 3339 with a zone (2026-11-22T10:11:12Z) or integer epoch milliseconds")
+    raise ValueError("must be RFC 3339 with a zone (2026-11-22T10:11:12Z) or an integer of time since 1970")
 
 
 _PLAIN_WORDS = {
@@ -69,7 +71,7 @@ EventId = Annotated[
     StringConstraints(strict=True, min_length=1, max_length=128, pattern=NO_CONTROL_CHARACTERS),
     BeforeValidator(_integer_to_text),
 ]
-EpochMs = Annotated[int, Field(strict=True, ge=0, le=_MAX_EPOCH_MS), BeforeValidator(_timestamp_to_epoch_ms)]
+EpochMs = Annotated[int, Field(strict=True, ge=0, le=LAST_MS), BeforeValidator(_timestamp_to_epoch_ms)]
 
 
 class Event(BaseModel):
@@ -133,7 +135,7 @@ def ensure_fits_cluster(user_id: str) -> None:
         )
 
 
-def event_from_fields(fields: Mapping[str, Any], *, raw: bytes = b"", location: str = "") -> Event:
+def event_from_fields(fields: Mapping[str, Any]) -> Event:
     """Validate named fields.
 
     Raises
@@ -145,7 +147,7 @@ def event_from_fields(fields: Mapping[str, Any], *, raw: bytes = b"", location: 
         return Event.model_validate(fields)
     except ValidationError as error:
         reasons = [f"{field}: {message}" if field else message for field, message in broken_rules(error)]
-        raise MalformedEvent("; ".join(reasons), raw, location) from None
+        raise MalformedEvent("; ".join(reasons)) from None
 
 
 def broken_rules(error: ValidationError) -> Iterator[tuple[str, str]]:
@@ -155,7 +157,79 @@ def broken_rules(error: ValidationError) -> Iterator[tuple[str, str]]:
         yield ".".join(str(part) for part in problem["loc"]), message
 
 
-def decode(value: bytes | None, *, record_timestamp_ms: int | None = None, location: str = "") -> Event:
+@dataclass(frozen=True, slots=True)
+class EventReading:
+    """How what records leave open is read.
+
+    Attributes
+    ----------
+    unit : EpochUnit or None
+        Of timestamps that are integers; None is the only one that fits.
+    oldest_ms : int
+        No integer is read as a time before this one, in epoch milliseconds.
+    no_user : frozenset of str
+        Ids that are no users, in lower case.
+    """
+
+    unit: EpochUnit | None = None
+    oldest_ms: int = OLDEST_MS
+    no_user: frozenset[str] = frozenset()
+
+    def is_no_user(self, user_id: str) -> bool:
+        """Whether this is what stands in the place of a user who is none."""
+        return user_id.lower() in self.no_user
+
+    def epoch_ms(self, value: int, newest_ms: int) -> int:
+        """Return what an integer means, a time up to ``newest_ms``, in epoch milliseconds.
+
+        Raises
+        ------
+        MalformedEvent
+            When it fits no unit or several.
+        """
+        if self.unit is not None:
+            if not 0 <= (epoch_ms := self.unit.to_ms(value)) <= LAST_MS:
+                raise MalformedEvent(f"timestamp: {value} is no time from 1970 to 9999 in {self.unit.word} since 1970")
+            return epoch_ms
+        if self.oldest_ms <= value <= newest_ms < 1000 * self.oldest_ms:
+            return value  # milliseconds, as nearly always, and then no other unit fits
+        fitting = fitting_units(value, oldest_ms=self.oldest_ms, newest_ms=newest_ms)
+        if len(fitting) != 1:
+            reason = no_unit_reason(value, oldest_ms=self.oldest_ms, newest_ms=newest_ms)
+            raise MalformedEvent(f"timestamp: {reason}; {_ABOUT_INTEGERS}")
+        return fitting[0].to_ms(value)
+
+    def integer_timestamp(self, fields: Mapping[str, Any], *, newest_ms: int = NEWEST_MS, sent_ms: int) -> int:
+        """Return what the timestamp of an event means, if it is an integer, in epoch milliseconds.
+
+        No wish to be erased is lost over its time: a ``forget`` that has none gets the time when it was sent.
+
+        Raises
+        ------
+        MalformedEvent
+            As `epoch_ms`.
+        """
+        try:
+            return self.epoch_ms(fields["timestamp"], newest_ms)
+        except MalformedEvent:
+            if fields.get("type") == EventType.FORGET:
+                return sent_ms
+            raise
+
+
+_ABOUT_INTEGERS = "send RFC 3339, or set RECSYS_EVENTS__TIMESTAMP_UNIT"
+_DEFAULT_READING = EventReading()
+_FIELDS = frozenset(Event.model_fields)
+
+
+def decode(
+    value: bytes | None,
+    *,
+    record_timestamp_ms: int | None = None,
+    reading: EventReading = _DEFAULT_READING,
+    location: str = "",
+    on_unread_price: Callable[[], None] = lambda: None,
+) -> Event:
     """Decode one Kafka record's value.
 
     Parameters
@@ -163,9 +237,12 @@ def decode(value: bytes | None, *, record_timestamp_ms: int | None = None, locat
     value : bytes or None
         The record's value, one JSON object of at most 64 KiB.
     record_timestamp_ms : int or None
-        The Kafka record's own timestamp, used when the event has none.
+        The Kafka record's own timestamp: used when the event has none, and to tell the unit of an integer.
+    reading : EventReading
     location : str
         ``topic[partition] offset``, for the error text.
+    on_unread_price : callable
+        Called when the price is not one: it is left out, for no model uses it.
 
     Raises
     ------
@@ -179,11 +256,32 @@ def decode(value: bytes | None, *, record_timestamp_ms: int | None = None, locat
     try:
         fields = orjson.loads(value)
     except ValueError as error:
-        raise MalformedEvent(f"not JSON: {error}", value, location) from None
+        raise MalformedEvent(_with_hint(f"not JSON: {error}", envelopes.of_bytes(value)), value, location) from None
     if not isinstance(fields, dict):
-        raise MalformedEvent(f"must be a JSON object, not {type(fields).__name__}", value, location)
-    if fields.get("timestamp") is None:
-        if record_timestamp_ms is None:
+        reason = f"must be a JSON object, not {type(fields).__name__}"
+        raise MalformedEvent(_with_hint(reason, envelopes.of_json(fields)), value, location)
+    if not fields.keys() <= _FIELDS and (reason := envelopes.other_meaning(fields)):
+        raise MalformedEvent(reason, value, location)
+    timestamp, sent_ms = fields.get("timestamp"), record_timestamp_ms
+    if timestamp is None:
+        if sent_ms is None:
             raise MalformedEvent("timestamp: neither the event nor its Kafka record has one", value, location)
-        fields["timestamp"] = record_timestamp_ms
-    return event_from_fields(fields, raw=value, location=location)
+        fields["timestamp"] = sent_ms
+    elif type(timestamp) is int:
+        newest_ms = NEWEST_MS if sent_ms is None else min(sent_ms + DAY_MS, LAST_MS)
+        try:
+            fields["timestamp"] = reading.integer_timestamp(fields, newest_ms=newest_ms, sent_ms=sent_ms or 0)
+        except MalformedEvent as error:
+            raise MalformedEvent(error.reason, value, location) from None
+    price = fields.get("price")
+    if price is not None and not (type(price) in (int, float) and price >= 0):
+        del fields["price"]
+        on_unread_price()
+    try:
+        return event_from_fields(fields)
+    except MalformedEvent as error:
+        raise MalformedEvent(_with_hint(error.reason, envelopes.of_json(fields)), value, location) from None
+
+
+def _with_hint(reason: str, hint: str) -> str:
+    return f"{reason}; {hint}" if hint else reason

@@ -18,11 +18,14 @@ from recsys.demo.display import WIDTH, live_view, story_table, summary
 from recsys.demo.purchases import Year
 from recsys.demo.services import consumer_process, redis_server, train_once, trainer_process
 from recsys.demo.stream import Replay
+from recsys.files.columns import Columns
+from recsys.files.items import ItemColumns, read_items
+from recsys.files.purchases import PurchaseFile
+from recsys.kafka.decoder import event_reading
 from recsys.kafka.embedded import embedded_broker
 from recsys.kafka.producer import Publisher
 from recsys.operations.import_history import import_file
-from recsys.operations.item_files import ItemColumns, import_items, read_items
-from recsys.operations.purchase_files import Columns, PurchaseFile
+from recsys.operations.import_items import import_items
 from recsys.redis import Store, open_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
@@ -125,17 +128,16 @@ def _import_history(settings: Settings, store: Store, folder: Path, year: Year, 
     columns = Columns(user_id="household_id", item_id="product_id", timestamp="transaction_timestamp")
     data_dir = open_data_dir(settings)
     outcome = import_file(
-        PurchaseFile(path, columns),
-        data_dir.archive,
+        PurchaseFile(path, columns, events=event_reading(settings.events), now=now()),
+        data_dir,
         store.users,
         rejects=folder / "history.rejects.csv",
         progress=ProgressReporter(),
         clock=now,
     )
-    console.print(f"   {outcome.applied:,} imported; {outcome.rejected:,} lines rejected: their quantity is 0.")
+    console.print(f"   {outcome.new:,} imported; {outcome.rows.rejected:,} lines rejected: their quantity is 0.")
     year.products.to_parquet(products, index=False)
-    found, _ = read_items(products, ItemColumns())
-    catalogue = import_items(found, data_dir, store)
+    catalogue = import_items(read_items(products, ItemColumns()).catalogue, data_dir, store)
     categories = set(catalogue.categories().values())
     console.print(f"   {len(catalogue.items):,} products with titles, in {len(categories):,} categories.")
 

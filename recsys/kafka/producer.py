@@ -8,6 +8,7 @@ import orjson
 from confluent_kafka import KafkaError as ClientError
 from confluent_kafka import KafkaException, Message
 
+from recsys.data.epoch import iso_time
 from recsys.data.event import Event
 from recsys.errors import KafkaUnavailable
 from recsys.kafka.clients import kafka_unavailable, open_producer
@@ -24,7 +25,7 @@ def encode(event: Event) -> bytes:
         fields["price"] = event.price
     if event.event_id is not None:
         fields["event_id"] = event.event_id
-    fields["timestamp"] = event.timestamp
+    fields["timestamp"] = iso_time(event.timestamp)  # text, which is read in one way only
     return orjson.dumps(fields)
 
 

@@ -94,7 +94,7 @@ def refresh_all_users(settings: Settings, store: Store, live: LoadedModel, advan
 
     def refresh_here(users: Sequence[str]) -> None:
         nonlocal written
-        written += _refresh(settings, store, live, users)
+        written += refresh_users(settings, store, live, users)
         fail_points.reach("in-full-refresh")
         advance(len(users))
 
@@ -122,7 +122,8 @@ def refresh_all_users(settings: Settings, store: Store, live: LoadedModel, advan
                 note(future.result())
 
 
-def _refresh(settings: Settings, store: Store, live: LoadedModel, users: Sequence[str]) -> int:
+def refresh_users(settings: Settings, store: Store, live: LoadedModel, users: Sequence[str]) -> int:
+    """Recompute those lists of users that are not from this model and their history; return how many were written."""
     written = 0
     hidden = store.catalogue.hidden()
     while users:
@@ -166,7 +167,7 @@ _opened: tuple[Settings, Store, LoadedModel] | None = None
 def _refresh_elsewhere(settings: Settings, pointer: ModelPointer, users: Sequence[str]) -> _Part:
     store, live = _open(settings, pointer)
     epoch = store.connection.epoch
-    written = _refresh(settings, store, live, users)
+    written = refresh_users(settings, store, live, users)
     return _Part(len(users), written, store.connection.epoch - epoch)
 
 

@@ -15,8 +15,9 @@ from recsys.errors import InputFileError, InvalidModel, NotEnoughData
 from recsys.evaluation.baselines import baselines, model_lists
 from recsys.evaluation.compare import Score, compare
 from recsys.evaluation.split import split_by_time
+from recsys.files.batches import RowCounts
+from recsys.files.purchases import PurchaseFile
 from recsys.model.factor_model import FactorModel
-from recsys.operations.purchase_files import PurchaseFile
 from recsys.storage.manifest import Manifest
 from recsys.storage.models import ModelStore
 
@@ -148,8 +149,8 @@ def cut_of_file(events: EventLog, manifest: Manifest, *, holdout_days: float) ->
     return newest_s - round(holdout_days * _DAY_S)
 
 
-def read_events(file: PurchaseFile, on_rows: Callable[[int], None] = lambda _: None) -> tuple[EventLog, int]:
-    """Return a file's events about items, each event_id of a user once, and how many rows are malformed.
+def read_events(file: PurchaseFile, on_rows: Callable[[int], None] = lambda _: None) -> tuple[EventLog, RowCounts]:
+    """Return a file's events about items, each event_id of a user once, and what became of its rows.
 
     Raises
     ------
@@ -159,12 +160,11 @@ def read_events(file: PurchaseFile, on_rows: Callable[[int], None] = lambda _: N
     users: dict[str, int] = {}
     items: dict[str, int] = {}
     seen: set[tuple[str, str]] = set()
-    rejected = 0
+    counts = RowCounts()
 
     def rows() -> Iterator[tuple[int, int, int, int]]:
-        nonlocal rejected
         for batch in file.batches():
-            rejected += len(batch.rejects)
+            counts.note(batch)
             for _, event in batch.events:
                 if event.type is EventType.FORGET or event.item_id is None:
                     continue
@@ -175,12 +175,12 @@ def read_events(file: PurchaseFile, on_rows: Callable[[int], None] = lambda _: N
                 user = users.setdefault(event.user_id, len(users))
                 item = items.setdefault(event.item_id, len(items))
                 yield user, item, event.units, event.timestamp // 1000
-            on_rows(len(batch.events) + len(batch.rejects))
+            on_rows(batch.last_row - batch.first_row + 1)
 
     found = np.fromiter(chain.from_iterable(rows()), np.int64).reshape(-1, 4)
     if not len(found):
         raise InputFileError(f"{file.path}: no row is a valid purchase; recsys import writes the reasons to a file")
-    return EventLog(list(users), found[:, 0], list(items), found[:, 1], found[:, 2], found[:, 3]), rejected
+    return EventLog(list(users), found[:, 0], list(items), found[:, 1], found[:, 2], found[:, 3]), counts
 
 
 def _time(second: int) -> str:

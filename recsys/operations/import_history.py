@@ -1,69 +1,187 @@
-"""History from a file straight into the archive and Redis: a shop's first day."""
+"""History from files straight into the archive and Redis: a shop's first day, and corrections later on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from recsys.operations.purchase_files import PurchaseFile, RejectsFile
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys.data.event import Event
+from recsys.errors import InputFileError
+from recsys.files.batches import Batch, RowCounts
+from recsys.files.purchases import PurchaseFile
+from recsys.files.rejects import RejectsFile
+from recsys.operations.known_rows import Identities, KnownRows
 from recsys.redis import calls_by_user
 from recsys.redis.users import UserStore
+from recsys.runtime import fail_points
+from recsys.runtime.clock import json_time
 from recsys.runtime.progress import ProgressReporter
 from recsys.storage.archive import Archive
-from recsys.storage.segments import IMPORT_PREFIX, Segment
+from recsys.storage.data_dir import DataDir
+from recsys.storage.imports import ImportRecord
+from recsys.storage.segments import Segment, events_of
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ImportOutcome:
     """What an import did.
 
     Attributes
     ----------
-    accepted, rejected : int
-        Rows of the file.
-    applied, duplicates : int
-        Events that changed a history, and events that were there already.
+    id : str
+        Of the import.
+    rows : RowCounts
+        Of the file; those that are valid are new or known.
+    new, known : int
+        Purchases that count because of this import, and those that the archive holds already.
+    like_stream : int
+        New purchases that equal one of the topic, and have no event_id: they may count twice.
+    dates_only : bool
+        Whether no time of the file has a time of day.
     """
 
-    accepted: int
-    rejected: int
-    applied: int
-    duplicates: int
+    id: str
+    rows: RowCounts = field(default_factory=RowCounts)
+    new: int = 0
+    known: int = 0
+    like_stream: int = 0
+    dates_only: bool = True
 
 
 def import_file(
     file: PurchaseFile,
-    archive: Archive,
+    data_dir: DataDir,
     users: UserStore,
     *,
     rejects: Path,
     progress: ProgressReporter,
     clock: Callable[[], datetime],
+    as_new: bool = False,
     before_write: Callable[[], None] = lambda: None,
 ) -> ImportOutcome:
-    """Import a file; running it again after any failure, or for no reason, counts nothing twice.
+    """Import a file; purchases that the archive holds already are found there, and count once.
 
-    The file is a source like a topic, named by its content, with rows for offsets: a part that is in the archive is
-    not written again, and Redis recognizes rows it has applied. ``before_write`` is called before each segment; what it
-    raises ends the import.
+    The file is a source like a topic, with rows for offsets. Purchases that another import has brought are applied
+    again as what they are there, by source and offset, which Redis recognizes. So an import that was interrupted
+    between archive and Redis is completed by any later one that holds the same purchases.
+
+    Parameters
+    ----------
+    as_new : bool
+        Take all purchases without event_id for new ones.
+    before_write : callable
+        Called before each segment; what it raises ends the import.
+
+    Raises
+    ------
+    InputFileError
+        When the file cannot be read, or was imported with other options.
     """
-    source = f"{IMPORT_PREFIX}{file.digest()}"
-    archived = [segment for segment in archive.segments() if segment.source == source]
-    accepted = applied = duplicates = 0
+    archive = data_dir.archive
+    record = _new_record(file, data_dir, clock(), as_new=as_new)
+    outcome = ImportOutcome(record.id)
+    segments = archive.segments()
+    own = [segment for segment in segments if segment.source == record.source]
+    compared = [segment for segment in segments if not as_new or segment.source == record.source]
+    with progress.stage("look for known purchases", len(compared)) as advance:
+        known = KnownRows(archive, compared, advance)
+    data_dir.imports.write(record)
+    _apply_again(archive, own, users, lambda segment: None)
     round_ = archive.new_round(clock())
-    with RejectsFile(rejects) as rejected, progress.stage(f"import {file.path.name}", file.rows) as advance:
+    met: dict[str, set[str]] = defaultdict(set)  # source → users of whom the file has a purchase that it brought
+    written_to = max((segment.last for segment in own), default=0)
+    with RejectsFile(rejects, file.table) as rejected, progress.stage(f"import {file.path.name}", file.rows) as advance:
         for batch in file.batches(users.ensure_can_hold):
-            rejected.add(batch)
-            there = any(part.first <= batch.last_row and batch.first_row <= part.last for part in archived)
-            if batch.last_row >= batch.first_row and not there:
+            rejected.add(batch.rejects)
+            if new := _new_events(batch, known, compared, met, written_to, outcome):
                 before_write()
-                archive.write(Segment(round_, source, 0, batch.first_row, batch.last_row), batch.events)
-            for call in calls_by_user(f"{source}:0", batch.events, complete=True):
-                new, old = users.apply_without_reading(call)
-                applied += new
-                duplicates += old
-            accepted += len(batch.events)
+                archive.write(Segment(round_, record.source, 0, written_to + 1, batch.last_row), new)
+                written_to = batch.last_row
+                fail_points.reach("in-import")
+                for call in calls_by_user(f"{record.source}:0", new, complete=True):
+                    users.apply_without_reading(call)
             advance(batch.last_row - batch.first_row + 1)
-    return ImportOutcome(accepted, rejected.count, applied, duplicates)
+    met.pop(record.source, None)
+    _apply_again(archive, [s for s in segments if s.source in met], users, lambda segment: met[segment.source])
+    rows = outcome.rows
+    if rows.valid:
+        counts = {"read": rows.read, "known": outcome.known, "rejected": rows.rejected, "no_user": rows.no_user}
+        finished = {"finished_at": json_time(clock()), "new": record.new + outcome.new, **counts}
+        data_dir.imports.write(record.model_copy(update=finished))
+    else:
+        data_dir.imports.remove(record.id)
+    return outcome
+
+
+def _new_record(file: PurchaseFile, data_dir: DataDir, at: datetime, *, as_new: bool) -> ImportRecord:
+    """Return the record of this import: that of the same file and options, if it was imported before."""
+    options = file.options() | ({"as_new": "True"} if as_new else {})
+    import_id, content = file.digest(sorted(options.items())), file.content_digest()
+    records = data_dir.imports.records()
+    if data_dir.imports.undoing():
+        pending = data_dir.imports.undoing()[0].id
+        raise InputFileError(f"recsys imports undo {pending} was interrupted; run it again before the next import")
+    for record in records.values():
+        if record.content_sha256 == content and record.id != import_id:
+            raise InputFileError(
+                f"{file.path}: the same file was imported on {record.started_at[:10]} with other options "
+                f"({_difference(record.options, options)}); recsys imports undo {record.id} takes that back, then "
+                f"import it again"
+            )
+    return records.get(import_id) or ImportRecord(
+        id=import_id, file=file.path.name, content_sha256=content, options=options, started_at=json_time(at)
+    )
+
+
+def _difference(before: dict[str, str], now: dict[str, str]) -> str:
+    names = [name for name in (before | now) if before.get(name) != now.get(name)]
+    return "; ".join(f"{name}: {before.get(name, 'default')}, now {now.get(name, 'default')}" for name in names)
+
+
+def _new_events(
+    batch: Batch,
+    known: KnownRows,
+    compared: Sequence[Segment],
+    met: dict[str, set[str]],
+    written_to: int,
+    outcome: ImportOutcome,
+) -> list[tuple[int, Event]]:
+    """Count a batch's rows and return those that are new; what was written before and is gone since was erased."""
+    outcome.rows.note(batch)
+    outcome.dates_only &= not batch.with_time_of_day
+    identities = Identities.of_events([event for _, event in batch.events])
+    found = known.find(identities)
+    for at in np.flatnonzero(found >= 0).tolist():
+        met[compared[found[at]].source].add(batch.events[at][1].user_id)
+    is_new = (found == -1) & (np.array([row for row, _ in batch.events], np.int64) > written_to)
+    outcome.like_stream += int((is_new & known.like_stream(identities)).sum())
+    new = [row for row, fresh in zip(batch.events, is_new.tolist(), strict=True) if fresh]
+    outcome.new += len(new)
+    outcome.known += len(batch.events) - len(new)
+    return new
+
+
+def _apply_again(
+    archive: Archive,
+    segments: Iterable[Segment],
+    users: UserStore,
+    only: Callable[[Segment], Collection[str] | None],
+) -> None:
+    """Apply purchases that are in the archive: of a segment those of some users, or all.
+
+    All of a user's are applied, in the order of their rows: a row that Redis lacks must come before later ones.
+    """
+    for segment in sorted(segments, key=lambda segment: (segment.source, segment.first)):
+        chosen, table = only(segment), archive.read(segment)
+        if chosen is not None:
+            table = table.filter(pc.is_in(table["user_id"], value_set=pa.array(sorted(chosen), pa.string())))
+        events = [row for row in events_of(table) if users.can_hold(row[1].user_id)]
+        for call in calls_by_user(f"{segment.source}:{segment.partition}", events, complete=True):
+            users.apply_without_reading(call)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.data.event import Event
+from recsys.files.batches import RowCounts
+from recsys.files.purchases import PurchaseFile
+from recsys.files.rejects import RejectsFile
 from recsys.kafka.producer import Publisher
-from recsys.operations.purchase_files import PurchaseFile, RejectsFile
 from recsys.runtime.progress import Advance
 
 
@@ -37,15 +39,23 @@ class Pace:
         return 0.0
 
 
-def read_in_time_order(file: PurchaseFile, rejects: Path) -> tuple[list[Event], int]:
-    """Return all valid events of a file, oldest first, and the number of rows that were rejected."""
+def read_in_time_order(file: PurchaseFile, rejects: Path) -> tuple[list[Event], RowCounts]:
+    """Return all valid events of a file, oldest first, and what became of its rows.
+
+    Raises
+    ------
+    InputFileError
+        When the file cannot be read, or the rejected rows cannot be written.
+    """
     events: list[Event] = []
-    with RejectsFile(rejects) as rejected:
+    counts = RowCounts()
+    with RejectsFile(rejects, file.table) as rejected:
         for batch in file.batches():
-            rejected.add(batch)
+            rejected.add(batch.rejects)
+            counts.note(batch)
             events.extend(event for _, event in batch.events)
     events.sort(key=lambda event: event.timestamp)
-    return events, rejected.count
+    return events, counts
 
 
 def publish_paced(publisher: Publisher, events: Sequence[Event], pace: Pace, advance: Advance) -> None:

@@ -48,7 +48,8 @@ class PlacedEvent:
     event : Event
     complete : bool
         The source is read once, in order and without gaps (an import), so that its offset alone tells whether the
-        event was applied; otherwise the position is remembered like an id.
+        event was applied; otherwise the position is remembered like an id. Of the event_ids of all such sources those
+        of the newest events are remembered, in whatever order they came.
     """
 
     source: str
@@ -56,7 +57,7 @@ class PlacedEvent:
     event: Event
     complete: bool = False
 
-    def packed(self) -> tuple[str, int, bytes, str, int, int]:
+    def packed(self) -> tuple[str, int, bytes, str, int, int, bool]:
         """Return what apply.lua takes."""
         event = self.event
         if event.event_id is not None:
@@ -66,7 +67,7 @@ class PlacedEvent:
         else:
             id_ = _digest(f"at {self.source} {self.offset}")
         item = "" if event.type is EventType.FORGET else event.item_id or ""
-        return (self.source, self.offset, id_, item, event.units, event.timestamp // 1000)
+        return (self.source, self.offset, id_, item, event.units, event.timestamp // 1000, self.complete)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +234,10 @@ class UserStore:
         """Remove all that is kept of users."""
         keys = [self._keys.of_user(user) for user in user_ids]
         self._connection.run([(own[0], ("UNLINK", *own)) for own in keys])
+
+    def reset(self, user_ids: Sequence[str]) -> None:
+        """Erase what is kept of users, so that their events can be applied again from the first one on."""
+        self._connection.run_script("reset", ((self._keys.of_user(user), (_FORGOTTEN_TTL_S,)) for user in user_ids))
 
     def lists(self, user_ids: Sequence[str]) -> list[dict[str, Any] | None]:
         """Return the published lists as apps see them, None where there is none."""

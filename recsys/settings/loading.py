@@ -18,6 +18,8 @@ from recsys.settings.sections import CONFIG_VARIABLE, ENV_PREFIX, Section, Setti
 _TEST_PREFIX = "RECSYS_TEST_"
 
 
+_ARRAYS = {"api.cors_origins": '["https://shop.example"]', "events.no_user": '["0", "guest"]'}
+"""Setting → an example of what it is in the environment."""
 _SECRET = (["redis", "url"], ["api", "keys"])
 
 
@@ -98,9 +100,9 @@ def _check_variables() -> None:
         path = upper.removeprefix(ENV_PREFIX).lower().split("__")
         if path[0] not in Settings.model_fields or (len(path) > 1 and not _is_section(path[:1])):
             raise SettingsError(_no_such_setting(variable))
-        if path == ["api", "cors_origins"]:
+        if example := _ARRAYS.get(".".join(path)):
             if not _is_json(os.environ[variable], list):
-                raise SettingsError(f'{variable}: must be a JSON array, such as ["https://shop.example"]')
+                raise SettingsError(f"{variable}: must be a JSON array, such as {example}")
         elif (_is_section(path) or path == ["kafka", "librdkafka"]) and not _is_json(os.environ[variable], dict):
             raise SettingsError(f'{variable}: must be a JSON object, such as {{"name": "value"}}')
 

@@ -71,7 +71,7 @@ def _shown(value: Any) -> str:
         return masked_url(secret) if "://" in secret else "***" if secret else ""
     if isinstance(value, dict):
         return str({name: "***" if _is_secret(name) else item for name, item in value.items()})
-    return str(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
 
 
 def _is_secret(name: str) -> bool:

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -38,6 +38,12 @@ _RESERVED_LIBRDKAFKA = frozenset(
         "acks",
     }
 )
+
+
+_NO_USER = [
+    "null", "\\N", "nan", "na", "n/a", "<na>", "#n/a", "none", "nil", "undefined", "0", "0.0", "-1", "-1.0",
+    "00000000-0000-0000-0000-000000000000",
+]  # fmt: skip
 
 
 Positive = Annotated[int, Field(gt=0)]
@@ -109,6 +115,17 @@ class KafkaSettings(Section):
     def dead_letters(self) -> str:
         """The dead-letter topic's name."""
         return self.dead_letter_topic or f"{self.topic}.dlq"
+
+
+class EventsSettings(Section):
+    """How events are read where they leave something open."""
+
+    oldest: Annotated[date, Field(ge=date(1970, 1, 1), le=date(9999, 12, 31))] = date(1990, 1, 1)
+    """No integer timestamp is read as a time before this day (UTC)."""
+    timestamp_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
+    """Unit of integer timestamps, since 1970; `auto` is the only one that fits between `oldest` and a day after now."""
+    no_user: list[str] = _NO_USER
+    """Ids that stand for no customer: their purchases are passed over; a JSON array, upper or lower case alike."""
 
 
 class RedisSettings(Section):
@@ -317,6 +334,7 @@ class Settings(BaseSettings):
     data_dir: NotEmpty = "data"
     """Folder of archive and models: a local folder, or any fsspec URL such as `s3://bucket/recsys`."""
     kafka: KafkaSettings = KafkaSettings()
+    events: EventsSettings = EventsSettings()
     redis: RedisSettings = RedisSettings()
     history: HistorySettings = HistorySettings()
     ranking: RankingSettings = RankingSettings()

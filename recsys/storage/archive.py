@@ -77,6 +77,10 @@ class Archive:
         """Write one segment; it is there completely or not at all."""
         self._storage.write_file(segment.path, _parquet(event_table(rows)), fail_point="in-segment")
 
+    def remove(self, segment: Segment) -> None:
+        """Remove a segment, whose purchases then never happened; call it only while holding the lock."""
+        self._storage.delete(segment.path)
+
     def read(self, segment: Segment, columns: list[str] | None = None) -> pa.Table:
         """Return a segment's rows."""
         try:

@@ -15,8 +15,6 @@ from recsys.errors import DataDirError
 from recsys.storage.files import Storage
 
 _PATH = "catalogue.parquet"
-_LONGEST = 1_000
-_YES, _NO = frozenset({"true", "t", "yes", "y", "1"}), frozenset({"false", "f", "no", "n", "0"})
 TITLE_COLUMNS: Final = ("title", "name", "description")
 
 

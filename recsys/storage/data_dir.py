@@ -8,6 +8,7 @@ from recsys.settings import Settings
 from recsys.storage.archive import Archive
 from recsys.storage.catalogue import CatalogueFile
 from recsys.storage.files import Storage
+from recsys.storage.imports import ImportLog
 from recsys.storage.models import ModelStore
 from recsys.storage.rounds import RoundLog
 from recsys.storage.tuned import TunedFile
@@ -31,6 +32,8 @@ class DataDir:
         What the trainer's rounds and rollbacks were like.
     catalogue : CatalogueFile
         What the shop says of its items.
+    imports : ImportLog
+        Which files were imported.
     tuned : TunedFile
         Parameters that tuning found.
     """
@@ -40,6 +43,7 @@ class DataDir:
     models: ModelStore
     rounds: RoundLog
     catalogue: CatalogueFile
+    imports: ImportLog
     tuned: TunedFile
 
     @classmethod
@@ -51,6 +55,7 @@ class DataDir:
             ModelStore(storage),
             RoundLog(storage),
             CatalogueFile(storage),
+            ImportLog(storage),
             TunedFile(storage),
         )
 

@@ -230,7 +230,7 @@ def test_publish_sends_a_file_in_time_order(trained: Store, shop: Shop) -> None:
     ]
     output = shop.recsys("publish", "more.csv", "--rate", "1000", *options).stdout
     assert "2 events published" in output
-    assert "1 rows rejected" in output
+    assert "1 row rejected" in output
     shop.start_consumer()
     wait_until(lambda: owned_by(trained, "late-user") == {"sku-0-00": 2.0, "sku-0-01": 1.0}, "both are applied")
     shown = shop.recsys("show", "late-user").stdout

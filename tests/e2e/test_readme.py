@@ -115,7 +115,7 @@ def test_blocks_run_as_written_in_order(tmp_path: Path, kcat: str, monkeypatch: 
     }
     imported = output_of("recsys import")
     assert "3 rows imported: 3 new" in imported
-    assert "1 rows rejected" in imported
+    assert "1 row rejected" in imported
     assert "NDCG@20" in imported, "the new model was compared with the live one"
     assert "unjudged" not in imported
     assert "NDCG@20" in output_of("recsys evaluate\n")

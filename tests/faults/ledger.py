@@ -24,7 +24,7 @@ from tests.services import Shop, wait_until
 
 _CATALOGUE = [item_name(taste, number) for taste in range(TASTES) for number in range(ITEMS_PER_TASTE)]
 _PAUSE_S = 0.02
-_EPOCH_MS = 1_790_000_000_000
+_EPOCH_MS = 1_700_000_000_000
 Pair = tuple[str, str]
 
 

@@ -73,7 +73,8 @@ def test_parquet_import_counts_everything_once_however_often_it_is_run(
     frame.to_parquet(tmp_path / "purchases.parquet")
     first = recsys("import", "purchases.parquet").stdout
     assert "4 rows imported: 4 new, 0 known before" in first
-    assert "1 rows rejected; they are in purchases.rejects.csv" in first
+    assert "5 rows read = 4 new + 0 known + 1 rejected + 0 skipped (no customer)" in first
+    assert "1 row rejected: purchases.rejects.csv says why; mend it, and import it" in first
     assert "quantity" in (tmp_path / "purchases.rejects.csv").read_text()
     assert "4 rows imported: 0 new, 4 known before" in recsys("import", "purchases.parquet").stdout
     assert quantities(own_store, "17850") == {"85123A": 6, "71053": 8}
@@ -107,7 +108,7 @@ def test_csv_with_other_columns_and_returns(recsys: Command, own_store: Store, t
     [
         (["import", "missing.csv"], "missing.csv: there is no such file"),
         (["import", "wrong.csv"], "Name the right one with --user-id-column"),
-        (["import", "note.txt"], "must be a .parquet or .csv file"),
+        (["import", "note.txt"], "there is no column 'user_id' for user_id"),
         (["import", "broken.parquet"], "broken.parquet: cannot be read"),
         (["publish", "good.csv"], "127.0.0.1:1"),
         (["publish", "good.csv", "--rate", "5", "--speedup", "2"], "cannot be used together"),
@@ -170,7 +171,7 @@ def test_import_writes_a_lost_part_of_the_archive_again(recsys: Command, own_sto
     (segment,) = (tmp_path / "data" / "archive").rglob("*.parquet")
     rows = pd.read_parquet(segment)
     segment.unlink()
-    assert "100 rows imported: 0 new, 100 known before" in recsys("import", "rows.csv").stdout
+    assert "100 rows imported: 100 new, 0 known before" in recsys("import", "rows.csv").stdout
     (again,) = (tmp_path / "data" / "archive").rglob("*.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(again), rows)
     assert sum(quantities(own_store, "u0").values()) == 12

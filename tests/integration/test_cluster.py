@@ -294,7 +294,7 @@ def test_import_rejects_rows_that_a_cluster_cannot_hold(store: Store, cluster: R
         return run_module("recsys", list(arguments), environment=environment, folder=tmp_path, timeout_s=120)
 
     done = recsys("import", "rows.csv")
-    assert "1 rows imported" in done.stdout, done.stderr
+    assert "1 row imported" in done.stdout, done.stderr
     assert "must not begin with }" in (tmp_path / "rows.rejects.csv").read_text()
     assert entries(store, "{x}").keys() == {"A"}
     assert "user_id: must not begin with }" in recsys("show", "}x").stderr

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from recsys.data.event import EventReading
 from recsys.errors import DataDirError, LockLost, NotEnoughData, NotEnoughNewEvents
 from recsys.evaluation.gate_record import Decision
+from recsys.files.columns import Columns
+from recsys.files.purchases import PurchaseFile
 from recsys.kafka.embedded import embedded_broker
 from recsys.kafka.producer import Publisher
 from recsys.operations.import_history import import_file
-from recsys.operations.purchase_files import Columns, PurchaseFile
 from recsys.operations.rollback import roll_back
 from recsys.operations.verify import verify
 from recsys.redis import Store, open_store
@@ -43,11 +45,9 @@ class Shop:
 
     def import_history(self) -> None:
         write_parquet(habitual_shop(seed=0, n_users=USERS), self.folder / "history.parquet")
-        file = PurchaseFile(self.folder / "history.parquet", Columns())
+        file = PurchaseFile(self.folder / "history.parquet", Columns(), events=EventReading(), now=now())
         rejects = self.folder / "rejects.csv"
-        import_file(
-            file, self.data_dir.archive, self.store.users, rejects=rejects, progress=ProgressReporter(), clock=now
-        )
+        import_file(file, self.data_dir, self.store.users, rejects=rejects, progress=ProgressReporter(), clock=now)
 
     def round(self, *, force: bool = False, scheduled: bool = False, lost: bool = False) -> RoundOutcome:
         with self.store.trainer_lock.held(ttl_s=60) as lock:

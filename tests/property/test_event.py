@@ -7,9 +7,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from recsys.data.epoch import DAY_MS, LAST_MS, OLDEST_MS, EpochUnit, fitting_units, iso_time
 from recsys.data.event import Event, EventType, decode
 from recsys.errors import MalformedEvent
-from tests.builders import LAST_MS, NOON_MS, events, make_event
+from tests.builders import NOON_MS, events, make_event
 from tests.malformed import WAYS, malformed_records
 
 FIELDS = ("event_id", "type", "user_id", "item_id", "quantity", "price", "timestamp", "unknown")
@@ -111,7 +112,7 @@ def test_a_valid_event_decodes_to_itself(event: Event, ascii_only: bool, unknown
         "type": event.type.value,
         "quantity": event.quantity,
         "price": event.price,
-        "timestamp": event.timestamp,
+        "timestamp": iso_time(event.timestamp),
         "event_id": event.event_id,
     }
     extra = {name: value for name, value in unknown.items() if name not in fields and _is_plain_json(value, name)}
@@ -125,7 +126,7 @@ def test_whatever_the_fuzzer_breaks_is_malformed_for_one_short_reason(seed: int)
     for value in malformed_records(seed, len(WAYS)):
         with pytest.raises(MalformedEvent) as caught:
             decode(value, record_timestamp_ms=NOON_MS, location="purchases[0] 7")
-        assert 0 < len(caught.value.reason) < 200
+        assert 0 < len(caught.value.reason) < 300
         assert caught.value.reason.isprintable()
 
 
@@ -168,7 +169,7 @@ def test_rfc_3339_times_are_read_to_the_millisecond(
 @given(st.integers(-(2**63), 2**64 - 1), st.integers(-(2**63), 2**64 - 1), st.integers(-(2**63), 2**64 - 1))
 @settings(max_examples=50, deadline=None)
 def test_integer_ids_are_read_as_their_decimal_strings(user: int, item: int, event_id: int) -> None:
-    event = decode(json.dumps({"user_id": user, "item_id": item, "event_id": event_id, "timestamp": 0}).encode())
+    event = decode(json.dumps({"user_id": user, "item_id": item, "event_id": event_id, "timestamp": NOON_MS}).encode())
     assert (event.user_id, event.item_id, event.event_id) == (str(user), str(item), str(event_id))
 
 
@@ -179,3 +180,29 @@ def test_units_are_whole_signed_millionths(quantity: float) -> None:
     assert bought >= 1
     assert abs(bought / 1e6 - quantity) <= 1e-6
     assert make_event(quantity=quantity, type_=EventType.RETURN).units == -bought
+
+
+@given(st.integers(OLDEST_MS, NOON_MS + DAY_MS), st.sampled_from(EpochUnit), st.integers(0, 999_999))
+@settings(max_examples=200, deadline=None)
+def test_an_integer_is_the_same_time_in_every_unit(moment_ms: int, unit: EpochUnit, finer: int) -> None:
+    written = {
+        EpochUnit.SECONDS: moment_ms // 1000,
+        EpochUnit.MILLISECONDS: moment_ms,
+        EpochUnit.MICROSECONDS: moment_ms * 1000 + finer // 1000,
+        EpochUnit.NANOSECONDS: moment_ms * 1_000_000 + finer,
+    }[unit]
+    event = decode(json.dumps({"user_id": 1, "item_id": 2, "timestamp": written}).encode(), record_timestamp_ms=NOON_MS)
+    assert event.timestamp == (moment_ms // 1000 * 1000 if unit is EpochUnit.SECONDS else moment_ms)
+
+
+@given(st.integers(-(2**63), 2**64 - 1))
+@settings(max_examples=300, deadline=None)
+def test_no_integer_fits_two_units(value: int) -> None:
+    assert len(fitting_units(value, oldest_ms=OLDEST_MS, newest_ms=LAST_MS)) <= 1
+
+
+@given(st.integers(0, LAST_MS))
+@settings(max_examples=200, deadline=None)
+def test_a_time_written_as_text_is_read_as_it_was(moment_ms: int) -> None:
+    text = json.dumps({"user_id": 1, "item_id": 2, "timestamp": iso_time(moment_ms)})
+    assert decode(text.encode()).timestamp == moment_ms

@@ -6,12 +6,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys.data.epoch import LAST_MS
 from recsys.data.event_log import EventLog
 from recsys.data.history import Entry, HistoryReplay
 from recsys.data.interactions import Interactions
 from recsys.data.vocabulary import Vocabulary
 from recsys.model.confidence import confidences_of
-from tests.builders import LAST_MS
 
 USERS = ["u3", "u1", "é", "u2", "unused"]
 ITEMS = ["b", "a", "😀", "Z", "10", "9", "unused"]

@@ -7,9 +7,9 @@ import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, Message
 
 from consumer.batch import MessageBatch
-from recsys.data.event import Event
+from recsys.data.event import Event, EventReading
 from recsys.errors import DecoderUnavailable
-from recsys.kafka.decoder import JsonDecoder
+from recsys.kafka.decoder import JsonDecoder, PassedOver
 from recsys.kafka.topics import Topic
 from tests.builders import NOON_MS, make_event
 
@@ -28,7 +28,9 @@ def purchase(partition: int, offset: int, user: str, item: str = "a") -> Message
 
 
 def batch(messages: Sequence[Message], held: Mapping[int, int]) -> MessageBatch:
-    return MessageBatch(messages, held, TOPIC, JsonDecoder(on_cluster=True))
+    return MessageBatch(
+        messages, held, TOPIC, JsonDecoder(EventReading(no_user=frozenset({"0", "null"})), on_cluster=True)
+    )
 
 
 def test_events_are_grouped_by_user_in_order_of_arrival() -> None:
@@ -59,6 +61,21 @@ def test_malformed_records_are_set_aside_and_count_as_read() -> None:
     assert len(found.timestamps_ms) == 3
 
 
+def test_ids_that_are_no_users_are_passed_over_and_counted_and_so_are_prices_that_cannot_be_read() -> None:
+    users = ("u", 0, "NULL", "null", "00", "u")
+    messages = [
+        record(0, offset, json.dumps({"user_id": user, "item_id": "a", "price": "free" if user == "u" else 1}).encode())
+        for offset, user in enumerate(users)
+    ]
+    messages.append(record(0, 6, b'{"user_id": "0", "type": "forget"}'))
+    read = batch(messages, {0: 1})
+    for _ in range(2):  # decoded once, counted once
+        found = read.decode()
+        assert {user: len(events) for user, events in found.events.items()} == {"u": 2, "00": 1, "0": 1}
+        assert (found.no_user, found.unread_prices, found.malformed) == (3, 2, {})
+        assert found.next_offsets == {0: 7}
+
+
 @pytest.mark.parametrize(
     ("held_now", "left"),
     [
@@ -83,6 +100,7 @@ class LinesOfOrders:
 
     def __init__(self) -> None:
         self.is_away = True
+        self.passed_over = PassedOver()
 
     def events(self, record: Message) -> Sequence[Event]:
         if self.is_away:

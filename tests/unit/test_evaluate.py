@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recsys.data.event import EventReading
 from recsys.data.event_log import EventLog
 from recsys.errors import InputFileError, InvalidModel, NotEnoughData
+from recsys.files.columns import Columns
+from recsys.files.purchases import PurchaseFile
 from recsys.model.factor_model import FactorModel
 from recsys.operations.evaluate import (
     MODEL,
@@ -20,7 +23,7 @@ from recsys.operations.evaluate import (
     with_history,
 )
 from recsys.operations.evaluation_report import html_report
-from recsys.operations.purchase_files import Columns, PurchaseFile
+from recsys.runtime.clock import now
 from recsys.storage.files import Storage
 from recsys.storage.models import ModelStore
 from recsys.training.fit import fit_model
@@ -127,22 +130,26 @@ def test_a_file_of_later_purchases_goes_on_where_the_archive_ends(shop: EventLog
     assert one == other
 
 
+def opened(path: Path) -> PurchaseFile:
+    return PurchaseFile(path, Columns(), events=EventReading(), now=now())
+
+
 def test_a_file_is_read_like_an_import(shop: EventLog, tmp_path: Path) -> None:
     write_parquet(shop, tmp_path / "shop.parquet")
     rows: list[int] = []
-    read, rejected = read_events(PurchaseFile(tmp_path / "shop.parquet", Columns()), rows.append)
-    assert (len(read), rejected, sum(rows)) == (len(shop), 0, len(shop))
+    read, counts = read_events(opened(tmp_path / "shop.parquet"), rows.append)
+    assert (len(read), counts.read, counts.rejected, sum(rows)) == (len(shop), len(shop), 0, len(shop))
     one, other = read.interactions(), shop.interactions()
     assert list(one.users.ids) == list(other.users.ids)
     np.testing.assert_array_equal(one.owned.entries, other.owned.entries)
     (tmp_path / "odd.csv").write_text(
         "user_id,item_id,timestamp,event_id,quantity\nu,a,2026-01-01,x,1\nu,a,2026-01-01,x,1\nu,,2026-01-01,y,1\n"
     )
-    read, rejected = read_events(PurchaseFile(tmp_path / "odd.csv", Columns()))
-    assert (len(read), rejected) == (1, 1)
+    read, counts = read_events(opened(tmp_path / "odd.csv"))
+    assert (len(read), counts.read, counts.rejected) == (1, 3, 1)
     (tmp_path / "bad.csv").write_text("user_id,item_id,timestamp\nu,a,soon\n")
     with pytest.raises(InputFileError, match="no row is a valid purchase"):
-        read_events(PurchaseFile(tmp_path / "bad.csv", Columns()))
+        read_events(opened(tmp_path / "bad.csv"))
 
 
 def test_the_report_is_one_page_with_plots_and_every_number(found: Evaluation) -> None:

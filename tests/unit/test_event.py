@@ -5,13 +5,14 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from recsys.data.event import MAX_RECORD_BYTES, Event, EventType, decode
+from recsys.data.epoch import LAST_MS, NEWEST_MS, OLDEST_MS, EpochUnit
+from recsys.data.event import MAX_RECORD_BYTES, Event, EventReading, EventType, decode
 from recsys.errors import MalformedEvent
-from tests.builders import LAST_MS, make_event, make_forget
+from tests.builders import NOON_MS, make_event, make_forget
 
 
 def decoded(**fields: object) -> Event:
-    return decode(json.dumps({"user_id": "42", "item_id": "sku-9", "timestamp": 1000, **fields}).encode())
+    return decode(json.dumps({"user_id": "42", "item_id": "sku-9", "timestamp": NOON_MS, **fields}).encode())
 
 
 def refusal(**fields: object) -> str:
@@ -49,7 +50,10 @@ def test_null_required_fields_are_missing(field: str) -> None:
 
 
 def test_the_own_timestamp_wins_over_the_record() -> None:
-    assert decode(b'{"user_id": 1, "item_id": 2, "timestamp": 5}', record_timestamp_ms=1234).timestamp == 5
+    assert (
+        decode(b'{"user_id": 1, "item_id": 2, "timestamp": 1795348799999}', record_timestamp_ms=NOON_MS).timestamp
+        == NOON_MS - 1
+    )
 
 
 def test_an_event_without_any_timestamp_is_malformed() -> None:
@@ -104,16 +108,19 @@ def test_prices_from_zero_on_are_taken(price: float) -> None:
     assert decoded(price=price).price == price
 
 
-@pytest.mark.parametrize("price", [-0.01, -1, "3.50", True, []])
-def test_other_prices_are_malformed(price: object) -> None:
-    assert refusal(price=price).startswith("price: ")
+@pytest.mark.parametrize("price", [-0.01, -1, "3.50", "", True, [], {}])
+def test_a_price_that_is_none_costs_no_purchase_and_is_counted(price: object) -> None:
+    unread = []
+    value = json.dumps({"user_id": "42", "item_id": "sku-9", "timestamp": NOON_MS, "price": price}).encode()
+    event = decode(value, on_unread_price=lambda: unread.append(price))
+    assert (event.price, unread) == (None, [price])
 
 
 @pytest.mark.parametrize("token", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400", "nan", "inf"])
 @pytest.mark.parametrize("field", ["quantity", "price", "timestamp", "unknown"])
 def test_numbers_that_are_not_finite_are_malformed(token: str, field: str) -> None:
     with pytest.raises(MalformedEvent):
-        decode(f'{{"user_id": "42", "item_id": "sku-9", "timestamp": 1, "{field}": {token}}}'.encode())
+        decode(f'{{"user_id": "42", "item_id": "sku-9", "timestamp": {NOON_MS}, "{field}": {token}}}'.encode())
 
 
 @pytest.mark.parametrize("type_", ["Purchase", "refund", "", 1, True, [], {}])
@@ -127,7 +134,7 @@ def test_only_forget_may_come_without_an_item(type_: str) -> None:
 
 
 def test_forget_needs_only_a_user() -> None:
-    assert decode(b'{"type": "forget", "user_id": "42", "timestamp": 7}') == make_forget("42", timestamp=7)
+    assert decode(b'{"type": "forget", "user_id": "42"}', record_timestamp_ms=7) == make_forget("42", timestamp=7)
     assert make_forget().units == 0
 
 
@@ -159,9 +166,123 @@ def test_rfc_3339_times_are_read(text: str, epoch_ms: int) -> None:
     assert decoded(timestamp=text).timestamp == epoch_ms
 
 
-@pytest.mark.parametrize("timestamp", [0, 1, 1_795_342_272_000, LAST_MS])
+@pytest.mark.parametrize("timestamp", [OLDEST_MS, 1_795_342_272_000, NEWEST_MS])
 def test_epoch_milliseconds_are_taken(timestamp: int) -> None:
     assert decoded(timestamp=timestamp).timestamp == timestamp
+
+
+@pytest.mark.parametrize(
+    ("written", "epoch_ms"),
+    [
+        (631_152_000, OLDEST_MS),
+        (1_790_000_000, 1_790_000_000_000),
+        (1_790_000_000_123, 1_790_000_000_123),
+        (1_790_000_000_123_456, 1_790_000_000_123),
+        (1_790_000_000_123_456_789, 1_790_000_000_123),
+    ],
+)
+def test_the_unit_of_an_integer_is_the_only_one_that_fits(written: int, epoch_ms: int) -> None:
+    value = json.dumps({"user_id": "42", "item_id": "sku-9", "timestamp": written}).encode()
+    assert decode(value, record_timestamp_ms=NOON_MS).timestamp == epoch_ms
+    assert decode(value).timestamp == epoch_ms
+
+
+@pytest.mark.parametrize(
+    "written", [0, 1, 20_669, 20_261_122, 202_611_221_011, 20_261_122_101_112, 631_151_999, 10**17, -1]
+)
+def test_an_integer_that_fits_no_unit_is_malformed_and_the_reason_says_what_to_do(written: int) -> None:
+    assert refusal(timestamp=written) == (
+        f"timestamp: {written} is no time from 1990-01-01 to 2100-01-01, in s, ms, us or ns since 1970; "
+        f"send RFC 3339, or set RECSYS_EVENTS__TIMESTAMP_UNIT"
+    )
+
+
+@pytest.mark.parametrize("per_s", [1, 1000, 10**6, 10**9])
+def test_an_integer_later_than_a_day_after_its_record_is_malformed(per_s: int) -> None:
+    newest = NOON_MS // 1000 + 86_400
+    for written, is_taken in ((newest * per_s, True), ((newest + 1) * per_s, False), (4_070_908_800 * per_s, False)):
+        value = json.dumps({"user_id": "42", "item_id": "sku-9", "timestamp": written}).encode()
+        if is_taken:
+            assert decode(value, record_timestamp_ms=NOON_MS).timestamp == newest * 1000
+        else:
+            with pytest.raises(MalformedEvent, match="from 1990-01-01 to 2026-11-23"):
+                decode(value, record_timestamp_ms=NOON_MS)
+
+
+def test_the_unit_can_be_set_and_then_any_time_is_taken() -> None:
+    def read(written: int, unit: EpochUnit) -> int:
+        value = json.dumps({"user_id": "42", "item_id": "sku-9", "timestamp": written}).encode()
+        return decode(value, reading=EventReading(unit=unit), record_timestamp_ms=NOON_MS).timestamp
+
+    assert read(86_400, EpochUnit.SECONDS) == 86_400_000
+    assert read(1_790_000_000, EpochUnit.MILLISECONDS) == 1_790_000_000
+    with pytest.raises(MalformedEvent, match="1790000000000 is no time from 1970 to 9999 in seconds"):
+        read(1_790_000_000_000, EpochUnit.SECONDS)
+
+
+def test_with_an_older_oldest_time_two_units_may_fit_and_then_none_is_chosen() -> None:
+    value = b'{"user_id": "42", "item_id": "sku-9", "timestamp": 1000000000}'  # 2001 in seconds, January 1970 in ms
+    with pytest.raises(MalformedEvent) as caught:
+        decode(value, reading=EventReading(oldest_ms=0), record_timestamp_ms=NOON_MS)
+    assert "2001-09-09T01:46:40Z in seconds or 1970-01-12T13:46:40Z in milliseconds" in caught.value.reason
+
+
+@pytest.mark.parametrize("written", [0, 5, 20_261_122, -1, 2**63 - 1, 4_070_908_800])
+def test_no_wish_to_be_erased_is_lost_over_its_time(written: int) -> None:
+    value = json.dumps({"type": "forget", "user_id": "42", "timestamp": written}).encode()
+    assert decode(value, record_timestamp_ms=NOON_MS) == make_forget("42", timestamp=NOON_MS)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (b'{"schema": {}, "payload": {"user_id": "u"}}', "Kafka Connect's JSON with schema: the event is in payload"),
+        (b'{"schema": {}, "payload": {"before": null, "after": {}, "op": "c"}}', "the row is in payload.after"),
+        (b'{"before": null, "after": {"user_id": "u"}, "op": "c"}', "a Debezium envelope: the row is in after"),
+        (b'{"specversion": "1.0", "data": {"user_id": "u"}}', "a CloudEvents envelope: the event is in data"),
+        (b'{"data": {"user_id": "u", "item_id": "i"}}', "an envelope: the event may be in data"),
+        (b'{"id": 1, "customer": {"id": 2}, "line_items": [{"sku": "A"}]}', "a whole order: each of its lines"),
+        (b'{"event_name": "purchase", "user_id": "u", "items": [{"item_id": "A"}]}', "an event with several items"),
+        (b'{"type": "track", "event": "Order Completed", "properties": {"products": []}}', "a Segment event"),
+        (b'{"userId": "u", "itemId": "i"}', "other names of fields (userId, itemId)"),
+        (b'"{\\"user_id\\": 1}"', "it was encoded twice"),
+        (b'[{"user_id": "u", "item_id": "i"}]', "a list of events"),
+        (b'\x00\x00\x00\x00\x07{"user_id": "u", "item_id": "i"}', "schema registry (magic byte 0, schema id 7)"),
+        (b"\x00\x00\x00\x01\x00\x04u1\x02A", "schema registry (magic byte 0, schema id 256)"),
+        (b"\x1f\x8b\x08\x00\x00\x00", "gzip"),
+        (b'\xef\xbb\xbf{"user_id": "u"}', "byte order mark"),
+    ],
+)
+def test_the_reason_names_the_envelope_that_a_record_looks_like(value: bytes, hint: str) -> None:
+    with pytest.raises(MalformedEvent) as caught:
+        decode(value, record_timestamp_ms=NOON_MS)
+    assert hint in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"__deleted": "true"}, "a row that was deleted"),
+        ({"__deleted": True}, "a row that was deleted"),
+        ({"__op": "d"}, "a row that was deleted"),
+        ({"event_name": "add_to_cart"}, "event_name is 'add_to_cart', which is no purchase"),
+        ({"event_type": "view"}, "event_type is 'view', which is no purchase"),
+        ({"event": "Product Viewed"}, "event is 'Product Viewed', which is no purchase"),
+    ],
+)
+def test_what_is_no_purchase_is_not_counted_as_one(fields: dict[str, object], reason: str) -> None:
+    assert reason in refusal(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"__deleted": "false"}, {"__op": "c"}, {"event_name": "purchase"}, {"event": "Order Completed"},
+        {"event_type": 7}, {"event_type": "view", "type": "purchase"}, {"action": "bought"},
+    ],
+)  # fmt: skip
+def test_other_fields_with_such_names_are_ignored(fields: dict[str, object]) -> None:
+    assert decoded(**fields) == decoded()
 
 
 @pytest.mark.parametrize(
@@ -196,7 +317,7 @@ def test_epoch_milliseconds_are_taken(timestamp: int) -> None:
         1_795_342_272_000.0,
         -1,
         LAST_MS + 1,
-        10**18,
+        10**17,
         True,
         [],
         {},
@@ -213,7 +334,7 @@ def test_a_senseless_timestamp_of_the_record_is_malformed(timestamp: int) -> Non
 
 
 def test_a_record_may_have_64_kib_and_not_one_byte_more() -> None:
-    start, end = b'{"user_id": 1, "item_id": 2, "timestamp": 3, "note": "', b'"}'
+    start, end = b'{"user_id": 1, "item_id": 2, "timestamp": 1795348800000, "note": "', b'"}'
     padding = b"x" * (64 * 1024 - len(start) - len(end))
     assert MAX_RECORD_BYTES == 65_536 == len(start + padding + end)
     assert decode(start + padding + end).user_id == "1"
@@ -228,7 +349,7 @@ def test_a_record_that_is_not_one_json_object_is_malformed(value: bytes | None) 
 
 
 def test_a_malformed_event_carries_its_bytes_and_place_and_names_every_wrong_field() -> None:
-    value = b'{"user_id": "", "item_id": "sku-9", "quantity": -1, "timestamp": 1}'
+    value = b'{"user_id": "", "item_id": "sku-9", "quantity": -1, "timestamp": 1795348800000}'
     with pytest.raises(MalformedEvent) as caught:
         decode(value, location="purchases[3] 17")
     assert caught.value.raw == value

@@ -2,10 +2,10 @@
 -- The readable twin of what happens to the history is recsys/data/history.py; why it is exactly once: docs/architecture.md.
 --
 -- KEYS  history (hash), applied (hash), seen (string), recs (string), again (string)
--- ARGV  1 events, msgpack: array of {source, offset, id, item, units, timestamp_s}
+-- ARGV  1 events, msgpack: array of {source, offset, id, item, units, timestamp_s, complete}
 --           source       "<topic id>:<partition>"
---           id           digest of the event_id or of the position; "" = the position alone, from a source that is
---                        read once, in order and without gaps (an import)
+--           id           digest of the event_id or of the position; "" = the position alone
+--           complete     whether the source is read once, in order and without gaps (an import)
 --           item         "" = forget the user
 --           units        signed millionths
 --       2 most items in a history    3 most ids remembered    4 "1" = return the history
@@ -44,7 +44,12 @@ if #events > 0 then
 end
 local seen_changed, floors_changed = false, {}
 
+-- The ids of all complete sources, by time instead of offset: of a file in any order, the newest are kept. Their
+-- sources' own low-water marks need no ids.
+local IMPORTS = 'imports'
+
 local function raise_floor(source, offset)
+  if source == IMPORTS then return end
   if offset > (low_water_marks[source] or -1) then
     low_water_marks[source] = offset
     floors_changed[source] = true
@@ -61,6 +66,12 @@ local function remember(source, offset, id)
   known[id] = true
   seen_count = seen_count + 1
   seen_changed = true
+end
+
+local function remember_imported(timestamp, id)
+  local entries = seen[IMPORTS]
+  local least = entries and entries[#entries - 2 * max_ids + 1]  -- the time of the last one that can be kept
+  if least and timestamp <= least then known[id] = true else remember(IMPORTS, timestamp, id) end
 end
 
 -- A copy of a known event at a position not met before: its position must be remembered too, or it would count
@@ -171,12 +182,12 @@ end
 -- erased: what is stored is from before a forget. forgotten: and nothing came after it.
 local applied, duplicates, erased, forgotten = 0, 0, false, false
 for _, event in ipairs(events) do
-  local source, offset, id, item, units, timestamp = unpack(event)
+  local source, offset, id, item, units, timestamp, is_complete = unpack(event)
   if offset <= (low_water_marks[source] or -1) then
     duplicates = duplicates + 1
   elseif id ~= '' and known[id] then
     duplicates = duplicates + 1
-    remember_copy(source, offset, id)
+    if is_complete then raise_floor(source, offset) else remember_copy(source, offset, id) end
   else
     applied = applied + 1
     if item == '' then
@@ -191,7 +202,12 @@ for _, event in ipairs(events) do
       erased, forgotten = true, true
     else
       forgotten = false
-      if id == '' then raise_floor(source, offset) else remember(source, offset, id) end
+      if is_complete then
+        raise_floor(source, offset)
+        if id ~= '' then remember_imported(timestamp, id) end
+      else
+        remember(source, offset, id)
+      end
       local entry = read(item)
       if entry then
         entry[1] = entry[1] + units

@@ -1,0 +1,110 @@
+"""Rows of CSV text. A broken row costs itself alone: what stands between two stray quotes is still read."""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from recsys.errors import InputFileError
+
+_LONGEST_LINE = 1 << 20
+_NEVER_CLOSED = "a quote is opened in this line and never closed as it should be"
+
+
+@dataclass(frozen=True, slots=True)
+class CsvRow:
+    """One row.
+
+    Attributes
+    ----------
+    line : int
+        The line where it begins, from 1.
+    values : sequence of str
+    problem : str
+        Why it cannot be read; empty if it can.
+    """
+
+    line: int
+    values: Sequence[str]
+    problem: str = ""
+
+
+class _Lines:
+    """The lines of a file, some of which may be given back."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._given_back: deque[str] = deque()
+        self.number = 0
+
+    def next(self) -> str:
+        """Return the next line with its end, or an empty text after the last one."""
+        line = self._given_back.popleft() if self._given_back else self._file.readline(_LONGEST_LINE)
+        if line:
+            self.number += 1
+        if len(line) == _LONGEST_LINE:
+            raise InputFileError(f"line {self.number:,} is longer than {_LONGEST_LINE:,} characters")
+        return line
+
+    def give_back(self, lines: Sequence[str]) -> None:
+        """Have these lines come once more, next."""
+        self._given_back.extendleft(reversed(lines))
+        self.number -= len(lines)
+
+
+def read_rows(
+    file: TextIO, delimiter: str, *, looks_like_row: Callable[[Sequence[str]], bool] = lambda _: False
+) -> Iterator[CsvRow]:
+    """Yield the rows of CSV text (RFC 4180); empty lines are passed over.
+
+    A quoted value may run over several lines. Where it is not closed, or closed in the middle of a value, or where one
+    of the lines that it swallows is itself a row, the line in which it is opened is the problem, and reading goes on
+    with the next line.
+
+    Parameters
+    ----------
+    file : text file
+        Opened with ``newline=""``.
+    delimiter : str
+    looks_like_row : callable
+        Whether the values of a line make it a row of its own.
+
+    Raises
+    ------
+    InputFileError
+        When a line has more than a million characters.
+    """
+    lines = _Lines(file)
+    while line := lines.next():
+        begin, text = lines.number, line.rstrip("\r\n")
+        if not text:
+            continue
+        if '"' not in text:
+            yield CsvRow(begin, text.split(delimiter))
+            continue
+        taken = [line]
+
+        def more(first: str = line, taken: list[str] = taken) -> Iterator[str]:
+            yield first
+            while following := lines.next():
+                taken.append(following)
+                yield following
+
+        try:
+            values = next(csv.reader(more(), delimiter=delimiter, strict=True))
+            problem = ""
+            if any(looks_like_row(other.rstrip("\r\n").split(delimiter)) for other in taken[1:]):
+                problem = _NEVER_CLOSED
+        except csv.Error as error:
+            problem = (
+                _NEVER_CLOSED
+                if len(taken) > 1 or "end of data" in str(error)
+                else "a quote stands where none may: inside of quotes it is written twice"
+            )
+        if problem:
+            lines.give_back(taken[1:])
+            values = text.split(delimiter)
+        yield CsvRow(begin, values, problem)

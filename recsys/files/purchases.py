@@ -1,0 +1,300 @@
+"""Purchases in CSV and Parquet files, under whatever column names they have."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from recsys.data.epoch import OLDEST_MS, EpochUnit, iso_time
+from recsys.data.event import EventReading, EventType, event_from_fields
+from recsys.errors import InputFileError, MalformedEvent
+from recsys.files.batches import Batch, Reject
+from recsys.files.columns import DEFAULTS, REQUIRED, Columns
+from recsys.files.frequent_users import FrequentUsers
+from recsys.files.numbers import THOUSANDS, NumberColumn, NumberFormat
+from recsys.files.tables import CsvForm, Row, Table
+from recsys.files.times import TimeColumn, TimeReading, check_format, newest_of, time_zone
+from recsys.files.values import IdColumn, id_text, is_absent, number_of, one_of
+
+_BATCH_ROWS = 50_000
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How this file's columns are read, as its options and all its rows say."""
+
+    rows: int
+    times: TimeReading
+    quantities: NumberFormat
+    prices: NumberFormat | None
+    integer_ids: frozenset[str]
+    remarks: tuple[str, ...]
+
+
+class PurchaseFile:
+    """A CSV or Parquet file of purchases. Rows are numbered from 1; in a CSV file row 1 follows the header.
+
+    All of it is read once before the first event, so that what its columns mean is known.
+
+    Parameters
+    ----------
+    path : Path
+    columns : Columns
+    events : EventReading
+        As the settings say; of its own, a file has a unit and ids that are no users.
+    now : datetime
+        No number since 1970 is later than a day after this.
+
+    Raises
+    ------
+    InputFileError
+        When the file or a column that is needed is not there, or an option makes no sense.
+    """
+
+    def __init__(self, path: Path, columns: Columns, *, events: EventReading, now: datetime) -> None:
+        self._zone = time_zone(columns.timezone)
+        check_format(columns.timestamp_format)
+        one_of("--timestamp-unit", columns.timestamp_unit, ("", *EpochUnit))
+        one_of("--decimal", columns.decimal, ("", ".", ","))
+        one_of("--thousands", columns.thousands, THOUSANDS)
+        if columns.decimal and columns.decimal == columns.thousands:
+            raise InputFileError("--decimal and --thousands must be different")
+        if columns.timestamp_unit and columns.timestamp_format:
+            raise InputFileError("--timestamp-unit and --timestamp-format cannot be used together; give one of them")
+        unit = EpochUnit(columns.timestamp_unit) if columns.timestamp_unit else events.unit
+        self._events = replace(events, unit=unit, no_user=events.no_user | {word.lower() for word in columns.no_user})
+        self._newest_ms = newest_of(now)
+        self._columns = columns
+        self.path = path
+        self.table = Table(path, CsvForm(columns.encoding, columns.delimiter))
+        self._places = {field: self.table.names.index(column) for field, column in self._chosen().items()}
+
+    @property
+    def columns(self) -> Columns:
+        """The options that it is read with."""
+        return self._columns
+
+    @property
+    def rows(self) -> int:
+        """The number of rows, broken ones included."""
+        return self._reading.rows
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What should be said about how the file is read, a line each."""
+        return self._reading.remarks
+
+    def options(self) -> dict[str, str]:
+        """Return how the file is read, as far as that differs from the default, settings included."""
+        chosen = {f.name: getattr(self._columns, f.name) for f in fields(Columns)} | {
+            "events.oldest": iso_time(self._events.oldest_ms)[:10],
+            "no_user": ", ".join(sorted(self._events.no_user)),
+            "timestamp_unit": self._events.unit or "",
+        }
+        defaults = DEFAULTS | {"events.oldest": iso_time(OLDEST_MS)[:10], "no_user": ""}
+        return {name: str(value) for name, value in chosen.items() if value != defaults[name]}
+
+    def digest(self, options: Sequence[tuple[str, str]]) -> str:
+        """Name this content under these options: 16 hexadecimal digits."""
+        return hashlib.sha256(f"{self.content_digest()} {options}".encode()).hexdigest()[:16]
+
+    def content_digest(self) -> str:
+        """Return the SHA-256 of the file, in hexadecimal digits."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def batches(self, check_user: Callable[[str], None] = lambda _: None) -> Iterator[Batch]:
+        """Yield the file's rows, validated, in the file's order.
+
+        ``check_user`` may refuse further user ids: those for which it raises `MalformedEvent`.
+
+        Raises
+        ------
+        InputFileError
+            When the file cannot be read to its end, or a column can be read in two ways; before the first batch.
+        """
+        reading = self._reading
+        batch = Batch(1, 0)
+        for row in self._rows():
+            batch.last_row = row.number
+            try:
+                self._read_into(batch, row, reading, check_user)
+            except MalformedEvent as error:
+                batch.rejects.append(Reject(row.number, f"{row.place}: {error.reason}", row.values))
+            if row.number - batch.first_row + 1 >= _BATCH_ROWS:
+                yield batch
+                batch = Batch(row.number + 1, row.number)
+        if batch.last_row >= batch.first_row:
+            yield batch
+
+    def _rows(self) -> Iterator[Row]:
+        return self.table.rows(looks_like_row=self._has_a_time)
+
+    def _chosen(self) -> dict[str, str]:
+        names = self.table.names
+        present = {field: column for field, column in self._columns.mapping().items() if column in names}
+        for field_, column in self._columns.mapping().items():
+            named = column != DEFAULTS[field_]
+            if field_ not in present and (named or field_ in REQUIRED):
+                hint = f"Name the right one with --{field_.replace('_', '-')}-column"
+                if len(names) == 1 and re.search("[;\t|]", names[0]):
+                    hint = "Name what separates the columns with --delimiter"
+                columns = ", ".join(names)
+                raise InputFileError(
+                    f"{self.path}: there is no column {column!r} for {field_}; the columns are {columns}. {hint}"
+                )
+        if twice := sorted({column for column in present.values() if names.count(column) > 1}):
+            raise InputFileError(f"{self.path}: column {twice[0]!r} appears more than once; keep one of them")
+        return present
+
+    @cached_property
+    def _reading(self) -> _Reading:
+        """Look at every row and decide what the columns mean."""
+        times = self._first_times
+        time_column = TimeColumn(self._events.oldest_ms, self._newest_ms)
+        numbers: dict[str, NumberColumn] = {n: NumberColumn() for n in ("quantity", "price") if n in self._places}
+        ids: dict[str, IdColumn] = {n: IdColumn() for n in ("user_id", "item_id", "event_id") if n in self._places}
+        users = FrequentUsers()
+        rows = 0
+        for row in self._rows():
+            rows = row.number
+            if row.problem:
+                continue
+            values = row.values
+            for name, number_column in numbers.items():
+                if isinstance(text := values[self._places[name]], str):
+                    number_column.note(text)
+            for name, id_column in ids.items():
+                if not is_absent(value := values[self._places[name]]):
+                    id_column.note(value)
+            users.note(str(values[self._places["user_id"]]))
+            number = times.number(values[self._places["timestamp"]])
+            if number is not None and times.unit is None and not self._is_forget(values):
+                time_column.note(int(number))
+        asked = self._columns.integer_ids
+        remarks = [column.remark(self._columns.mapping()[name], asked) for name, column in ids.items()]
+        try:
+            if times.unit is None and (unit := time_column.decide(self._columns.timestamp)) is not None:
+                times = replace(times, unit=unit)
+                remarks.append(f"column {self._columns.timestamp!r}: numbers are read as {unit.word} since 1970")
+            quantities = self._number_format(numbers, "quantity", remarks)
+        except InputFileError as error:
+            raise InputFileError(f"{self.path}: {error}") from None
+        try:
+            prices: NumberFormat | None = self._number_format(numbers, "price", remarks)
+        except InputFileError as error:
+            prices = None
+            remarks.append(f"{error}. Until then no price is read; no model uses prices")
+        remarks.extend(users.remarks(rows, self._events))
+        integer_ids = frozenset(name for name, column in ids.items() if column.are_integers(asked))
+        return _Reading(rows, times, quantities, prices, integer_ids, tuple(filter(None, remarks)))
+
+    @cached_property
+    def _first_times(self) -> TimeReading:
+        """How times are read as far as that is known before the rows are."""
+        return TimeReading(
+            zone=self._zone,
+            form=self._columns.timestamp_format,
+            unit=self._events.unit,
+            oldest_ms=self._events.oldest_ms,
+            newest_ms=self._newest_ms,
+            unit_is_named=self._events.unit is not None,
+        )
+
+    def _number_format(self, columns: Mapping[str, NumberColumn], name: str, remarks: list[str]) -> NumberFormat:
+        decimal, thousands = self._columns.decimal, self._columns.thousands
+        column = self._columns.mapping()[name]
+        if name not in columns:
+            return NumberFormat()
+        found = columns[name].decide(column, decimal=decimal, thousands=thousands)
+        if found.decimal == "," and not decimal:
+            remarks.append(f"column {column!r}: numbers are read with a decimal comma")
+        return found
+
+    def _has_a_time(self, values: Sequence[Any]) -> bool:
+        """Whether a line inside of quotes is a row itself: it has all columns, and a time where the time belongs."""
+        value = values[self._places["timestamp"]]
+        with suppress(MalformedEvent, OverflowError):
+            number = self._first_times.number(value)
+            return number is not None or bool(self._first_times.moment(value))
+        return False
+
+    def _is_forget(self, values: Sequence[Any]) -> bool:
+        return "type" in self._places and values[self._places["type"]] == EventType.FORGET
+
+    def _read_into(self, batch: Batch, row: Row, reading: _Reading, check_user: Callable[[str], None]) -> None:
+        if row.problem:
+            raise MalformedEvent(row.problem)
+        values = {name: row.values[place] for name, place in self._places.items()}
+        user = values["user_id"]
+        is_forget = values.get("type") == EventType.FORGET
+        if is_absent(user) or (isinstance(user, float | int) and self._events.is_no_user(str(user))):
+            batch.no_user += 1
+            return
+        for name in ("user_id", "item_id", "event_id", "type"):
+            if name in values:
+                value = values[name]
+                values[name] = (
+                    None
+                    if is_absent(value)
+                    else id_text(name, value, integers=name in reading.integer_ids)
+                    if name != "type"
+                    else value
+                )
+        if not is_forget and isinstance(values["user_id"], str) and self._events.is_no_user(values["user_id"]):
+            batch.no_user += 1
+            return
+        values["timestamp"], has_time_of_day = self._time(values["timestamp"], reading.times, is_forget=is_forget)
+        values["quantity"] = self._quantity(values.get("quantity"), reading.quantities)
+        price_was_read, values["price"] = self._price(values.get("price"), reading.prices)
+        if self._columns.negative_returns and (quantity := values["quantity"]) is not None and quantity < 0:
+            values["quantity"], values["type"] = -quantity, "return"
+        event = event_from_fields(values)
+        check_user(event.user_id)
+        batch.unread_prices += not price_was_read
+        batch.with_time_of_day += has_time_of_day
+        batch.events.append((row.number, event))
+
+    def _time(self, value: Any, times: TimeReading, *, is_forget: bool) -> tuple[int, bool]:
+        """Return a time, and whether it is not midnight."""
+        if is_absent(value):
+            raise MalformedEvent("timestamp: is required")
+        try:
+            return times.epoch_ms(value)
+        except (OverflowError, OSError, ValueError):
+            raise MalformedEvent(f"timestamp: {str(value)[:40]!r} is not a time from 1970 to 9999") from None
+        except MalformedEvent:
+            if is_forget and times.number(value) is not None:
+                return self._newest_ms, True  # no wish to be erased is lost over its time
+            raise
+
+    @staticmethod
+    def _quantity(value: Any, form: NumberFormat) -> float | None:
+        if is_absent(value):
+            return None
+        if not isinstance(value, str):
+            return number_of("quantity", value)
+        try:
+            return form.read(value)
+        except ValueError as error:
+            raise MalformedEvent(f"quantity: {error}") from None
+
+    @staticmethod
+    def _price(value: Any, form: NumberFormat | None) -> tuple[bool, float | None]:
+        """Return whether there is no price, or one that can be read; and that price."""
+        if is_absent(value):
+            return True, None
+        if form is None and isinstance(value, str):
+            return False, None
+        with suppress(ValueError, MalformedEvent):
+            price = form.read(value) if form is not None and isinstance(value, str) else number_of("price", value)
+            if price >= 0:
+                return True, price
+        return False, None

@@ -1,0 +1,117 @@
+"""Rows that were not taken, as a CSV file that can be mended and imported as it is."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from recsys.errors import InputFileError
+from recsys.files.batches import Reject
+from recsys.files.tables import Table
+
+_WHY = "why"
+
+
+class RejectsFile:
+    """A CSV file with the columns of the file that was read, and `why`; made when the first row comes.
+
+    It has the delimiter and the encoding of that file, so that the same options read it.
+
+    Parameters
+    ----------
+    path : Path
+    table : Table
+        The file that the rows are from.
+    """
+
+    def __init__(self, path: Path, table: Table) -> None:
+        self.path = path
+        self.count = 0
+        self._file: TextIO | None = None
+        self._encoding, self._delimiter = table.form.encoding, table.form.delimiter
+        if table.is_parquet:
+            self._encoding, self._delimiter = "utf8", ","
+        self._names = table.names
+
+    def __enter__(self) -> RejectsFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._file is None:
+            return
+        try:
+            self._file.close()
+        except OSError as problem:
+            if error is None:
+                raise self._cannot_be_written(problem) from problem
+
+    def add(self, rejects: Iterable[Reject]) -> None:
+        """Write rows.
+
+        Raises
+        ------
+        InputFileError
+            When they cannot be written.
+        """
+        for reject in rejects:
+            try:
+                self._write(reject)
+            except OSError as error:
+                raise self._cannot_be_written(error) from error
+            self.count += 1
+
+    def _write(self, reject: Reject) -> None:
+        names = [name for name in self._names if name != _WHY]
+        if self._file is None:
+            self._file = self.path.open("w", encoding=self._encoding, errors="backslashreplace", newline="")
+            self._row(self._file, [*names, _WHY])
+        values = list(map(_text, reject.values))
+        if len(values) == len(self._names):
+            values = [value for name, value in zip(self._names, values, strict=True) if name != _WHY]
+        elif len(values) > len(names):
+            values[len(names) - 1 :] = [self._delimiter.join(values[len(names) - 1 :])]
+        self._row(self._file, [*values, *[""] * (len(names) - len(values)), reject.why])
+        self._file.flush()  # a disk that is full shall say so here
+
+    def _row(self, file: TextIO, values: Sequence[str]) -> None:
+        csv.writer(file, delimiter=self._delimiter, lineterminator="\n").writerow(values)
+
+    def _cannot_be_written(self, error: OSError) -> InputFileError:
+        return InputFileError(
+            f"{self.path}: cannot write rejected rows: {error.strerror or error}; name another file with --rejects"
+        )
+
+
+def rejects_path(file: Path, chosen: Path | None) -> Path:
+    """Return where rejected rows go.
+
+    Raises
+    ------
+    InputFileError
+        When that is the input file.
+    """
+    name = file.name
+    for suffix in (".gz", ".csv", ".parquet", ".tsv", ".txt"):
+        name = name.removesuffix(suffix)
+    path = chosen or Path(f"{name}.rejects.csv")
+    if path.resolve() == file.resolve():
+        raise InputFileError(f"--rejects: {path} is the input file; choose another file")
+    return path
+
+
+def _text(value: Any) -> str:
+    """Write a value as a CSV file would hold it."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return str(value)

@@ -1,0 +1,226 @@
+"""CSV and Parquet files as tables: what the file is follows from its content, not from its name."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.errors import InputFileError
+from recsys.files.csv_rows import read_rows
+
+_BATCH_ROWS = 100_000
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_OTHER_FORMATS = {
+    b"PK\x03\x04": "a ZIP archive or an Excel workbook: save it as CSV",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook: save it as CSV",
+    b"BZh": "bzip2: unpack it first",
+    b"\xfd7zXZ": "xz: unpack it first",
+    b"\x28\xb5\x2f\xfd": "Zstandard: unpack it first",
+    b"ORC": "ORC: convert it to Parquet",
+    b"Obj\x01": "Avro: convert it to Parquet",
+    b"SQLite format 3": "a SQLite database: export a table as CSV",
+    b"%PDF": "a PDF",
+}
+_READING_ERRORS = (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeError, ArithmeticError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class CsvForm:
+    r"""How a CSV file is written; a byte order mark in it goes before the encoding, and a tab may be named as \t."""
+
+    encoding: str = "utf8"
+    delimiter: str = ","
+
+    def __post_init__(self) -> None:
+        if self.delimiter == "\\t":
+            object.__setattr__(self, "delimiter", "\t")
+        if len(self.delimiter) != 1 or self.delimiter in '"\r\n':
+            raise InputFileError(f"--delimiter: must be one character, or \\t for a tab, not {self.delimiter!r}")
+        try:
+            "".encode(self.encoding)
+        except (LookupError, UnicodeError):
+            raise InputFileError(
+                f"--encoding: {self.encoding!r} is not an encoding; examples are utf-8, cp1252 and latin-1"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a table.
+
+    Attributes
+    ----------
+    number : int
+        From 1; in a CSV file, row 1 follows the header.
+    place : str
+        Where people find it: ``line 7`` of a CSV file, ``row 6`` of a Parquet file.
+    values : sequence
+        In the order of the columns; if there is a problem, as many as there are.
+    problem : str
+        Why the row cannot be read; empty if it can.
+    """
+
+    number: int
+    place: str
+    values: Sequence[Any]
+    problem: str = ""
+
+
+class Table:
+    """A file with named columns.
+
+    Attributes
+    ----------
+    path : Path
+    names : list of str
+        The columns, without spaces around their names.
+    is_parquet : bool
+    form : CsvForm
+        As the file is read: with the encoding that its byte order mark names.
+
+    Raises
+    ------
+    InputFileError
+        When the file is not there, or neither CSV nor Parquet.
+    """
+
+    def __init__(self, path: Path, form: CsvForm) -> None:
+        self.path = path
+        self.form = form
+        if not path.is_file():
+            raise InputFileError(
+                f"{path}: {'this is a folder, not a file' if path.is_dir() else 'there is no such file'}"
+            )
+        with self._errors_named():
+            self._look_inside()
+            self.names = self._read_names()
+        if not any(self.names):
+            raise InputFileError(f"{path}: the file is empty")
+
+    def _look_inside(self) -> None:
+        with self.path.open("rb") as file:
+            start = file.read(4096)
+        self.is_parquet = start.startswith(b"PAR1") or (self.path.suffix.lower() == ".parquet")
+        self._is_gzip = start.startswith(b"\x1f\x8b")
+        if self.is_parquet:
+            return
+        if self._is_gzip:
+            with gzip.open(self.path) as unpacked:
+                start = unpacked.read(4096)
+        for mark, format_ in _OTHER_FORMATS.items():
+            if start.startswith(mark):
+                raise InputFileError(f"{self.path}: this is {format_}; a file must be .parquet or .csv")
+        for mark, encoding in _BYTE_ORDER_MARKS:
+            if start.startswith(mark):
+                self.form = CsvForm(encoding, self.form.delimiter)
+                return
+        if b"\0" in start and codecs.lookup(self.form.encoding).name[:6] not in ("utf-16", "utf-32"):
+            raise InputFileError(f"{self.path}: this is neither text nor Parquet; a file must be .parquet or .csv")
+
+    def rows(self, *, looks_like_row: Callable[[Sequence[Any]], bool] = lambda _: False) -> Iterator[Row]:
+        """Yield all rows in the file's order; see `recsys.files.csv_rows.read_rows` for the parameter.
+
+        Raises
+        ------
+        InputFileError
+            When the file cannot be read to its end; it says how far it was read.
+        """
+        number = 0
+        try:
+            for row in self._parquet_rows() if self.is_parquet else self._csv_rows(looks_like_row):
+                number = row.number
+                yield row
+        except _READING_ERRORS as error:
+            raise InputFileError(
+                f"{self.path}: cannot be read after row {number:,}: {_plain(error)}{_encoding_hint(error)}"
+            ) from error
+        except InputFileError as error:
+            raise InputFileError(f"{self.path}: cannot be read after row {number:,}: {error}") from error
+
+    def _read_names(self) -> list[str]:
+        if self.is_parquet:
+            return list(pq.read_schema(self.path).names)
+        with self._text() as file:
+            first = next(read_rows(file, self.form.delimiter), None)
+        if first is not None and first.problem:
+            raise InputFileError(f"{self.path}: cannot be read: line {first.line}: {first.problem}")
+        return [] if first is None else [name.strip() for name in first.values]
+
+    def _csv_rows(self, looks_like_row: Callable[[Sequence[Any]], bool]) -> Iterator[Row]:
+        width = len(self.names)
+        with self._text() as file:
+            rows = read_rows(
+                file,
+                self.form.delimiter,
+                looks_like_row=lambda values: len(values) == width and looks_like_row(values),
+            )
+            next(rows, None)  # the header
+            for number, row in enumerate(rows, 1):
+                problem = row.problem
+                if not problem and len(row.values) != width:
+                    problem = f"the line has {len(row.values)} columns, the header {width}"
+                yield Row(number, f"line {row.line}", row.values, problem)
+
+    def _parquet_rows(self) -> Iterator[Row]:
+        number = 0
+        with pq.ParquetFile(self.path) as file:
+            for batch in file.iter_batches(_BATCH_ROWS):
+                for values in zip(*map(_python_values, batch.columns), strict=True):
+                    number += 1
+                    yield Row(number, f"row {number}", values)
+
+    @contextmanager
+    def _text(self) -> Iterator[TextIO]:
+        with self.path.open("rb") as raw:
+            file = cast(BinaryIO, gzip.open(raw)) if self._is_gzip else raw
+            with io.TextIOWrapper(file, encoding=self.form.encoding, newline="") as text:
+                yield text
+
+    @contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        try:
+            yield
+        except _READING_ERRORS as error:
+            raise InputFileError(f"{self.path}: cannot be read: {_plain(error)}{_encoding_hint(error)}") from error
+
+
+def _python_values(column: pa.Array) -> list[Any]:
+    """Return a column's values; one that Python cannot hold, such as a time after the year 9999, as its text."""
+    with suppress(*_READING_ERRORS):
+        return cast(list[Any], column.to_pylist())
+    values = []
+    for scalar in column:
+        try:
+            values.append(scalar.as_py())
+        except _READING_ERRORS:
+            values.append(f"{getattr(scalar, 'value', '?')} ({scalar.type})")
+    return values
+
+
+def _plain(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        wrong = error.object[error.start : error.start + 1].hex()
+        return f"byte 0x{wrong} is not {error.encoding}"
+    if isinstance(error, EOFError):
+        return "the gzip data ends too early"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _encoding_hint(error: Exception) -> str:
+    return "; name the file's encoding with --encoding, such as cp1252" if isinstance(error, UnicodeError) else ""

@@ -1,0 +1,126 @@
+"""Single values of a table, read alike from every format."""
+
+from __future__ import annotations
+
+import math
+import re
+import uuid
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from recsys.errors import InputFileError, MalformedEvent
+
+NO_VALUE: Final = frozenset({"", "null", "\\n", "nan", "<na>", "#n/a", "none", "nil", "undefined"})
+"""What stands for no value, in lower case."""
+_FLOAT_FORM = re.compile(r"-?[0-9]+\.0+")
+_SPREADSHEET = re.compile(r"[0-9]+(?:[.,][0-9]+)?E\+[0-9]+")
+
+
+def is_absent(value: Any) -> bool:
+    """Whether a value stands for none: null, not a number, nothing but spaces, or a word such as NULL."""
+    if value is None:
+        return True
+    if isinstance(value, str):
+        return value.strip().lower() in NO_VALUE
+    return isinstance(value, float) and math.isnan(value)
+
+
+@dataclass(slots=True)
+class IdColumn:
+    """What a column's ids show: whether they are integers that a program has written as 17850.0.
+
+    Attributes
+    ----------
+    in_float_form, others : int
+        Ids of that form, and all others.
+    example : str
+    """
+
+    in_float_form: int = 0
+    others: int = 0
+    example: str = ""
+
+    def note(self, value: Any) -> None:
+        """Look at one value."""
+        if isinstance(value, float) or (isinstance(value, str) and _FLOAT_FORM.fullmatch(value)):
+            self.in_float_form += 1
+            self.example = self.example or str(value)
+        else:
+            self.others += 1
+
+    def are_integers(self, asked: bool | None) -> bool:
+        """Whether ids in float form are integers: as asked, else if all are."""
+        return bool(self.in_float_form) and (not self.others if asked is None else asked)
+
+    def remark(self, name: str, asked: bool | None) -> str:
+        """Return the line that says so, if there is something to say and nobody has asked."""
+        if not self.in_float_form or asked is not None:
+            return ""
+        if self.others:
+            return (
+                f"column {name!r}: {self.in_float_form:,} ids are written with a decimal point, such as "
+                f"{self.example}, and others are not; they are kept so, unless --integer-ids reads them as integers"
+            )
+        integer = self.example.partition(".")[0]
+        return (
+            f"column {name!r}: ids are written with a decimal point, such as {self.example}, and read as integers, "
+            f"such as {integer}; --no-integer-ids keeps them as they are"
+        )
+
+
+def id_text(name: str, value: Any, *, integers: bool) -> Any:
+    """Return an id as its text, or what it is if it cannot be one.
+
+    Raises
+    ------
+    MalformedEvent
+        When it is certain that this is not the id that it was.
+    """
+    if isinstance(value, str):
+        if integers and _FLOAT_FORM.fullmatch(value):
+            return value.partition(".")[0]
+        if _SPREADSHEET.fullmatch(value):
+            raise MalformedEvent(f"{name}: {value!r} is what a spreadsheet makes of a long number: export ids as text")
+        return value
+    if isinstance(value, float):
+        if math.isfinite(value) and value.is_integer():
+            return str(int(value)) if integers else str(value)
+        return value
+    if isinstance(value, Decimal):
+        return str(int(value)) if value == value.to_integral_value() else str(value)
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise MalformedEvent(f"{name}: bytes that are not UTF-8 are no id") from None
+    return value
+
+
+def number_of(name: str, value: Any) -> float:
+    """Return a number that is no text.
+
+    Raises
+    ------
+    MalformedEvent
+    """
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        number = float(value)
+        if math.isfinite(number):
+            return number
+    raise MalformedEvent(f"{name}: {str(value)[:40]!r} is not a number")
+
+
+def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
+    """Return the value of an option.
+
+    Raises
+    ------
+    InputFileError
+        When it is none of those allowed.
+    """
+    if value not in allowed:
+        raise InputFileError(f"{option}: must be one of {', '.join(filter(None, allowed))}, not {value!r}")
+    return value

@@ -1,0 +1,189 @@
+"""Which rows of a file the archive holds already: purchases have an identity, whatever file they came in.
+
+With an event_id, a purchase is its user and that id. Without, it is its user, item, type, quantity and time, and the
+how many-th such it is: the second equal row of a file is the second equal purchase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys.data.event import UNITS_PER_QUANTITY, Event
+from recsys.storage.archive import Archive
+from recsys.storage.segments import IMPORT_PREFIX, Segment
+
+_COLUMNS = ["user_id", "item_id", "type", "quantity", "timestamp", "event_id"]
+_FACTORS = tuple(np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93], np.uint64))
+
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """Of some events.
+
+    Attributes
+    ----------
+    hashes : uint64, (n,)
+        That two different ones share a hash of 64 bits is less likely than a broken disk.
+    have_id : bool, (n,)
+        Whether they are told apart by their event_id.
+    """
+
+    hashes: NDArray[np.uint64]
+    have_id: NDArray[np.bool_]
+
+    @classmethod
+    def of_events(cls, events: Sequence[Event]) -> Identities:
+        """Return those of events."""
+        return cls._of(
+            [event.user_id for event in events],
+            [event.item_id for event in events],
+            [event.type.value for event in events],
+            np.array([event.quantity for event in events], np.float64),
+            np.array([event.timestamp for event in events], np.int64),
+            [event.event_id for event in events],
+        )
+
+    @classmethod
+    def of_table(cls, table: pa.Table) -> Identities:
+        """Return those of the rows of a segment."""
+        users, items, types, event_ids = (
+            table[name].to_pylist() for name in ("user_id", "item_id", "type", "event_id")
+        )
+        quantities, times = table["quantity"].to_numpy(), table["timestamp"].cast("int64").to_numpy()
+        return cls._of(users, items, types, quantities, times, event_ids)
+
+    @classmethod
+    def _of(
+        cls,
+        users: list[str],
+        items: list[str | None],
+        types: list[str],
+        quantities: NDArray[np.float64],
+        times_ms: NDArray[np.int64],
+        event_ids: list[str | None],
+    ) -> Identities:
+        have_id = np.array([event_id is not None for event_id in event_ids], bool)
+        units = np.maximum(1, np.rint(quantities * UNITS_PER_QUANTITY)).astype(np.int64)
+        by_content = (_hashes(items), _hashes(types), units.view(np.uint64), times_ms.view(np.uint64))
+        hashes = _hashes(users)
+        with np.errstate(over="ignore"):
+            for part, factor in zip(by_content, _FACTORS, strict=True):
+                hashes = _mixed(hashes + part * factor)
+            by_id = _mixed(_hashes(users) + _hashes(event_ids) * _FACTORS[0] + np.uint64(1))
+        return cls(np.where(have_id, by_id, hashes), have_id)
+
+
+class KnownRows:
+    """The purchases of files that are in the archive, and what to call the same ones of another file.
+
+    Parameters
+    ----------
+    archive : Archive
+    segments : sequence of Segment
+        In which to look.
+    advance : callable
+        Called for each of them.
+    """
+
+    def __init__(self, archive: Archive, segments: Sequence[Segment], advance: Callable[[int], None]) -> None:
+        hashes, places, stream_hashes, stream_ids = [], [], [], []
+        for place, segment in enumerate(segments):
+            found = Identities.of_table(archive.read(segment, _COLUMNS))
+            if segment.source.startswith(IMPORT_PREFIX):
+                hashes.append(found.hashes)
+                places.append(np.full(len(found.hashes), place, np.int32))
+            else:
+                stream_hashes.append(found.hashes[~found.have_id])
+                stream_ids.append(found.hashes[found.have_id])
+            advance(1)
+        everything = np.concatenate([np.empty(0, np.uint64), *hashes])
+        order = np.argsort(everything, kind="stable")  # of equal ones, the first to arrive is the first
+        self._hashes = everything[order]
+        self._places = np.concatenate([np.empty(0, np.int32), *places])[order]
+        self._taken = np.zeros(len(order), np.int32)  # of a run of equal ones, at its start: how many were met
+        self._stream_hashes = np.sort(np.concatenate([np.empty(0, np.uint64), *stream_hashes]))
+        self._stream_ids = np.sort(np.concatenate([np.empty(0, np.uint64), *stream_ids]))
+        self._new_ids = _Met()
+
+    def find(self, rows: Identities) -> NDArray[np.int64]:
+        """Say of consecutive rows of a file where each is known.
+
+        Returns
+        -------
+        int64, (n,)
+            Place of the segment that holds it; -1 = new; -2 = not to be written, because of its event_id: it is in the
+            topic, or stood in an earlier row of the file.
+        """
+        found = np.full(len(rows.hashes), -1, np.int64)
+        starts = np.searchsorted(self._hashes, rows.hashes)
+        # The how many-th of its hash each row is, among those at hand: a stable sort puts equal ones in their order.
+        order = np.argsort(rows.hashes, kind="stable")
+        ordered = rows.hashes[order]
+        is_first = np.ones(len(order), bool)
+        is_first[1:] = ordered[1:] != ordered[:-1]
+        ranks = np.empty(len(order), np.int64)
+        ranks[order] = np.arange(len(order)) - np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
+        ranks[rows.have_id] = 0
+        inside = starts < len(self._hashes)
+        before = (
+            np.where(inside & ~rows.have_id, self._taken[np.minimum(starts, len(self._taken) - 1)], 0)
+            if len(self._taken)
+            else np.zeros(len(order), np.int64)
+        )
+        at = starts + ranks + before
+        matches = np.flatnonzero(at < len(self._hashes))
+        matches = matches[self._hashes[at[matches]] == rows.hashes[matches]]
+        found[matches] = self._places[at[matches]]
+        np.add.at(self._taken, starts[inside], 1)
+        with_id = np.flatnonzero(rows.have_id & (found == -1))
+        ids = rows.hashes[with_id]
+        found[with_id[_is_in(ids, self._stream_ids) | self._new_ids.meet(ids)]] = -2
+        return found
+
+    def like_stream(self, rows: Identities) -> NDArray[np.bool_]:
+        """Say which rows without event_id equal a purchase of the topic: bool, (n,)."""
+        return ~rows.have_id & _is_in(rows.hashes, self._stream_hashes)
+
+
+class _Met:
+    """A growing set of hashes, eight bytes each: sorted runs, each at least twice as long as the next."""
+
+    def __init__(self) -> None:
+        self._runs: list[NDArray[np.uint64]] = []
+
+    def meet(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Say which were met before, or stand further ahead; remember all."""
+        known = np.ones(len(hashes), bool)
+        known[np.unique(hashes, return_index=True)[1]] = False
+        for run in self._runs:
+            known |= _is_in(hashes, run)
+        self._runs.append(np.sort(hashes[~known]))
+        while len(self._runs) > 1 and len(self._runs[-2]) < 2 * len(self._runs[-1]):
+            last = self._runs.pop()
+            self._runs[-1] = np.sort(np.concatenate([self._runs[-1], last]), kind="stable")
+        return known
+
+
+def _is_in(hashes: NDArray[np.uint64], ordered: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    if not len(ordered):
+        return np.zeros(len(hashes), bool)
+    at = np.minimum(np.searchsorted(ordered, hashes), len(ordered) - 1)
+    is_in: NDArray[np.bool_] = ordered[at] == hashes
+    return is_in
+
+
+def _hashes(texts: Sequence[str | None]) -> NDArray[np.uint64]:
+    return np.fromiter(map(hash, texts), np.int64, len(texts)).view(np.uint64)
+
+
+def _mixed(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Spread hashes over all bits (the finalizer of splitmix64: Steele, Lea and Flood, 2014)."""
+    with np.errstate(over="ignore"):
+        hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return hashes ^ (hashes >> np.uint64(31))

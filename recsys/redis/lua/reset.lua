@@ -1,0 +1,12 @@
+-- Erases all that is kept of a user, so that the history can be made again, but not the revision: a list that was computed
+-- from what is erased must never look like one of the new history.
+--
+-- KEYS  history (hash), applied (hash), seen (string), recs (string), again (string)
+-- ARGV  1 seconds until the bookkeeping of a user without any event expires
+local revision = tonumber(redis.call('HGET', KEYS[2], 'revision') or 0)
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5])
+if revision > 0 then
+  redis.call('HSET', KEYS[2], 'revision', string.format('%.0f', revision + 1))
+  redis.call('EXPIRE', KEYS[2], ARGV[1])
+end
+return revision

@@ -1,0 +1,124 @@
+"""The records of imports, under ``data_dir``, beside the segments that they wrote."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from recsys.errors import DataDirError
+from recsys.storage.files import Storage
+from recsys.storage.segments import IMPORT_PREFIX
+
+_FOLDER = "archive/imports"
+_UNDOING = ".undo"
+
+
+class ImportRecord(BaseModel):
+    """One import.
+
+    Attributes
+    ----------
+    id : str
+        16 hexadecimal digits: what the file holds, and how it is read.
+    file, content_sha256 : str
+        The file's name and what it held.
+    options : mapping
+        How it was read, as far as that differs from the default.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: str
+    file: str
+    content_sha256: str
+    options: dict[str, str] = {}
+    started_at: str
+    finished_at: str = ""
+    """Empty if it was interrupted."""
+    read: int = 0
+    """Rows, all of them: new, known, rejected and those of no user together."""
+    new: int = 0
+    """Rows that are in the archive because of this import."""
+    known: int = 0
+    rejected: int = 0
+    no_user: int = 0
+
+    @property
+    def source(self) -> str:
+        """The name of its segments' source."""
+        return f"{IMPORT_PREFIX}{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Undoing:
+    """An undo that has begun: the users whose histories have to be made again."""
+
+    id: str
+    users: frozenset[str]
+
+
+class _UndoFile(BaseModel):
+    users: list[str]
+
+
+class ImportLog:
+    """The records, one file each, and the undoing that is under way."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def write(self, record: ImportRecord) -> None:
+        """Keep a record in place of the one before."""
+        self._storage.write_file(f"{_FOLDER}/{record.id}.json", record.model_dump_json(indent=2).encode())
+
+    def records(self) -> Mapping[str, ImportRecord]:
+        """Return id → record, the oldest first.
+
+        Raises
+        ------
+        DataDirError
+            When one is damaged.
+        """
+        records = []
+        for path in self._storage.files(_FOLDER, ".json"):
+            try:
+                records.append(ImportRecord.model_validate_json(self._storage.read_file(path)))
+            except ValidationError as error:
+                raise DataDirError(
+                    f"{self._storage.uri(path)} is damaged; remove it: the import stays, its description is lost"
+                ) from error
+        return {record.id: record for record in sorted(records, key=lambda record: record.started_at)}
+
+    def remove(self, import_id: str) -> None:
+        """Remove a record, if it is there."""
+        self._remove(f"{_FOLDER}/{import_id}.json")
+
+    def begin_undo(self, undoing: Undoing) -> None:
+        """Keep what an undo needs to go on after an interruption."""
+        content = _UndoFile(users=sorted(undoing.users)).model_dump_json().encode()
+        self._storage.write_file(f"{_FOLDER}/{undoing.id}{_UNDOING}", content)
+
+    def undoing(self) -> list[Undoing]:
+        """Return the undos that have begun and not ended."""
+        found = []
+        for path in self._storage.files(_FOLDER, _UNDOING):
+            import_id = path.rpartition("/")[2].removesuffix(_UNDOING)
+            content = _UndoFile.model_validate_json(self._storage.read_file(path))
+            found.append(Undoing(import_id, frozenset(content.users)))
+        return found
+
+    def end_undo(self, import_id: str) -> None:
+        """Note that everything is done."""
+        self._remove(f"{_FOLDER}/{import_id}{_UNDOING}")
+
+    def _remove(self, path: str) -> None:
+        if path in self._storage.files(_FOLDER, path.rpartition("/")[2]):
+            self._storage.delete(path)
+
+
+def is_import_id(text: str) -> bool:
+    """Whether this may name an import."""
+    return re.fullmatch("[0-9a-f]{16}", text) is not None

@@ -1,0 +1,344 @@
+"""Imports, in any order and repetition, count every purchase once; and each can be taken back."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from recsys.data.event import Event, EventReading
+from recsys.errors import InputFileError, KafkaUnavailable
+from recsys.files.columns import Columns
+from recsys.files.purchases import PurchaseFile
+from recsys.kafka.embedded import embedded_broker
+from recsys.kafka.producer import Publisher
+from recsys.kafka.topics import describe_topic
+from recsys.operations.import_history import ImportOutcome, import_file
+from recsys.operations.undo_import import imports, undo_import
+from recsys.redis import PlacedEvent, Store, open_store
+from recsys.runtime import fail_points
+from recsys.runtime.clock import now
+from recsys.runtime.progress import ProgressReporter
+from recsys.settings import Settings
+from recsys.storage.data_dir import DataDir, open_data_dir
+from tests.builders import make_event
+
+HEADER = "user_id,item_id,quantity,timestamp,event_id\n"
+READING = EventReading(no_user=frozenset({"guest"}))
+
+
+@dataclass
+class Shop:
+    """An installation without services: an archive and a Redis."""
+
+    settings: Settings
+    store: Store
+    data_dir: DataDir
+    folder: Path
+    applied_s: list[int] = field(default_factory=list)
+
+    def file(self, content: str | pd.DataFrame, **columns: Any) -> PurchaseFile:
+        path = self.folder / f"{uuid.uuid4().hex}.{'csv' if isinstance(content, str) else 'parquet'}"
+        if isinstance(content, str):
+            path.write_text(content)
+        else:
+            content.to_parquet(path)
+        return PurchaseFile(path, Columns(**columns), events=READING, now=now())
+
+    def import_(self, content: str | pd.DataFrame, *, as_new: bool = False, **columns: Any) -> ImportOutcome:
+        outcome = import_file(
+            self.file(content, **columns), self.data_dir, self.store.users, rejects=self.folder / "rejects.csv",
+            progress=ProgressReporter(), clock=now, as_new=as_new,
+        )  # fmt: skip
+        assert outcome.rows.read == outcome.new + outcome.known + outcome.rows.rejected + outcome.rows.no_user
+        return outcome
+
+    def undo(self, import_id: str) -> tuple[int, int]:
+        undone = undo_import(
+            self.settings, self.store, self.data_dir, ProgressReporter(), import_id, before_write=lambda: None
+        )
+        return undone.purchases, undone.users
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """Publish purchases, and apply them as a consumer would."""
+        with Publisher(self.settings.kafka) as publisher:
+            for event in events:
+                publisher.publish(event)
+        topic = describe_topic(self.settings.kafka, self.settings.kafka.topic)
+        for event in events:
+            self.store.users.apply({event.user_id: [PlacedEvent(topic.source(0), self._next(), event)]})
+
+    def _next(self) -> int:
+        self.applied_s.append(0)
+        return len(self.applied_s) - 1
+
+    def histories(self) -> dict[str, dict[str, float]]:
+        users = [user for batch in self.store.users.user_ids() for user in batch]
+        states = self.store.users.read(users)
+        return {
+            user: {item: entry.units / 1e6 for item, entry in state.history.entries.items()}
+            for user, state in states.items()
+        }
+
+    def ensure_verified(self) -> None:
+        """Redis holds exactly what the archive does."""
+        log = self.data_dir.archive.events()
+        expected: dict[str, dict[str, float]] = {}
+        for user, item, units in zip(log.user_codes, log.item_codes, log.units, strict=True):
+            history = expected.setdefault(log.user_ids[user], {})
+            history[log.item_ids[item]] = history.get(log.item_ids[item], 0) + units / 1e6
+        assert self.histories() == expected
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[str]:
+    with embedded_broker() as address:
+        yield address
+
+
+@contextmanager
+def opened(broker: str, redis_url: str, folder: Path) -> Iterator[Shop]:
+    name = f"imports-{uuid.uuid4().hex[:8]}"
+    settings = Settings.model_validate(
+        {
+            "data_dir": str(folder / name),
+            "kafka": {"bootstrap_servers": broker, "topic": name, "group_id": name, "timeout_s": 5},
+            "redis": {"url": redis_url, "prefix": name},
+        }
+    )
+    with open_store(settings) as store:
+        yield Shop(settings, store, open_data_dir(settings), folder)
+
+
+@pytest.fixture
+def shop(broker: str, redis_url: str, tmp_path: Path) -> Iterator[Shop]:
+    with opened(broker, redis_url, tmp_path) as shop:
+        yield shop
+
+
+def fails_at(point: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the fail point raise, once."""
+    monkeypatch.setitem(fail_points._armed, point, fail_points._Armed("raise", 1))
+
+
+def rows(*lines: str) -> str:
+    return HEADER + "".join(f"{line}\n" for line in lines)
+
+
+FIRST = (
+    "u,a,1,2026-01-01T10:00:00Z,",
+    "u,a,1,2026-01-01T10:00:00Z,",
+    "u,b,2,2026-01-02T10:00:00Z,",
+    "v,a,1,2026-01-03T10:00:00Z,order-1",
+)
+
+
+def test_a_full_export_with_one_new_row_counts_that_row(shop: Shop) -> None:
+    assert shop.import_(rows(*FIRST)).new == 4
+    outcome = shop.import_(rows(*FIRST, "u,c,1,2026-01-04T10:00:00Z,"))
+    assert (outcome.new, outcome.known) == (1, 4)
+    assert shop.histories() == {"u": {"a": 2, "b": 2, "c": 1}, "v": {"a": 1}}
+    shop.ensure_verified()
+
+
+@pytest.mark.parametrize("again", [FIRST[::-1], FIRST[1:], FIRST[2:] + FIRST[:2], FIRST])
+def test_rows_in_another_order_or_fewer_of_them_are_known(shop: Shop, again: Sequence[str]) -> None:
+    shop.import_(rows(*FIRST))
+    outcome = shop.import_(rows(*again))
+    assert (outcome.new, outcome.known) == (0, len(again))
+    assert shop.histories() == {"u": {"a": 2, "b": 2}, "v": {"a": 1}}
+
+
+def test_one_more_of_equal_rows_is_one_more_purchase(shop: Shop) -> None:
+    shop.import_(rows(*FIRST))
+    assert shop.import_(rows(FIRST[0], FIRST[0], FIRST[0])).new == 1
+    assert shop.histories()["u"]["a"] == 3
+    shop.ensure_verified()
+
+
+def test_parquet_after_csv_of_the_same_table_is_known(shop: Shop) -> None:
+    frame = pd.DataFrame(
+        {
+            "user_id": [17850.0, None, 13047.0],
+            "item_id": ["a", "b", "c"],
+            "quantity": [1.5, 2, 3],
+            "timestamp": pd.to_datetime(["2026-01-01 10:00", "2026-01-01 11:00", "2026-01-01 12:00"]),
+        }
+    )
+    assert shop.import_(frame.to_csv(index=False)).new == 2
+    outcome = shop.import_(frame)
+    assert (outcome.new, outcome.known, outcome.rows.no_user) == (0, 2, 1)
+
+
+def test_a_mended_reject_is_the_only_new_row(shop: Shop) -> None:
+    broken = rows(*FIRST, "w,a,1,soon,")
+    assert shop.import_(broken).rows.rejected == 1
+    mended = (shop.folder / "rejects.csv").read_text().replace("soon", "2026-01-05T10:00:00Z", 1)
+    assert (shop.import_(mended).new, shop.import_(broken.replace("soon", "2026-01-05T10:00:00Z")).new) == (1, 0)
+    assert shop.histories()["w"] == {"a": 1}
+    shop.ensure_verified()
+
+
+def test_the_same_file_with_other_options_is_refused_until_the_import_is_taken_back(shop: Shop) -> None:
+    text = rows("u,a,1,2026-01-01 10:00,")
+    first = shop.import_(text)
+    with pytest.raises(InputFileError) as caught:
+        shop.import_(text, timezone="Europe/Berlin")
+    for word in ("timezone: default, now Europe/Berlin", f"recsys imports undo {first.id}"):
+        assert word in str(caught.value)
+    assert shop.undo(first.id) == (1, 1)
+    assert shop.histories() == {}
+    assert shop.import_(text, timezone="Europe/Berlin").new == 1
+    assert [record.options for record in imports(shop.data_dir)] == [{"no_user": "guest", "timezone": "Europe/Berlin"}]
+    shop.ensure_verified()
+
+
+def test_purchases_that_only_look_known_can_be_counted(shop: Shop) -> None:
+    shop.import_(rows("u,a,1,2026-01-01,", "v,a,1,2026-01-01,"))
+    other_branch = rows("u,a,1,2026-01-01,", "w,a,1,2026-01-01,")
+    outcome = shop.import_(other_branch)
+    assert (outcome.new, outcome.known, outcome.dates_only) == (1, 1, True)
+    shop.undo(outcome.id)
+    assert shop.import_(other_branch, as_new=True).new == 2
+    assert shop.import_(other_branch, as_new=True).new == 0, "the same import again"
+    assert shop.histories() == {"u": {"a": 2}, "v": {"a": 1}, "w": {"a": 1}}
+    shop.ensure_verified()
+
+
+def test_what_an_interrupted_import_has_archived_is_completed_by_another_file(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = rows(*(f"u{n % 3},i{n},1,2026-01-01T10:00:{n:02d}Z," for n in range(9)))
+    fails_at("in-import", monkeypatch)
+    with pytest.raises(fail_points.FailPointReached):
+        shop.import_(text)
+    assert shop.histories() == {}, "archived, and not yet in Redis"
+    (interrupted,) = imports(shop.data_dir)
+    assert not interrupted.finished_at
+    other = shop.import_(rows(*(f"u0,i{n},1,2026-01-01T10:00:{n:02d}Z," for n in (6, 7, 8))))
+    assert (other.new, other.known) == (2, 1)
+    assert set(shop.histories()["u0"]) == {"i0", "i3", "i6", "i7", "i8"}, "all of the user's rows, not only those met"
+    assert shop.import_(text).known == 9
+    assert set(shop.histories()["u0"]) == {"i0", "i3", "i6", "i7", "i8"}
+    shop.ensure_verified()
+
+
+@pytest.mark.parametrize("order", ["newest first", "oldest first", "shuffled"])
+def test_of_imported_event_ids_those_of_the_newest_events_are_remembered(shop: Shop, order: str) -> None:
+    lines = [f"u,i{n % 7},1,2026-01-01T{n // 60:02d}:{n % 60:02d}:00Z,e{n}" for n in range(400)]
+    ordered = {"newest first": lines[::-1], "oldest first": lines, "shuffled": sorted(lines, key=hash)}[order]
+    assert shop.import_(rows(*ordered)).new == 400
+    copies = [
+        make_event("u", f"i{n % 7}", timestamp=1_767_225_600_000 + n * 60_000, event_id=f"e{n}")
+        for n in range(300, 400)
+    ]
+    shop.publish(copies)
+    assert sum(shop.histories()["u"].values()) == 400
+    shop.publish([make_event("u", "new", event_id="other")])
+    assert sum(shop.histories()["u"].values()) == 401
+
+
+def test_an_event_id_counts_once_in_a_file_and_once_in_topic_and_file(shop: Shop) -> None:
+    many = [f"u,i,1,2026-01-01T10:{n // 60:02d}:{n % 60:02d}Z,e{n}" for n in range(600)]
+    outcome = shop.import_(rows(*many, *many[:50]))
+    assert (outcome.new, outcome.known) == (600, 50)
+    shop.ensure_verified()
+
+
+def test_purchases_of_the_topic_are_known_by_their_ids_and_warned_of_without(shop: Shop) -> None:
+    shop.publish([make_event("u", "a"), make_event("u", "b", event_id="e1")])
+    archive_stream(shop)
+    outcome = shop.import_(
+        rows("u,a,1,2026-11-22T12:00:00Z,", "u,b,1,2026-11-22T12:00:00Z,e1", "u,c,1,2026-11-22T12:00:00Z,")
+    )
+    assert (outcome.new, outcome.known, outcome.like_stream) == (2, 1, 1)
+    assert shop.histories() == {"u": {"a": 2, "b": 1, "c": 1}}
+    shop.undo(outcome.id)
+    assert shop.histories() == {"u": {"a": 1, "b": 1}}
+
+
+def archive_stream(shop: Shop) -> None:
+    from recsys.kafka.decoder import make_decoder
+    from trainer.archiver import archive_new_purchases
+
+    archive_new_purchases(
+        shop.settings.kafka, shop.data_dir.archive, ProgressReporter(), at=now(), decoder=make_decoder(shop.settings)
+    )
+
+
+@pytest.mark.parametrize("point", ["undo-begun", "undo-archived", "undo-erased", ""])
+def test_an_import_is_taken_back_as_if_it_had_never_been_made(
+    shop: Shop, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.publish([make_event("u", "a"), make_event("v", "b", quantity=2)])
+    archive_stream(shop)
+    shop.import_(rows("u,x,1,2026-01-01T10:00:00Z,", "w,x,3,2026-01-01T10:00:00Z,"))
+    shop.publish([make_event("u", "c"), make_event("v", "a", event_id="e")])  # beyond the archive
+    before = shop.histories()
+    revision = shop.store.users.read(["u"])["u"].revision
+    wrong = shop.import_(rows(*(f"{user},{item},1,2026-02-01T10:00:00Z," for user in "uvz" for item in "axyz")))
+    assert shop.histories()["z"] == dict.fromkeys("axyz", 1)
+    if point:
+        fails_at(point, monkeypatch)
+        with pytest.raises(fail_points.FailPointReached):
+            shop.undo(wrong.id)
+        with pytest.raises(InputFileError, match=f"recsys imports undo {wrong.id} was interrupted"):
+            shop.import_(rows("q,a,1,2026-01-01,"))
+    assert shop.undo(wrong.id)[1] == 3
+    assert shop.histories() == before
+    assert shop.store.users.read(["u"])["u"].revision > revision, "no list of an erased history looks like a new one"
+    shop.publish([make_event("u", "c"), make_event("z", "a")])
+    assert shop.histories() == before | {"u": before["u"] | {"c": 2}, "z": {"a": 1}}
+    with pytest.raises(InputFileError, match="there is no such import; recsys imports list shows them all"):
+        shop.undo(wrong.id)
+
+
+def test_nothing_is_taken_back_while_kafka_is_away(shop: Shop) -> None:
+    outcome = shop.import_(rows(*FIRST))
+    before = shop.histories()
+    shop.settings = Settings.model_validate(
+        shop.settings.model_dump() | {"kafka": {"bootstrap_servers": "127.0.0.1:1", "timeout_s": 0.2}}
+    )
+    with pytest.raises(KafkaUnavailable):
+        shop.undo(outcome.id)
+    assert (shop.histories(), shop.data_dir.imports.undoing()) == (before, [])
+
+
+row = st.tuples(st.sampled_from("uvw"), st.sampled_from("ab"), st.sampled_from([1, 2.5]), st.integers(1, 3))
+files = st.lists(st.lists(row, min_size=1, max_size=8), min_size=1, max_size=4)
+
+
+@given(files, st.data())
+@hypothesis_settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+def test_in_any_order_and_repetition_of_imports_histories_are_their_union(
+    broker: str,
+    redis_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    contents: list[list[Any]],
+    data: st.DataObject,
+) -> None:
+    order = data.draw(st.lists(st.sampled_from(range(len(contents))), min_size=1, max_size=6))
+    union: Counter[Any] = Counter()
+    with opened(broker, redis_url, tmp_path_factory.mktemp("shop")) as shop:
+        for place in order:
+            lines = [f"{user},{item},{quantity},2026-01-0{day}," for user, item, quantity, day in contents[place]]
+            shop.import_(rows(*lines))
+            union |= Counter(contents[place])
+        expected: dict[str, dict[str, float]] = {}
+        for (user, item, quantity, _), count in union.items():
+            history = expected.setdefault(user, {})
+            history[item] = history.get(item, 0) + quantity * count
+        assert shop.histories() == expected
+        shop.ensure_verified()
