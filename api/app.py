@@ -138,7 +138,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_origins=settings.api.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match"],
-            expose_headers=["ETag", "Retry-After"],
+            expose_headers=["ETag", "Retry-After", "Warning"],
         )
     app.add_middleware(
         Guard,

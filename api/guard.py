@@ -7,7 +7,9 @@ import logging
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
+from urllib.parse import parse_qsl, quote
 
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,6 +21,7 @@ log = logging.getLogger(__name__)
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """Answered also when there is too much to do."""
 _Header = tuple[bytes, bytes]
+_MOST_NAMES, _LONGEST_NAME = 10, 40
 _BODY_WITHIN_S = 10.0
 """Between two parts of a body: whoever stops sending holds a place that others need."""
 _ALWAYS: Sequence[_Header] = ((b"x-content-type-options", b"nosniff"),)
@@ -54,7 +57,7 @@ class Guard:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         scope = {**scope, "method": method, "path": scope["raw_path"].decode("latin-1")}
         started = time.perf_counter()
-        answer = _Answer(send)
+        answer = _Answer(send, scope)
         self._under_way += 1
         try:
             if self._under_way > self._most and scope["path"] not in PROBES:
@@ -103,17 +106,33 @@ class Guard:
         return bounded
 
 
+def _unknown_parameters(scope: Scope) -> list[str]:
+    """Return the names of query parameters that the route does not have, as they may stand in a header."""
+    route = scope.get("route")
+    if not isinstance(route, APIRoute):
+        return []
+    known = {field.alias for field in route.dependant.query_params}
+    given = dict.fromkeys(
+        name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    )
+    return [quote(name[:_LONGEST_NAME]) for name in given if name not in known][:_MOST_NAMES]
+
+
 class _Answer:
     """An answer on its way."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, scope: Scope) -> None:
         self._send = send
+        self._scope = scope
         self.status = 0
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"].extend(_ALWAYS)
+            if self._scope["query_string"] and (unknown := _unknown_parameters(self._scope)):
+                text = f'299 recsys "query parameters that are unknown here, and ignored: {", ".join(unknown)}"'
+                message["headers"].append((b"warning", text.encode()))
         await self._send(message)
 
     async def problem(self, kind: Kind, detail: str, *headers: _Header) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+import recsys
 from recsys.cli import COMMANDS, CommandPlace
 
 _PLAIN: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
@@ -37,9 +38,25 @@ def _registered() -> None:
 app = typer.Typer(
     name="recsys",
     cls=_ImportedWhenRun,
-    help="Operate the recommender. Settings are RECSYS_* variables, or in the TOML file that RECSYS_CONFIG names.",
     no_args_is_help=True,
     **_PLAIN,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"recsys {recsys.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Operate the recommender. Settings are RECSYS_* variables, or in the TOML file that RECSYS_CONFIG names."""
+
+
 for _name, _place in COMMANDS.items():
     app.command(_name, short_help=_place.short_help)(_registered)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from recsys.cli.output import errors
+from recsys.errors import InputFileError
 from recsys.files.columns import Columns
 from recsys.files.purchases import PurchaseFile
 from recsys.kafka.decoder import event_reading
@@ -113,6 +114,8 @@ def open_purchases(path: Path, columns: Columns, settings: Settings) -> Purchase
         When it cannot be read.
     """
     file = PurchaseFile(path, columns, events=event_reading(settings.events), now=now())
+    if not file.rows:
+        raise InputFileError(f"{path}: there is a header and no row")
     for remark in file.remarks:
         errors.print(f"note: {remark}", markup=False)
     return file

@@ -134,16 +134,12 @@ def _print_rows(became: dict[str, int], rows: RowCounts, rejected_to: Path) -> N
     if rows.unread_prices:
         results.print(f"{counted(rows.unread_prices, 'price')} could not be read and left out; no model uses prices")
     if rows.rejected:
-        results.print(
-            f"{counted(rows.rejected, 'row')} rejected; see {rejected_to}, which says why, and can be imported"
-        )
+        results.print(f"{counted(rows.rejected, 'row')} rejected: {rejected_to} says why; mend it, and import it")
 
 
 def _ensure_some_valid(rows: RowCounts, file: Path, rejected_to: Path) -> None:
     """Refuse files of which nothing can be taken."""
     if rows.valid:
         return
-    if not rows.read:
-        raise InputFileError(f"{file}: there is a header and no row")
     see = f"; {rejected_to} says why" if rows.rejected else ""
     raise InputFileError(f"{file}: no row is a valid purchase: {rows.equation({})}{see}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 from rich.table import Table
 
 from recsys.cli.columns import open_purchases, reads_purchases
-from recsys.cli.output import errors, results, settings_for_command
+from recsys.cli.output import errors, is_narrow, new_table, results, settings_for_command
 from recsys.data.event_log import EventLog
 from recsys.errors import InputFileError, NoModel
 from recsys.evaluation.compare import ALL, NEW, Score
@@ -95,7 +96,8 @@ def evaluate_command(
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
         return
-    results.print(_table(found, n))
+    for table in evaluation_tables(found, n):
+        results.print(table)
     if html is not None:
         results.print(f"report written to {html}", markup=False)
 
@@ -135,28 +137,32 @@ def _events(
     return with_history(events, archived, cut_s), cut_s
 
 
-def _table(found: Evaluation, n: int) -> Table:
+def evaluation_tables(found: Evaluation, n: int) -> list[Table]:
+    """Return what was measured: one table, or where there is no room for it one for each kind of lists."""
+    kinds = [(NEW,), (ALL,)] if is_narrow() else [(NEW, ALL)]
+    return [_table(found, n, columns) for columns in kinds]
+
+
+def _table(found: Evaluation, n: int, columns: Sequence[str]) -> Table:
     stands_in = " (its holdout model, which has not seen these purchases)" if found.stands_in else ""
-    table = Table(
-        title=f"Model {found.model}{stands_in}: {found.users:,} users' purchases from {found.cut} to {found.end}",
-        title_justify="left",
+    table = new_table(
+        f"Model {found.model}{stands_in}: {found.users:,} users' purchases from {found.cut} to {found.end}",
         caption="new: without already purchased items · all: with them · ±: half of the 95 % interval",
-        caption_justify="left",
     )
     table.add_column("")
-    for column in (NEW, ALL):
+    for column in columns:
         for name in (f"NDCG@{n}, {column}", f"recall@{n}", f"hit rate@{n}", "coverage", "novelty"):
             table.add_column(name, justify="right")
     names = list(dict.fromkeys(score.recommender for score in found.scores))
     for segment in (*SEGMENTS, NEWCOMERS):
-        scores = {name: {column: found.score(name, segment, column, n) for column in (NEW, ALL)} for name in names}
+        scores = {name: {column: found.score(name, segment, column, n) for column in columns} for name in names}
         users = max((s.ndcg.users for both in scores.values() for s in both.values() if s is not None), default=0)
         if not users:
             continue
         table.add_section()
         table.add_row(f"{segment}: {users:,}", style="bold")
         for name, both in scores.items():
-            table.add_row(f"  {name}", *(cell for column in (NEW, ALL) for cell in _cells(both[column])))
+            table.add_row(f"  {name}", *(cell for column in columns for cell in _cells(both[column])))
     return table
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from recsys.cli.lock import held_lock
-from recsys.cli.output import counted, errors, results, settings_for_command
+from recsys.cli.output import counted, errors, is_narrow, new_table, results, settings_for_command
 from recsys.operations.undo_import import imports, undo_import
 from recsys.redis import open_store
 from recsys.runtime.progress import ProgressReporter
@@ -27,15 +28,7 @@ def list_command() -> None:
     if not found and not undoing:
         results.print("nothing was imported; recsys import FILE does that")
         return
-    table = Table(caption="new: purchases that count because of the import", caption_justify="left")
-    for name in ("import", "started (UTC)", "file"):
-        table.add_column(name, no_wrap=name == "import")
-    for name in ("rows", "new", "known", "rejected", "skipped"):
-        table.add_column(name, justify="right")
-    for record in found:
-        state = " (undo interrupted)" if record.id in undoing else "" if record.finished_at else " (interrupted)"
-        table.add_row(record.id, record.started_at[:16].replace("T", " "), record.file + state, *_counts(record))
-    results.print(table)
+    results.print(imports_table(found, undoing))
     for import_id in sorted(undoing - {record.id for record in found}):
         results.print(f"the undo of {import_id} was interrupted; run recsys imports undo {import_id} again")
 
@@ -71,7 +64,18 @@ def undo_command(
     results.print("next: make a model without them with recsys retrain, or python -m trainer --once")
 
 
-def _counts(record: ImportRecord) -> list[str]:
-    if not record.read:
-        return ["–"] * 5
-    return [f"{count:,}" for count in (record.read, record.new, record.known, record.rejected, record.no_user)]
+def imports_table(found: Iterable[ImportRecord], undoing: Collection[str]) -> Table:
+    """Return the imports, and which of them are on their way out."""
+    names = ("rows", "new") if is_narrow() else ("rows", "new", "known", "rejected", "skipped")
+    table = new_table(caption="new: purchases that count because of the import")
+    table.add_column("import", no_wrap=True)
+    table.add_column("started (UTC)", no_wrap=True)
+    table.add_column("file", overflow="fold")
+    for name in names:
+        table.add_column(name, justify="right")
+    for record in found:
+        state = " (undo interrupted)" if record.id in undoing else "" if record.finished_at else " (interrupted)"
+        counts = (record.read, record.new, record.known, record.rejected, record.no_user)
+        cells = [f"{count:,}" if record.read else "–" for count in counts[: len(names)]]
+        table.add_row(record.id, record.started_at[:16].replace("T", " "), record.file + state, *cells)
+    return table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from recsys.cli.lock import held_lock
-from recsys.cli.output import errors, results, settings_for_command
+from recsys.cli.output import errors, is_narrow, new_table, results, settings_for_command
 from recsys.errors import InvalidModel, NoModel, RedisError
 from recsys.evaluation.compare import ALL, NEW
 from recsys.evaluation.gate_record import GateRecord
@@ -30,6 +30,7 @@ models_app = typer.Typer(
     help="List, show and roll back models.", invoke_without_command=True, add_completion=False, rich_markup_mode=None
 )
 _ROUNDS_SHOWN = 10
+_ROUND_NAMES = ("finished (UTC)", "asked by", "outcome", "version")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -53,24 +54,10 @@ def list_command(context: typer.Context, as_json: Json = False) -> None:
         return
     if not found:
         raise NoModel("there is no model yet; make one with recsys retrain, or python -m trainer --once")
-    table = Table(title=f"Models in {data_dir.url}", title_justify="left")
-    for name in ("version", "role", "made (UTC)"):
-        table.add_column(name, no_wrap=True)
-    for name in ("events", "users", "items"):
-        table.add_column(name, justify="right")
-    table.add_column("factors, α, λ, half-life")
-    for name in ("NDCG@20 new", "all"):
-        table.add_column(name, justify="right")
-    for version, role, manifest in found:
-        if manifest is None:
-            table.add_row(version, f"{role} (damaged)".strip())
-            continue
-        counts = [f"{manifest.counts.get(name, 0):,}" for name in ("events", "users", "items")]
-        quality = [_number(manifest.metrics.get(f"ndcg@20_{column}")) for column in (NEW, ALL)]
-        made = manifest.created_at[:16].replace("T", " ")
-        table.add_row(version, role, made, *counts, _parameters(manifest), *quality)
-    results.print(table)
-    results.print(_rounds_table(rounds))
+    results.print(models_table(data_dir.url, found))
+    results.print(rounds_table(rounds))
+    for line in reasons(rounds):
+        results.print(line)
 
 
 @models_app.command("show")
@@ -88,7 +75,7 @@ def show_model_command(
     if as_json:
         _print_json({"role": role, **manifest.model_dump(mode="json")})
         return
-    table = Table(title=f"Model {version}" + (f" ({role})" if role else ""), title_justify="left", show_header=False)
+    table = new_table(f"Model {version}" + (f" ({role})" if role else ""), show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
     table.add_row("made", manifest.created_at)
@@ -103,7 +90,7 @@ def show_model_command(
             results.print(gate_table(gate))
         results.print("; ".join([gate.decision.value, *gate.reasons]))
     if (weights := manifest.weights) is not None:
-        results.print(_weights_table(manifest))
+        results.print(weights_table(manifest))
         results.print(f"x·y is multiplied by {1 + weights.affinity:.3f} for owned items, by 1 for others")
     else:
         results.print("no learned weights: scores are x·y alone")
@@ -143,57 +130,94 @@ def rollback_command(
     )
 
 
+def models_table(url: str, found: Iterable[tuple[str, str, Manifest | None]]) -> Table:
+    """Return the models that are kept: (version, role, manifest or None if it is damaged)."""
+    table = new_table(f"Models in {url}", caption="new, all: NDCG@20 of items new to the user, and of all items")
+    for name in ("version", "role") if is_narrow() else ("version", "role", "made (UTC)"):
+        table.add_column(name, no_wrap=True)
+    counted = ("events",) if is_narrow() else ("events", "users", "items")
+    for name in counted:
+        table.add_column(name, justify="right")
+    if not is_narrow():
+        table.add_column("factors, α, λ, half-life")
+    for name in ("new", "all"):
+        table.add_column(name, justify="right")
+    for version, role, manifest in found:
+        if manifest is None:
+            table.add_row(version, f"{role} (damaged)".strip())
+            continue
+        counts = [f"{manifest.counts.get(name, 0):,}" for name in counted]
+        quality = [_number(manifest.metrics.get(f"ndcg@20_{column}")) for column in (NEW, ALL)]
+        made = [] if is_narrow() else [manifest.created_at[:16].replace("T", " ")]
+        parameters = [] if is_narrow() else [_parameters(manifest)]
+        table.add_row(version, role, *made, *counts, *parameters, *quality)
+    return table
+
+
 def gate_table(gate: GateRecord) -> Table:
     """Return what the gate compared."""
     judged = next(iter(gate.scores))
-    table = Table(
-        title=f"On {judged.ndcg.users:,} users' purchases since {gate.cut[:16].replace('T', ' ')} UTC",
-        title_justify="left",
+    table = new_table(
+        f"On {judged.ndcg.users:,} users' purchases since {gate.cut[:16].replace('T', ' ')} UTC",
         caption="means and 95 % intervals; the column with * decides",
-        caption_justify="left",
     )
     table.add_column("")
     titles = {NEW: "new to the user", ALL: "all items"}
     for column, title in titles.items():
         star = "*" if column == gate.column else ""
         table.add_column(f"NDCG@{judged.n}, {title}{star}", justify="right")
-        table.add_column("hit rate", justify="right")
+        if not is_narrow():
+            table.add_column("hit rate", justify="right")
     for name in dict.fromkeys(score.recommender for score in gate.scores):
         cells = []
         for column in titles:
             score = gate.score(name, column)
-            cells += ["–", "–"] if score is None else [_with_interval(score.ndcg), _number(score.hit_rate.mean)]
+            cells.append("–" if score is None else _with_interval(score.ndcg))
+            if not is_narrow():
+                cells.append("–" if score is None else _number(score.hit_rate.mean))
         table.add_row(name, *cells)
     if (difference := gate.difference) is not None:
-        cell = _with_interval(difference, signed=True)
-        table.add_row("candidate − live", *(["", "", cell, ""] if gate.column == ALL else [cell, "", "", ""]))
+        cells = [_with_interval(difference, signed=True) if column == gate.column else "" for column in titles]
+        table.add_row("candidate − live", *(cells if is_narrow() else [cells[0], "", cells[1], ""]))
     return table
 
 
-def _rounds_table(rounds: list[RoundRecord]) -> Table:
-    table = Table(title="Last rounds", title_justify="left")
-    for name in ("finished (UTC)", "asked by", "outcome", "version"):
+def rounds_table(rounds: Iterable[RoundRecord]) -> Table:
+    """Return what rounds were like; why they ended so is said by `reasons`."""
+    table = new_table("Last rounds")
+    for name in ("finished (UTC)", "outcome", "version") if is_narrow() else _ROUND_NAMES:
         table.add_column(name, no_wrap=True)
     table.add_column("events", justify="right")
     table.add_column("seconds", justify="right")
-    table.add_column("why", overflow="fold")
     for record in rounds:
-        outcome = record.state
-        if record.kind == "rollback":
-            outcome = "rolled back"
-        elif record.gate is not None:
-            outcome = record.gate.decision.value
-        reasons = record.error or "; ".join([] if record.gate is None else record.gate.reasons)
         events = f"{record.counts['events']:,}" if "events" in record.counts else ""
         seconds = f"{sum(record.durations_s.values()):,.1f}"
-        when = record.finished_at[:19].replace("T", " ")
-        table.add_row(when, record.asked_by, outcome, record.version, events, seconds, reasons)
+        asked_by = [] if is_narrow() else [record.asked_by]
+        table.add_row(_finished(record), *asked_by, _outcome(record), record.version, events, seconds)
     return table
 
 
-def _weights_table(manifest: Manifest) -> Table:
+def reasons(rounds: Iterable[RoundRecord]) -> Iterator[str]:
+    """Yield a line for each reason why a round ended as it did."""
+    for record in rounds:
+        found = [record.error] if record.error else [] if record.gate is None else record.gate.reasons
+        yield from (f"{_finished(record)} {_outcome(record)}: {reason}" for reason in found)
+
+
+def _finished(record: RoundRecord) -> str:
+    return record.finished_at[:19].replace("T", " ")
+
+
+def _outcome(record: RoundRecord) -> str:
+    if record.kind == "rollback":
+        return "rolled back"
+    return record.state if record.gate is None else record.gate.decision.value
+
+
+def weights_table(manifest: Manifest) -> Table:
+    """Return the weights that a model has learned."""
     weights = manifest.weights
-    table = Table(title="Learned weights, in units of x·y", title_justify="left")
+    table = new_table("Learned weights, in units of x·y")
     table.add_column("feature")
     for name in ("every item (b)", "owned item (g)"):
         table.add_column(name, justify="right")

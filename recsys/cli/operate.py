@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+from rich.padding import Padding
 from rich.table import Table
 
 from recsys.cli.lock import held_lock
 from recsys.cli.models import gate_table
-from recsys.cli.output import REJECTED, errors, results, settings_for_command
-from recsys.errors import NoTrainer
+from recsys.cli.output import REJECTED, errors, is_narrow, new_table, results, settings_for_command
+from recsys.errors import DataDirError, NoTrainer
 from recsys.evaluation.gate_record import GateRecord
 from recsys.operations.rebuild import rebuild
 from recsys.operations.verify import verify
 from recsys.redis import Store, open_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
+from recsys.settings import variable_name
 from recsys.settings.report import describe_settings
 from recsys.storage.data_dir import open_data_dir
+from recsys.training.parameters import Tuned
 
 _LOOK_EVERY_S = 0.5
 _MOST_DIFFERENCES = 50
@@ -70,7 +75,7 @@ def retrain_command(
     )
     for reason in gate.reasons:
         results.print(f"{gate.decision.value}: {reason}")
-    table = Table(title="Time per stage", title_justify="left")
+    table = new_table("Time per stage")
     table.add_column("stage")
     table.add_column("seconds", justify="right")
     for stage, seconds in status["durations_s"].items():
@@ -118,7 +123,7 @@ def verify_command(
             with_stream=not archive_only,
         )
     if outcome.differences:
-        table = Table(title="Differences", title_justify="left")
+        table = new_table("Differences")
         for column in ("user", "what", "expected", "found in Redis"):
             table.add_column(column, overflow="fold")
         for difference in outcome.differences[:_MOST_DIFFERENCES]:
@@ -189,11 +194,42 @@ def rebuild_command(
 def config_command() -> None:
     """Print all settings, where each value comes from, and what it means; secrets are masked."""
     settings = settings_for_command()
-    table = Table(title="Settings", title_justify="left")
+    rows = list(describe_settings(settings))
+    with _errors_told("cannot tell what was tuned"):
+        rows = list(_with_tuned(rows, open_data_dir(settings).tuned.read()))
+    if is_narrow():
+        for variable, value, source, meaning in rows:
+            results.print(f"{variable} = {value or 'empty'}  ({source})")
+            results.print(Padding(meaning, (0, 0, 0, 4)))
+        return
+    results.print(settings_table(rows))
+
+
+def settings_table(rows: Iterable[tuple[str, str, str, str]]) -> Table:
+    """Return settings: (variable, value, source, meaning)."""
+    table = new_table("Settings")
     table.add_column("variable", no_wrap=True)
-    table.add_column("value", overflow="fold")
+    table.add_column("value", overflow="fold", min_width=12)
     table.add_column("source")
     table.add_column("meaning", overflow="fold")
-    for row in describe_settings(settings):
+    for row in rows:
         table.add_row(*row)
-    results.print(table)
+    return table
+
+
+def _with_tuned(rows: Iterable[tuple[str, str, str, str]], tuned: Tuned | None) -> Iterator[tuple[str, str, str, str]]:
+    """Yield settings; those that tuning found count where nobody has set them."""
+    found = {} if tuned is None else {variable_name(("model", name)): value for name, value in tuned.parameters.items()}
+    for variable, value, source, meaning in rows:
+        if source == "default" and variable in found:
+            yield variable, f"{found[variable]:g}", "tuned", meaning
+        else:
+            yield variable, value, source, meaning
+
+
+@contextmanager
+def _errors_told(what: str) -> Iterator[None]:
+    try:
+        yield
+    except DataDirError as error:
+        errors.print(f"{what}: {error}", style="red")

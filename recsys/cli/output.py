@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 
+from rich import box
 from rich.console import Console
+from rich.table import Table
 
 from recsys.settings import Settings, load_settings
 
@@ -15,6 +17,23 @@ REJECTED = 3
 _WIDTH_ELSEWHERE = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
 results = Console(highlight=False, markup=False, emoji=False, width=_WIDTH_ELSEWHERE)
 errors = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+_NARROW = 150
+
+
+def is_narrow() -> bool:
+    """Whether a table must do with the width of a usual terminal, 80 characters: with fewer columns and no lines."""
+    return results.width < _NARROW
+
+
+def new_table(title: str = "", *, caption: str = "", show_header: bool = True) -> Table:
+    """Return a table as all commands print them."""
+    form = box.SIMPLE_HEAD if is_narrow() else box.HEAVY_HEAD
+    return Table(
+        title=title or None, title_justify="left", caption=caption or None, caption_justify="left", box=form,
+        show_header=show_header, pad_edge=not is_narrow(), padding=(0, 1), show_edge=not is_narrow(),
+    )  # fmt: skip
 
 
 def settings_for_command() -> Settings:

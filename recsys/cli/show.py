@@ -10,7 +10,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
-from recsys.cli.output import results, settings_for_command
+from recsys.cli.output import is_narrow, new_table, results, settings_for_command
 from recsys.data.event import UNITS_PER_QUANTITY, Identifier
 from recsys.data.history import History
 from recsys.errors import MalformedEvent
@@ -52,19 +52,20 @@ def show_command(
     if state.revision == 0 and not state.history.entries:
         results.print(f"user {user_id} is unknown: no purchase has been applied yet", markup=False)
     else:
-        results.print(_history_table(user_id, state.history, titles, n))
+        results.print(history_table(user_id, state.history, titles, n))
     shown = published or popular
     if shown is None:
         results.print("no list: no model has been published yet")
         return
     title = f"Recommended to {user_id}" if published else "No own list; apps show the popular list"
-    results.print(_list_table(f"{title} (model {shown['model']}, {shown['generated_at']})", shown, titles, n))
+    results.print(list_table(f"{title} (model {shown['model']}, {shown['generated_at']})", shown, titles, n))
     if again is not None:
-        results.print(_list_table(f"What {user_id} may buy again", again, titles, n))
+        results.print(list_table(f"What {user_id} may buy again", again, titles, n))
 
 
-def _list_table(title: str, shown: dict[str, Any], titles: dict[str, str], n: int) -> Table:
-    table = Table(title=title, title_justify="left")
+def list_table(title: str, shown: dict[str, Any], titles: dict[str, str], n: int) -> Table:
+    """Return a list as apps see it, best first."""
+    table = new_table(title)
     table.add_column("#", justify="right")
     table.add_column("item")
     if titles:
@@ -76,19 +77,21 @@ def _list_table(title: str, shown: dict[str, Any], titles: dict[str, str], n: in
     return table
 
 
-def _history_table(user_id: str, history: History, titles: dict[str, str], n: int) -> Table:
+def history_table(user_id: str, history: History, titles: dict[str, str], n: int) -> Table:
+    """Return what a user bought, newest first."""
     rows = sorted(history.entries.items(), key=lambda row: (-row[1].newest_s, row[0]))
     more = f", newest {n} of {len(rows)}" if len(rows) > n else ""
-    table = Table(title=f"History of {user_id}{more}", title_justify="left")
+    table = new_table(f"History of {user_id}{more}")
     table.add_column("item")
     if titles:
         table.add_column("title")
-    table.add_column("net quantity", justify="right")
-    table.add_column("purchases", justify="right")
+    table.add_column("quantity" if is_narrow() else "net quantity", justify="right")
+    if not is_narrow():
+        table.add_column("purchases", justify="right")
     table.add_column("last event (UTC)")
     for item, entry in rows[:n]:
         name = [titles.get(item, "")] if titles else []
         quantity = f"{entry.units / UNITS_PER_QUANTITY:g}" + ("" if entry.units > 0 else " (not owned)")
         when = datetime.fromtimestamp(entry.newest_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(item, *name, quantity, str(entry.purchases), when)
+        table.add_row(item, *name, quantity, *([] if is_narrow() else [str(entry.purchases)]), when)
     return table

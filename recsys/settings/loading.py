@@ -18,6 +18,8 @@ from recsys.settings.sections import CONFIG_VARIABLE, ENV_PREFIX, Section, Setti
 _TEST_PREFIX = "RECSYS_TEST_"
 
 
+_NEAR = 0.8
+"""How much alike a wrong name and its suggestion must be: a slip of the keyboard, not another word."""
 _ARRAYS = {"api.cors_origins": '["https://shop.example"]', "events.no_user": '["0", "guest"]'}
 """Setting → an example of what it is in the environment."""
 _SECRET = (["redis", "url"], ["api", "keys"])
@@ -59,8 +61,10 @@ def _no_such_setting(name: str) -> str:
         for section, field in Settings.model_fields.items()
         for inner in ([[part] for part in type(field.default).model_fields] if _is_section([section]) else [[]])
     ]
-    near = difflib.get_close_matches(name.upper(), map(variable_name, paths), n=1)
-    return f"{name}: there is no such setting; " + (f"is it {near[0]}?" if near else "recsys config lists them all")
+    names = {variable_name(path).removeprefix(ENV_PREFIX): variable_name(path) for path in paths}
+    near = difflib.get_close_matches(name.upper().removeprefix(ENV_PREFIX), names, n=1, cutoff=_NEAR)
+    hint = f"is it {names[near[0]]}?" if near else "recsys config lists them all"
+    return f"{name}: there is no such setting; {hint}"
 
 
 def _where(path: Sequence[str]) -> str:

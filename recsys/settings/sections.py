@@ -46,6 +46,9 @@ _NO_USER = [
 ]  # fmt: skip
 
 
+_SHORTEST_HALF_LIFE_DAYS = 0.01
+
+
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -144,10 +147,20 @@ class RedisSettings(Section):
             raise ValueError("the database, after the last /, must be a number")
         return value
 
+    @field_validator("prefix")
+    @classmethod
+    def _cannot_collide(cls, value: str) -> str:
+        if found := re.fullmatch(r"(.+?):popular(:.*)?", value):
+            raise ValueError(
+                f"must not have popular after a colon: the keys of this prefix could be those of the popular lists of "
+                f"categories that belong to the prefix {found[1]}"
+            )
+        return value
+
     cluster: bool = False
     """Whether the URL names a node of a Redis Cluster; the node names the others."""
     prefix: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")] = "recsys"
-    """First part of every key."""
+    """First part of every key. Installations that share a database have different ones."""
     timeout_s: Seconds = 5.0
     """How long a try waits for an answer; there are two tries."""
 
@@ -168,7 +181,7 @@ class RankingSettings(Section):
     """Items per list."""
     similar_n: Annotated[int, Field(gt=0, le=1000)] = 20
     """Items per similar-items list."""
-    popular_half_life_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+    popular_half_life_days: Annotated[float, Field(ge=0.01, le=36_500, allow_inf_nan=False)] = 30.0
     """After this many days a purchase counts half in popular lists."""
     again_n: Annotated[int, Field(ge=0, le=1000)] = 5
     """Items per list of what a user may buy again; 0 means no such list."""
@@ -189,18 +202,25 @@ class ModelSettings(Section):
 
     factors: Annotated[int, Field(gt=0, le=1024)] = 64
     """Number of factors (dimensions of a user or item vector)."""
-    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    alpha: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 1.0
     """Weight of a purchase's strength in its confidence, 1 + alpha · log2(1 + quantity)."""
-    regularization: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
+    regularization: Annotated[float, Field(ge=1e-6, le=1e9, allow_inf_nan=False)] = 20.0
     """Regularization λ of the loss."""
-    half_life_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    half_life_days: Annotated[float, Field(ge=0, le=36_500, allow_inf_nan=False)] = 0.0
     """After this many days without a new event the strength of an owned item is half; 0 means no decay."""
-    repeat_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    repeat_weight: Annotated[float, Field(ge=0, le=1_000, allow_inf_nan=False)] = 0.0
     """Weight of log(1 + recent purchases of an owned item by the user) in its score, added to the learned weights."""
-    iterations: Positive = 15
+    iterations: Annotated[int, Field(gt=0, le=1_000)] = 15
     """Iterations of one fit."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Random seed."""
+
+    @field_validator("half_life_days")
+    @classmethod
+    def _none_or_not_too_short(cls, value: float) -> float:
+        if 0 < value < _SHORTEST_HALF_LIFE_DAYS:
+            raise ValueError(f"must be 0 (no decay) or at least {_SHORTEST_HALF_LIFE_DAYS}: else no purchase counts")
+        return value
 
 
 class ConsumerSettings(Section):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -94,7 +93,7 @@ class ImportLog:
 
     def remove(self, import_id: str) -> None:
         """Remove a record, if it is there."""
-        self._remove(f"{_FOLDER}/{import_id}.json")
+        self._storage.delete(f"{_FOLDER}/{import_id}.json")
 
     def begin_undo(self, undoing: Undoing) -> None:
         """Keep what an undo needs to go on after an interruption."""
@@ -112,13 +111,4 @@ class ImportLog:
 
     def end_undo(self, import_id: str) -> None:
         """Note that everything is done."""
-        self._remove(f"{_FOLDER}/{import_id}{_UNDOING}")
-
-    def _remove(self, path: str) -> None:
-        if path in self._storage.files(_FOLDER, path.rpartition("/")[2]):
-            self._storage.delete(path)
-
-
-def is_import_id(text: str) -> bool:
-    """Whether this may name an import."""
-    return re.fullmatch("[0-9a-f]{16}", text) is not None
+        self._storage.delete(f"{_FOLDER}/{import_id}{_UNDOING}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -40,6 +41,14 @@ class TunedFile:
     def write(self, tuned: Tuned) -> None:
         """Let the next rounds use these parameters."""
         self._storage.write_file(_PATH, tuned.model_dump_json(indent=2).encode())
+
+    def remove(self) -> bool:
+        """Let the next rounds use the defaults again; return whether there was anything to remove."""
+        was_there = True
+        with suppress(DataDirError):  # a damaged file is there as well
+            was_there = self.read() is not None
+        self._storage.delete(_PATH)
+        return was_there
 
     def parameters(self, settings: Settings) -> Parameters:
         """Return what to fit with: what an operator has set, else what was tuned, else the defaults."""

@@ -55,6 +55,9 @@ class Tuned(BaseModel):
     """Means of NDCG@20 over the validation windows, of lists without owned items and with them."""
     before: float
     """The objective with the parameters that were in use when the search began."""
+    ndcg_new_before: float = 0.0
+    ndcg_all_before: float = 0.0
+    """Both means with those parameters; 0 if they were not tried to the end."""
     parameters_before: dict[str, float] = {}
     """The parameters that were in use when the search began."""
     validated_until: str

@@ -167,6 +167,8 @@ def _tune(problem: Problem, folder: Path, progress: ProgressReporter, *, trials:
         ndcg_new=best.user_attrs[_NEW],
         ndcg_all=best.user_attrs[_ALL],
         before=0.0 if current is None else _value(current),
+        ndcg_new_before=0.0 if current is None else current.user_attrs[_NEW],
+        ndcg_all_before=0.0 if current is None else current.user_attrs[_ALL],
         parameters_before={} if current is None else _searched(_parameters(current, problem), problem),
         validated_until=datetime.fromtimestamp(problem.until_s, UTC).isoformat(),
         events=len(problem.events),

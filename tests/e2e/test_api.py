@@ -139,6 +139,29 @@ def test_a_purchase_over_http_changes_that_users_list(client: Client) -> None:
     assert not {item.item_id for item in client.recommendations(user, 50).items} & {"item-041", "item-042"}
 
 
+def test_times_are_posted_in_any_unit_and_digits_of_a_date_are_none(client: Client, reader: Asked) -> None:
+    user = f"unit-{time.time_ns()}"
+    written = [1_790_000_000, 1_790_000_000_000, 1_790_000_000_000_000, "2026-09-21T14:13:20Z"]
+    client.purchases([{"user_id": user, "item_id": f"item-{n:03d}", "timestamp": at} for n, at in enumerate(written)])
+    wait_until(lambda: client.history(user).total == 4, "all are applied")
+    assert {item.newest_event for item in client.history(user).items} == {"2026-09-21T14:13:20Z"}
+    for at in (20_260_921, 20_260_921_141_320, 20_717, 0):
+        with pytest.raises(ApiError) as refused:
+            client.purchases([{"user_id": user, "item_id": "item-001", "timestamp": at}])
+        assert "is no time from 1990-01-01 to 2100-01-01" in str(refused.value)
+
+
+def test_query_parameters_that_are_unknown_are_named_and_ignored(reader: Asked) -> None:
+    known = reader("/v1/popular?n=3")
+    assert "warning" not in known.headers
+    more = reader("/v1/popular?n=3&brand=Acme&brand=Other&caf%C3%A9=&" + "x" * 500 + "=1")
+    assert more.json() == known.json()
+    assert more.headers["warning"] == (
+        f'299 recsys "query parameters that are unknown here, and ignored: brand, caf%C3%A9, {"x" * 40}"'
+    )
+    assert "warning" not in reader("/livez").headers
+
+
 def test_an_event_that_is_posted_twice_counts_once(client: Client, api: Api) -> None:
     writer = asked_by(api, "write")
     user = f"again-{time.time_ns()}"

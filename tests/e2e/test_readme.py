@@ -109,6 +109,7 @@ def test_blocks_run_as_written_in_order(tmp_path: Path, kcat: str, monkeypatch: 
     assert {block.document for block, _ in ran} == {
         "README.md",
         "contract.md",
+        "files.md",
         "http-api.md",
         "operations.md",
         "settings.md",

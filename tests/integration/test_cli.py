@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from recsys import __version__ as recsys_version
 from recsys.data.event import Event
 from recsys.redis import PlacedEvent, Store, open_store
 from recsys.settings import Settings
@@ -220,13 +221,15 @@ def test_wrong_time_format_is_one_error_not_a_rejected_file(recsys: Command, tmp
 def test_items_are_imported_for_lists_and_for_people(recsys: Command, own_store: Store, tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("item_id,title,category,available\ntea,Green tea,Drinks,yes\nmug,Mug,,no\n")
     done = recsys("items", "import", "items.csv")
-    assert "2 items imported; the catalogue has 2, in 1 categories, 1 of them not available" in done.stdout
+    assert "2 items imported; the catalogue has 2, in 1 category, 1 of them not available" in done.stdout
     assert own_store.catalogue.titles(["tea", "mug", "other"]) == {"tea": "Green tea", "mug": "Mug"}
     assert own_store.catalogue.hidden() == {"mug"}
 
     (tmp_path / "more.csv").write_text("item_id,title,available\nmug,Big mug,true\nhat,Hat,perhaps\n")
     done = recsys("items", "import", "more.csv")
-    assert "row 2: available: must be true or false, not 'perhaps'" in done.stderr
+    assert "2 rows read = 1 valid + 1 rejected; more.rejects.csv says why" in done.stdout
+    rejects = (tmp_path / "more.rejects.csv").read_text()
+    assert "line 3: available: must be true, false or a number in stock, not 'perhaps'" in rejects
     assert own_store.catalogue.titles(["mug", "hat"]) == {"mug": "Big mug"}
     assert own_store.catalogue.hidden() == frozenset()
 
@@ -234,3 +237,69 @@ def test_items_are_imported_for_lists_and_for_people(recsys: Command, own_store:
     own_store.users.apply({"u": [place]})
     assert "Green tea" in recsys("show", "u").stdout
     assert "there is no such file" in recsys("items", "import", "none.csv", expect=1).stderr
+
+
+def without_progress(said: str) -> list[str]:
+    return [line for line in said.splitlines() if not line.startswith("INFO: ")]
+
+
+def test_a_file_of_which_nothing_is_taken_ends_with_1_and_one_line(recsys: Command, tmp_path: Path) -> None:
+    header = "user_id,item_id,timestamp\n"
+    for name, text, said in (
+        ("header.csv", header, "header.csv: there is a header and no row"),
+        (
+            "wrong.csv",
+            f"{header}u,a,soon\n",
+            "wrong.csv: no row is a valid purchase: 1 row read = 1 rejected + 0 skipped",
+        ),
+        ("guests.csv", f"{header}NULL,a,2026-01-01\n", "1 row read = 0 rejected + 1 skipped (no customer)"),
+        ("seconds.csv", f"{header}u,a,20261001\n", "--timestamp-unit"),
+    ):
+        (tmp_path / name).write_text(text)
+        for command in (["import", name], ["publish", name]):
+            done = recsys(*command, expect=1)
+            assert said in done.stderr
+            assert len(without_progress(done.stderr)) == 1
+    (tmp_path / "items.csv").write_text("item_id,title\n,Tea\n")
+    assert (
+        "no row is a valid item: 1 row read = 0 valid + 1 rejected"
+        in recsys("items", "import", "items.csv", expect=1).stderr
+    )
+
+
+def test_rejects_on_a_full_disk_are_one_error(recsys: Command, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("user_id,item_id,timestamp\nu,a,soon\nu,b,2026-01-01\n")
+    error = recsys("import", "rows.csv", "--rejects", "/dev/full", expect=1).stderr
+    assert "cannot write rejected rows: No space left on device" in error
+    assert len(without_progress(error)) == 1
+
+
+def test_imports_are_listed(recsys: Command, tmp_path: Path) -> None:
+    assert "nothing was imported" in recsys("imports", "list").stdout
+    (tmp_path / "rows.csv").write_text("user_id,item_id,timestamp\nu,a,2026-01-01\nNULL,b,2026-01-01\n")
+    said = recsys("import", "rows.csv").stdout
+    row = next(line for line in recsys("imports", "list").stdout.splitlines() if "rows.csv" in line)
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert f"(import {cells[0]})" in said
+    assert cells[2:] == ["rows.csv", "2", "1", "0", "0", "1"]
+    missing = recsys("imports", "undo", "0123456789abcdef", expect=1).stderr
+    assert "127.0.0.1:1" in missing or "there is no such import" in missing
+
+
+def test_the_command_names_its_version_and_what_is_tuned(recsys: Command, tmp_path: Path) -> None:
+    assert recsys("--version").stdout == f"recsys {recsys_version}\n"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tuned.json").write_text(
+        '{"parameters": {"alpha": 3.5}, "objective": 0.2, "ndcg_new": 0.1, "ndcg_all": 0.4, "before": 0.1, '
+        '"validated_until": "2026-01-01T00:00:00+00:00", "events": 9, "trials": 2, "at": "2026-01-01T00:00:00+00:00"}'
+    )
+
+    def alpha(**settings: str) -> list[str]:
+        rows = recsys("config", **settings).stdout.replace("│", " ").splitlines()
+        return next(row.split()[1:3] for row in rows if "RECSYS_MODEL__ALPHA" in row)
+
+    assert alpha() == ["3.5", "tuned"]
+    assert alpha(RECSYS_MODEL__ALPHA="2") == ["2.0", "environment"]
+    assert "the defaults again" in recsys("tune", "--reset").stdout
+    assert alpha() == ["1.0", "default"]
+    assert "nothing was tuned" in recsys("tune", "--reset").stdout

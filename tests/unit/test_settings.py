@@ -118,12 +118,25 @@ def test_settings_cannot_be_changed() -> None:
         ("RECSYS_RANKING__LIST_TTL_DAYS", "nan"),
         ("RECSYS_HISTORY__MAX_ITEMS", "-5"),
         ("RECSYS_MODEL__REGULARIZATION", "0"),
+        ("RECSYS_MODEL__REGULARIZATION", "1e-30"),
+        ("RECSYS_MODEL__REGULARIZATION", "1e300"),
+        ("RECSYS_MODEL__ALPHA", "1e30"),
+        ("RECSYS_MODEL__HALF_LIFE_DAYS", "1e-12"),
+        ("RECSYS_MODEL__REPEAT_WEIGHT", "1e308"),
+        ("RECSYS_RANKING__POPULAR_HALF_LIFE_DAYS", "1e-9"),
+        ("RECSYS_MODEL__SEED", "-1"),
         ("RECSYS_MODEL__ALPHA", "nan"),
         ("RECSYS_MODEL__ALPHA", "inf"),
         ("RECSYS_KAFKA__TIMEOUT_S", "0"),
         ("RECSYS_KAFKA__GROUP_PROTOCOL", "modern"),
         ("RECSYS_REDIS__PREFIX", "a{b}"),
         ("RECSYS_REDIS__PREFIX", ""),
+        ("RECSYS_REDIS__PREFIX", "shop:popular"),
+        ("RECSYS_REDIS__PREFIX", "shop:popular:eu"),
+        ("RECSYS_REDIS__PREFIX", "shop:eu:popular"),
+        ("RECSYS_EVENTS__OLDEST", "1969-12-31"),
+        ("RECSYS_EVENTS__OLDEST", "soon"),
+        ("RECSYS_EVENTS__TIMESTAMP_UNIT", "minutes"),
         ("RECSYS_CONSUMER__METRICS_PORT", "65536"),
         ("RECSYS_CONSUMER__METRICS_PORT", "-1"),
         ("RECSYS_TRAINER__METRICS_PORT", "many"),
@@ -189,6 +202,18 @@ def test_the_nearest_setting_is_offered(monkeypatch: pytest.MonkeyPatch, variabl
     monkeypatch.setenv(variable, "x")
     with pytest.raises(SettingsError, match=r"no such setting; is it RECSYS_KAFKA__TOPIC\?"):
         load_settings()
+
+
+@pytest.mark.parametrize("variable", ["RECSYS_LOG__FORMAT", "RECSYS_API__TLS", "RECSYS_MODEL__LAMBDA"])
+def test_no_setting_is_offered_that_is_another_word(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "x")
+    assert refusal() == f"{variable}: there is no such setting; recsys config lists them all"
+
+
+@pytest.mark.parametrize("prefix", ["popular", "popular:shop", "shop:popularity", "shop.popular", "a:b"])
+def test_prefixes_that_cannot_collide_are_taken(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    monkeypatch.setenv("RECSYS_REDIS__PREFIX", prefix)
+    assert load_settings().redis.prefix == prefix
 
 
 @pytest.mark.parametrize("text", ["[kafka]\ntopc = 'x'\n", "[kafka.topc]\nx = 1\n"])
