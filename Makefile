@@ -6,7 +6,7 @@ ARGS ?=
 # The newest supported Python on PATH; make test-newest NEWEST=... names another.
 NEWEST ?= $(firstword $(foreach version,3.13 3.12 3.11,$(shell python$(version) -c 'print("python$(version)")' 2>/dev/null)) $(PYTHON))
 
-.PHONY: help demo test test-all test-newest faults bench bench-quick quality api-check check format lock clean
+.PHONY: help demo test test-all test-newest faults fuzz bench bench-quick quality api-check check format lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ test-newest: $(VENV)/installed  ## Unit and property tests on the newest Python 
 faults: $(VENV)/installed  ## Break everything, over and over, and write docs/guarantees.md (hours)
 	RECSYS_TEST_FAULTS=full RECSYS_TEST_FAULTS_RESULTS=$(CURDIR)/.faults.jsonl $(BIN)/python -m pytest tests/faults --timeout=7200 $(ARGS)
 	$(BIN)/python -m tests.faults.guarantees .faults.jsonl
+
+fuzz: $(VENV)/installed  ## Read hostile files and records; ARGS="--minutes 60 --seed 7"
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: $(VENV)/installed $(VENV)/bench-installed  ## Measure everything side by side and write docs/performance.md; ARGS=NAME for a part
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -68,7 +68,7 @@ def read_items(
         When the file cannot be read, or a column is not there.
     """
     table = Table(path, form)
-    names = _names(path, table.names, columns)
+    names = _names(table, columns)
     places = {what: table.names.index(name) for what, name in names.items()}
     ids = IdColumn()
     for row in table.rows():
@@ -94,8 +94,9 @@ def read_items(
     )
 
 
-def _names(path: Path, there: list[str], columns: ItemColumns) -> dict[str, str]:
+def _names(table: Table, columns: ItemColumns) -> dict[str, str]:
     """Return what is to be known → column, of the columns that are there."""
+    path, there = table.path, table.names
     chosen: dict[str, str] = {}
     usual = {
         "item_id": (columns.item_id,),
@@ -108,7 +109,7 @@ def _names(path: Path, there: list[str], columns: ItemColumns) -> dict[str, str]
         found = next((name for name in ((named,) if named else candidates) if name in there), None)
         if found is None and (named or what == "item_id"):
             raise InputFileError(
-                f"{path}: there is no column {named or columns.item_id!r}; the columns are {', '.join(there)}. "
+                f"{path}: there is no column {named or columns.item_id!r}; the columns are {table.columns()}. "
                 f"Name the right one with --{what.replace('_', '-')}-column"
             )
         if found is not None:
@@ -117,7 +118,7 @@ def _names(path: Path, there: list[str], columns: ItemColumns) -> dict[str, str]
             chosen[what] = found
     if chosen.keys() == {"item_id"}:
         raise InputFileError(
-            f"{path}: there is no column title, category or available; the columns are {', '.join(there)}"
+            f"{path}: there is no column title, category or available; the columns are {table.columns()}"
         )
     return chosen
 

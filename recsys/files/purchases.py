@@ -146,9 +146,9 @@ class PurchaseFile:
                 hint = f"Name the right one with --{field_.replace('_', '-')}-column"
                 if len(names) == 1 and re.search("[;\t|]", names[0]):
                     hint = "Name what separates the columns with --delimiter"
-                columns = ", ".join(names)
                 raise InputFileError(
-                    f"{self.path}: there is no column {column!r} for {field_}; the columns are {columns}. {hint}"
+                    f"{self.path}: there is no column {column!r} for {field_}; the columns are "
+                    f"{self.table.columns()}. {hint}"
                 )
         if twice := sorted({column for column in present.values() if names.count(column) > 1}):
             raise InputFileError(f"{self.path}: column {twice[0]!r} appears more than once; keep one of them")

@@ -19,6 +19,7 @@ from recsys.errors import InputFileError
 from recsys.files.csv_rows import read_rows
 
 _BATCH_ROWS = 100_000
+_MOST_NAMES, _LONGEST_NAME = 40, 60
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -112,6 +113,14 @@ class Table:
             self.names = self._read_names()
         if not any(self.names):
             raise InputFileError(f"{path}: the file is empty")
+
+    def columns(self) -> str:
+        """Return the columns' names for an error text: the first ones, shortened, and without control characters."""
+        shown = [
+            "".join(c if c.isprintable() else "?" for c in name[:_LONGEST_NAME]) for name in self.names[:_MOST_NAMES]
+        ]
+        left = len(self.names) - len(shown)
+        return ", ".join(shown) + (f" and {left:,} more" if left else "")
 
     def _look_inside(self) -> None:
         with self.path.open("rb") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -78,8 +79,10 @@ class TimeReading:
             if not _NUMBER.fullmatch(text) or not text.isascii() or len(text) > 30:
                 return None
             return float(text) if "." in text else int(text)
-        if isinstance(value, int | float):
-            return int(value) if isinstance(value, float) and value.is_integer() else value
+        if isinstance(value, float):
+            return None if not math.isfinite(value) else int(value) if value.is_integer() else value
+        if isinstance(value, int):
+            return value
         return int(value) if type(value).__name__ == "Decimal" and value == int(value) else None
 
     def moment(self, value: Any) -> datetime:
@@ -92,7 +95,7 @@ class TimeReading:
         if isinstance(value, bool):
             raise MalformedEvent(f"timestamp: {value!r} is not a time")
         if self.form and isinstance(value, int | float):
-            value = str(int(value)) if float(value).is_integer() else str(value)
+            value = str(int(value)) if isinstance(value, int) or value.is_integer() else str(value)
         if isinstance(value, date) and not isinstance(value, datetime):
             value = datetime(value.year, value.month, value.day)
         if isinstance(value, str):

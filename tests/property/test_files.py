@@ -1,0 +1,64 @@
+"""Whatever bytes a file holds: one clear error, or every row is accounted for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from recsys.data.event import EventReading
+from recsys.errors import InputFileError
+from recsys.files.batches import RowCounts
+from recsys.files.columns import Columns
+from recsys.files.purchases import PurchaseFile
+from recsys.files.rejects import RejectsFile
+from tests import fuzz
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+HEADER = b"user_id,item_id,timestamp,quantity,title\n"
+texts = st.text(st.sampled_from('ab12.,;"\n\r\t -+eE0\u00e9\\x00\\') | st.characters(codec="utf-8"), max_size=60)
+cells = st.sampled_from([*fuzz.IDS, *fuzz.NUMBERS, *fuzz.TIMES, *fuzz.TITLES])
+rows = st.lists(st.lists(cells, min_size=4, max_size=6).map(",".join), max_size=12).map("\n".join)
+
+
+@given(st.sampled_from([b"", HEADER]), st.binary(max_size=200) | (texts | rows).map(str.encode), st.sampled_from(",;"))
+@example(HEADER, b'u,a,2026-01-01,1,"open\nv,b,2026-01-01,1,x\n', ",")
+@example(HEADER, b"u,a,2026-01-01,1.200,x\nv,b,2026-01-01,1,x", ",")
+@example(b"PAR1", b"PAR1", ",")
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_are_one_clear_error_or_every_row_is_accounted_for(
+    tmp_path: Path, start: bytes, content: bytes, delimiter: str
+) -> None:
+    (tmp_path / "a.csv").write_bytes(start + content)
+    counts, refused = RowCounts(), ""
+    try:
+        file = PurchaseFile(tmp_path / "a.csv", Columns(delimiter=delimiter), events=EventReading(), now=NOW)
+        with RejectsFile(tmp_path / "rejects.csv", file.table) as rejects:
+            for batch in file.batches():
+                counts.note(batch)
+                rejects.add(batch.rejects)
+    except InputFileError as error:
+        refused = str(error)
+    if refused:
+        assert refused.isprintable()
+        return
+    assert counts.read == counts.valid + counts.rejected + counts.no_user == file.rows
+    assert rejects.count == counts.rejected
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_two_minutes_of_hostile_files_and_records() -> None:
+    report = fuzz.run(minutes=2, seed=int(NOW.timestamp()))
+    assert not report.failures, report.failures[:3]
+    assert {"file: read", "file: one clear error", "items: read"} <= report.outcomes.keys()
+
+
+def test_the_first_cases_are_fine(tmp_path: Path) -> None:
+    report = fuzz.Report()
+    for number in range(300):
+        fuzz.attempt(number, tmp_path, report)
+    assert not report.failures, report.failures[:3]
