@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -183,7 +184,7 @@ def _items_case(rng: random.Random, folder: Path) -> str:
 
 def _record_case(rng: random.Random, folder: Path) -> str:
     values = malformed_records(rng.getrandbits(32), 4)
-    fields = {
+    fields: dict[str, Any] = {
         "user_id": rng.choice((*IDS, 7, 1.5, None)), "item_id": rng.choice(IDS),
         "quantity": rng.choice((1, 2.5, "1", 0, None)),
         "price": rng.choice((1, "3.50", -1, None, [])), "type": rng.choice((None, *TYPES)),
@@ -209,7 +210,7 @@ def _csv_text(rng: random.Random, delimiter: str) -> str:
     if rng.random() < 0.05:
         names[rng.randrange(8)] = rng.choice(("user_id", "", "why", " item_id "))
     rows = [[names[place] for place in places]]
-    chosen = [rng.sample(options, 2) if rng.random() < 0.3 else options for options in values]
+    chosen: list[Sequence[str]] = [rng.sample(options, 2) if rng.random() < 0.3 else options for options in values]
     if rng.random() < 0.8:  # nearly always a column is written in one way, as in life
         chosen[2] = rng.choice(
             (TIMES[:3], TIMES[:1], TIMES[5:6], TIMES[6:7], TIMES[7:8], TIMES[8:9], TIMES[5:6] + TIMES[13:16])

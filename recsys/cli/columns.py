@@ -17,7 +17,12 @@ from recsys.files.columns import Columns
 from recsys.files.purchases import PurchaseFile
 from recsys.kafka.decoder import event_reading
 from recsys.runtime.clock import now
+from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
+
+
+_LARGE_BYTES = 10_000_000
+"""A file of this size takes a second or two to look through: longer than one waits without a word."""
 
 
 def _column(flag: str, meaning: str) -> Any:
@@ -69,6 +74,10 @@ _OPTIONS = {
             help="An id that is no customer, such as that of guests: its rows are skipped; may be given several times.",
         ),
     ],
+    "every_user": Annotated[
+        bool,
+        typer.Option("--every-user", help="Take ids such as 0 and NULL for customers; without it they are skipped."),
+    ],
     "negative_returns": Annotated[
         bool,
         typer.Option(
@@ -114,6 +123,9 @@ def open_purchases(path: Path, columns: Columns, settings: Settings) -> Purchase
         When it cannot be read.
     """
     file = PurchaseFile(path, columns, events=event_reading(settings.events), now=now())
+    if path.stat().st_size > _LARGE_BYTES:
+        with ProgressReporter(console=errors).stage(f"look through {path.name}") as advance:
+            file.look_through(advance)
     if not file.rows:
         raise InputFileError(f"{path}: there is a header and no row")
     for remark in file.remarks:

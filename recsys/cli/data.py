@@ -120,6 +120,11 @@ def _print_import(outcome: ImportOutcome, file: Path, rejected_to: Path) -> None
             f"note: times of this file are dates only, so {counted(outcome.known, 'purchase')} cannot be told from "
             f"those imported before; if they are others: recsys imports undo {outcome.id}, then import with --as-new"
         )
+    if outcome.repeated_ids:
+        results.print(
+            f"note: {counted(outcome.repeated_ids, 'row')} repeat the event id of an earlier row, and count once; if "
+            f"they are other purchases, the column of event ids holds something else, such as orders"
+        )
     if outcome.like_stream:
         results.print(
             f"warning: {counted(outcome.like_stream, 'row')} of this file equal purchases of the topic, and now count "

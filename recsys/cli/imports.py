@@ -61,6 +61,8 @@ def undo_command(
     results.print(
         f"{counted(undone.purchases, 'purchase')} removed; {counted(undone.users, 'user')} made again from what is left"
     )
+    for record in undone.relying:
+        results.print(f"import {record.file} again (import {record.id}): it held some of these purchases as well")
     results.print("next: make a model without them with recsys retrain, or python -m trainer --once")
 
 

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from recsys.cli.lock import held_lock
-from recsys.cli.output import errors, is_narrow, new_table, results, settings_for_command
+from recsys.cli.output import counted, errors, is_narrow, new_table, results, settings_for_command
 from recsys.errors import InvalidModel, NoModel, RedisError
 from recsys.evaluation.compare import ALL, NEW
 from recsys.evaluation.gate_record import GateRecord
@@ -125,8 +125,8 @@ def rollback_command(
             raise typer.Exit(130) from None
     before = f"; {done.live_before} was live before" if done.live_before not in ("", done.version) else ""
     results.print(
-        f"model {done.version} is live{before}; {done.written.lists:,} lists and {done.written.similar:,} "
-        f"similar-items lists written"
+        f"model {done.version} is live{before}; {counted(done.written.lists, 'list')} and "
+        f"{counted(done.written.similar, 'similar-items list')} written"
     )
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from recsys.cli.lock import held_lock
 from recsys.cli.models import gate_table
-from recsys.cli.output import REJECTED, errors, is_narrow, new_table, results, settings_for_command
+from recsys.cli.output import REJECTED, counted, errors, is_narrow, new_table, results, settings_for_command
 from recsys.errors import DataDirError, NoTrainer
 from recsys.evaluation.gate_record import GateRecord
 from recsys.operations.rebuild import rebuild
@@ -70,8 +70,8 @@ def retrain_command(
         errors.print("to publish a model in spite of the gate: recsys retrain --force")
         raise typer.Exit(REJECTED)
     results.print(
-        f"model {status['version']} is live: {status['events']:,} events, {status['users']:,} users, "
-        f"{status['items']:,} items; {status['lists']:,} lists refreshed"
+        f"model {status['version']} is live: {counted(status['events'], 'event')}, {counted(status['users'], 'user')}, "
+        f"{counted(status['items'], 'item')}; {counted(status['lists'], 'list')} refreshed"
     )
     for reason in gate.reasons:
         results.print(f"{gate.decision.value}: {reason}")
@@ -133,11 +133,11 @@ def verify_command(
             results.print(f"… and {len(outcome.differences) - _MOST_DIFFERENCES:,} more")
         if outcome.lag:
             results.print(
-                f"the consumers still have {outcome.lag:,} records to read; verify again when they have read them"
+                f"the consumers still have {counted(outcome.lag, 'record')} to read; verify again when they have"
             )
     results.print(
-        f"{outcome.users:,} histories and {outcome.lists:,} lists checked against model {outcome.model}: "
-        f"{len(outcome.differences):,} differences"
+        f"{counted(outcome.users, 'history', 'histories')} and {counted(outcome.lists, 'list')} checked against model "
+        f"{outcome.model}: {counted(len(outcome.differences), 'difference')}"
     )
     if outcome.differences:
         raise typer.Exit(1)
@@ -178,12 +178,15 @@ def rebuild_command(
         except KeyboardInterrupt:
             errors.print("interrupted; run recsys rebuild again to continue")
             raise typer.Exit(130) from None
-    results.print(f"{outcome.applied:,} archived events applied, {outcome.known:,} were known before")
+    results.print(f"{counted(outcome.applied, 'archived event')} applied, {outcome.known:,} were known before")
     if outcome.to_read is not None:
-        results.print(f"the consumers read on from where the archive ends: {outcome.to_read:,} records in Kafka")
+        results.print(
+            f"the consumers read on from where the archive ends: {counted(outcome.to_read, 'record')} in Kafka"
+        )
     if outcome.model:
         results.print(
-            f"{outcome.lists:,} lists and {outcome.similar:,} similar-items lists written with model {outcome.model}"
+            f"{counted(outcome.lists, 'list')} and {counted(outcome.similar, 'similar-items list')} written with model "
+            f"{outcome.model}"
         )
     else:
         results.print(

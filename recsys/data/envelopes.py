@@ -48,7 +48,8 @@ def of_json(content: object) -> str:
 
 def other_meaning(fields: Mapping[str, Any]) -> str:
     """Say why fields that would be a valid purchase are none, or nothing: a deleted row, a product that was viewed."""
-    if str(fields.get("__deleted")).lower() == "true" or fields.get("__op") == "d":
+    deleted = fields.get("__deleted")
+    if deleted is True or (isinstance(deleted, str) and deleted.lower() == "true") or fields.get("__op") == "d":
         return f"it is a row that was deleted (Debezium), not a purchase; {WHERE_TO_READ}"
     if fields.get("type") is None:
         for name in _WORDS_OF_A_TYPE:

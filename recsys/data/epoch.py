@@ -57,6 +57,11 @@ def no_unit_reason(value: int, *, oldest_ms: int, newest_ms: int) -> str:
     )
 
 
+def epoch_ms(moment: datetime) -> int:
+    """Return a time with a zone in epoch milliseconds, rounded down, as integers in finer units are."""
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
 def iso_time(epoch_ms: int) -> str:
     """Format epoch milliseconds as RFC 3339 in UTC, with milliseconds where there are some."""
     moment = _EPOCH + timedelta(milliseconds=epoch_ms)

@@ -13,7 +13,7 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from recsys.data import envelopes
-from recsys.data.epoch import DAY_MS, LAST_MS, NEWEST_MS, OLDEST_MS, EpochUnit, fitting_units, no_unit_reason
+from recsys.data.epoch import DAY_MS, LAST_MS, NEWEST_MS, OLDEST_MS, EpochUnit, epoch_ms, fitting_units, no_unit_reason
 from recsys.errors import MalformedEvent
 
 MAX_RECORD_BYTES = 64 * 1024
@@ -51,7 +51,7 @@ def _timestamp_to_epoch_ms(value: object) -> object:
             moment = datetime.fromisoformat(text)
         except ValueError as error:
             raise ValueError(f"is not an existing date and time ({error})") from None
-        return round(moment.timestamp() * 1000)
+        return epoch_ms(moment)
     raise ValueError("must be RFC 3339 with a zone (2026-11-22T10:11:12Z) or an integer of time since 1970")
 
 
@@ -188,9 +188,9 @@ class EventReading:
             When it fits no unit or several.
         """
         if self.unit is not None:
-            if not 0 <= (epoch_ms := self.unit.to_ms(value)) <= LAST_MS:
+            if not 0 <= (moment_ms := self.unit.to_ms(value)) <= LAST_MS:
                 raise MalformedEvent(f"timestamp: {value} is no time from 1970 to 9999 in {self.unit.word} since 1970")
-            return epoch_ms
+            return moment_ms
         if self.oldest_ms <= value <= newest_ms < 1000 * self.oldest_ms:
             return value  # milliseconds, as nearly always, and then no other unit fits
         fitting = fitting_units(value, oldest_ms=self.oldest_ms, newest_ms=newest_ms)

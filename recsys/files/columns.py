@@ -33,7 +33,9 @@ class Columns:
     integer_ids: bool | None = None
     """Read ids such as 17850.0 as integers; None means if all ids of the column are such."""
     no_user: tuple[str, ...] = ()
-    """Further ids that are no customers, besides `events.no_user`."""
+    """Further ids that are no customers, besides `events.no_user` and the usual ones."""
+    every_user: bool = False
+    """Take the usual ones, such as 0 and NULL, for customers."""
     negative_returns: bool = False
     """Read a negative quantity as a return."""
     encoding: str = "utf8"

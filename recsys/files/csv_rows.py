@@ -11,6 +11,8 @@ from typing import TextIO
 from recsys.errors import InputFileError
 
 _LONGEST_LINE = 1 << 20
+_MOST_LINES = 200
+"""Of a quoted value: a quote that is never closed costs no more time than that, however many there are."""
 _NEVER_CLOSED = "a quote is opened in this line and never closed as it should be"
 
 
@@ -89,15 +91,15 @@ def read_rows(
 
         def more(first: str = line, taken: list[str] = taken) -> Iterator[str]:
             yield first
-            while following := lines.next():
+            while len(taken) < _MOST_LINES and (following := lines.next()):
                 taken.append(following)
+                if looks_like_row(following.rstrip("\r\n").split(delimiter)):
+                    return
                 yield following
 
         try:
             values = next(csv.reader(more(), delimiter=delimiter, strict=True))
             problem = ""
-            if any(looks_like_row(other.rstrip("\r\n").split(delimiter)) for other in taken[1:]):
-                problem = _NEVER_CLOSED
         except csv.Error as error:
             problem = (
                 _NEVER_CLOSED

@@ -71,21 +71,21 @@ def read_items(
     names = _names(table, columns)
     places = {what: table.names.index(name) for what, name in names.items()}
     ids = IdColumn()
-    for row in table.rows():
+    for row in table.rows({places["item_id"]}):
         if not row.problem and not is_absent(value := row.values[places["item_id"]]):
             ids.note(value)
     integers = ids.are_integers(integer_ids)
     items: dict[str, Item] = {}
     rejects: list[Reject] = []
     number = 0
-    for row in table.rows():
+    for row in table.rows(set(places.values())):
         number = row.number
         try:
             if row.problem:
                 raise MalformedEvent(row.problem)
             item_id, item = _item({what: row.values[place] for what, place in places.items()}, integers=integers)
         except MalformedEvent as error:
-            rejects.append(Reject(row.number, f"{row.place}: {error.reason}", row.values))
+            rejects.append(Reject(row.number, f"{row.place}: {error.reason}", row.all_values()))
         else:
             items[item_id] = item
     remark = ids.remark(names["item_id"], integer_ids)

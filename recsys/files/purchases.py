@@ -21,9 +21,11 @@ from recsys.files.frequent_users import FrequentUsers
 from recsys.files.numbers import THOUSANDS, NumberColumn, NumberFormat
 from recsys.files.tables import CsvForm, Row, Table
 from recsys.files.times import TimeColumn, TimeReading, check_format, newest_of, time_zone
-from recsys.files.values import IdColumn, id_text, is_absent, number_of, one_of
+from recsys.files.values import NO_USER, IdColumn, id_text, is_absent, number_of, one_of
 
 _BATCH_ROWS = 50_000
+_MOST_HELD = 20_000_000
+"""Characters of rejected rows in memory."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,12 @@ class PurchaseFile:
         if columns.timestamp_unit and columns.timestamp_format:
             raise InputFileError("--timestamp-unit and --timestamp-format cannot be used together; give one of them")
         unit = EpochUnit(columns.timestamp_unit) if columns.timestamp_unit else events.unit
-        self._events = replace(events, unit=unit, no_user=events.no_user | {word.lower() for word in columns.no_user})
+        usual = () if columns.every_user else NO_USER
+        no_user = events.no_user | {*usual, *(word.lower() for word in columns.no_user)}
+        self._events = replace(events, unit=unit, no_user=no_user)
         self._newest_ms = newest_of(now)
         self._columns = columns
+        self._advance: Callable[[int], None] = lambda _: None
         self.path = path
         self.table = Table(path, CsvForm(columns.encoding, columns.delimiter))
         self._places = {field: self.table.names.index(column) for field, column in self._chosen().items()}
@@ -95,7 +100,7 @@ class PurchaseFile:
         """Return how the file is read, as far as that differs from the default, settings included."""
         chosen = {f.name: getattr(self._columns, f.name) for f in fields(Columns)} | {
             "events.oldest": iso_time(self._events.oldest_ms)[:10],
-            "no_user": ", ".join(sorted(self._events.no_user)),
+            "no_user": ", ".join(sorted(self._events.no_user - set(NO_USER))),
             "timestamp_unit": self._events.unit or "",
         }
         defaults = DEFAULTS | {"events.oldest": iso_time(OLDEST_MS)[:10], "no_user": ""}
@@ -110,6 +115,17 @@ class PurchaseFile:
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
+    def look_through(self, advance: Callable[[int], None]) -> None:
+        """Read the file once, so that what its columns mean is known; ``advance`` is told how many rows were read.
+
+        Raises
+        ------
+        InputFileError
+            As `batches`.
+        """
+        self._advance = advance
+        _ = self._reading
+
     def batches(self, check_user: Callable[[str], None] = lambda _: None) -> Iterator[Batch]:
         """Yield the file's rows, validated, in the file's order.
 
@@ -121,21 +137,23 @@ class PurchaseFile:
             When the file cannot be read to its end, or a column can be read in two ways; before the first batch.
         """
         reading = self._reading
-        batch = Batch(1, 0)
+        batch, held = Batch(1, 0), 0
         for row in self._rows():
             batch.last_row = row.number
             try:
                 self._read_into(batch, row, reading, check_user)
             except MalformedEvent as error:
-                batch.rejects.append(Reject(row.number, f"{row.place}: {error.reason}", row.values))
-            if row.number - batch.first_row + 1 >= _BATCH_ROWS:
+                values = row.all_values()
+                held += sum(len(value) for value in values if isinstance(value, str))
+                batch.rejects.append(Reject(row.number, f"{row.place}: {error.reason}", values))
+            if row.number - batch.first_row + 1 >= _BATCH_ROWS or held > _MOST_HELD:
                 yield batch
-                batch = Batch(row.number + 1, row.number)
+                batch, held = Batch(row.number + 1, row.number), 0
         if batch.last_row >= batch.first_row:
             yield batch
 
     def _rows(self) -> Iterator[Row]:
-        return self.table.rows(looks_like_row=self._has_a_time)
+        return self.table.rows(set(self._places.values()), looks_like_row=self._has_a_time)
 
     def _chosen(self) -> dict[str, str]:
         names = self.table.names
@@ -165,6 +183,8 @@ class PurchaseFile:
         rows = 0
         for row in self._rows():
             rows = row.number
+            if rows % _BATCH_ROWS == 0:
+                self._advance(_BATCH_ROWS)
             if row.problem:
                 continue
             values = row.values
@@ -235,7 +255,8 @@ class PurchaseFile:
         values = {name: row.values[place] for name, place in self._places.items()}
         user = values["user_id"]
         is_forget = values.get("type") == EventType.FORGET
-        if is_absent(user) or (isinstance(user, float | int) and self._events.is_no_user(str(user))):
+        is_none = user is None or user == "" if self._columns.every_user else is_absent(user)
+        if is_none or (isinstance(user, float | int) and self._events.is_no_user(str(user))):
             batch.no_user += 1
             return
         for name in ("user_id", "item_id", "event_id", "type"):
@@ -243,7 +264,7 @@ class PurchaseFile:
                 value = values[name]
                 values[name] = (
                     None
-                    if is_absent(value)
+                    if is_absent(value) and not (name == "user_id" and self._columns.every_user)
                     else id_text(name, value, integers=name in reading.integer_ids)
                     if name != "type"
                     else value
@@ -254,7 +275,12 @@ class PurchaseFile:
         values["timestamp"], has_time_of_day = self._time(values["timestamp"], reading.times, is_forget=is_forget)
         values["quantity"] = self._quantity(values.get("quantity"), reading.quantities)
         price_was_read, values["price"] = self._price(values.get("price"), reading.prices)
-        if self._columns.negative_returns and (quantity := values["quantity"]) is not None and quantity < 0:
+        if (
+            self._columns.negative_returns
+            and not is_forget
+            and (quantity := values["quantity"]) is not None
+            and quantity < 0
+        ):
             values["quantity"], values["type"] = -quantity, "return"
         event = event_from_fields(values)
         check_user(event.user_id)

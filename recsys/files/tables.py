@@ -6,8 +6,8 @@ import codecs
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
@@ -72,7 +72,8 @@ class Row:
     place : str
         Where people find it: ``line 7`` of a CSV file, ``row 6`` of a Parquet file.
     values : sequence
-        In the order of the columns; if there is a problem, as many as there are.
+        In the order of the columns; if there is a problem, as many as there are. Of Parquet, None in columns that were
+        not asked for.
     problem : str
         Why the row cannot be read; empty if it can.
     """
@@ -81,6 +82,24 @@ class Row:
     place: str
     values: Sequence[Any]
     problem: str = ""
+    batch: pa.RecordBatch | None = None
+    at: int = 0
+
+    def all_values(self) -> Sequence[Any]:
+        """Return the values of all columns, those not asked for as well."""
+        if self.batch is None:
+            return self.values
+        return [_python_values(column.slice(self.at, 1))[0] for column in self.batch.columns]
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A value that Python cannot hold, such as a time after the year 9999: neither an id nor a number nor a time."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class Table:
@@ -142,8 +161,17 @@ class Table:
         if b"\0" in start and codecs.lookup(self.form.encoding).name[:6] not in ("utf-16", "utf-32"):
             raise InputFileError(f"{self.path}: this is neither text nor Parquet; a file must be .parquet or .csv")
 
-    def rows(self, *, looks_like_row: Callable[[Sequence[Any]], bool] = lambda _: False) -> Iterator[Row]:
-        """Yield all rows in the file's order; see `recsys.files.csv_rows.read_rows` for the parameter.
+    def rows(
+        self, places: Collection[int], *, looks_like_row: Callable[[Sequence[Any]], bool] = lambda _: False
+    ) -> Iterator[Row]:
+        """Yield all rows in the file's order.
+
+        Parameters
+        ----------
+        places : collection of int
+            The columns that are needed.
+        looks_like_row : callable
+            See `recsys.files.csv_rows.read_rows`.
 
         Raises
         ------
@@ -152,7 +180,7 @@ class Table:
         """
         number = 0
         try:
-            for row in self._parquet_rows() if self.is_parquet else self._csv_rows(looks_like_row):
+            for row in self._parquet_rows(places) if self.is_parquet else self._csv_rows(looks_like_row):
                 number = row.number
                 yield row
         except _READING_ERRORS as error:
@@ -186,13 +214,17 @@ class Table:
                     problem = f"the line has {len(row.values)} columns, the header {width}"
                 yield Row(number, f"line {row.line}", row.values, problem)
 
-    def _parquet_rows(self) -> Iterator[Row]:
+    def _parquet_rows(self, places: Collection[int]) -> Iterator[Row]:
         number = 0
         with pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(_BATCH_ROWS):
-                for values in zip(*map(_python_values, batch.columns), strict=True):
+                absent = [None] * batch.num_rows
+                columns = [
+                    _python_values(column) if place in places else absent for place, column in enumerate(batch.columns)
+                ]
+                for at, values in enumerate(zip(*columns, strict=True)):
                     number += 1
-                    yield Row(number, f"row {number}", values)
+                    yield Row(number, f"row {number}", values, batch=batch, at=at)
 
     @contextmanager
     def _text(self) -> Iterator[TextIO]:
@@ -210,16 +242,30 @@ class Table:
 
 
 def _python_values(column: pa.Array) -> list[Any]:
-    """Return a column's values; one that Python cannot hold, such as a time after the year 9999, as its text."""
-    with suppress(*_READING_ERRORS):
-        return cast(list[Any], column.to_pylist())
-    values = []
-    for scalar in column:
-        try:
-            values.append(scalar.as_py())
-        except _READING_ERRORS:
-            values.append(f"{getattr(scalar, 'value', '?')} ({scalar.type})")
-    return values
+    """Return a column's values: bytes as text where they are UTF-8, and what Python cannot hold as `Unreadable`."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = column.cast(pa.large_binary())  # a file may say that bytes are text
+    try:
+        values: list[Any] = column.to_pylist()
+    except _READING_ERRORS:
+        values = [_python_value(scalar) for scalar in column]
+    return [_decoded(value) if isinstance(value, bytes) else value for value in values]
+
+
+def _python_value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except _READING_ERRORS:
+        return Unreadable(f"{getattr(scalar, 'value', '?')} ({scalar.type})")
+
+
+def _decoded(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def _plain(error: Exception) -> str:

@@ -10,10 +10,11 @@ from datetime import UTC, date, datetime, tzinfo
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from recsys.data.epoch import DAY_MS, EpochUnit, fitting_units, no_unit_reason
+from recsys.data.epoch import DAY_MS, EpochUnit, epoch_ms, fitting_units, no_unit_reason
 from recsys.errors import InputFileError, MalformedEvent
 
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
+_DIGITS_ALONE: Final = re.compile("%[dmyYHMSj]%[dmyYHMSj]")
 _OPTIONS = "name the unit with --timestamp-unit (s, ms, us, ns), or the form, such as %Y%m%d, with --timestamp-format"
 
 
@@ -115,24 +116,28 @@ class TimeReading:
         if number is None:
             moment = self.moment(value)
             has_time_of_day = bool(moment.hour or moment.minute or moment.second or moment.microsecond)
-            return round(moment.timestamp() * 1000), has_time_of_day
+            return epoch_ms(moment), has_time_of_day
         if self.unit is None or not self._fits(int(number), self.unit):
             reason = no_unit_reason(int(number), oldest_ms=self.oldest_ms, newest_ms=self.newest_ms)
             raise MalformedEvent(f"timestamp: {reason}")
         if isinstance(number, float) and self.unit in (EpochUnit.SECONDS, EpochUnit.MILLISECONDS):
             return round(number * (1000 if self.unit is EpochUnit.SECONDS else 1)), True
-        epoch_ms = self.unit.to_ms(int(number))
-        return epoch_ms, epoch_ms % DAY_MS != 0
+        moment_ms = self.unit.to_ms(int(number))
+        return moment_ms, moment_ms % DAY_MS != 0
 
     def _fits(self, number: int, unit: EpochUnit) -> bool:
         return self.unit_is_named or self.oldest_ms <= unit.to_ms(number) <= self.newest_ms
 
     def _parsed(self, text: str) -> datetime:
         try:
-            return datetime.strptime(text, self.form) if self.form else datetime.fromisoformat(text)
+            moment = datetime.strptime(text, self.form) if self.form else datetime.fromisoformat(text)
+            # Digits without marks between them can be read in several ways once a leading zero is lost.
+            if not self.form or not _DIGITS_ALONE.search(self.form) or moment.strftime(self.form) == text:
+                return moment
         except ValueError:
-            wanted = self.form or "ISO 8601; name another form with --timestamp-format"
-            raise MalformedEvent(f"timestamp: {text[:40]!r} is not in the form {wanted}") from None
+            pass
+        wanted = self.form or "ISO 8601; name another form with --timestamp-format"
+        raise MalformedEvent(f"timestamp: {text[:40]!r} is not in the form {wanted}")
 
 
 @dataclass(slots=True)

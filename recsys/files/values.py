@@ -13,8 +13,21 @@ from recsys.errors import InputFileError, MalformedEvent
 
 NO_VALUE: Final = frozenset({"", "null", "\\n", "nan", "<na>", "#n/a", "none", "nil", "undefined"})
 """What stands for no value, in lower case."""
+NO_USER: Final = (
+    *sorted(NO_VALUE - {""}),
+    "na",
+    "n/a",
+    "0",
+    "0.0",
+    "-1",
+    "-1.0",
+    "00000000-0000-0000-0000-000000000000",
+)
+"""What exports write as the id of a customer who is none, in lower case."""
 _FLOAT_FORM = re.compile(r"-?[0-9]+\.0+")
-_SPREADSHEET = re.compile(r"[0-9]+(?:[.,][0-9]+)?E\+[0-9]+")
+_SHORTENED = re.compile(r"[0-9]+(?:[.,][0-9]+)?[eE]\+[0-9]+")
+_EXACT = 2**53
+"""From here on floats leave integers out."""
 
 
 def is_absent(value: Any) -> bool:
@@ -43,7 +56,9 @@ class IdColumn:
 
     def note(self, value: Any) -> None:
         """Look at one value."""
-        if isinstance(value, float) or (isinstance(value, str) and _FLOAT_FORM.fullmatch(value)):
+        if (isinstance(value, float) and value.is_integer()) or (
+            isinstance(value, str) and _FLOAT_FORM.fullmatch(value)
+        ):
             self.in_float_form += 1
             self.example = self.example or str(value)
         else:
@@ -80,22 +95,19 @@ def id_text(name: str, value: Any, *, integers: bool) -> Any:
     if isinstance(value, str):
         if integers and _FLOAT_FORM.fullmatch(value):
             return value.partition(".")[0]
-        if _SPREADSHEET.fullmatch(value):
-            raise MalformedEvent(f"{name}: {value!r} is what a spreadsheet makes of a long number: export ids as text")
+        if _SHORTENED.fullmatch(value):
+            raise MalformedEvent(f"{name}: {value!r} is a long number that a program has shortened: export ids as text")
         return value
     if isinstance(value, float):
-        if math.isfinite(value) and value.is_integer():
-            return str(int(value)) if integers else str(value)
-        return value
+        if abs(value) >= _EXACT:
+            raise MalformedEvent(f"{name}: {value!r} is a long number that has lost digits: export ids as text")
+        return str(int(value)) if integers and value.is_integer() else str(value)
     if isinstance(value, Decimal):
         return str(int(value)) if value == value.to_integral_value() else str(value)
     if isinstance(value, uuid.UUID):
         return str(value)
     if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            raise MalformedEvent(f"{name}: bytes that are not UTF-8 are no id") from None
+        raise MalformedEvent(f"{name}: bytes that are not UTF-8 are no id")
     return value
 
 

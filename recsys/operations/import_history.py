@@ -17,7 +17,7 @@ from recsys.errors import InputFileError
 from recsys.files.batches import Batch, RowCounts
 from recsys.files.purchases import PurchaseFile
 from recsys.files.rejects import RejectsFile
-from recsys.operations.known_rows import Identities, KnownRows
+from recsys.operations.known_rows import NEW, REPEATED, Identities, KnownRows
 from recsys.redis import calls_by_user
 from recsys.redis.users import UserStore
 from recsys.runtime import fail_points
@@ -26,7 +26,7 @@ from recsys.runtime.progress import ProgressReporter
 from recsys.storage.archive import Archive
 from recsys.storage.data_dir import DataDir
 from recsys.storage.imports import ImportRecord
-from recsys.storage.segments import Segment, events_of
+from recsys.storage.segments import IMPORT_PREFIX, Segment, events_of
 
 
 @dataclass(slots=True)
@@ -41,6 +41,8 @@ class ImportOutcome:
         Of the file; those that are valid are new or known.
     new, known : int
         Purchases that count because of this import, and those that the archive holds already.
+    repeated_ids : int
+        Of the known ones, rows with the event_id of an earlier row of the file.
     like_stream : int
         New purchases that equal one of the topic, and have no event_id: they may count twice.
     dates_only : bool
@@ -51,6 +53,7 @@ class ImportOutcome:
     rows: RowCounts = field(default_factory=RowCounts)
     new: int = 0
     known: int = 0
+    repeated_ids: int = 0
     like_stream: int = 0
     dates_only: bool = True
 
@@ -88,34 +91,41 @@ def import_file(
     record = _new_record(file, data_dir, clock(), as_new=as_new)
     outcome = ImportOutcome(record.id)
     segments = archive.segments()
-    own = [segment for segment in segments if segment.source == record.source]
-    compared = [segment for segment in segments if not as_new or segment.source == record.source]
-    with progress.stage("look for known purchases", len(compared)) as advance:
-        known = KnownRows(archive, compared, advance)
+    with progress.stage("look for known purchases", len(segments)) as advance:
+        known = KnownRows(archive, segments, advance, only_ids_but_of=record.source if as_new else None)
     data_dir.imports.write(record)
+    own = [segment for segment in segments if segment.source == record.source]
     _apply_again(archive, own, users, lambda segment: None)
-    round_ = archive.new_round(clock())
+    covered = [segment for segment in own if segment.partition == record.run]
+    # Rows of offsets that were written before, and are not known all the same: they were rejected then, or erased.
+    later = max([_milliseconds(clock()), record.run + 1, *(segment.partition + 1 for segment in own)])
+    round_, written_to = archive.new_round(clock()), {record.run: 0, later: 0}
     met: dict[str, set[str]] = defaultdict(set)  # source → users of whom the file has a purchase that it brought
-    written_to = max((segment.last for segment in own), default=0)
     with RejectsFile(rejects, file.table) as rejected, progress.stage(f"import {file.path.name}", file.rows) as advance:
         for batch in file.batches(users.ensure_can_hold):
             rejected.add(batch.rejects)
-            if new := _new_events(batch, known, compared, met, written_to, outcome):
-                before_write()
-                archive.write(Segment(round_, record.source, 0, written_to + 1, batch.last_row), new)
-                written_to = batch.last_row
-                fail_points.reach("in-import")
-                for call in calls_by_user(f"{record.source}:0", new, complete=True):
-                    users.apply_without_reading(call)
+            fresh = _new_events(batch, known, segments, met, outcome)
+            for run, part in zip((record.run, later), _by_whether_covered(fresh, covered), strict=True):
+                if part:
+                    before_write()
+                    archive.write(Segment(round_, record.source, run, written_to[run] + 1, batch.last_row), part)
+                    written_to[run] = batch.last_row
+                    fail_points.reach("in-import")
+                    for call in calls_by_user(f"{record.source}:{run}", part, complete=True):
+                        users.apply_without_reading(call)
             advance(batch.last_row - batch.first_row + 1)
     met.pop(record.source, None)
     _apply_again(archive, [s for s in segments if s.source in met], users, lambda segment: met[segment.source])
     rows = outcome.rows
     if rows.valid:
-        counts = {"read": rows.read, "known": outcome.known, "rejected": rows.rejected, "no_user": rows.no_user}
-        finished = {"finished_at": json_time(clock()), "new": record.new + outcome.new, **counts}
-        data_dir.imports.write(record.model_copy(update=finished))
-    else:
+        new = known.rows_of[record.source] + outcome.new
+        changes = {
+            "finished_at": json_time(clock()), "read": rows.read, "new": new, "known": max(0, rows.valid - new),
+            "rejected": rows.rejected, "no_user": rows.no_user,
+            "relies_on": sorted({*record.relies_on, *(source.removeprefix(IMPORT_PREFIX) for source in met)}),
+        }  # fmt: skip
+        data_dir.imports.write(record.model_copy(update=changes))
+    elif not own:
         data_dir.imports.remove(record.id)
     return outcome
 
@@ -136,8 +146,17 @@ def _new_record(file: PurchaseFile, data_dir: DataDir, at: datetime, *, as_new: 
                 f"import it again"
             )
     return records.get(import_id) or ImportRecord(
-        id=import_id, file=file.path.name, content_sha256=content, options=options, started_at=json_time(at)
+        id=import_id,
+        file=file.path.name,
+        content_sha256=content,
+        options=options,
+        started_at=json_time(at),
+        run=_milliseconds(at),
     )
+
+
+def _milliseconds(at: datetime) -> int:
+    return round(at.timestamp() * 1000)
 
 
 def _difference(before: dict[str, str], now: dict[str, str]) -> str:
@@ -146,26 +165,36 @@ def _difference(before: dict[str, str], now: dict[str, str]) -> str:
 
 
 def _new_events(
-    batch: Batch,
-    known: KnownRows,
-    compared: Sequence[Segment],
-    met: dict[str, set[str]],
-    written_to: int,
-    outcome: ImportOutcome,
+    batch: Batch, known: KnownRows, segments: Sequence[Segment], met: dict[str, set[str]], outcome: ImportOutcome
 ) -> list[tuple[int, Event]]:
-    """Count a batch's rows and return those that are new; what was written before and is gone since was erased."""
+    """Count a batch's rows and return those that are new."""
     outcome.rows.note(batch)
     outcome.dates_only &= not batch.with_time_of_day
     identities = Identities.of_events([event for _, event in batch.events])
     found = known.find(identities)
     for at in np.flatnonzero(found >= 0).tolist():
-        met[compared[found[at]].source].add(batch.events[at][1].user_id)
-    is_new = (found == -1) & (np.array([row for row, _ in batch.events], np.int64) > written_to)
+        met[segments[found[at]].source].add(batch.events[at][1].user_id)
+    is_new = found == NEW
     outcome.like_stream += int((is_new & known.like_stream(identities)).sum())
+    outcome.repeated_ids += int((found == REPEATED).sum())
     new = [row for row, fresh in zip(batch.events, is_new.tolist(), strict=True) if fresh]
     outcome.new += len(new)
     outcome.known += len(batch.events) - len(new)
     return new
+
+
+def _by_whether_covered(
+    rows: Sequence[tuple[int, Event]], covered: Sequence[Segment]
+) -> tuple[list[tuple[int, Event]], list[tuple[int, Event]]]:
+    """Return the rows that no segment covers, and the others."""
+    numbers = np.array([row for row, _ in rows], np.int64)
+    inside = np.zeros(len(rows), bool)
+    for segment in covered:
+        inside |= (segment.first <= numbers) & (numbers <= segment.last)
+    parts: tuple[list[tuple[int, Event]], list[tuple[int, Event]]] = ([], [])
+    for row, is_inside in zip(rows, inside.tolist(), strict=True):
+        parts[is_inside].append(row)
+    return parts
 
 
 def _apply_again(

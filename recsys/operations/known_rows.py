@@ -6,6 +6,7 @@ how many-th such it is: the second equal row of a file is the second equal purch
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -78,8 +79,12 @@ class Identities:
         return cls(np.where(have_id, by_id, hashes), have_id)
 
 
+NEW, IN_TOPIC, REPEATED = -1, -2, -3
+"""Of a row: not in the archive; in the topic, by its event_id; its event_id stood in an earlier row of the file."""
+
+
 class KnownRows:
-    """The purchases of files that are in the archive, and what to call the same ones of another file.
+    """The purchases of files that are in the archive, and where there the same ones of another file are.
 
     Parameters
     ----------
@@ -88,27 +93,41 @@ class KnownRows:
         In which to look.
     advance : callable
         Called for each of them.
+    only_ids_but_of : str or None
+        If given, purchases without event_id are compared with those of this source alone.
     """
 
-    def __init__(self, archive: Archive, segments: Sequence[Segment], advance: Callable[[int], None]) -> None:
-        hashes, places, stream_hashes, stream_ids = [], [], [], []
+    def __init__(
+        self,
+        archive: Archive,
+        segments: Sequence[Segment],
+        advance: Callable[[int], None],
+        *,
+        only_ids_but_of: str | None = None,
+    ) -> None:
+        nothing = np.empty(0, np.uint64)
+        hashes, places, stream_hashes, stream_ids = [nothing], [np.empty(0, np.int32)], [nothing], [nothing]
+        self.rows_of: Counter[str] = Counter()
+        """Source → rows that are in the archive because of it."""
         for place, segment in enumerate(segments):
             found = Identities.of_table(archive.read(segment, _COLUMNS))
             if segment.source.startswith(IMPORT_PREFIX):
-                hashes.append(found.hashes)
-                places.append(np.full(len(found.hashes), place, np.int32))
+                self.rows_of[segment.source] += len(found.hashes)
+                compared = found.have_id | (only_ids_but_of in (None, segment.source))
+                hashes.append(found.hashes[compared])
+                places.append(np.full(int(compared.sum()), place, np.int32))
             else:
                 stream_hashes.append(found.hashes[~found.have_id])
                 stream_ids.append(found.hashes[found.have_id])
             advance(1)
-        everything = np.concatenate([np.empty(0, np.uint64), *hashes])
+        everything = np.concatenate(hashes)
         order = np.argsort(everything, kind="stable")  # of equal ones, the first to arrive is the first
         self._hashes = everything[order]
-        self._places = np.concatenate([np.empty(0, np.int32), *places])[order]
-        self._taken = np.zeros(len(order), np.int32)  # of a run of equal ones, at its start: how many were met
-        self._stream_hashes = np.sort(np.concatenate([np.empty(0, np.uint64), *stream_hashes]))
-        self._stream_ids = np.sort(np.concatenate([np.empty(0, np.uint64), *stream_ids]))
-        self._new_ids = _Met()
+        self._places = np.concatenate(places)[order]
+        self._met = np.zeros(len(order) + 1, np.int64)  # of a run of equal ones, at its start: how many rows were that
+        self._stream_hashes = np.sort(np.concatenate(stream_hashes))
+        self._stream_ids = np.sort(np.concatenate(stream_ids))
+        self._ids = _Met()
 
     def find(self, rows: Identities) -> NDArray[np.int64]:
         """Say of consecutive rows of a file where each is known.
@@ -116,38 +135,38 @@ class KnownRows:
         Returns
         -------
         int64, (n,)
-            Place of the segment that holds it; -1 = new; -2 = not to be written, because of its event_id: it is in the
-            topic, or stood in an earlier row of the file.
+            Place of the segment that holds it, or `NEW`, `IN_TOPIC` or `REPEATED`.
         """
-        found = np.full(len(rows.hashes), -1, np.int64)
+        found = np.full(len(rows.hashes), NEW, np.int64)
         starts = np.searchsorted(self._hashes, rows.hashes)
-        # The how many-th of its hash each row is, among those at hand: a stable sort puts equal ones in their order.
-        order = np.argsort(rows.hashes, kind="stable")
-        ordered = rows.hashes[order]
-        is_first = np.ones(len(order), bool)
-        is_first[1:] = ordered[1:] != ordered[:-1]
-        ranks = np.empty(len(order), np.int64)
-        ranks[order] = np.arange(len(order)) - np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
-        ranks[rows.have_id] = 0
-        inside = starts < len(self._hashes)
-        before = (
-            np.where(inside & ~rows.have_id, self._taken[np.minimum(starts, len(self._taken) - 1)], 0)
-            if len(self._taken)
-            else np.zeros(len(order), np.int64)
-        )
-        at = starts + ranks + before
-        matches = np.flatnonzero(at < len(self._hashes))
+        is_there = _is_in(rows.hashes, self._hashes)
+        at = starts + np.where(rows.have_id, 0, self._met[starts] + _ranks(rows.hashes))
+        matches = np.flatnonzero(is_there & (at < len(self._hashes)))
         matches = matches[self._hashes[at[matches]] == rows.hashes[matches]]
         found[matches] = self._places[at[matches]]
-        np.add.at(self._taken, starts[inside], 1)
-        with_id = np.flatnonzero(rows.have_id & (found == -1))
-        ids = rows.hashes[with_id]
-        found[with_id[_is_in(ids, self._stream_ids) | self._new_ids.meet(ids)]] = -2
+        np.add.at(self._met, starts[is_there], 1)
+        with_id = np.flatnonzero(rows.have_id)
+        ids, before = rows.hashes[with_id], found[with_id]
+        repeated = self._ids.meet(ids)
+        found[with_id] = np.where(
+            before != NEW, before, np.where(repeated, REPEATED, np.where(_is_in(ids, self._stream_ids), IN_TOPIC, NEW))
+        )
         return found
 
     def like_stream(self, rows: Identities) -> NDArray[np.bool_]:
         """Say which rows without event_id equal a purchase of the topic: bool, (n,)."""
         return ~rows.have_id & _is_in(rows.hashes, self._stream_hashes)
+
+
+def _ranks(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return the how many-th of its value each one is, from 0."""
+    order = np.argsort(hashes, kind="stable")  # equal ones stay in their order
+    ordered, places = hashes[order], np.arange(len(hashes))
+    begins = np.ones(len(hashes), bool)
+    begins[1:] = ordered[1:] != ordered[:-1]
+    ranks = np.empty(len(hashes), np.int64)
+    ranks[order] = places - np.maximum.accumulate(np.where(begins, places, 0))
+    return ranks
 
 
 class _Met:

@@ -201,6 +201,13 @@ def _losses(
         yield "there is neither an archive nor a model in data_dir"
     for source, partition, first, last in archive.gaps():
         yield f"the archive lacks {source}, partition {partition}, {first} to {last}"
+    yield from purchases_lost(store, positions, topic, watermarks)
+
+
+def purchases_lost(
+    store: Store, positions: dict[str, dict[int, int]], topic: Topic, watermarks: dict[int, tuple[int, int]]
+) -> Iterator[str]:
+    """Yield which purchases of topics neither the archive nor Kafka can bring back."""
     for partition, (low, _) in watermarks.items():
         position = positions.get(topic.id, {}).get(partition, 0)
         if position < low:

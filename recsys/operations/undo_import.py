@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.data.event import Event
-from recsys.errors import InputFileError, MalformedEvent
+from recsys.errors import InputFileError, MalformedEvent, RebuildWouldLoseData
 from recsys.kafka.clients import open_reader
 from recsys.kafka.decoder import make_decoder
 from recsys.kafka.records import read_range
 from recsys.kafka.topics import describe_topic, end_offsets
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import refresh_users
+from recsys.operations.rebuild import purchases_lost
 from recsys.redis import Store, calls_by_user
 from recsys.runtime import fail_points
 from recsys.runtime.progress import ProgressReporter
@@ -31,10 +32,21 @@ _USERS_PER_CALL = 500
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """What was taken back: purchases from the archive, and the users whose histories were made again."""
+    """What was taken back.
+
+    Attributes
+    ----------
+    purchases : int
+        That left the archive.
+    users : int
+        Whose histories were made again.
+    relying : list of ImportRecord
+        Later imports that held some of these purchases as well, and did not bring them.
+    """
 
     purchases: int
     users: int
+    relying: list[ImportRecord]
 
 
 def imports(data_dir: DataDir) -> list[ImportRecord]:
@@ -70,11 +82,13 @@ def undo_import(
     ------
     InputFileError
         When there is no such import.
+    RebuildWouldLoseData
+        When Redis holds purchases that neither the archive nor Kafka can bring back; nothing has changed.
     KafkaUnavailable
         When Kafka is away; nothing has changed if it was away from the beginning.
     """
     archive = data_dir.archive
-    describe_topic(settings.kafka, settings.kafka.topic)  # what is away shall be noticed before anything is removed
+    _ensure_nothing_is_lost(settings, store, data_dir)
     own = [segment for segment in archive.segments() if segment.source == f"{IMPORT_PREFIX}{import_id}"]
     undoing = next((undoing for undoing in data_dir.imports.undoing() if undoing.id == import_id), None)
     if undoing is None:
@@ -99,7 +113,20 @@ def undo_import(
             break
     data_dir.imports.remove(import_id)
     data_dir.imports.end_undo(import_id)
-    return Undone(purchases, len(undoing.users))
+    relying = [record for record in data_dir.imports.records().values() if import_id in record.relies_on]
+    return Undone(purchases, len(undoing.users), relying)
+
+
+def _ensure_nothing_is_lost(settings: Settings, store: Store, data_dir: DataDir) -> None:
+    topic = describe_topic(settings.kafka, settings.kafka.topic)
+    reader = open_reader(settings.kafka, "undo")
+    try:
+        watermarks = end_offsets(reader, settings.kafka, topic)
+    finally:
+        reader.close()
+    lost = list(purchases_lost(store, data_dir.archive.positions(), topic, watermarks))
+    if lost:
+        raise RebuildWouldLoseData(f"not everything could be brought back: {'; '.join(lost)}. Nothing was changed")
 
 
 def make_again(
@@ -114,6 +141,8 @@ def make_again(
     """Make users' histories again from the archive and from what the topic holds beyond it, then their lists."""
     users = sorted(user for user in users if store.users.can_hold(user))
     archive = data_dir.archive
+    before_write()
+    archive.erase_forgotten()  # a wish to be erased must not be carried out after what has come since
     segments = archive.segments()
     for start in range(0, len(users), _USERS_PER_CALL):
         before_write()
@@ -130,10 +159,12 @@ def make_again(
                 store.users.apply_without_reading(call)
             advance(1)
     with progress.stage("apply what the topic holds beyond it") as advance:
-        for source, beyond in _stream_rows(settings, archive.positions(segments), frozenset(users)):
-            for call in calls_by_user(source, beyond, complete=False):
-                store.users.apply_without_reading(call)
-            advance(len(beyond))
+        # Twice: a forget that is carried out now erases also what consumers have applied since it was sent.
+        for _ in range(2):
+            for source, beyond in _stream_rows(settings, archive.positions(segments), frozenset(users)):
+                for call in calls_by_user(source, beyond, complete=False):
+                    store.users.apply_without_reading(call)
+                advance(len(beyond))
     pointer = store.pointer.read()
     if pointer is None:
         return  # the first model's full refresh makes the lists

@@ -40,12 +40,6 @@ _RESERVED_LIBRDKAFKA = frozenset(
 )
 
 
-_NO_USER = [
-    "null", "\\N", "nan", "na", "n/a", "<na>", "#n/a", "none", "nil", "undefined", "0", "0.0", "-1", "-1.0",
-    "00000000-0000-0000-0000-000000000000",
-]  # fmt: skip
-
-
 _SHORTEST_HALF_LIFE_DAYS = 0.01
 
 
@@ -127,8 +121,8 @@ class EventsSettings(Section):
     """No integer timestamp is read as a time before this day (UTC)."""
     timestamp_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
     """Unit of integer timestamps, since 1970; `auto` is the only one that fits between `oldest` and a day after now."""
-    no_user: list[str] = _NO_USER
-    """Ids that stand for no customer: their purchases are passed over; a JSON array, upper or lower case alike."""
+    no_user: list[str] = []
+    """Ids that are no customers, such as `["0", "guest"]`, in lower or upper case: their purchases are passed over."""
 
 
 class RedisSettings(Section):

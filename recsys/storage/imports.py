@@ -35,6 +35,8 @@ class ImportRecord(BaseModel):
     content_sha256: str
     options: dict[str, str] = {}
     started_at: str
+    run: int = 0
+    """The partition of its source: unlike that of the same import before it was taken back."""
     finished_at: str = ""
     """Empty if it was interrupted."""
     read: int = 0
@@ -44,6 +46,8 @@ class ImportRecord(BaseModel):
     known: int = 0
     rejected: int = 0
     no_user: int = 0
+    relies_on: list[str] = []
+    """Other imports that had brought some of its purchases before."""
 
     @property
     def source(self) -> str:

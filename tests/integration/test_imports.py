@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from recsys.data.event import Event, EventReading
+from recsys.data.event import Event, EventReading, EventType
 from recsys.errors import InputFileError, KafkaUnavailable
+from recsys.files import purchases
 from recsys.files.columns import Columns
 from recsys.files.purchases import PurchaseFile
 from recsys.kafka.embedded import embedded_broker
@@ -46,14 +48,18 @@ class Shop:
     data_dir: DataDir
     folder: Path
     applied_s: list[int] = field(default_factory=list)
+    relying: list[str] = field(default_factory=list)
 
     def file(self, content: str | pd.DataFrame, **columns: Any) -> PurchaseFile:
+        return PurchaseFile(self.written(content), Columns(**columns), events=READING, now=now())
+
+    def written(self, content: str | pd.DataFrame) -> Path:
         path = self.folder / f"{uuid.uuid4().hex}.{'csv' if isinstance(content, str) else 'parquet'}"
         if isinstance(content, str):
             path.write_text(content)
         else:
             content.to_parquet(path)
-        return PurchaseFile(path, Columns(**columns), events=READING, now=now())
+        return path
 
     def import_(self, content: str | pd.DataFrame, *, as_new: bool = False, **columns: Any) -> ImportOutcome:
         outcome = import_file(
@@ -67,6 +73,7 @@ class Shop:
         undone = undo_import(
             self.settings, self.store, self.data_dir, ProgressReporter(), import_id, before_write=lambda: None
         )
+        self.relying = [record.id for record in undone.relying]
         return undone.purchases, undone.users
 
     def publish(self, events: Sequence[Event]) -> None:
@@ -151,6 +158,20 @@ def test_a_full_export_with_one_new_row_counts_that_row(shop: Shop) -> None:
     shop.ensure_verified()
 
 
+def test_new_rows_among_known_ones_are_the_only_new_ones_in_every_batch(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purchases, "_BATCH_ROWS", 100)
+    first = [f"u{n % 9},i{n % 50},1,2026-01-01T{n // 60:02d}:{n % 60:02d}:00Z," for n in range(600)] + list(
+        FIRST[:1]
+    ) * 300
+    more = [line.replace("2026-01-01", "2026-02-01") for line in first[:250]]
+    assert shop.import_(rows(*first)).new == 900
+    outcome = shop.import_(rows(*more, *first))  # as an export that has the newest first
+    assert (outcome.new, outcome.known) == (250, 900)
+    shop.ensure_verified()
+
+
 @pytest.mark.parametrize("again", [FIRST[::-1], FIRST[1:], FIRST[2:] + FIRST[:2], FIRST])
 def test_rows_in_another_order_or_fewer_of_them_are_known(shop: Shop, again: Sequence[str]) -> None:
     shop.import_(rows(*FIRST))
@@ -213,6 +234,62 @@ def test_purchases_that_only_look_known_can_be_counted(shop: Shop) -> None:
     assert shop.import_(other_branch, as_new=True).new == 0, "the same import again"
     assert shop.histories() == {"u": {"a": 2}, "v": {"a": 1}, "w": {"a": 1}}
     shop.ensure_verified()
+
+
+def test_what_a_later_import_held_as_well_comes_back_with_it(shop: Shop) -> None:
+    monday, tuesday = rows(*FIRST), rows(*FIRST, "u,c,1,2026-01-04T10:00:00Z,")
+    first, second = shop.import_(monday), shop.import_(tuesday)
+    assert shop.undo(first.id) == (4, 2)
+    assert shop.relying == [second.id]
+    assert shop.histories() == {"u": {"c": 1}}
+    assert shop.import_(tuesday).new == 4
+    assert shop.histories() == {"u": {"a": 2, "b": 2, "c": 1}, "v": {"a": 1}}
+    shop.ensure_verified()
+
+
+def test_a_row_that_was_rejected_and_is_valid_later_is_new(shop: Shop) -> None:
+    text = rows("u,a,1,1790000000,", "u,b,1,1790200000,", "v,c,1,1790000000,")
+    early = PurchaseFile(shop.written(text), Columns(), events=READING, now=datetime.fromtimestamp(1_790_000_000, UTC))
+    outcome = import_file(
+        early, shop.data_dir, shop.store.users, rejects=shop.folder / "r.csv", progress=ProgressReporter(), clock=now
+    )
+    assert (outcome.new, outcome.rows.rejected) == (2, 1)
+    assert shop.import_(text).new == 1
+    assert shop.histories() == {"u": {"a": 1, "b": 1}, "v": {"c": 1}}
+    shop.ensure_verified()
+
+
+def test_a_part_of_the_archive_that_was_lost_comes_back_and_counts_once(shop: Shop) -> None:
+    text = rows(*FIRST)
+    shop.import_(text)
+    (segment,) = shop.data_dir.archive.segments()
+    shop.data_dir.archive.remove(segment)
+    assert shop.import_(text).new == 4
+    shop.ensure_verified()
+
+
+def test_as_new_counts_no_event_id_twice(shop: Shop) -> None:
+    shop.import_(rows("u,a,1,2026-01-01,e1", "u,b,1,2026-01-01,"))
+    outcome = shop.import_(rows("u,a,1,2026-01-01,e1", "u,b,1,2026-01-01,", "u,c,1,2026-01-01,"), as_new=True)
+    assert (outcome.new, outcome.known) == (2, 1)
+    assert shop.histories() == {"u": {"a": 1, "b": 2, "c": 1}}
+    shop.ensure_verified()
+
+
+def test_a_column_of_orders_taken_for_event_ids_is_noticed(shop: Shop) -> None:
+    outcome = shop.import_(rows("u,a,1,2026-01-01,o1", "u,b,1,2026-01-01,o1", "u,c,1,2026-01-01,o1"))
+    assert (outcome.new, outcome.known, outcome.repeated_ids) == (1, 2, 2)
+
+
+def test_a_forgotten_user_does_not_lose_what_came_since_when_another_import_is_taken_back(shop: Shop) -> None:
+    shop.import_(rows("u,x,1,2026-01-01T10:00:00Z,", "v,x,1,2026-01-01T10:00:00Z,"))
+    shop.import_("user_id,item_id,timestamp,type\nu,,2026-01-02T10:00:00Z,forget\n")
+    shop.publish([make_event("u", "a"), make_event("u", None, type_=EventType.FORGET), make_event("u", "b")])
+    before = shop.histories()
+    assert before == {"u": {"b": 1}, "v": {"x": 1}}
+    wrong = shop.import_(rows("u,y,1,2026-02-01T10:00:00Z,", "v,y,1,2026-02-01T10:00:00Z,"))
+    shop.undo(wrong.id)
+    assert shop.histories() == before
 
 
 def test_what_an_interrupted_import_has_archived_is_completed_by_another_file(

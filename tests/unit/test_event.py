@@ -274,6 +274,15 @@ def test_what_is_no_purchase_is_not_counted_as_one(fields: dict[str, object], re
     assert reason in refusal(**fields)
 
 
+def test_no_nesting_of_a_field_that_says_more_is_another_error() -> None:
+    deep = b"[" * 1000 + b"]" * 1000
+    for name in (b"__deleted", b"__op", b"event_name", b"payload", b"data"):
+        value = b'{"%s": %s, "user_id": "1", "item_id": "2", "timestamp": 1795348800000}' % (name, deep)
+        assert decode(value).user_id == "1"
+        with pytest.raises(MalformedEvent):
+            decode(b'{"%s": %s}' % (name, deep), record_timestamp_ms=NOON_MS)
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -27,7 +27,7 @@ from tests.builders import make_event, make_forget
 HEADER = "user_id,item_id,timestamp\n"
 DAY_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-READING = EventReading(no_user=frozenset({"null", "nan", "0"}))
+READING = EventReading()
 WRONG_NUMBERS = ["abc", "1_5", "inf", "-inf", "1e400", "(2)", "2-", "\u0663", "1 2", "--1", "€2"]
 
 
@@ -180,7 +180,7 @@ def test_ids_in_parquet_become_their_decimal_strings(tmp_path: Path, values: Any
     assert (event.user_id, event.item_id, event.event_id) == (text, text, text)
 
 
-@pytest.mark.parametrize("values", [[1.5], [float("inf")], [True], [b"\xff"], [["x"]], [{"a": 1}]])
+@pytest.mark.parametrize("values", [[float("inf")], [True], [b"\xff"], [["x"]], [{"a": 1}], [2.0**53], [-(2.0**60)]])
 def test_ids_in_parquet_that_are_none_are_rejected(tmp_path: Path, values: list[object]) -> None:
     file = parquet_file(tmp_path, {"user_id": values, "item_id": ["a"], "timestamp": [DAY_MS]})
     assert one_reject(file).startswith("user_id: ")
@@ -745,7 +745,7 @@ def test_ids_some_of_which_are_in_float_form_stay_and_that_is_said(tmp_path: Pat
     assert [event.user_id for _, event in events(file)] == ["17850", "17850"]
 
 
-@pytest.mark.parametrize("text", ["1,23E+05", "1.23E+05", "4E+12", "4,00634E+12"])
+@pytest.mark.parametrize("text", ["1,23E+05", "1.23E+05", "4E+12", "4,00634E+12", "1.2345678901234568e+18"])
 @pytest.mark.parametrize("field", ["user_id", "item_id"])
 def test_ids_that_a_spreadsheet_has_shortened_are_rejects(tmp_path: Path, text: str, field: str) -> None:
     row = {"user_id": "u", "item_id": "a", "timestamp": "2026-01-01"} | {field: f'"{text}"'}
@@ -889,3 +889,75 @@ def test_a_tab_can_be_named(tmp_path: Path) -> None:
 def test_a_very_long_line_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputFileError, match="line 2 is longer than 1,048,576 characters"):
         list(csv_file(tmp_path, HEADER + "x" * 2_000_000).batches())
+
+
+def test_text_of_parquet_that_is_not_utf_8_is_no_id(tmp_path: Path) -> None:
+    broken = pa.Array.from_buffers(pa.string(), 2, pa.array([b"M\xfcller", b"J\xf6rg"], pa.binary()).buffers())
+    times = [datetime(2026, 1, 1)] * 2
+    file = parquet_file(tmp_path, {"user_id": broken, "item_id": ["a", "b"], "timestamp": times})
+    assert [reason.partition(":")[0] for _, reason in rejects(file)] == ["user_id", "user_id"]
+    assert "M\\xfcller" in written(file, tmp_path / "rejects.csv")
+
+
+def test_bytes_are_read_as_their_text_also_where_they_stand_for_nothing(tmp_path: Path) -> None:
+    table = {
+        "user_id": [b"u", b"NULL"], "item_id": [b"a", b"b"], "event_id": [b"nan", b"e"],
+        "type": [b"return", b"purchase"], "timestamp": [b"2026-01-01", b"2026-01-01"],
+    }  # fmt: skip
+    file = parquet_file(tmp_path, table)
+    assert events(file) == [(1, make_event("u", "a", type_=EventType.RETURN, timestamp=DAY_MS))]
+    assert counts(file).no_user == 1
+
+
+def test_a_column_of_floats_some_of_which_are_whole_is_read_as_csv_has_it(tmp_path: Path) -> None:
+    table = {"user_id": [1.0, 2.5], "item_id": ["a", "b"], "timestamp": [datetime(2026, 1, 1)] * 2}
+    in_parquet = [event.user_id for _, event in events(parquet_file(tmp_path, table))]
+    text = HEADER + "1.0,a,2026-01-01\n2.5,b,2026-01-01\n"
+    assert in_parquet == [event.user_id for _, event in events(csv_file(tmp_path, text))] == ["1.0", "2.5"]
+
+
+def test_a_forget_with_a_negative_quantity_is_no_return(tmp_path: Path) -> None:
+    text = "type,user_id,item_id,quantity,timestamp\nforget,u,,-1,2026-01-01\n"
+    assert counts(csv_file(tmp_path, text, Columns(negative_returns=True))).rejected == 1
+
+
+def test_a_time_is_the_same_millisecond_in_every_form(tmp_path: Path) -> None:
+    us = 1_767_225_600_123_600
+    ways: list[Any] = [
+        [us],
+        pa.array([us], pa.timestamp("us")),
+        ["2026-01-01T00:00:00.123600"],
+        pa.array([us * 1000], pa.int64()),
+    ]
+    for values in ways:
+        assert (
+            one_event(parquet_file(tmp_path, {"user_id": ["u"], "item_id": ["a"], "timestamp": values})).timestamp
+            == DAY_MS + 123
+        )
+
+
+def test_a_date_of_digits_that_has_lost_its_zero_is_a_reject(tmp_path: Path) -> None:
+    columns = Columns(timestamp_format="%d%m%Y")
+    assert one_event(csv_file(tmp_path, f"{HEADER}u,a,01012026\n", columns)).timestamp == DAY_MS
+    assert one_reject(csv_file(tmp_path, f"{HEADER}u,a,1122024\n", columns)).startswith("timestamp: ")
+    assert (
+        one_event(csv_file(tmp_path, f"{HEADER}u,a,1.1.2026\n", Columns(timestamp_format="%d.%m.%Y"))).timestamp
+        == DAY_MS
+    )
+
+
+def test_columns_that_are_not_needed_are_in_the_rejects_all_the_same(tmp_path: Path) -> None:
+    table = {"user_id": ["u"], "item_id": [None], "timestamp": ["2026-01-01"], "note": ["x"], "more": [[1]]}
+    file = parquet_file(tmp_path, table)
+    assert written(file, tmp_path / "rejects.csv").splitlines()[1].startswith("u,,2026-01-01,x,[1],")
+
+
+def test_a_file_of_nothing_but_open_quotes_is_all_rejects(tmp_path: Path) -> None:
+    file = csv_file(tmp_path, HEADER + 'x","\n' * 3_000)
+    assert counts(file).rejected == 3_000
+
+
+def test_every_id_can_be_taken_for_a_customer(tmp_path: Path) -> None:
+    text = "".join(f"{user},a,2026-01-01\n" for user in ("0", "NULL", "nan", "", "u"))
+    found = csv_file(tmp_path, HEADER + text, Columns(every_user=True))
+    assert [event.user_id for _, event in events(found)] == ["0", "NULL", "nan", "u"]
