@@ -20,7 +20,6 @@ from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 
-
 _LARGE_BYTES = 10_000_000
 """A file of this size takes a second or two to look through: longer than one waits without a word."""
 
