@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from recsys.data.event_log import EventLog
 from recsys.data.interactions import Interactions
-from recsys.errors import NotEnoughData
+from recsys.errors import InvalidModel, NotEnoughData
 from recsys.evaluation.split import split_by_time
 from recsys.model.boosts import NO_WEIGHTS, BoostWeights
 from recsys.model.confidence import confidences_of
@@ -129,6 +129,11 @@ def _fit(
         seed=parameters.seed,
         on_iteration=on_iteration,
     )
+    if not np.isfinite(item_factors).all():
+        raise InvalidModel(
+            f"the fit gave numbers that are not finite, with alpha {parameters.alpha:g} and regularization "
+            f"{parameters.regularization:g}; choose others (RECSYS_MODEL__ALPHA, RECSYS_MODEL__REGULARIZATION)"
+        )
     return FactorModel(
         version=_UNSAVED,
         items=interactions.items,

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from recsys.data.event import EventReading
-from recsys.errors import DataDirError, LockLost, NotEnoughData, NotEnoughNewEvents
+from recsys.errors import DataDirError, InvalidModel, LockLost, NotEnoughData, NotEnoughNewEvents
 from recsys.evaluation.gate_record import Decision
 from recsys.files.columns import Columns
 from recsys.files.purchases import PurchaseFile
@@ -25,6 +26,7 @@ from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.data_dir import DataDir, open_data_dir
+from recsys.training import als
 from tests.builders import make_event
 from tests.shops import habitual_shop, write_parquet
 from trainer.metrics import TrainerMetrics
@@ -121,6 +123,16 @@ def test_a_scheduled_round_waits_for_new_events(broker: str, redis_url: str, tmp
             shop.round(scheduled=True)
         assert shop.live() == first.version
         assert shop.round().published, "a round that somebody asks for does not wait"
+
+
+def test_a_fit_without_finite_numbers_is_a_failed_round_with_a_reason(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = shop.round()
+    monkeypatch.setattr(als, "fit", lambda confidences, **_: np.full((confidences.shape[1], 4), np.nan, np.float32))
+    with pytest.raises(InvalidModel, match=r"not finite, with alpha 1 and regularization 20; choose others"):
+        shop.round()
+    assert shop.live() == first.version
 
 
 def test_without_purchases_there_is_nothing_to_train_on(broker: str, redis_url: str, tmp_path: Path) -> None:
