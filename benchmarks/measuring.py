@@ -66,7 +66,7 @@ def model_of(factors: NDArray[np.float32], items: Vocabulary) -> FactorModel:
 
 
 def enlarged(factors: NDArray[np.float32], n_items: int) -> NDArray[np.float32]:
-    """Draw ``n_items`` item vectors with the norms and the map_ranges of directions of given ones."""
+    """Draw ``n_items`` item vectors with the norms and the spread of directions of given ones."""
     rng = np.random.default_rng(1)
     drawn = factors[rng.integers(0, len(factors), n_items)]
     turned = drawn + rng.normal(0, 0.3, drawn.shape).astype(np.float32) * np.std(factors, axis=0)
