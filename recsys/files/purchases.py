@@ -82,11 +82,6 @@ class PurchaseFile:
         self._places = {field: self.table.names.index(column) for field, column in self._chosen().items()}
 
     @property
-    def columns(self) -> Columns:
-        """The options that it is read with."""
-        return self._columns
-
-    @property
     def rows(self) -> int:
         """The number of rows, broken ones included."""
         return self._reading.rows
@@ -108,10 +103,11 @@ class PurchaseFile:
 
     def digest(self, options: Sequence[tuple[str, str]]) -> str:
         """Name this content under these options: 16 hexadecimal digits."""
-        return hashlib.sha256(f"{self.content_digest()} {options}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{self.content_digest} {options}".encode()).hexdigest()[:16]
 
+    @cached_property
     def content_digest(self) -> str:
-        """Return the SHA-256 of the file, in hexadecimal digits."""
+        """The SHA-256 of the file, in hexadecimal digits."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -133,11 +133,10 @@ def import_file(
 def _new_record(file: PurchaseFile, data_dir: DataDir, at: datetime, *, as_new: bool) -> ImportRecord:
     """Return the record of this import: that of the same file and options, if it was imported before."""
     options = file.options() | ({"as_new": "True"} if as_new else {})
-    import_id, content = file.digest(sorted(options.items())), file.content_digest()
+    import_id, content = file.digest(sorted(options.items())), file.content_digest
     records = data_dir.imports.records()
-    if data_dir.imports.undoing():
-        pending = data_dir.imports.undoing()[0].id
-        raise InputFileError(f"recsys imports undo {pending} was interrupted; run it again before the next import")
+    for pending in data_dir.imports.undoing():
+        raise InputFileError(f"recsys imports undo {pending.id} was interrupted; run it again before the next import")
     for record in records.values():
         if record.content_sha256 == content and record.id != import_id:
             raise InputFileError(
@@ -207,7 +206,8 @@ def _apply_again(
 
     All of a user's are applied, in the order of their rows: a row that Redis lacks must come before later ones.
     """
-    for segment in sorted(segments, key=lambda segment: (segment.source, segment.first)):
+    # By their ends: a segment that replaces a lost one begins before its own rows do.
+    for segment in sorted(segments, key=lambda segment: (segment.source, segment.partition, segment.last)):
         chosen, table = only(segment), archive.read(segment)
         if chosen is not None:
             table = table.filter(pc.is_in(table["user_id"], value_set=pa.array(sorted(chosen), pa.string())))
