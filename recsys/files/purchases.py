@@ -255,16 +255,11 @@ class PurchaseFile:
         if is_none or (isinstance(user, float | int) and self._events.is_no_user(str(user))):
             batch.no_user += 1
             return
-        for name in ("user_id", "item_id", "event_id", "type"):
-            if name in values:
-                value = values[name]
-                values[name] = (
-                    None
-                    if is_absent(value) and not (name == "user_id" and self._columns.every_user)
-                    else id_text(name, value, integers=name in reading.integer_ids)
-                    if name != "type"
-                    else value
-                )
+        for name in ("item_id", "event_id", "type"):
+            if is_absent(values.get(name)):
+                values[name] = None
+        for name in ("user_id", "item_id", "event_id"):
+            values[name] = id_text(name, values[name], integers=name in reading.integer_ids)
         if not is_forget and isinstance(values["user_id"], str) and self._events.is_no_user(values["user_id"]):
             batch.no_user += 1
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from recsys.runtime.progress import ProgressReporter
 from recsys.storage.archive import Archive
 from recsys.storage.data_dir import DataDir
 from recsys.storage.imports import ImportRecord
-from recsys.storage.segments import IMPORT_PREFIX, Segment, events_of
+from recsys.storage.segments import IMPORT_PREFIX, Segment, events_of, in_order_of_application
 
 
 @dataclass(slots=True)
@@ -198,7 +198,7 @@ def _by_whether_covered(
 
 def _apply_again(
     archive: Archive,
-    segments: Iterable[Segment],
+    segments: Sequence[Segment],
     users: UserStore,
     only: Callable[[Segment], Collection[str] | None],
 ) -> None:
@@ -206,8 +206,7 @@ def _apply_again(
 
     All of a user's are applied, in the order of their rows: a row that Redis lacks must come before later ones.
     """
-    # By their ends: a segment that replaces a lost one begins before its own rows do.
-    for segment in sorted(segments, key=lambda segment: (segment.source, segment.partition, segment.last)):
+    for segment in in_order_of_application(segments):
         chosen, table = only(segment), archive.read(segment)
         if chosen is not None:
             table = table.filter(pc.is_in(table["user_id"], value_set=pa.array(sorted(chosen), pa.string())))

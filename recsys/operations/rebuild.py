@@ -22,7 +22,7 @@ from recsys.storage.artifact import load_model, load_popularity
 from recsys.storage.data_dir import DataDir
 from recsys.storage.models import ModelStore
 from recsys.storage.rounds import RoundLog
-from recsys.storage.segments import IMPORT_PREFIX, Segment, events_of
+from recsys.storage.segments import IMPORT_PREFIX, Segment, events_of, in_order_of_application
 
 log = logging.getLogger(__name__)
 
@@ -227,7 +227,7 @@ def _apply(
     applied = known = 0
     done = store.rebuilding.segments_done()
     with progress.stage("apply the archive", len(segments)) as advance:
-        for segment in segments:
+        for segment in in_order_of_application(segments):
             if segment.path not in done:
                 lock.ensure_held()
                 # Those that cannot be held are in the archive from before Redis became a cluster.

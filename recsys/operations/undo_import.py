@@ -25,7 +25,7 @@ from recsys.settings import Settings
 from recsys.storage.artifact import load_model
 from recsys.storage.data_dir import DataDir
 from recsys.storage.imports import ImportRecord, Undoing
-from recsys.storage.segments import IMPORT_PREFIX, events_of
+from recsys.storage.segments import IMPORT_PREFIX, events_of, in_order_of_application
 
 _USERS_PER_CALL = 500
 
@@ -150,7 +150,7 @@ def make_again(
     fail_points.reach("undo-erased")
     chosen = pa.array(users, pa.string())
     with progress.stage("apply the archive", len(segments)) as advance:
-        for segment in segments:
+        for segment in in_order_of_application(segments):
             before_write()
             table = archive.read(segment)
             rows = events_of(table.filter(pc.is_in(table["user_id"], value_set=chosen)))

@@ -60,6 +60,23 @@ class Segment:
             raise DataDirError(f"{path}: is not a segment of the archive; move it to another folder") from None
 
 
+def in_order_of_application(segments: Sequence[Segment]) -> list[Segment]:
+    """Return segments in order of arrival, but those of one import in the order of their rows.
+
+    In Redis a row of an import raises the mark over all before it. A segment of an import that was lost and written
+    again arrived last, with rows that come first. It may begin before its own rows do, so its end tells.
+    """
+    of_imports = [segment for segment in segments if segment.source.startswith(IMPORT_PREFIX)]
+    by_rows = sorted(of_imports, key=lambda segment: segment.last)
+    left: dict[tuple[str, int], list[Segment]] = {}
+    for segment in by_rows:
+        left.setdefault((segment.source, segment.partition), []).append(segment)
+    return [
+        left[segment.source, segment.partition].pop(0) if segment.source.startswith(IMPORT_PREFIX) else segment
+        for segment in segments
+    ]
+
+
 def event_table(rows: Sequence[tuple[int, Event]]) -> pa.Table:
     """Make a table of (offset, event) rows."""
     events = [event for _, event in rows]

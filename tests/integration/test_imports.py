@@ -268,6 +268,21 @@ def test_a_part_of_the_archive_that_was_lost_comes_back_and_counts_once(shop: Sh
     shop.ensure_verified()
 
 
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_part_that_was_lost_and_came_back_is_applied_in_its_place(
+    shop: Shop, lost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purchases, "_BATCH_ROWS", 4)
+    text = rows(*(f"u,i{n},1,2026-01-01T10:00:{n:02d}Z," for n in range(12)))
+    shop.import_(text)
+    shop.data_dir.archive.remove(shop.data_dir.archive.segments()[lost])
+    assert shop.import_(text).new == 4
+    before = shop.histories()
+    assert len(before["u"]) == 12
+    shop.undo(shop.import_(rows("u,wrong,1,2026-01-01T10:00:00Z,")).id)
+    assert shop.histories() == before
+
+
 def test_as_new_counts_no_event_id_twice(shop: Shop) -> None:
     shop.import_(rows("u,a,1,2026-01-01,e1", "u,b,1,2026-01-01,"))
     outcome = shop.import_(rows("u,a,1,2026-01-01,e1", "u,b,1,2026-01-01,", "u,c,1,2026-01-01,"), as_new=True)
