@@ -27,6 +27,7 @@ class ConsumerMetrics:
         self.duplicates = counter("events_duplicate", "Events recognized as applied before")
         self.dead_letters = counter("dead_letters", "Malformed records sent to the dead-letter topic")
         self.no_user = counter("events_no_user", "Events of ids that are no users (events.no_user), passed over")
+        self.aside = counter("users_passed_over", "Times that events of a user who is set aside were passed over")
         self.unread_prices = counter("prices_unread", "Prices that are none, left out of their events")
         self.solves = counter("solves", "Users folded in and ranked")
         self.published = counter("lists_published", "Lists written")
@@ -56,3 +57,4 @@ class ConsumerMetrics:
         """Count what applying events led to."""
         self.applied.inc(sum(state.applied for state in states))
         self.duplicates.inc(sum(state.duplicates for state in states))
+        self.aside.inc(sum(state.aside for state in states))

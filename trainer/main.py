@@ -26,6 +26,7 @@ from recsys.runtime.startup import until_ready
 from recsys.settings import Settings
 from recsys.storage.data_dir import DataDir, open_data_dir
 from recsys.storage.rounds import RoundRecord
+from trainer.aside import AsideUsers
 from trainer.heartbeat import heartbeat
 from trainer.metrics import TrainerMetrics
 from trainer.report import RoundReport
@@ -112,7 +113,7 @@ class _SignalRequest:
 
 
 class _Rounds:
-    """Rounds and rollbacks, one at a time.
+    """Rounds and rollbacks, one at a time; between them users who are set aside are made again.
 
     A round is done when the schedule, a request in Redis, or SIGUSR1 wants one, or when Redis has lost what the last
     one wrote; a rollback when the HTTP API wants one.
@@ -132,6 +133,7 @@ class _Rounds:
         self._metrics = metrics
         self._signal_request = signal_request
         self._schedule = Schedule(settings.trainer)
+        self._aside = AsideUsers(settings, store, data_dir, metrics)
         self._never = threading.Event()  # only a wait that a signal can end
         self._done = 0
         """The count of rounds in Redis when the last one was done here."""
@@ -149,6 +151,7 @@ class _Rounds:
                 requests = trainer.requests()
                 is_lost = trainer.rounds() < self._done
                 rollback = trainer.rollback_request()
+                self._aside.look()
             except RedisError as error:
                 log.warning("waiting: %s", error)
                 self._never.wait(_RETRY_S)

@@ -24,6 +24,7 @@ class TrainerMetrics:
         self._finished = gauge("last_round_timestamp_seconds", "When the newest round ended", "state")
         self._durations = gauge("stage_seconds", "How long each stage of the newest round took", "stage")
         self._counts = gauge("model", "What the newest model was fitted on", "what")
+        self.aside = gauge("users_aside", "Users set aside because Redis has lost a part of what it held of them")
         self._quality = gauge("quality", "Means of the newest candidate on the hold-out", "metric")
 
     def note(self, record: RoundRecord) -> None:

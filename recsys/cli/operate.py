@@ -178,7 +178,20 @@ def rebuild_command(
         except KeyboardInterrupt:
             errors.print("interrupted; run recsys rebuild again to continue")
             raise typer.Exit(130) from None
-    results.print(f"{counted(outcome.applied, 'archived event')} applied, {outcome.known:,} were known before")
+    histories = outcome.histories
+    applied = f"{counted(histories.applied, 'archived event')} applied"
+    if histories.compared is None:
+        results.print(f"{applied}, {histories.known:,} were known before")
+    else:
+        results.print(f"{counted(histories.compared, 'history', 'histories')} compared with the archive; {applied}")
+    if histories.made_again:
+        results.print(f"{counted(histories.made_again, 'user')} of whom Redis had lost a part made again")
+    if histories.left:
+        errors.print(
+            f"{counted(histories.left, 'history', 'histories')} still differ from the archive, which lacks purchases: "
+            f"left as they are; recsys rebuild --accept-loss makes them again from what there is",
+            style="red",
+        )
     if outcome.to_read is not None:
         results.print(
             f"the consumers read on from where the archive ends: {counted(outcome.to_read, 'record')} in Kafka"

@@ -61,9 +61,15 @@ def compute_lists(
     return ComputedLists(live, hidden, {user: state.revision for user, state in states.items()}, lists)
 
 
+def without_aside(states: Mapping[str, UserState]) -> dict[str, UserState]:
+    """Return the users who may have a list: all who are not set aside."""
+    return {user: state for user, state in states.items() if not state.aside}
+
+
 def stale(states: Mapping[str, UserState], live: LoadedModel) -> dict[str, UserState]:
-    """Return the users whose list in Redis is not that of this state and model."""
-    return {user: state for user, state in states.items() if state.listed_sequence != live.stamp.sequence}
+    """Return the users whose list in Redis is not that of this state and model, and who may have one."""
+    sequence = live.stamp.sequence
+    return {user: state for user, state in states.items() if state.listed_sequence != sequence and not state.aside}
 
 
 def publish_lists(users: UserStore, computed: ComputedLists, *, at: datetime) -> dict[str, PublishOutcome]:

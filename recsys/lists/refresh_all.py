@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from recsys.errors import DataDirError, FullRefreshFailed
 from recsys.lists.encoding import as_json, items_json
 from recsys.lists.live_model import LoadedModel
-from recsys.lists.refresh import compute_lists, publish_lists, stale
+from recsys.lists.refresh import compute_lists, publish_lists, stale, without_aside
 from recsys.recommend.item_lists import popular_by_category, popular_items, similar_items
 from recsys.redis import ModelPointer, PublishOutcome, Store, open_store
 from recsys.runtime import fail_points, threads
@@ -55,11 +55,14 @@ def refresh_all_lists(
     users: int | None,
     progress: ProgressReporter,
     clock: Callable[[], datetime],
+    also_current: bool = False,
 ) -> Written:
     """Write the lists of all users, of popular items, overall and by category, and of similar ones.
 
     Parameters
     ----------
+    also_current : bool
+        Write those of users as well that seem to be there already.
     popularity : float64, (n_items,)
         Of the model's items, see `recsys.recommend.item_lists.popularity`.
     users : int or None
@@ -69,7 +72,7 @@ def refresh_all_lists(
     while True:
         epoch = store.connection.epoch
         with progress.stage("refresh every list", users) as advance:
-            lists += refresh_all_users(settings, store, live, advance)
+            lists += refresh_all_users(settings, store, live, advance, also_current=also_current)
         similar = _write_item_lists(settings, store, data_dir, live, popularity, progress, clock)
         with progress.stage("refresh users with newer events") as advance:
             lists += refresh_all_users(settings, store, live, advance)
@@ -79,7 +82,9 @@ def refresh_all_lists(
         log.warning("another Redis server answers now; every list is checked again")
 
 
-def refresh_all_users(settings: Settings, store: Store, live: LoadedModel, advance: Advance) -> int:
+def refresh_all_users(
+    settings: Settings, store: Store, live: LoadedModel, advance: Advance, *, also_current: bool = False
+) -> int:
     """Recompute the list of every user whose list is not from this model; return how many were written.
 
     Safe beside running consumers: a list is written only if its history has not moved meanwhile, else it is read
@@ -94,7 +99,7 @@ def refresh_all_users(settings: Settings, store: Store, live: LoadedModel, advan
 
     def refresh_here(users: Sequence[str]) -> None:
         nonlocal written
-        written += refresh_users(settings, store, live, users)
+        written += refresh_users(settings, store, live, users, also_current=also_current)
         fail_points.reach("in-full-refresh")
         advance(len(users))
 
@@ -112,7 +117,7 @@ def refresh_all_users(settings: Settings, store: Store, live: LoadedModel, advan
         under_way: set[Future[_Part]] = set()
         while True:
             for users in islice(parts, _PARTS_UNDER_WAY * (processes - 1) - len(under_way)):
-                under_way.add(others.submit(_refresh_elsewhere, settings, live.pointer, users))
+                under_way.add(others.submit(_refresh_elsewhere, settings, live.pointer, users, also_current))
             if (own := next(parts, None)) is not None:
                 refresh_here(own)
             elif not under_way:
@@ -122,17 +127,26 @@ def refresh_all_users(settings: Settings, store: Store, live: LoadedModel, advan
                 note(future.result())
 
 
-def refresh_users(settings: Settings, store: Store, live: LoadedModel, users: Sequence[str]) -> int:
-    """Recompute those lists of users that are not from this model and their history; return how many were written."""
+def refresh_users(
+    settings: Settings, store: Store, live: LoadedModel, users: Sequence[str], *, also_current: bool = False
+) -> int:
+    """Recompute those lists of users that are not from this model and their history; return how many were written.
+
+    ``also_current`` writes the others as well. Users who turn out to be damaged are set aside.
+    """
     written = 0
     hidden = store.catalogue.hidden()
     while users:
-        behind = stale(store.users.read(users), live)
+        states = store.users.read(users)
+        if aside := [user for user, state in states.items() if state.aside]:
+            store.users.set_aside(aside, if_damaged=True)
+        behind = without_aside(states) if also_current else stale(states, live)
         computed = compute_lists(behind, live, settings.ranking, hidden=hidden)
         outcomes = publish_lists(store.users, computed, at=now())
         written += list(outcomes.values()).count(PublishOutcome.PUBLISHED)
         # MODEL_OLDER and SUPERSEDED: a still newer model is refreshing them already.
         users = [user for user, outcome in outcomes.items() if outcome is PublishOutcome.REVISION_MOVED]
+        also_current = False
     return written
 
 
@@ -164,10 +178,10 @@ _opened: tuple[Settings, Store, LoadedModel] | None = None
 """In a process of the full refresh: what it works with."""
 
 
-def _refresh_elsewhere(settings: Settings, pointer: ModelPointer, users: Sequence[str]) -> _Part:
+def _refresh_elsewhere(settings: Settings, pointer: ModelPointer, users: Sequence[str], also_current: bool) -> _Part:
     store, live = _open(settings, pointer)
     epoch = store.connection.epoch
-    written = refresh_users(settings, store, live, users)
+    written = refresh_users(settings, store, live, users, also_current=also_current)
     return _Part(len(users), written, store.connection.epoch - epoch)
 
 

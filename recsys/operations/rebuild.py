@@ -13,6 +13,8 @@ from recsys.kafka.start_offsets import start_offsets
 from recsys.kafka.topics import Topic, describe_topic, end_offsets
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import refresh_all_lists
+from recsys.operations.amend import Amended, amend
+from recsys.operations.losses import purchases_lost
 from recsys.redis import HeldLock, ModelPointer, RebuildStage, Store, calls_by_user
 from recsys.runtime import fail_points
 from recsys.runtime.progress import ProgressReporter
@@ -33,8 +35,7 @@ class Rebuilt:
 
     Attributes
     ----------
-    applied, known : int
-        Archived events that changed a history, and events that Redis had applied already.
+    histories : Amended
     lists, similar : int
         Lists written.
     model : str
@@ -43,8 +44,7 @@ class Rebuilt:
         Records beyond the archive that the consumers read again; None if they were not held up.
     """
 
-    applied: int
-    known: int
+    histories: Amended
     lists: int
     similar: int
     model: str
@@ -108,18 +108,23 @@ def rebuild(
     if stage is RebuildStage.WIPE:
         store.applied_offsets.remove()
         with progress.stage("remove the old data") as advance:
-            for users in store.users.user_ids():
+            for users in store.users.user_ids(with_any_key=True):
                 lock.ensure_held()
                 store.users.remove(users)
+                store.aside.leave(users)
                 advance(len(users))
         stage = RebuildStage.APPLY
         store.rebuilding.enter(stage)
     while True:
         epoch = store.connection.epoch
-        applied, known = _apply(store, archive, segments, lock, progress)
+        if stage is RebuildStage.APPLY:
+            amended = _apply(store, archive, segments, lock, progress)
+        else:
+            may_lose = accept_loss or not losses
+            amended = amend(settings, store, data_dir, segments, lock, progress, may_lose=may_lose)
         if store.connection.epoch == epoch:
             break
-        log.warning("another Redis server answers now, and may lack the newest writes; applying everything again")
+        log.warning("another Redis server answers now, and may lack the newest writes; everything once more")
         store.rebuilding.forget_segments()
     store.rebuilding.ensure_whole()
     store.applied_offsets.write_missing(starts)
@@ -134,7 +139,7 @@ def rebuild(
     _restore_catalogue(store, data_dir)
     pointer = store.pointer.read() or _newest_model(store, models, data_dir.rounds, clock)
     if pointer is None:
-        return Rebuilt(applied, known, 0, 0, "", to_read)
+        return Rebuilt(amended, 0, 0, "", to_read)
     try:
         model = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
     except InvalidModel as error:
@@ -144,8 +149,10 @@ def rebuild(
         ) from error
     live = LoadedModel(pointer, model)
     popularity = load_popularity(pointer.uri)
-    written = refresh_all_lists(settings, store, data_dir, live, popularity, users=None, progress=progress, clock=clock)
-    return Rebuilt(applied, known, written.lists, written.similar, live.stamp.version, to_read)
+    written = refresh_all_lists(
+        settings, store, data_dir, live, popularity, users=None, progress=progress, clock=clock, also_current=True
+    )
+    return Rebuilt(amended, written.lists, written.similar, live.stamp.version, to_read)
 
 
 def _restore_catalogue(store: Store, data_dir: DataDir) -> None:
@@ -204,27 +211,11 @@ def _losses(
     yield from purchases_lost(store, positions, topic, watermarks)
 
 
-def purchases_lost(
-    store: Store, positions: dict[str, dict[int, int]], topic: Topic, watermarks: dict[int, tuple[int, int]]
-) -> Iterator[str]:
-    """Yield which purchases of topics neither the archive nor Kafka can bring back."""
-    for partition, (low, _) in watermarks.items():
-        position = positions.get(topic.id, {}).get(partition, 0)
-        if position < low:
-            where = f"{topic.name}[{partition}]: offsets {position} to {low - 1}"
-            yield f"{where} are neither archived nor in Kafka any more"
-    for source, mark in store.applied_offsets.everything().items():
-        of_topic, _, number = source.rpartition(":")
-        position = positions.get(of_topic, {}).get(int(number), 0)
-        if of_topic != topic.id and mark > position:
-            yield f"offsets {position} to {mark - 1} of {source}, a topic that is no more, are in Redis alone"
-
-
 def _apply(
     store: Store, archive: Archive, segments: list[Segment], lock: HeldLock, progress: ProgressReporter
-) -> tuple[int, int]:
+) -> Amended:
     """Apply the segments that this rebuild has not applied yet, in order of arrival."""
-    applied = known = 0
+    amended = Amended()
     done = store.rebuilding.segments_done()
     with progress.stage("apply the archive", len(segments)) as advance:
         for segment in in_order_of_application(segments):
@@ -234,14 +225,12 @@ def _apply(
                 events = [row for row in events_of(archive.read(segment)) if store.users.can_hold(row[1].user_id)]
                 complete = segment.source.startswith(IMPORT_PREFIX)
                 for call in calls_by_user(f"{segment.source}:{segment.partition}", events, complete=complete):
-                    new, old = store.users.apply_without_reading(call)
-                    applied += new
-                    known += old
+                    amended.note(*store.users.apply_without_reading(call))
                 fail_points.reach("in-rebuild")
                 store.rebuilding.ensure_whole()
                 store.rebuilding.note_done(segment.path)
             advance(1)
-    return applied, known
+    return amended
 
 
 def _newest_model(

@@ -28,6 +28,7 @@ from recsys.kafka.records import read_range
 from recsys.kafka.topics import describe_topic, end_offsets
 from recsys.model.boosts import HABIT
 from recsys.model.factor_model import FactorModel
+from recsys.operations.replay import replay_archive
 from recsys.redis import ModelPointer, Store
 from recsys.runtime.progress import Advance, ProgressReporter
 from recsys.settings import RankingSettings, Settings
@@ -94,7 +95,8 @@ def verify(
     users = _choose_users(store, archive, segments, sample)
     replays: dict[str, HistoryReplay] = defaultdict(lambda: HistoryReplay(settings.history.max_items))
     with progress.stage("replay the archive", len(segments)) as advance:
-        _replay_archive(archive, segments, replays, None if sample is None else frozenset(users), advance)
+        chosen = frozenset(users)
+        replay_archive(archive, segments, replays, lambda user: sample is None or user in chosen, advance)
     stream = _Stream(settings, archive.positions(segments)) if with_stream else None
     lists = 0
     pending: Collection[str] = users
@@ -231,24 +233,6 @@ def _choose_users(store: Store, archive: Archive, segments: list[Segment], sampl
     if sample is None or sample >= len(users):
         return users
     return sorted(random.Random(time.time_ns()).sample(users, sample))  # noqa: S311 - not for secrets
-
-
-def _replay_archive(
-    archive: Archive,
-    segments: list[Segment],
-    replays: dict[str, HistoryReplay],
-    only: frozenset[str] | None,
-    advance: Advance,
-) -> None:
-    columns = ["user_id", "type", "item_id", "quantity", "timestamp", "event_id"]
-    for table in archive.tables(columns, segments):
-        values = [table[name].to_pylist() for name in columns if name != "timestamp"]
-        seconds = table["timestamp"].cast("int64").to_numpy() // 1000
-        for user, type_, item, quantity, event_id, second in zip(*values, seconds.tolist(), strict=True):
-            if only is None or user in only:
-                units = max(1, round(quantity * UNITS_PER_QUANTITY))
-                replays[user].apply_fields(type_, item, -units if type_ == "return" else units, second, event_id)
-        advance(1)
 
 
 class _Stream:

@@ -7,15 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from recsys.redis.applied_offsets import AppliedOffsets
+from recsys.redis.aside import AsideStore
 from recsys.redis.catalogue import CatalogueStore
 from recsys.redis.connection import Connection
 from recsys.redis.item_lists import ItemListStore
 from recsys.redis.keys import Keys
 from recsys.redis.model_pointer import ModelPointer, ModelPointerStore
+from recsys.redis.placed_events import PlacedEvent, calls_by_user
 from recsys.redis.rebuild_state import RebuildStage, RebuildState
 from recsys.redis.trainer_lock import HeldLock, TrainerLock
 from recsys.redis.trainer_requests import TrainerRequests
-from recsys.redis.users import ModelStamp, PlacedEvent, PublishOutcome, UserState, UserStore, calls_by_user
+from recsys.redis.users import ModelStamp, PublishOutcome, UserState, UserStore
 from recsys.settings import Settings
 
 __all__ = [
@@ -40,6 +42,7 @@ class Store:
     """Everything in Redis, by who it concerns."""
 
     users: UserStore
+    aside: AsideStore
     pointer: ModelPointerStore
     item_lists: ItemListStore
     catalogue: CatalogueStore
@@ -64,6 +67,7 @@ def open_store(settings: Settings) -> Iterator[Store]:
     try:
         yield Store(
             users=UserStore(connection, keys, settings.history, settings.ranking),
+            aside=AsideStore(connection, keys, settings.history, settings.ranking),
             pointer=ModelPointerStore(connection, keys),
             item_lists=ItemListStore(connection, keys),
             catalogue=CatalogueStore(connection, keys),

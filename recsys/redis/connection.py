@@ -183,8 +183,8 @@ class Connection:
                 list(chain.from_iterable(arguments for _, arguments in part)),
             )
 
-    def scan(self, pattern: str, *, kind: str) -> Iterator[list[str]]:
-        """Yield the keys that match on all servers, in batches.
+    def scan(self, pattern: str, *, kind: str | None) -> Iterator[list[str]]:
+        """Yield the keys that match on all servers, of one Redis type or (None) of any, in batches.
 
         A key may come more than once. One that is made meanwhile may be missing, as may one in a slot of a cluster
         that is moving for as long as three scans take.

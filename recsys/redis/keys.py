@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Key names under one prefix. A user's keys share the hash tag ``{user_id}``: one slot of a Redis Cluster."""
+    """Key names under one prefix. A user's keys share the hash tag ``{user_id}``: one slot of a Redis Cluster.
+
+    Attributes
+    ----------
+    prefix : str
+    of_users : str
+        Ends the names of users' keys: what is made anew of a user has keys of its own until it takes its place.
+    """
 
     prefix: str
+    of_users: str = ""
+
+    def anew(self) -> Keys:
+        """Return the names of what is made anew of users."""
+        return replace(self, of_users=":anew")
 
     def recs(self, user_id: str) -> str:
         """Return the list's key: STRING, JSON; read by apps."""
-        return f"{self.prefix}:{{{user_id}}}:recs"
+        return f"{self.prefix}:{{{user_id}}}:recs{self.of_users}"
 
     def history(self, user_id: str) -> str:
         """Return the history's key: HASH item_id → ``<net quantity>|<last event, epoch seconds>``."""
-        return f"{self.prefix}:{{{user_id}}}:history"
+        return f"{self.prefix}:{{{user_id}}}:history{self.of_users}"
 
     def applied(self, user_id: str) -> str:
         """Return the bookkeeping's key.
 
-        HASH: revision; listed and sequence (what the current list was computed from); a low-water mark per source.
+        HASH: revision; listed and sequence (what the current list was computed from); holds (how much is in all keys at
+        a revision); aside (how many calls have passed over a user who is set aside); a low-water mark per source.
         """
-        return f"{self.prefix}:{{{user_id}}}:applied"
+        return f"{self.prefix}:{{{user_id}}}:applied{self.of_users}"
 
     def seen(self, user_id: str) -> str:
         """Return the key of remembered events: STRING, msgpack: positions and ids of the newest events."""
-        return f"{self.prefix}:{{{user_id}}}:seen"
+        return f"{self.prefix}:{{{user_id}}}:seen{self.of_users}"
 
     def again(self, user_id: str) -> str:
         """Return the key of the list of what a user may buy again: STRING, JSON; read by apps."""
-        return f"{self.prefix}:{{{user_id}}}:again"
+        return f"{self.prefix}:{{{user_id}}}:again{self.of_users}"
 
     def of_user(self, user_id: str) -> tuple[str, str, str, str, str]:
         """Return all keys of a user: history, applied, seen, recs, again."""
@@ -111,13 +124,24 @@ class Keys:
         return f"{self.prefix}:trainer:status"
 
     @property
+    def aside(self) -> str:
+        """SET of the users who are set aside, until the trainer has made them again."""
+        return f"{self.prefix}:trainer:aside"
+
+    @property
     def history_pattern(self) -> str:
         """SCAN pattern of all histories."""
         return f"{_escape_glob(self.prefix)}:{{*}}:history"
 
-    def user_of_history(self, key: str) -> str:
-        """Return the user id in a history's key."""
-        return key[len(self.prefix) + 2 : -len("}:history")]
+    @property
+    def user_pattern(self) -> str:
+        """SCAN pattern of all keys of users."""
+        return f"{_escape_glob(self.prefix)}:{{*}}:*"
+
+    def user_of(self, key: str) -> str:
+        """Return the user id in the key of a user."""
+        name, _, kind = key[len(self.prefix) + 2 :].rpartition("}:")
+        return name if kind else key
 
 
 def _escape_glob(text: str) -> str:

@@ -20,7 +20,7 @@ class RebuildStage(StrEnum):
     APPLY = "apply"
     """Applying the archive, segment by segment, after that."""
     AMEND = "amend"
-    """Applying the archive to what is there."""
+    """Comparing what is there with the archive, and bringing back what differs."""
 
 
 class RebuildState:

@@ -2,72 +2,40 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from hashlib import blake2b
 from itertools import chain
 from types import MappingProxyType
 from typing import Any, Final
 
-import msgpack
 import orjson
 
-from recsys.data.event import Event, EventType, ensure_fits_cluster, fits_cluster
+from recsys.data.event import ensure_fits_cluster, fits_cluster
 from recsys.data.history import History
 from recsys.redis.connection import Connection, ScriptCall, ScriptPipeline
 from recsys.redis.keys import Keys
+from recsys.redis.placed_events import PlacedEvent, packed
 from recsys.runtime import fail_points
 from recsys.runtime.clock import json_time
+from recsys.runtime.logs import RepeatsLeftOut
 from recsys.settings import HistorySettings, RankingSettings
 
+log = logging.getLogger(__name__)
+log.addFilter(RepeatsLeftOut(every_s=30.0))
 NO_ITEMS: Final = b"[]"
 EncodedLists = tuple[bytes, bytes]
 """The items of a user's list, and of what the user may buy again, as JSON; `NO_ITEMS` where there are none."""
-_DIGEST_BYTES = 8  # that two of the few hundred ids kept of a user share one is less likely than a broken disk
 _FIRST_SHARE = 3 / 8  # of the users: listing them takes about as long as applying the others' events
 _LEAST_FIRST = 8  # fewer are listed sooner together with the others
 _USERS_PER_CALL = 500
-_FORGOTTEN_TTL_S = 30 * 24 * 3600
+FORGOTTEN_TTL_S = 30 * 24 * 3600
+_MOST_NAMED = 3
 _EVENTS_PER_CALL = 1_000  # of one user; a longer script would hold up everyone else in Redis
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedEvent:
-    """An event and where it came from.
-
-    Attributes
-    ----------
-    source : str
-        ``<topic id>:<partition>``; offsets are compared within one source.
-    offset : int
-    event : Event
-    complete : bool
-        The source is read once, in order and without gaps (an import), so that its offset alone tells whether the
-        event was applied; otherwise the position is remembered like an id. Of the event_ids of all such sources those
-        of the newest events are remembered, in whatever order they came.
-    """
-
-    source: str
-    offset: int
-    event: Event
-    complete: bool = False
-
-    def packed(self) -> tuple[str, int, bytes, str, int, int, bool]:
-        """Return what apply.lua takes."""
-        event = self.event
-        if event.event_id is not None:
-            id_ = _digest(f"id {event.event_id}")
-        elif self.complete:
-            id_ = b""
-        else:
-            id_ = _digest(f"at {self.source} {self.offset}")
-        item = "" if event.type is EventType.FORGET else event.item_id or ""
-        return (self.source, self.offset, id_, item, event.units, event.timestamp // 1000, self.complete)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +51,9 @@ class UserState:
     listed_sequence : int
         Sequence of the model behind the current list, -1 when the list is not that of this revision.
     history : History
+    aside : bool
+        Redis has lost a part of what it held of the user, who gets no list until the trainer has made the history
+        again; events are passed over until then.
     """
 
     applied: int
@@ -90,6 +61,7 @@ class UserState:
     revision: int
     listed_sequence: int
     history: History
+    aside: bool = False
 
     def after(self, earlier: UserState) -> UserState:
         """Return this state as what both applications led to."""
@@ -176,14 +148,19 @@ class UserStore:
             states = applying.states().values()
         return sum(state.applied for state in states), sum(state.duplicates for state in states)
 
+    def apply_for_revisions(self, events: Mapping[str, Sequence[PlacedEvent]]) -> dict[str, int]:
+        """Like `apply`, returning only the revisions."""
+        with self._applying(events, with_history=False) as applying:
+            return {user: state.revision for user, state in applying.states().items()}
+
     def read(self, user_ids: Iterable[str]) -> dict[str, UserState]:
         """Return users' states; an unknown user has revision 0 and an empty history."""
         users = list(dict.fromkeys(user_ids))
         calls = (((self._keys.history(user), self._keys.applied(user), self._keys.recs(user)), ()) for user in users)
         replies = self._connection.run_script_for_users("read", calls)
         return {
-            user: UserState(0, 0, revision, listed, History(text))
-            for user, (revision, listed, text) in zip(users, replies, strict=True)
+            user: UserState(0, 0, revision, listed, History(text), bool(aside))
+            for user, (revision, listed, text, aside) in zip(users, replies, strict=True)
         }
 
     @contextmanager
@@ -193,14 +170,29 @@ class UserStore:
         *,
         with_history: bool,
         earlier: Mapping[str, UserState] = MappingProxyType({}),
+        set_aside: bool = False,
     ) -> Iterator[Applying]:
-        options = self._history.max_items, self._history.max_event_ids, int(with_history), _FORGOTTEN_TTL_S
+        options = (
+            self._history.max_items,
+            self._history.max_event_ids,
+            int(with_history),
+            FORGOTTEN_TTL_S,
+            int(set_aside),
+        )
 
         def calls(part: Mapping[str, Sequence[PlacedEvent]]) -> Iterator[ScriptCall]:
-            return ((self._keys.of_user(user), (_packed(placed), *options)) for user, placed in part.items())
+            return ((self._keys.of_user(user), (packed(placed), *options)) for user, placed in part.items())
 
         with self._connection.script_pipeline("apply") as pipeline:
-            yield Applying(pipeline, events, calls, partial(self._connection.run_script, "apply"), earlier)
+            applying = Applying(pipeline, events, calls, partial(self._connection.run_script, "apply"), earlier)
+            yield applying
+        if applying.aside:
+            log.warning(
+                "Redis has lost a part of what it held of %s: set aside until the trainer has made the histories again "
+                "(or recsys rebuild)",
+                _named(applying.aside),
+            )
+            self._connection.run([(self._keys.aside, ("SADD", self._keys.aside, *applying.aside))])
 
     @contextmanager
     def publishing(self, model: ModelStamp, *, at: datetime) -> Iterator[Publishing]:
@@ -220,24 +212,34 @@ class UserStore:
         with self._connection.script_pipeline("publish") as pipeline:
             yield Publishing(pipeline, call, self._connection.many_users_a_call)
 
-    def user_ids(self) -> Iterator[list[str]]:
-        """Yield the ids of all users with a history, in batches; users that come meanwhile may be missing."""
+    def user_ids(self, *, with_any_key: bool = False) -> Iterator[list[str]]:
+        """Yield the ids of all users with a history, in batches; users that come meanwhile may be missing.
+
+        ``with_any_key`` finds those as well of whom anything else is left.
+        """
         seen: set[str] = set()
-        for keys in self._connection.scan(self._keys.history_pattern, kind="hash"):
-            users = [self._keys.user_of_history(key) for key in keys]
-            fresh = [user for user in users if user not in seen]  # a scan may return a key more than once
-            seen.update(fresh)
-            if fresh:
-                yield fresh
+        pattern, kind = (self._keys.user_pattern, None) if with_any_key else (self._keys.history_pattern, "hash")
+        for keys in self._connection.scan(pattern, kind=kind):
+            fresh = dict.fromkeys(self._keys.user_of(key) for key in keys)
+            users = [user for user in fresh if user not in seen]  # a scan may return a key more than once
+            seen.update(users)
+            if users:
+                yield users
 
     def remove(self, user_ids: Sequence[str]) -> None:
         """Remove all that is kept of users."""
         keys = [self._keys.of_user(user) for user in user_ids]
         self._connection.run([(own[0], ("UNLINK", *own)) for own in keys])
 
-    def reset(self, user_ids: Sequence[str]) -> None:
-        """Erase what is kept of users, so that their events can be applied again from the first one on."""
-        self._connection.run_script("reset", ((self._keys.of_user(user), (_FORGOTTEN_TTL_S,)) for user in user_ids))
+    def set_aside(self, user_ids: Sequence[str], *, if_damaged: bool = False) -> None:
+        """Set users aside: they get no list, and events are passed over, until they have been made again.
+
+        ``if_damaged``: only those of whom Redis has lost a part.
+        """
+        for start in range(0, len(user_ids), _USERS_PER_CALL):
+            part = dict.fromkeys(user_ids[start : start + _USERS_PER_CALL], ())
+            with self._applying(part, with_history=False, set_aside=not if_damaged) as applying:
+                applying.states()
 
     def lists(self, user_ids: Sequence[str]) -> list[dict[str, Any] | None]:
         """Return the published lists as apps see them, None where there is none."""
@@ -268,6 +270,8 @@ class Applying:
         self._calls = calls
         self._run = run
         self._earlier = earlier
+        self.aside: list[str] = []
+        """The users who turned out to be set aside, once `states` has returned."""
         self._has_many = any(len(placed) > _EVENTS_PER_CALL for placed in events.values())
         pipeline.send(calls({user: placed[:_EVENTS_PER_CALL] for user, placed in events.items()}))
 
@@ -288,6 +292,7 @@ class Applying:
             later = _states_of(part, self._run(self._calls(part)))
             states |= {user: state.after(states[user]) for user, state in later.items()}
             start += _EVENTS_PER_CALL
+        self.aside = [user for user, state in states.items() if state.aside]
         return states
 
 
@@ -329,28 +334,11 @@ class Publishing:
 
 def _states_of(users: Iterable[str], results: Sequence[Any]) -> dict[str, UserState]:
     return {
-        user: UserState(applied, duplicates, revision, listed, History(text))
-        for user, (applied, duplicates, revision, listed, text) in zip(users, results, strict=False)
+        user: UserState(applied, duplicates, revision, listed, History(text), bool(aside))
+        for user, (applied, duplicates, revision, listed, text, aside) in zip(users, results, strict=False)
     }
 
 
-def calls_by_user(
-    source: str, events: Sequence[tuple[int, Event]], *, complete: bool
-) -> Iterator[dict[str, list[PlacedEvent]]]:
-    """Group (offset, event) pairs of one source by user, some users at a time."""
-    by_user: dict[str, list[PlacedEvent]] = defaultdict(list)
-    for offset, event in events:
-        by_user[event.user_id].append(PlacedEvent(source, offset, event, complete=complete))
-    users = list(by_user)
-    for start in range(0, len(users), _USERS_PER_CALL):
-        yield {user: by_user[user] for user in users[start : start + _USERS_PER_CALL]}
-
-
-def _digest(text: str) -> bytes:
-    return blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
-
-
-def _packed(events: Sequence[PlacedEvent]) -> bytes:
-    # Redis's cmsgpack knows only the old types, so no bin type.
-    packed: bytes = msgpack.packb([placed.packed() for placed in events], use_bin_type=False)
-    return packed
+def _named(users: Sequence[str]) -> str:
+    named = ", ".join(users[:_MOST_NAMED])
+    return named if len(users) <= _MOST_NAMED else f"{named} and {len(users) - _MOST_NAMED:,} more users"

@@ -13,7 +13,7 @@ from tests.faults.ledger import Ledger
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["undo-begun", "undo-archived", "undo-erased"])
+@pytest.mark.parametrize("point", ["undo-begun", "undo-archived", "undo-set-aside"])
 def test_an_import_is_taken_back_while_purchases_arrive(ledger: Ledger, report: Report, point: str) -> None:
     consumer = ledger.shop.start_consumer()
     ledger.publish(300)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,129 +14,30 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from recsys.data.event import Event, EventReading, EventType
+from recsys.data.event import EventType
 from recsys.errors import InputFileError, KafkaUnavailable
 from recsys.files import purchases
 from recsys.files.columns import Columns
 from recsys.files.purchases import PurchaseFile
-from recsys.kafka.embedded import embedded_broker
-from recsys.kafka.producer import Publisher
-from recsys.kafka.topics import describe_topic
-from recsys.operations.import_history import ImportOutcome, import_file
-from recsys.operations.undo_import import imports, undo_import
-from recsys.redis import PlacedEvent, Store, open_store
+from recsys.operations.import_history import import_file
+from recsys.operations.undo_import import imports
 from recsys.runtime import fail_points
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
-from recsys.storage.data_dir import DataDir, open_data_dir
 from tests.builders import make_event
-
-HEADER = "user_id,item_id,quantity,timestamp,event_id\n"
-READING = EventReading(no_user=frozenset({"guest"}))
-
-
-@dataclass
-class Shop:
-    """An installation without services: an archive and a Redis."""
-
-    settings: Settings
-    store: Store
-    data_dir: DataDir
-    folder: Path
-    applied_s: list[int] = field(default_factory=list)
-    relying: list[str] = field(default_factory=list)
-
-    def file(self, content: str | pd.DataFrame, **columns: Any) -> PurchaseFile:
-        return PurchaseFile(self.written(content), Columns(**columns), events=READING, now=now())
-
-    def written(self, content: str | pd.DataFrame) -> Path:
-        path = self.folder / f"{uuid.uuid4().hex}.{'csv' if isinstance(content, str) else 'parquet'}"
-        if isinstance(content, str):
-            path.write_text(content)
-        else:
-            content.to_parquet(path)
-        return path
-
-    def import_(self, content: str | pd.DataFrame, *, as_new: bool = False, **columns: Any) -> ImportOutcome:
-        outcome = import_file(
-            self.file(content, **columns), self.data_dir, self.store.users, rejects=self.folder / "rejects.csv",
-            progress=ProgressReporter(), clock=now, as_new=as_new,
-        )  # fmt: skip
-        assert outcome.rows.read == outcome.new + outcome.known + outcome.rows.rejected + outcome.rows.no_user
-        return outcome
-
-    def undo(self, import_id: str) -> tuple[int, int]:
-        undone = undo_import(
-            self.settings, self.store, self.data_dir, ProgressReporter(), import_id, before_write=lambda: None
-        )
-        self.relying = [record.id for record in undone.relying]
-        return undone.purchases, undone.users
-
-    def publish(self, events: Sequence[Event]) -> None:
-        """Publish purchases, and apply them as a consumer would."""
-        with Publisher(self.settings.kafka) as publisher:
-            for event in events:
-                publisher.publish(event)
-        topic = describe_topic(self.settings.kafka, self.settings.kafka.topic)
-        for event in events:
-            self.store.users.apply({event.user_id: [PlacedEvent(topic.source(0), self._next(), event)]})
-
-    def _next(self) -> int:
-        self.applied_s.append(0)
-        return len(self.applied_s) - 1
-
-    def histories(self) -> dict[str, dict[str, float]]:
-        users = [user for batch in self.store.users.user_ids() for user in batch]
-        states = self.store.users.read(users)
-        return {
-            user: {item: entry.units / 1e6 for item, entry in state.history.entries.items()}
-            for user, state in states.items()
-        }
-
-    def ensure_verified(self) -> None:
-        """Redis holds exactly what the archive does."""
-        log = self.data_dir.archive.events()
-        expected: dict[str, dict[str, float]] = {}
-        for user, item, units in zip(log.user_codes, log.item_codes, log.units, strict=True):
-            history = expected.setdefault(log.user_ids[user], {})
-            history[log.item_ids[item]] = history.get(log.item_ids[item], 0) + units / 1e6
-        assert self.histories() == expected
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    with embedded_broker() as address:
-        yield address
-
-
-@contextmanager
-def opened(broker: str, redis_url: str, folder: Path) -> Iterator[Shop]:
-    name = f"imports-{uuid.uuid4().hex[:8]}"
-    settings = Settings.model_validate(
-        {
-            "data_dir": str(folder / name),
-            "kafka": {"bootstrap_servers": broker, "topic": name, "group_id": name, "timeout_s": 5},
-            "redis": {"url": redis_url, "prefix": name},
-        }
-    )
-    with open_store(settings) as store:
-        yield Shop(settings, store, open_data_dir(settings), folder)
+from tests.offline import READING, OfflineShop, archive_stream, offline_shop, rows
 
 
 @pytest.fixture
-def shop(broker: str, redis_url: str, tmp_path: Path) -> Iterator[Shop]:
-    with opened(broker, redis_url, tmp_path) as shop:
+def shop(broker: str, redis_url: str, tmp_path: Path) -> Iterator[OfflineShop]:
+    with offline_shop(broker, redis_url, tmp_path) as shop:
         yield shop
 
 
 def fails_at(point: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the fail point raise, once."""
     monkeypatch.setitem(fail_points._armed, point, fail_points._Armed("raise", 1))
-
-
-def rows(*lines: str) -> str:
-    return HEADER + "".join(f"{line}\n" for line in lines)
 
 
 FIRST = (
@@ -150,7 +48,7 @@ FIRST = (
 )
 
 
-def test_a_full_export_with_one_new_row_counts_that_row(shop: Shop) -> None:
+def test_a_full_export_with_one_new_row_counts_that_row(shop: OfflineShop) -> None:
     assert shop.import_(rows(*FIRST)).new == 4
     outcome = shop.import_(rows(*FIRST, "u,c,1,2026-01-04T10:00:00Z,"))
     assert (outcome.new, outcome.known) == (1, 4)
@@ -159,7 +57,7 @@ def test_a_full_export_with_one_new_row_counts_that_row(shop: Shop) -> None:
 
 
 def test_new_rows_among_known_ones_are_the_only_new_ones_in_every_batch(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: OfflineShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(purchases, "_BATCH_ROWS", 100)
     first = [f"u{n % 9},i{n % 50},1,2026-01-01T{n // 60:02d}:{n % 60:02d}:00Z," for n in range(600)] + list(
@@ -173,21 +71,21 @@ def test_new_rows_among_known_ones_are_the_only_new_ones_in_every_batch(
 
 
 @pytest.mark.parametrize("again", [FIRST[::-1], FIRST[1:], FIRST[2:] + FIRST[:2], FIRST])
-def test_rows_in_another_order_or_fewer_of_them_are_known(shop: Shop, again: Sequence[str]) -> None:
+def test_rows_in_another_order_or_fewer_of_them_are_known(shop: OfflineShop, again: Sequence[str]) -> None:
     shop.import_(rows(*FIRST))
     outcome = shop.import_(rows(*again))
     assert (outcome.new, outcome.known) == (0, len(again))
     assert shop.histories() == {"u": {"a": 2, "b": 2}, "v": {"a": 1}}
 
 
-def test_one_more_of_equal_rows_is_one_more_purchase(shop: Shop) -> None:
+def test_one_more_of_equal_rows_is_one_more_purchase(shop: OfflineShop) -> None:
     shop.import_(rows(*FIRST))
     assert shop.import_(rows(FIRST[0], FIRST[0], FIRST[0])).new == 1
     assert shop.histories()["u"]["a"] == 3
     shop.ensure_verified()
 
 
-def test_parquet_after_csv_of_the_same_table_is_known(shop: Shop) -> None:
+def test_parquet_after_csv_of_the_same_table_is_known(shop: OfflineShop) -> None:
     frame = pd.DataFrame(
         {
             "user_id": [17850.0, None, 13047.0],
@@ -201,7 +99,7 @@ def test_parquet_after_csv_of_the_same_table_is_known(shop: Shop) -> None:
     assert (outcome.new, outcome.known, outcome.rows.no_user) == (0, 2, 1)
 
 
-def test_a_mended_reject_is_the_only_new_row(shop: Shop) -> None:
+def test_a_mended_reject_is_the_only_new_row(shop: OfflineShop) -> None:
     broken = rows(*FIRST, "w,a,1,soon,")
     assert shop.import_(broken).rows.rejected == 1
     mended = (shop.folder / "rejects.csv").read_text().replace("soon", "2026-01-05T10:00:00Z", 1)
@@ -210,7 +108,7 @@ def test_a_mended_reject_is_the_only_new_row(shop: Shop) -> None:
     shop.ensure_verified()
 
 
-def test_the_same_file_with_other_options_is_refused_until_the_import_is_taken_back(shop: Shop) -> None:
+def test_the_same_file_with_other_options_is_refused_until_the_import_is_taken_back(shop: OfflineShop) -> None:
     text = rows("u,a,1,2026-01-01 10:00,")
     first = shop.import_(text)
     with pytest.raises(InputFileError) as caught:
@@ -224,7 +122,7 @@ def test_the_same_file_with_other_options_is_refused_until_the_import_is_taken_b
     shop.ensure_verified()
 
 
-def test_purchases_that_only_look_known_can_be_counted(shop: Shop) -> None:
+def test_purchases_that_only_look_known_can_be_counted(shop: OfflineShop) -> None:
     shop.import_(rows("u,a,1,2026-01-01,", "v,a,1,2026-01-01,"))
     other_branch = rows("u,a,1,2026-01-01,", "w,a,1,2026-01-01,")
     outcome = shop.import_(other_branch)
@@ -236,7 +134,7 @@ def test_purchases_that_only_look_known_can_be_counted(shop: Shop) -> None:
     shop.ensure_verified()
 
 
-def test_what_a_later_import_held_as_well_comes_back_with_it(shop: Shop) -> None:
+def test_what_a_later_import_held_as_well_comes_back_with_it(shop: OfflineShop) -> None:
     monday, tuesday = rows(*FIRST), rows(*FIRST, "u,c,1,2026-01-04T10:00:00Z,")
     first, second = shop.import_(monday), shop.import_(tuesday)
     assert shop.undo(first.id) == (4, 2)
@@ -247,7 +145,7 @@ def test_what_a_later_import_held_as_well_comes_back_with_it(shop: Shop) -> None
     shop.ensure_verified()
 
 
-def test_a_row_that_was_rejected_and_is_valid_later_is_new(shop: Shop) -> None:
+def test_a_row_that_was_rejected_and_is_valid_later_is_new(shop: OfflineShop) -> None:
     text = rows("u,a,1,1790000000,", "u,b,1,1790200000,", "v,c,1,1790000000,")
     early = PurchaseFile(shop.written(text), Columns(), events=READING, now=datetime.fromtimestamp(1_790_000_000, UTC))
     outcome = import_file(
@@ -259,7 +157,7 @@ def test_a_row_that_was_rejected_and_is_valid_later_is_new(shop: Shop) -> None:
     shop.ensure_verified()
 
 
-def test_a_part_of_the_archive_that_was_lost_comes_back_and_counts_once(shop: Shop) -> None:
+def test_a_part_of_the_archive_that_was_lost_comes_back_and_counts_once(shop: OfflineShop) -> None:
     text = rows(*FIRST)
     shop.import_(text)
     (segment,) = shop.data_dir.archive.segments()
@@ -270,7 +168,7 @@ def test_a_part_of_the_archive_that_was_lost_comes_back_and_counts_once(shop: Sh
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_a_part_that_was_lost_and_came_back_is_applied_in_its_place(
-    shop: Shop, lost: int, monkeypatch: pytest.MonkeyPatch
+    shop: OfflineShop, lost: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(purchases, "_BATCH_ROWS", 4)
     text = rows(*(f"u,i{n},1,2026-01-01T10:00:{n:02d}Z," for n in range(12)))
@@ -283,7 +181,7 @@ def test_a_part_that_was_lost_and_came_back_is_applied_in_its_place(
     assert shop.histories() == before
 
 
-def test_as_new_counts_no_event_id_twice(shop: Shop) -> None:
+def test_as_new_counts_no_event_id_twice(shop: OfflineShop) -> None:
     shop.import_(rows("u,a,1,2026-01-01,e1", "u,b,1,2026-01-01,"))
     outcome = shop.import_(rows("u,a,1,2026-01-01,e1", "u,b,1,2026-01-01,", "u,c,1,2026-01-01,"), as_new=True)
     assert (outcome.new, outcome.known) == (2, 1)
@@ -291,12 +189,12 @@ def test_as_new_counts_no_event_id_twice(shop: Shop) -> None:
     shop.ensure_verified()
 
 
-def test_a_column_of_orders_taken_for_event_ids_is_noticed(shop: Shop) -> None:
+def test_a_column_of_orders_taken_for_event_ids_is_noticed(shop: OfflineShop) -> None:
     outcome = shop.import_(rows("u,a,1,2026-01-01,o1", "u,b,1,2026-01-01,o1", "u,c,1,2026-01-01,o1"))
     assert (outcome.new, outcome.known, outcome.repeated_ids) == (1, 2, 2)
 
 
-def test_a_forgotten_user_does_not_lose_what_came_since_when_another_import_is_taken_back(shop: Shop) -> None:
+def test_a_forgotten_user_does_not_lose_what_came_since_when_another_import_is_taken_back(shop: OfflineShop) -> None:
     shop.import_(rows("u,x,1,2026-01-01T10:00:00Z,", "v,x,1,2026-01-01T10:00:00Z,"))
     shop.import_("user_id,item_id,timestamp,type\nu,,2026-01-02T10:00:00Z,forget\n")
     shop.publish([make_event("u", "a"), make_event("u", None, type_=EventType.FORGET), make_event("u", "b")])
@@ -308,7 +206,7 @@ def test_a_forgotten_user_does_not_lose_what_came_since_when_another_import_is_t
 
 
 def test_what_an_interrupted_import_has_archived_is_completed_by_another_file(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: OfflineShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = rows(*(f"u{n % 3},i{n},1,2026-01-01T10:00:{n:02d}Z," for n in range(9)))
     fails_at("in-import", monkeypatch)
@@ -326,7 +224,7 @@ def test_what_an_interrupted_import_has_archived_is_completed_by_another_file(
 
 
 @pytest.mark.parametrize("order", ["newest first", "oldest first", "shuffled"])
-def test_of_imported_event_ids_those_of_the_newest_events_are_remembered(shop: Shop, order: str) -> None:
+def test_of_imported_event_ids_those_of_the_newest_events_are_remembered(shop: OfflineShop, order: str) -> None:
     lines = [f"u,i{n % 7},1,2026-01-01T{n // 60:02d}:{n % 60:02d}:00Z,e{n}" for n in range(400)]
     ordered = {"newest first": lines[::-1], "oldest first": lines, "shuffled": sorted(lines, key=hash)}[order]
     assert shop.import_(rows(*ordered)).new == 400
@@ -340,14 +238,14 @@ def test_of_imported_event_ids_those_of_the_newest_events_are_remembered(shop: S
     assert sum(shop.histories()["u"].values()) == 401
 
 
-def test_an_event_id_counts_once_in_a_file_and_once_in_topic_and_file(shop: Shop) -> None:
+def test_an_event_id_counts_once_in_a_file_and_once_in_topic_and_file(shop: OfflineShop) -> None:
     many = [f"u,i,1,2026-01-01T10:{n // 60:02d}:{n % 60:02d}Z,e{n}" for n in range(600)]
     outcome = shop.import_(rows(*many, *many[:50]))
     assert (outcome.new, outcome.known) == (600, 50)
     shop.ensure_verified()
 
 
-def test_purchases_of_the_topic_are_known_by_their_ids_and_warned_of_without(shop: Shop) -> None:
+def test_purchases_of_the_topic_are_known_by_their_ids_and_warned_of_without(shop: OfflineShop) -> None:
     shop.publish([make_event("u", "a"), make_event("u", "b", event_id="e1")])
     archive_stream(shop)
     outcome = shop.import_(
@@ -359,18 +257,9 @@ def test_purchases_of_the_topic_are_known_by_their_ids_and_warned_of_without(sho
     assert shop.histories() == {"u": {"a": 1, "b": 1}}
 
 
-def archive_stream(shop: Shop) -> None:
-    from recsys.kafka.decoder import make_decoder
-    from trainer.archiver import archive_new_purchases
-
-    archive_new_purchases(
-        shop.settings.kafka, shop.data_dir.archive, ProgressReporter(), at=now(), decoder=make_decoder(shop.settings)
-    )
-
-
-@pytest.mark.parametrize("point", ["undo-begun", "undo-archived", "undo-erased", ""])
+@pytest.mark.parametrize("point", ["undo-begun", "undo-archived", "undo-set-aside", ""])
 def test_an_import_is_taken_back_as_if_it_had_never_been_made(
-    shop: Shop, point: str, monkeypatch: pytest.MonkeyPatch
+    shop: OfflineShop, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.publish([make_event("u", "a"), make_event("v", "b", quantity=2)])
     archive_stream(shop)
@@ -395,7 +284,7 @@ def test_an_import_is_taken_back_as_if_it_had_never_been_made(
         shop.undo(wrong.id)
 
 
-def test_nothing_is_taken_back_while_kafka_is_away(shop: Shop) -> None:
+def test_nothing_is_taken_back_while_kafka_is_away(shop: OfflineShop) -> None:
     outcome = shop.import_(rows(*FIRST))
     before = shop.histories()
     shop.settings = Settings.model_validate(
@@ -423,7 +312,7 @@ def test_in_any_order_and_repetition_of_imports_histories_are_their_union(
 ) -> None:
     order = data.draw(st.lists(st.sampled_from(range(len(contents))), min_size=1, max_size=6))
     union: Counter[Any] = Counter()
-    with opened(broker, redis_url, tmp_path_factory.mktemp("shop")) as shop:
+    with offline_shop(broker, redis_url, tmp_path_factory.mktemp("shop")) as shop:
         for place in order:
             lines = [f"{user},{item},{quantity},2026-01-0{day}," for user, item, quantity, day in contents[place]]
             shop.import_(rows(*lines))

@@ -1,5 +1,7 @@
 -- Applies one user's events, each exactly once in effect, and returns the state they lead to.
 -- The readable twin of what happens to the history is recsys/data/history.py; why it is exactly once: docs/architecture.md.
+-- A user of whom Redis has lost a part is set aside: events are passed over until the user has been made again
+-- (recsys/operations/make_again.py).
 --
 -- KEYS  history (hash), applied (hash), seen (string), recs (string), again (string)
 -- ARGV  1 events, msgpack: array of {source, offset, id, item, units, timestamp_s, complete}
@@ -9,9 +11,9 @@
 --           item         "" = forget the user
 --           units        signed millionths
 --       2 most items in a history    3 most ids remembered    4 "1" = return the history
---       5 seconds until a forgotten user's bookkeeping expires
+--       5 seconds until a forgotten user's bookkeeping expires    6 "1" = set the user aside in any case
 -- returns {events applied, events seen before, revision, sequence of the model behind the current list or -1,
---          history: HGETALL joined by line breaks, or ""}
+--          history: HGETALL joined by line breaks, or "", 1 if the user is set aside, else 0}
 --
 -- Nothing may fail once the first write is done, for what is written stays. So no key is touched again after it may
 -- have gone: in a slot of a cluster that moves away, a key that is not there may not even be read.
@@ -20,29 +22,68 @@ local events = cmsgpack.unpack(ARGV[1])
 local max_items, max_ids = tonumber(ARGV[2]), tonumber(ARGV[3])
 local MILLION = 1000000
 
-local low_water_marks, revision, listed, listed_sequence = {}, 0, -1, -1
+-- applied: revision; listed and sequence, what the current list follows from; holds, see is_whole; aside, how many calls
+-- have passed the user over; and a low-water mark for each source.
+local low_water_marks, mark_count = {}, 0
+local stored_revision, listed, listed_sequence, holds, aside = nil, -1, -1, nil, nil
 local flat = redis.call('HGETALL', applied_key)
 for i = 1, #flat, 2 do
   local name, value = flat[i], flat[i + 1]
-  if name == 'revision' then revision = tonumber(value)
+  if name == 'revision' then stored_revision = tonumber(value)
   elseif name == 'listed' then listed = tonumber(value)
   elseif name == 'sequence' then listed_sequence = tonumber(value)
-  else low_water_marks[name] = tonumber(value) end
+  elseif name == 'holds' then holds = value
+  elseif name == 'aside' then aside = tonumber(value)
+  elseif tonumber(value) then
+    low_water_marks[name] = tonumber(value)
+    mark_count = mark_count + 1
+  end
 end
+local revision = stored_revision or 0
+local item_count = redis.call('HLEN', history_key)
 
 -- seen: source -> {offset, id, offset, id, ...} by increasing offset
 local seen, known, seen_count = {}, {}, 0
-if #events > 0 then
-  local packed = redis.call('GET', seen_key)
-  if packed then seen = cmsgpack.unpack(packed) end
-  for _, pairs_of_source in pairs(seen) do
-    for i = 2, #pairs_of_source, 2 do
-      known[pairs_of_source[i]] = true
-      seen_count = seen_count + 1
-    end
+local packed = redis.call('GET', seen_key)
+if packed then seen = cmsgpack.unpack(packed) end
+for _, pairs_of_source in pairs(seen) do
+  for i = 2, #pairs_of_source, 2 do
+    known[pairs_of_source[i]] = true
+    seen_count = seen_count + 1
   end
 end
-local seen_changed, floors_changed = false, {}
+local seen_changed, marks_changed = false, {}
+
+-- Whether the keys hold what the last call left in them. They vouch for each other: holds is
+-- "<revision>:<items>:<ids>:<low-water marks>". An older version of this script changes the revision, but not holds: then
+-- nothing is said. It may also remember more ids than before at the same revision.
+local function what_is_held()
+  return string.format('%.0f', revision) .. ':' .. item_count .. ':' .. seen_count .. ':' .. mark_count
+end
+
+local function is_whole()
+  if not stored_revision then return item_count == 0 and seen_count == 0 and mark_count == 0 and not holds end
+  if not holds or holds == what_is_held() then return true end
+  local of, items, ids, marks = string.match(holds, '^(%d+):(%d+):(%d+):(%d+)$')
+  if not of or tonumber(of) < revision then return true end
+  return tonumber(of) == revision and tonumber(items) == item_count and mark_count >= tonumber(marks)
+    and seen_count >= math.min(tonumber(ids), max_ids)
+end
+
+local function set_aside()
+  if not aside then
+    -- No list that was computed before may ever look like one of the history that is to come. A revision that is lost is
+    -- replaced by one that cannot have been reached.
+    revision = stored_revision and stored_revision + 1 or tonumber(redis.call('TIME')[1])
+  end
+  if not aside or #events > 0 then aside = (aside or 0) + 1 end
+  redis.call('HSET', applied_key, 'revision', string.format('%.0f', revision), 'aside', string.format('%.0f', aside))
+  redis.call('PERSIST', applied_key)
+  redis.call('DEL', recs_key, KEYS[5])
+  return {0, 0, revision, -1, '', 1}
+end
+
+if aside or ARGV[6] == '1' or not is_whole() then return set_aside() end
 
 -- The ids of all complete sources, by time instead of offset: of a file in any order, the newest are kept. Their
 -- sources' own low-water marks need no ids.
@@ -51,8 +92,9 @@ local IMPORTS = 'imports'
 local function raise_floor(source, offset)
   if source == IMPORTS then return end
   if offset > (low_water_marks[source] or -1) then
+    if not low_water_marks[source] then mark_count = mark_count + 1 end
     low_water_marks[source] = offset
-    floors_changed[source] = true
+    marks_changed[source] = true
   end
 end
 
@@ -87,12 +129,15 @@ local function remember_copy(source, offset, id)
 end
 
 -- item -> {units, newest, first, purchases}; false = removed. Only touched items, unless the history is full.
-local entries, touched, complete = {}, {}, false
-local item_count = redis.call('HLEN', history_key)
+local entries, touched, complete, is_damaged = {}, {}, false, false
 
 local function parse(value)
   local quantity, newest, purchases, span = string.match(value, '^([^|]+)|(-?%d+)|?(%d*)|?(%d*)')
   newest = tonumber(newest)
+  if not newest or not tonumber(quantity) then
+    is_damaged = true
+    return {0, 0, 0, 0}
+  end
   return {
     math.floor(tonumber(quantity) * MILLION + 0.5), newest, newest - (tonumber(span) or 0), tonumber(purchases) or 1
   }
@@ -225,6 +270,8 @@ for _, event in ipairs(events) do
   end
 end
 
+if is_damaged then return set_aside() end
+
 if seen_changed then
   -- Evict from the source that holds most, its lowest offset first: its low-water mark then rises over nothing unknown.
   local first = {}
@@ -249,7 +296,6 @@ end
 
 if applied > 0 then
   revision = revision + 1
-  redis.call('HSET', applied_key, 'revision', string.format('%.0f', revision))
   local removed, written = {}, {}
   if erased then
     for _, item in ipairs(redis.call('HKEYS', history_key)) do
@@ -278,8 +324,16 @@ if applied > 0 then
   for i = 1, #written, 2000 do redis.call('HSET', history_key, unpack(written, i, math.min(i + 1999, #written))) end
   for i = 1, #removed, 2000 do redis.call('HDEL', history_key, unpack(removed, i, math.min(i + 1999, #removed))) end
 end
-for source in pairs(floors_changed) do
-  redis.call('HSET', applied_key, source, string.format('%.0f', low_water_marks[source]))
+if next(marks_changed) then
+  local fields = {}
+  for source in pairs(marks_changed) do
+    fields[#fields + 1] = source
+    fields[#fields + 1] = string.format('%.0f', low_water_marks[source])
+  end
+  redis.call('HSET', applied_key, unpack(fields))
+end
+if applied > 0 or seen_changed or next(marks_changed) then
+  redis.call('HSET', applied_key, 'revision', string.format('%.0f', revision), 'holds', what_is_held())
 end
 if forgotten then
   redis.call('EXPIRE', applied_key, ARGV[5])
@@ -293,4 +347,4 @@ local current = -1
 if listed == revision and redis.call('EXISTS', recs_key) == 1 then current = listed_sequence end
 local history = ''
 if ARGV[4] == '1' and item_count > 0 then history = table.concat(redis.call('HGETALL', history_key), '\n') end
-return {applied, duplicates, revision, current, history}
+return {applied, duplicates, revision, current, history, 0}

@@ -11,13 +11,13 @@ end
 
 local function publish(applied_key, recs_key, again_key, own_revision, own_sequence, list, again, ttl_s)
   local revision, sequence = tonumber(own_revision), tonumber(own_sequence)
-  local state = redis.call('HMGET', applied_key, 'revision', 'listed', 'sequence')
+  local state = redis.call('HMGET', applied_key, 'revision', 'listed', 'sequence', 'aside')
   local newest = tonumber(state[1] or '0')
   local listed, listed_sequence = tonumber(state[2] or '-1'), tonumber(state[3] or '-1')
   if listed_sequence > sequence then
     return listed >= revision and 'superseded' or 'model_older'
   end
-  if newest ~= revision then return 'revision_moved' end
+  if newest ~= revision or state[4] then return 'revision_moved' end
   put(recs_key, list, ttl_s)
   put(again_key, again, ttl_s)
   if newest > 0 then redis.call('HSET', applied_key, 'listed', own_revision, 'sequence', own_sequence) end

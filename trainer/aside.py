@@ -1,0 +1,58 @@
+"""Users who are set aside are made again between two rounds."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from recsys.errors import LockHeld, RebuildWouldLoseData, RecsysError
+from recsys.operations.make_again import make_again
+from recsys.redis import Store
+from recsys.runtime.progress import ProgressReporter
+from recsys.settings import Settings
+from recsys.storage.data_dir import DataDir
+from trainer.metrics import TrainerMetrics
+
+log = logging.getLogger(__name__)
+_RETRY_S, _LONGEST_RETRY_S = 10.0, 600.0
+
+
+class AsideUsers:
+    """Makes users again of whom Redis has lost a part; what stands in the way is said, and tried again ever later."""
+
+    def __init__(self, settings: Settings, store: Store, data_dir: DataDir, metrics: TrainerMetrics) -> None:
+        self._settings = settings
+        self._store = store
+        self._data_dir = data_dir
+        self._metrics = metrics
+        self._due = time.monotonic()
+        self._retry_s = _RETRY_S
+
+    def look(self) -> None:
+        """Make users again if there are any, unless that has just failed.
+
+        Raises
+        ------
+        RedisError
+            When nobody can tell.
+        """
+        count = self._store.aside.count()
+        self._metrics.aside.set(count)
+        if count and time.monotonic() >= self._due:
+            self._try()
+
+    def _try(self) -> None:
+        try:
+            with self._store.trainer_lock.held(ttl_s=self._settings.trainer.lock_ttl_s) as lock:
+                make_again(
+                    self._settings, self._store, self._data_dir, ProgressReporter(), before_write=lock.ensure_held
+                )
+        except LockHeld:
+            return  # at the next look it may be free
+        except RecsysError as error:
+            remedy = "; recsys rebuild --accept-loss goes on" if isinstance(error, RebuildWouldLoseData) else ""
+            log.error("users who are set aside stay so: %s%s; trying again in %g s", error, remedy, self._retry_s)
+            self._due = time.monotonic() + self._retry_s
+            self._retry_s = min(2 * self._retry_s, _LONGEST_RETRY_S)
+        else:
+            self._retry_s = _RETRY_S
