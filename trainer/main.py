@@ -28,6 +28,7 @@ from recsys.storage.data_dir import DataDir, open_data_dir
 from recsys.storage.rounds import RoundRecord
 from trainer.aside import AsideUsers
 from trainer.heartbeat import heartbeat
+from trainer.hidden import HiddenFollower
 from trainer.metrics import TrainerMetrics
 from trainer.report import RoundReport
 from trainer.round import Round, RoundOutcome
@@ -83,7 +84,8 @@ def _serve(settings: Settings) -> int:
             metrics = TrainerMetrics()
             serve_metrics(settings.trainer.metrics_port, metrics.registry, variable="RECSYS_TRAINER__METRICS_PORT")
             until_ready(partial(_ensure_ready, settings, store, data_dir), stop=threading.Event(), log=log)
-            with restart_on_clock_rollback(), heartbeat(store):
+            hidden = HiddenFollower(settings, store, data_dir)
+            with restart_on_clock_rollback(), heartbeat(store), hidden.followed():
                 _Rounds(settings, store, data_dir, metrics, signal_request).do_forever()
     except _Terminated:
         log.info("stopped")

@@ -17,6 +17,7 @@ from recsys.kafka.decoder import make_decoder
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import refresh_all_lists
 from recsys.model.boosts import BoostWeights
+from recsys.operations.hidden_items import HiddenItems
 from recsys.operations.open_engine import holdout_begins, open_engine
 from recsys.recommend.item_lists import popular_items
 from recsys.redis import HeldLock, ModelPointer, Store
@@ -24,7 +25,7 @@ from recsys.runtime import fail_points
 from recsys.runtime.clock import json_time
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
-from recsys.storage.artifact import Draft, load_model, load_popularity
+from recsys.storage.artifact import draft_of, load_model, load_popularity
 from recsys.storage.data_dir import DataDir
 from recsys.storage.rounds import RoundRecord
 from recsys.storage.segments import IMPORT_PREFIX
@@ -118,6 +119,7 @@ class Round:
         pointer_before = self._store.pointer.value()
         if not force:
             self._ensure_data_dir_is_the_one()
+        HiddenItems(self._store, self._data_dir).keep()
         leftovers = self._never_published()
         self._archive_purchases()
         if scheduled:
@@ -281,11 +283,11 @@ class Round:
         """Write the artifact; return its version, uri and the sha256 of its manifest."""
         with self._progress.stage("write the model"):
             return self._data_dir.models.save(
-                _draft(fitted),
+                draft_of(fitted),
                 popular=popular_items(fitted.model.items, fitted.popularity, n=self._settings.ranking.n),
                 archive=self._data_dir.archive.positions(),
                 gate=gate,
-                holdout_model=None if holdout_model is None else _draft(holdout_model),
+                holdout_model=None if holdout_model is None else draft_of(holdout_model),
                 at=self._clock(),
             )
 
@@ -381,19 +383,3 @@ class Round:
 
     def _note(self, **facts: Any) -> None:
         self.outcome = replace(self.outcome, **facts)
-
-
-def _draft(fitted: Fitted) -> Draft:
-    parameters = fitted.parameters
-    return Draft(
-        fitted.model,
-        fitted.buyers,
-        fitted.popularity,
-        parameters={
-            "iterations": parameters.iterations,
-            "seed": parameters.seed,
-            "repeat_weight": parameters.repeat_weight,
-        },
-        counts=dict(fitted.counts),
-        weights=fitted.weights,
-    )

@@ -19,11 +19,10 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from numpy.typing import NDArray
 
-from recsys.errors import DataDirError, FullRefreshFailed
-from recsys.lists.encoding import as_json, items_json
+from recsys.errors import FullRefreshFailed
+from recsys.lists.item_lists import write_popular_lists, write_similar_lists
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh import compute_lists, publish_lists, stale, without_aside
-from recsys.recommend.item_lists import popular_by_category, popular_items, similar_items
 from recsys.redis import ModelPointer, PublishOutcome, Store, open_store
 from recsys.runtime import fail_points, threads
 from recsys.runtime.clock import now
@@ -221,25 +220,7 @@ def _write_item_lists(
     clock: Callable[[], datetime],
 ) -> int:
     """Write the popular lists and every item's similar items; return the number of the latter."""
-    hidden, n, items = store.catalogue.hidden(), settings.ranking.n, live.model.items
-    ttl_s = int(settings.ranking.list_ttl_days * 24 * 3600)
-    popular = popular_items(items, popularity, n=n, hidden=hidden)
-    store.item_lists.write_popular(as_json(popular), live.stamp, at=clock())
-    try:
-        categories = data_dir.catalogue.read().categories()
-    except DataDirError as error:
-        log.warning("the popular lists of categories were not written: %s", error)
-        categories = {}
-    by_category = popular_by_category(items, popularity, categories, n=n, hidden=hidden)
-    for category, best in by_category.items():
-        store.item_lists.write_popular(as_json(best), live.stamp, at=clock(), category=category, ttl_s=ttl_s)
-    store.item_lists.remove_popular(set(categories.values()) - by_category.keys())
-    count = 0
+    hidden = store.catalogue.hidden()
+    write_popular_lists(settings, store, data_dir, live, popularity, hidden=hidden, clock=clock)
     with progress.stage("similar items", len(live.model.items)) as advance:
-        for item_ids, lists in similar_items(
-            live.model, n=settings.ranking.similar_n, batch=settings.trainer.refresh_batch, hidden=hidden
-        ):
-            store.item_lists.write_similar(item_ids, items_json(lists), live.stamp, at=clock(), ttl_s=ttl_s)
-            count += len(lists)
-            advance(len(lists))
-    return count
+        return write_similar_lists(settings, store, live, hidden=hidden, clock=clock, advance=advance)

@@ -14,6 +14,7 @@ from recsys.kafka.topics import Topic, describe_topic, end_offsets
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import refresh_all_lists
 from recsys.operations.amend import Amended, amend
+from recsys.operations.hidden_items import HiddenItems
 from recsys.operations.losses import purchases_lost
 from recsys.redis import HeldLock, ModelPointer, RebuildStage, Store, calls_by_user
 from recsys.runtime import fail_points
@@ -137,6 +138,7 @@ def rebuild(
     beyond = sum(max(0, end - starts[topic.source(p)]) for p, (_, end) in watermarks.items())
     to_read = beyond if stage is RebuildStage.APPLY else None
     _restore_catalogue(store, data_dir)
+    HiddenItems(store, data_dir).restore()
     pointer = store.pointer.read() or _newest_model(store, models, data_dir.rounds, clock)
     if pointer is None:
         return Rebuilt(amended, 0, 0, "", to_read)

@@ -74,11 +74,21 @@ def popular_by_category(
 
 
 def similar_items(
-    model: FactorModel, *, n: int, batch: int, hidden: Collection[str] = frozenset()
+    model: FactorModel,
+    *,
+    n: int,
+    batch: int,
+    hidden: Collection[str] = frozenset(),
+    rows: NDArray[np.int64] | None = None,
 ) -> Iterator[tuple[list[str], RankedLists]]:
     """Yield, in batches, items with the items of the highest cosine of factors, without the item itself.
 
     Items whose factors are zero have no direction and get no list.
+
+    Parameters
+    ----------
+    rows : int64, (m,), or None
+        Of the items to yield; None = all.
     """
     norms = np.linalg.norm(model.item_factors, axis=1, keepdims=True)
     directions = (model.item_factors / np.where(norms > 0, norms, 1.0)).astype(np.float32)
@@ -86,7 +96,7 @@ def similar_items(
     hidden_rows = model.items.find(hidden)
     never = np.concatenate((without_direction, hidden_rows[hidden_rows >= 0]))
     index = ItemIndex.build(directions)
-    rows = np.flatnonzero(norms[:, 0] > 0)
+    rows = np.flatnonzero(norms[:, 0] > 0) if rows is None else rows[norms[rows, 0] > 0]
     for start in range(0, len(rows), batch):
         chunk = rows[start : start + batch]
         ranking = top_n(directions[chunk], index, excluded=list(chunk[:, None]), hidden=never, n=n)

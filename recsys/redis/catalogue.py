@@ -29,6 +29,21 @@ class CatalogueStore:
         )
         return frozenset(member.decode(errors="replace") for found in members for member in found)
 
+    def hidden_by_operators(self) -> tuple[frozenset[str], str]:
+        """Return the items that operators hide, and the id of the copy that was made of them; empty if none was."""
+        key, copy = self._keys.hidden, self._keys.hidden_copy
+        members, known = self._connection.run([(key, ("SMEMBERS", key)), (copy, ("GET", copy))])
+        return frozenset(member.decode(errors="replace") for member in members), (known or b"").decode()
+
+    def note_hidden_copy(self, copy_id: str) -> None:
+        """Note the id of the copy, which follows the set from now on."""
+        self._connection.run([(self._keys.hidden_copy, ("SET", self._keys.hidden_copy, copy_id))])
+
+    def hide_all(self, item_ids: Collection[str]) -> None:
+        """Keep items out of all lists."""
+        for names in _parts(sorted(item_ids)):
+            self._connection.run([(self._keys.hidden, ("SADD", self._keys.hidden, *names))])
+
     def hide(self, item_id: str) -> bool:
         """Keep an item out of all lists; return whether it was in them."""
         with self._connection.errors_translated():

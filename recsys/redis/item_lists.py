@@ -79,3 +79,9 @@ class ItemListStore:
         with self._connection.errors_translated():
             value: bytes | None = self._connection.client.get(self._keys.similar(item_id))
         return orjson.loads(value) if value else None
+
+    def similar_many(self, item_ids: Sequence[str]) -> list[dict[str, Any] | None]:
+        """Return the similar items of many items, in order."""
+        keys = [self._keys.similar(item_id) for item_id in item_ids]
+        values = self._connection.run([(key, ("GET", key)) for key in keys])
+        return [orjson.loads(value) if value else None for value in values]

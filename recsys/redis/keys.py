@@ -95,6 +95,11 @@ class Keys:
         return f"{self.prefix}:hidden"
 
     @property
+    def hidden_copy(self) -> str:
+        """STRING: the id of the copy of the hidden items in data_dir."""
+        return f"{self.prefix}:trainer:hidden"
+
+    @property
     def trainer_lock(self) -> str:
         """STRING: held by the trainer at work."""
         return f"{self.prefix}:trainer:lock"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,9 @@ from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import ItemIndex
 from recsys.storage.files import Storage
 from recsys.storage.manifest import _MANIFEST, FileRecord, Manifest, Weights, _parsed
+
+if TYPE_CHECKING:  # it brings the libraries of the trainer
+    from recsys.training.fit import Fitted
 
 _HOLDOUT_FOLDER = "before-holdout"
 _FORMAT_VERSION = 1
@@ -56,6 +59,23 @@ class Draft:
     parameters: dict[str, Any]
     counts: dict[str, int]
     weights: BoostWeights = NO_WEIGHTS
+
+
+def draft_of(fitted: Fitted) -> Draft:
+    """Return what is to be saved of a fitted model."""
+    parameters = fitted.parameters
+    return Draft(
+        fitted.model,
+        fitted.buyers,
+        fitted.popularity,
+        parameters={
+            "iterations": parameters.iterations,
+            "seed": parameters.seed,
+            "repeat_weight": parameters.repeat_weight,
+        },
+        counts=dict(fitted.counts),
+        weights=fitted.weights,
+    )
 
 
 def _files(draft: Draft, *, with_index: bool) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from recsys.settings import Settings
 from recsys.storage.archive import Archive
 from recsys.storage.catalogue import CatalogueFile
 from recsys.storage.files import Storage
+from recsys.storage.hidden import HiddenFile
 from recsys.storage.imports import ImportLog
 from recsys.storage.models import ModelStore
 from recsys.storage.rounds import RoundLog
@@ -32,6 +33,8 @@ class DataDir:
         What the trainer's rounds and rollbacks were like.
     catalogue : CatalogueFile
         What the shop says of its items.
+    hidden : HiddenFile
+        What operators hide; written by the trainer, which needs no lock for it.
     imports : ImportLog
         Which files were imported.
     tuned : TunedFile
@@ -43,6 +46,7 @@ class DataDir:
     models: ModelStore
     rounds: RoundLog
     catalogue: CatalogueFile
+    hidden: HiddenFile
     imports: ImportLog
     tuned: TunedFile
 
@@ -55,6 +59,7 @@ class DataDir:
             ModelStore(storage),
             RoundLog(storage),
             CatalogueFile(storage),
+            HiddenFile(storage),
             ImportLog(storage),
             TunedFile(storage),
         )

@@ -16,7 +16,6 @@ from recsys.errors import DataDirError, InvalidModel, LockLost, NotEnoughData, N
 from recsys.evaluation.gate_record import Decision
 from recsys.files.columns import Columns
 from recsys.files.purchases import PurchaseFile
-from recsys.kafka.embedded import embedded_broker
 from recsys.kafka.producer import Publisher
 from recsys.operations.import_history import import_file
 from recsys.operations.rollback import roll_back
@@ -77,12 +76,6 @@ def opened(broker: str, redis_url: str, folder: Path, **trainer: object) -> Iter
     )
     with open_store(settings) as store:
         yield Shop(settings, store, open_data_dir(settings), folder)
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[str]:
-    with embedded_broker() as address:
-        yield address
 
 
 @pytest.fixture

@@ -1,0 +1,60 @@
+"""What operators hide lives on in data_dir."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+
+from recsys.redis import Store
+from recsys.storage.data_dir import DataDir
+from recsys.storage.hidden import HiddenCopy
+
+log = logging.getLogger(__name__)
+
+
+class HiddenItems:
+    """The hidden items in Redis, which operators change, and their copy in data_dir.
+
+    Redis keeps the id of the copy beside the set. While it is there, the copy follows the set. A Redis without it was
+    emptied: then the copy is not changed, and what is missing is hidden again.
+    """
+
+    def __init__(self, store: Store, data_dir: DataDir) -> None:
+        self._catalogue = store.catalogue
+        self._file = data_dir.hidden
+        self._copy: HiddenCopy | None = None
+        self._is_read = False
+
+    def keep(self) -> None:
+        """Copy the set if it has changed, or hide again what an emptied Redis has lost; the trainer alone calls it."""
+        copy = self._read()
+        items, known = self._catalogue.hidden_by_operators()
+        if copy is not None and known != copy.id:
+            self._restore(copy, items)
+        elif copy is None and not items:
+            return
+        elif copy is None or copy.items != items:
+            copy = HiddenCopy(known if copy else uuid.uuid4().hex, items)
+            self._file.write(copy)
+            self._copy = copy
+            self._catalogue.note_hidden_copy(copy.id)
+
+    def restore(self) -> None:
+        """Hide again what an emptied Redis has lost."""
+        copy = self._read()
+        items, known = self._catalogue.hidden_by_operators()
+        if copy is not None and known != copy.id:
+            self._restore(copy, items)
+
+    def _read(self) -> HiddenCopy | None:
+        if not self._is_read:
+            self._copy, self._is_read = self._file.read(), True
+        return self._copy
+
+    def _restore(self, copy: HiddenCopy, items: frozenset[str]) -> None:
+        if missing := copy.items - items:
+            self._catalogue.hide_all(missing)
+            log.warning(
+                "%d items are hidden again, which Redis had lost: %s", len(missing), ", ".join(sorted(missing)[:5])
+            )
+        self._catalogue.note_hidden_copy(copy.id)
