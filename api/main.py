@@ -16,6 +16,7 @@ from api.security import Audit, Keyring
 from api.sockets import OwnSocket, bound_socket
 from recsys.errors import SettingsError
 from recsys.kafka.clients import open_producer
+from recsys.redis import open_store
 from recsys.runtime.service import on_termination, run_service
 from recsys.settings import Settings
 
@@ -37,6 +38,8 @@ def _check(settings: Settings) -> None:
     Keyring.of(settings.api)
     Audit(settings.api.audit_file)
     _ensure_port_is_free(settings)
+    with open_store(settings):
+        pass  # refuses options in the URL of Redis that it does not know; connects nowhere
     if settings.api.purchases:
         open_producer(settings.kafka)  # refuses wrong properties; each worker has its own
 

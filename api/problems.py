@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from recsys.api_schemas import NAMES_A_PROBLEM, BrokenRule, Problem
 from recsys.data.event import NO_CONTROL_CHARACTERS
 from recsys.errors import DataDirError, KafkaError, RecsysError, RedisError
+from recsys.settings import secrets
 
 log = logging.getLogger(__name__)
 _RETRY_AFTER_S = 1
@@ -85,7 +86,13 @@ def problem_body(kind: Kind, detail: str, **extra: Any) -> bytes:
     """Return a problem as it goes over the wire."""
     name, status, title = kind.value
     return orjson.dumps(
-        {"type": f"{NAMES_A_PROBLEM}{name}", "title": title, "status": status, "detail": detail, **extra}
+        {
+            "type": f"{NAMES_A_PROBLEM}{name}",
+            "title": title,
+            "status": status,
+            "detail": secrets.hidden_in(detail),
+            **extra,
+        }
     )
 
 

@@ -23,7 +23,7 @@ from recsys.runtime.metrics_server import serve_metrics
 from recsys.runtime.progress import ProgressReporter
 from recsys.runtime.service import FAILED, on_termination, run_service
 from recsys.runtime.startup import until_ready
-from recsys.settings import Settings
+from recsys.settings import Settings, secrets
 from recsys.storage.data_dir import DataDir, open_data_dir
 from recsys.storage.rounds import RoundRecord
 from trainer.aside import AsideUsers
@@ -245,7 +245,7 @@ def _roll_back(settings: Settings, store: Store, data_dir: DataDir, request: Rol
                 finished_at=json_time(now()),
                 state="failed",
                 version=request.version,
-                error=str(error),
+                error=secrets.hidden_in(str(error)),
             )
             data_dir.rounds.add(record, at=now())
         store.trainer.take_rollback(request)
@@ -279,7 +279,7 @@ def _round(
                 report.nothing_to_do(str(nothing))
             raise
         except (RecsysError, _Terminated) as error:
-            reason = "the trainer was stopped" if isinstance(error, _Terminated) else str(error)
+            reason = "the trainer was stopped" if isinstance(error, _Terminated) else secrets.hidden_in(str(error))
             with suppress(RedisError):  # what ended the round is what must be known
                 report.failed(round_.outcome, progress.durations_s, reason)
             raise

@@ -5,18 +5,30 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from recsys.settings import Settings, load_settings
+from recsys.runtime.logs import WithoutSecrets
+from recsys.settings import Settings, load_settings, secrets
 
 REJECTED = 3
 """Exit code when the gate has rejected a model."""
 _WIDTH_ELSEWHERE = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
 results = Console(highlight=False, markup=False, emoji=False, width=_WIDTH_ELSEWHERE)
-errors = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+class _WithoutSecrets(Console):
+    """Takes the secrets of the settings out of every text: those of libraries and servers may quote them."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, as a console does."""
+        super().print(*(secrets.hidden_in(text) if isinstance(text, str) else text for text in objects), **options)
+
+
+errors = _WithoutSecrets(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 _NARROW = 150
@@ -39,7 +51,9 @@ def new_table(title: str = "", *, caption: str = "", show_header: bool = True) -
 def settings_for_command() -> Settings:
     """Load the settings; a command logs only warnings, in one short line each."""
     settings = load_settings()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(WithoutSecrets("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # what matters comes back as an error
     logging.getLogger("recsys.runtime.progress").setLevel(logging.INFO)
     return settings

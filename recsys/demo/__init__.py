@@ -29,7 +29,7 @@ from recsys.operations.import_items import import_items
 from recsys.redis import Store, open_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
-from recsys.settings import CONFIG_VARIABLE, ENV_PREFIX, Settings, load_settings
+from recsys.settings import CONFIG_VARIABLE, ENV_PREFIX, Settings, load_settings, masked_url
 from recsys.storage.data_dir import open_data_dir
 
 _EVENTS_PER_S: Final = 1500.0
@@ -98,7 +98,7 @@ def _introduce(console: Console, settings: Settings, folder: Path, year: Year) -
     console.print("Running on this machine, in memory, until the demo ends:")
     for name, place in (
         ("Kafka", f"{settings.kafka.bootstrap_servers} (embedded)"),
-        ("Redis", settings.redis.url.get_secret_value()),
+        ("Redis", masked_url(settings.redis.url.get_secret_value())),
         ("data ", settings.data_dir),
         ("logs ", f"{folder}/*.log"),
     ):

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 
 from recsys.errors import KafkaUnavailable, SettingsError
 from recsys.runtime.logs import RepeatsLeftOut
-from recsys.settings import KafkaSettings
+from recsys.settings import KafkaSettings, hide_in_records, secrets
 
 __all__ = [
     "AdminClient",
@@ -35,6 +35,7 @@ _librdkafka_log = logging.getLogger("librdkafka")
 # The operator's properties go to consumers, producers and admin clients alike; each passes over what is not its own.
 _librdkafka_log.addFilter(lambda record: "and will be ignored by this" not in record.getMessage())
 _librdkafka_log.addFilter(RepeatsLeftOut(every_s=30.0))
+_librdkafka_log.addFilter(hide_in_records)
 ClientConfig = dict[str, str | int | float | bool]
 
 
@@ -86,7 +87,8 @@ def _wrong_properties_named() -> Iterator[None]:
         yield
     except (KafkaException, TypeError, ValueError) as error:
         problem = error.args[0].str() if error.args and isinstance(error.args[0], ClientError) else error
-        raise SettingsError(f"RECSYS_KAFKA__LIBRDKAFKA: {problem}") from None
+        shown = secrets.hidden_where_settings_are_quoted(str(problem))
+        raise SettingsError(f"RECSYS_KAFKA__LIBRDKAFKA: {shown}") from None
 
 
 def _dotted(properties: Mapping[str, str | int | float | bool]) -> ClientConfig:

@@ -47,7 +47,11 @@ class SingleServer:
         self._shown = masked_url(url)
 
         def connected(connection: Any) -> None:
-            connection.on_connect()
+            try:
+                connection.on_connect()
+            except redis.ResponseError as error:  # of a server that knows no AUTH, which then quotes the password
+                error.args = (str(error).partition(", with args beginning with")[0],)
+                raise
             on_connect(connection)
 
         self.client = redis.Redis.from_url(

@@ -8,15 +8,25 @@ import sys
 import time
 from collections.abc import Callable
 
+from recsys.settings import secrets
+
 
 def configure_logging(level: str) -> None:
     """Write log lines to standard error, UTC, one line each."""
     handler = logging.StreamHandler(sys.stderr)
-    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter = WithoutSecrets("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("implicit").setLevel(logging.WARNING)
+
+
+class WithoutSecrets(logging.Formatter):
+    """Takes the secrets of the settings out of every line, tracebacks included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return secrets.hidden_in(super().format(record))
 
 
 class RepeatsLeftOut(logging.Filter):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from recsys.errors import RecsysError, SettingsError
 from recsys.runtime.logs import configure_logging
-from recsys.settings import Settings, load_settings
+from recsys.settings import Settings, load_settings, secrets
 
 FAILED, WRONG_SETTINGS = 1, 2
 """Exit codes."""
@@ -36,7 +36,7 @@ def run_service(
         configure_logging(settings.log.level)
         check(settings)
     except RecsysError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {secrets.hidden_in(str(error))}", file=sys.stderr)
         return WRONG_SETTINGS
     try:
         return serve(settings)

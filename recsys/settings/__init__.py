@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recsys.settings.loading import load_settings, variable_name
-from recsys.settings.masking import masked_url
+from recsys.settings.masking import hide_in_records, masked_folder, masked_url, secrets
 from recsys.settings.sections import (
     CONFIG_VARIABLE,
     ENV_PREFIX,
@@ -30,7 +30,10 @@ __all__ = [
     "RedisSettings",
     "Settings",
     "TrainerSettings",
+    "hide_in_records",
     "load_settings",
+    "masked_folder",
     "masked_url",
+    "secrets",
     "variable_name",
 ]

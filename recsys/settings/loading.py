@@ -6,13 +6,14 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from recsys.errors import SettingsError
+from recsys.settings.masking import is_secret, secrets, secrets_in_url
 from recsys.settings.sections import CONFIG_VARIABLE, ENV_PREFIX, Section, Settings
 
 _TEST_PREFIX = "RECSYS_TEST_"
@@ -36,10 +37,27 @@ def load_settings() -> Settings:
     _check_config_file()
     _check_variables()
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
         raise SettingsError("; ".join(_explained(problem) for problem in problems)) from None
+    secrets.remember(secrets_of(settings))
+    return settings
+
+
+def secrets_of(settings: Settings) -> Iterator[str]:
+    """Yield every secret that settings hold."""
+    yield from secrets_in_url(settings.redis.url.get_secret_value())
+    if "://" in settings.data_dir:
+        yield from secrets_in_url(settings.data_dir)
+    for name, value in settings.kafka.librdkafka.items():
+        if is_secret(name):
+            yield str(value)
+        elif isinstance(value, str) and "://" in value:
+            yield from secrets_in_url(value)
+    for entry in settings.api.keys.get_secret_value().split(","):
+        if ":sha256:" not in entry:  # a digest tells nobody the key
+            yield entry.rpartition(":")[2].strip()
 
 
 def _explained(problem: Any) -> str:

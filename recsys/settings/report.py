@@ -12,10 +12,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from recsys.settings.loading import variable_name
-from recsys.settings.masking import masked_url
+from recsys.settings.masking import HIDDEN, is_secret, masked_folder, masked_url
 from recsys.settings.sections import CONFIG_VARIABLE, Section, Settings
-
-_SECRET_WORDS = ("password", "passphrase", "secret", "key.pem", "jaas", "oauthbearer.config")
 
 
 def describe_settings(settings: Settings) -> Iterator[tuple[str, str, str, str]]:
@@ -68,11 +66,13 @@ def _is_in_file(path: tuple[str, ...], file_values: Mapping[str, Any]) -> bool:
 def _shown(value: Any) -> str:
     if isinstance(value, SecretStr):
         secret = value.get_secret_value()
-        return masked_url(secret) if "://" in secret else "***" if secret else ""
+        return masked_url(secret) if "://" in secret else HIDDEN if secret else ""
     if isinstance(value, dict):
-        return str({name: "***" if _is_secret(name) else item for name, item in value.items()})
+        return str({name: HIDDEN if is_secret(name) else _shown_property(item) for name, item in value.items()})
+    if isinstance(value, str):
+        return masked_folder(value)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
 
 
-def _is_secret(name: str) -> bool:
-    return any(word in name.lower() for word in _SECRET_WORDS)
+def _shown_property(value: Any) -> Any:
+    return masked_folder(value) if isinstance(value, str) else value

@@ -8,10 +8,11 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from recsys.settings.masking import UrlParts, is_secret
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,13 @@ _RESERVED_LIBRDKAFKA = frozenset(
 
 
 _SHORTEST_HALF_LIFE_DAYS = 0.01
+
+
+_LAST_PORT = 65_535
+_PERCENT_ENCODE = (
+    "in user and password, special characters must be percent-encoded: # as %23, ? as %3F, / as %2F, @ as %40, "
+    ": as %3A, % as %25, [ as %5B, ] as %5D, a space as %20"
+)
 
 
 Positive = Annotated[int, Field(gt=0)]
@@ -114,6 +122,18 @@ class KafkaSettings(Section):
         return self.dead_letter_topic or f"{self.topic}.dlq"
 
 
+def _may_hold_a_cut_password(parts: UrlParts, path: str) -> bool:
+    """Whether a URL of Redis looks as if one of its special characters were meant as a part of the password."""
+    if "#" in parts.rest or set("[]") & set(parts.credentials or ""):
+        return True
+    if any("@" in option and not is_secret(option.partition("=")[0]) for option in parts.options):
+        return True
+    has_authority = bool(parts.host or parts.credentials is not None)
+    if parts.scheme == "unix":  # a socket may have an @ in its name
+        return (has_authority and "@" in path) or not re.fullmatch(r"[\w.-]*", parts.host)
+    return "@" in path
+
+
 class EventsSettings(Section):
     """How events are read where they leave something open."""
 
@@ -134,11 +154,17 @@ class RedisSettings(Section):
     @field_validator("url")
     @classmethod
     def _is_redis_url(cls, value: SecretStr) -> SecretStr:
-        parts = urlsplit(value.get_secret_value())
+        """Refuse here what redis-py and urllib would refuse with a part of the password in their text."""
+        parts = UrlParts.of(value.get_secret_value())
+        path, _, _ = parts.rest.partition("?")
         if parts.scheme not in ("redis", "rediss", "unix"):
             raise ValueError("must start with redis://, rediss:// or unix://")
-        if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]*", parts.path):
-            raise ValueError("the database, after the last /, must be a number")
+        if _may_hold_a_cut_password(parts, path):
+            raise ValueError(_PERCENT_ENCODE)
+        if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]*", path):
+            raise ValueError(f"the database, after the last /, must be a number; {_PERCENT_ENCODE}")
+        if not parts.has_host or int(parts.host.rpartition("]")[2].rpartition(":")[2] or 0) > _LAST_PORT:
+            raise ValueError(f"before the database there must be host:port; {_PERCENT_ENCODE}")
         return value
 
     @field_validator("prefix")

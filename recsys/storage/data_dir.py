@@ -66,7 +66,7 @@ class DataDir:
 
     @property
     def url(self) -> str:
-        """The folder, as the setting names it."""
+        """The folder, as the setting names it, without the password that a URL may hold."""
         return self.storage.url
 
 

@@ -14,6 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from recsys.errors import DataDirError
 from recsys.runtime import fail_points
+from recsys.settings import masked_folder, secrets
 
 _TEMPORARY_SUFFIX = ".tmp"
 _PIECE_BYTES = 2**20
@@ -32,11 +33,13 @@ class Storage:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url
+        self.url = masked_folder(url)
+        """As people are shown it: without the password that a URL may hold."""
         try:
             self.fs, root = fsspec.core.url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            raise DataDirError(f"{url} cannot be opened as a folder or URL: {error}") from None
+        except (ValueError, ImportError, OSError) as error:
+            shown = secrets.hidden_where_settings_are_quoted(str(error))
+            raise DataDirError(f"{self.url} cannot be opened as a folder or URL: {shown}") from None
         self.root = root.rstrip("/") or "/"
         self.is_local = isinstance(self.fs, LocalFileSystem)
 

@@ -10,9 +10,14 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.registry import Collector
 
+from api.problems import Kind, problem_body
 from consumer.metrics import ConsumerMetrics
+from recsys.cli.output import errors
+from recsys.errors import SettingsError
+from recsys.kafka.clients import open_admin
 from recsys.runtime.logs import RepeatsLeftOut, configure_logging
 from recsys.runtime.metrics import Histogram, quantile
+from recsys.settings import KafkaSettings, load_settings, secrets
 
 INFINITY = float("inf")
 
@@ -119,6 +124,56 @@ def test_logging_may_be_configured_again(capsys: pytest.CaptureFixture[str]) -> 
     logging.getLogger("recsys").info("not this")
     logging.getLogger("recsys").warning("this once")
     assert capsys.readouterr().err.count("this once") == 1
+
+
+@pytest.fixture
+def known_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings with secrets, loaded as a service does."""
+    monkeypatch.setattr(secrets, "_known", frozenset())
+    monkeypatch.setenv("RECSYS_REDIS__URL", "redis://shop:hun%23ter-two@127.0.0.1:6379/0?ssl_password=seven-keys")
+    monkeypatch.setenv("RECSYS_DATA_DIR", "s3://key:bucket-key@bucket/recsys")
+    monkeypatch.setenv("RECSYS_KAFKA__LIBRDKAFKA", '{"sasl.password": "broker-key", "sasl.username": "shop"}')
+    load_settings()
+
+
+_SECRETS = ("hun%23ter-two", "hun#ter-two", "seven-keys", "bucket-key", "broker-key")
+
+
+@pytest.mark.usefixtures("root_logging", "known_secrets")
+def test_log_lines_and_tracebacks_hold_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO")
+    try:
+        raise ValueError(f"a library says {_SECRETS}")
+    except ValueError:
+        logging.getLogger("somewhere").exception("%s at shop", " ".join(_SECRETS))
+    said = capsys.readouterr().err
+    assert "*** at shop" in said
+    assert not [secret for secret in _SECRETS if secret in said]
+
+
+@pytest.mark.usefixtures("root_logging", "known_secrets")
+def test_lines_of_librdkafka_hold_no_parts_of_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO")
+    logging.getLogger("librdkafka").error("Unrecognized beginning at: oker-key (%s)", "broker")
+    said = capsys.readouterr().err
+    assert "Unrecognized beginning at: ***" in said
+    assert "oker" not in said
+
+
+@pytest.mark.usefixtures("known_secrets")
+def test_errors_of_commands_and_problems_of_the_api_hold_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    errors.print(f"error: {_SECRETS}")
+    said = capsys.readouterr().err + problem_body(Kind.REDIS_UNAVAILABLE, f"{_SECRETS}").decode()
+    assert said.count("***") > 1
+    assert not [secret for secret in _SECRETS if secret in said]
+
+
+@pytest.mark.usefixtures("known_secrets")
+def test_a_property_that_librdkafka_refuses_is_named_without_its_secret() -> None:
+    properties: dict[str, str | int | float | bool] = {"sasl.password": "broker-key", "security.protocol": "broker-key"}
+    with pytest.raises(SettingsError, match=r"security\.protocol") as raised:
+        open_admin(KafkaSettings(librdkafka=properties))
+    assert "broker-key" not in str(raised.value)
 
 
 def test_messages_that_differ_in_digits_alone_pass_every_so_often() -> None:

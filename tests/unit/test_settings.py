@@ -327,6 +327,53 @@ def test_a_password_in_an_unusual_place_is_masked(url: str) -> None:
     assert "hunter2" not in masked_url(url)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(f"redis://:pa{character}word@127.0.0.1:6379/0" for character in "#?/[]"),
+        "redis://:1#word@127.0.0.1:6379/0",
+        "redis://:1?word@127.0.0.1:6379/0",
+        "redis://shop?word@127.0.0.1:6379/0",
+        "rediss://:pa@x/word@127.0.0.1:6379/0",
+        "unix://:pa/word@/run/redis.sock",
+        "redis://127.0.0.1:6379/0?password=pa#word",
+        "redis://127.0.0.1:99999/0",
+    ],
+)
+def test_a_password_that_a_url_cannot_hold_is_to_be_percent_encoded(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("RECSYS_REDIS__URL", url)
+    text = refusal()
+    assert "must be percent-encoded" in text
+    assert "word" not in text.replace("password", "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://",
+        "redis://:p%23%2Fw@[::1]:6379/1",
+        "redis://shop:pa@wo:rd@redis:1",
+        "redis://redis:1/0?password=p@ss",
+        "unix:///run/redis@1.sock?db=1",
+        "unix://shop:word@/run/redis.sock",
+    ],
+)
+def test_a_url_that_can_be_read_in_one_way_is_accepted(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("RECSYS_REDIS__URL", url)
+    assert load_settings().redis.url.get_secret_value() == url
+
+
+@pytest.mark.parametrize("name", ["sasl.jaas.config", "sasl.pasword", "sasl.oauthbearer.extensions", "ssl.key.pwd"])
+def test_a_property_that_may_be_a_secret_is_masked(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("RECSYS_KAFKA__LIBRDKAFKA", json.dumps({name: "hunter2"}))
+    assert "hunter2" not in described()["RECSYS_KAFKA__LIBRDKAFKA"][0]
+
+
+def test_the_password_in_the_url_of_the_data_dir_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_DATA_DIR", "s3://key:hunter2@bucket/recsys")
+    assert described()["RECSYS_DATA_DIR"][0] == "s3://key:***@bucket/recsys"
+
+
 def test_every_setting_is_described_with_its_source(toml: WriteToml, monkeypatch: pytest.MonkeyPatch) -> None:
     toml('data_dir = "from-file"\n[kafka]\ntopic = "from-file"\n[kafka.librdkafka]\n"client.id" = "me"\n')
     monkeypatch.setenv("RECSYS_KAFKA__TOPIC", "from-environment")
