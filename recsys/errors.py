@@ -21,7 +21,7 @@ RecsysError
 ├── NotEnoughData          there is nothing to train on
 ├── NotEnoughNewEvents             too few events since the live model for a scheduled round
 ├── FullRefreshFailed            a process that wrote lists was killed
-├── LockHeld               another trainer is at work
+├── LockHeld               another trainer or command is at work
 ├── LockLost               this trainer's lock expired: another may be at work
 ├── NoTrainer              nobody is there to take a request
 └── ApiError               the HTTP API says that something is wrong with a request
@@ -134,7 +134,18 @@ class FullRefreshFailed(RecsysError):
 
 
 class LockHeld(RecsysError):
-    """Another trainer is at work."""
+    """Another process is at work that writes to the archive or publishes a model.
+
+    Parameters
+    ----------
+    message : str
+    holder : str
+        Which process it is.
+    """
+
+    def __init__(self, message: str, holder: str = "") -> None:
+        super().__init__(message)
+        self.holder = holder
 
 
 class LockLost(RecsysError):

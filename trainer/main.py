@@ -221,7 +221,7 @@ def _roll_back(settings: Settings, store: Store, data_dir: DataDir, request: Rol
     RedisError, DataDirError
         When that cannot be written.
     """
-    with store.trainer_lock.held(ttl_s=settings.trainer.lock_ttl_s) as lock:
+    with store.trainer_lock.held(ttl_s=settings.trainer.lock_ttl_s, work="the trainer's rollback") as lock:
         started_at = json_time(now())
         try:
             roll_back(
@@ -263,7 +263,7 @@ def _round(
     lost: bool = False,
 ) -> RoundOutcome:
     """Do one round under the lock, telling those who wait for it how far it is and how it ended."""
-    with store.trainer_lock.held(ttl_s=settings.trainer.lock_ttl_s) as lock:
+    with store.trainer_lock.held(ttl_s=settings.trainer.lock_ttl_s, work="the trainer's round") as lock:
         requests = store.trainer.requests()
         report = RoundReport(store, data_dir.rounds, metrics, requests, asked_by=asked_by, clock=now)
         progress = ProgressReporter(report.tell)

@@ -52,7 +52,7 @@ def import_command(
     with open_store(settings) as store:
         store.connection.check()
         try:
-            with held_lock(settings, store) as lock:
+            with held_lock(settings, store, "recsys import") as lock:
                 outcome = import_file(
                     purchases,
                     open_data_dir(settings),

@@ -46,7 +46,7 @@ def undo_command(
     with open_store(settings) as store:
         store.connection.check()
         try:
-            with held_lock(settings, store) as lock:
+            with held_lock(settings, store, "recsys imports undo") as lock:
                 undone = undo_import(
                     settings,
                     store,

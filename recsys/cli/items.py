@@ -79,7 +79,7 @@ def import_items_command(
     if not found.valid:
         raise InputFileError(f"{file}: no row is a valid item: {equation}{see}")
     settings = settings_for_command()
-    with open_store(settings) as store, held_lock(settings, store):
+    with open_store(settings) as store, held_lock(settings, store, "recsys items import"):
         catalogue = import_items(found.catalogue, open_data_dir(settings), store)
     categories = set(catalogue.categories().values())
     results.print(

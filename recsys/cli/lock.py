@@ -13,16 +13,16 @@ from recsys.settings import Settings
 
 
 @contextmanager
-def held_lock(settings: Settings, store: Store) -> Iterator[HeldLock]:
-    """Hold the lock, waiting while a trainer's round or another command has it."""
+def held_lock(settings: Settings, store: Store, work: str) -> Iterator[HeldLock]:
+    """Hold the lock for a command, waiting while a trainer's round or another command has it."""
     with ExitStack() as stack:
-        lock, said = None, False
+        lock, said = None, ""
         while lock is None:
             try:
-                lock = stack.enter_context(store.trainer_lock.held(ttl_s=settings.trainer.lock_ttl_s))
+                lock = stack.enter_context(store.trainer_lock.held(ttl_s=settings.trainer.lock_ttl_s, work=work))
             except LockHeld as error:
-                if not said:
+                if error.holder != said:
                     errors.print(f"waiting: {error}")
-                    said = True
+                    said = error.holder
                 time.sleep(1.0)
         yield lock

@@ -117,7 +117,7 @@ def rollback_command(
         live = "" if pointer is None else pointer.version
         target = version or previous_version(data_dir, live=live)  # as things are now
         try:
-            with held_lock(settings, store) as lock:
+            with held_lock(settings, store, "recsys models rollback") as lock:
                 progress = ProgressReporter(console=errors)
                 done = roll_back(settings, store, data_dir, lock, progress, target, live_before=live, clock=now)
         except KeyboardInterrupt:

@@ -164,7 +164,7 @@ def rebuild_command(
     with open_store(settings) as store:
         store.connection.check()
         try:
-            with held_lock(settings, store) as lock:
+            with held_lock(settings, store, "recsys rebuild") as lock:
                 outcome = rebuild(
                     settings,
                     store,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from redis.lock import Lock
 from recsys.errors import LockHeld, LockLost, RedisError
 from recsys.redis.connection import Connection
 from recsys.redis.keys import Keys
+from recsys.redis.lock_holder import LockHolder
+
+log = logging.getLogger(__name__)
 
 
 class HeldLock:
@@ -61,16 +65,25 @@ class TrainerLock:
             return bool(self._connection.client.exists(self._keys.trainer_lock))
 
     @contextmanager
-    def held(self, *, ttl_s: float) -> Iterator[HeldLock]:
+    def held(self, *, ttl_s: float, work: str = "another process") -> Iterator[HeldLock]:
         """Hold the trainer's lock, renewed until the block ends.
+
+        The lock of a process that has certainly ended, because it ran on this machine, is taken over.
+
+        Parameters
+        ----------
+        ttl_s : float
+            The lock expires so long after a holder has died.
+        work : str
+            What it is held for, which others are told who want it.
 
         Raises
         ------
         LockHeld
-            When another trainer holds it.
+            When another process holds it; says which one.
         """
         lock = Lock(self._connection.client, self._keys.trainer_lock, timeout=ttl_s, blocking=False, thread_local=False)
-        token = uuid.uuid4().hex
+        token = LockHolder.this_process(work, uuid.uuid4().hex).packed()
         held: HeldLock | None = None
 
         def release() -> None:
@@ -82,11 +95,8 @@ class TrainerLock:
 
         try:
             with self._connection.errors_translated():
-                if not lock.acquire(token=token):
-                    raise LockHeld(
-                        f"another trainer or import holds the lock "
-                        f"(if it has died, the lock expires within {ttl_s:g} s)"
-                    )
+                if not lock.acquire(token=token) and not (self._is_freed(lock) and lock.acquire(token=token)):
+                    raise self._held_by_another()
             held = HeldLock(self._connection, lock, ttl_s)
             yield held
         finally:
@@ -95,3 +105,26 @@ class TrainerLock:
             except BaseException:  # a signal's, on the way: whoever comes next shall not wait for the lock to expire
                 release()
                 raise
+
+    def _is_freed(self, lock: Lock) -> bool:
+        """Whether the lock can be had after all: it has just expired, or its holder was found to have ended."""
+        value = self._connection.client.get(self._keys.trainer_lock)
+        if value is None:
+            return True
+        holder = LockHolder.parse(value)
+        if not holder.has_ended:
+            return False
+        with suppress(LockNotOwnedError):  # it has expired, or somebody else was quicker
+            lock.do_release(value)
+            log.warning("%s has ended without giving its lock back; the lock is taken over", holder)
+        return True
+
+    def _held_by_another(self) -> LockHeld:
+        client, key = self._connection.client, self._keys.trainer_lock
+        value, left_ms = client.get(key), client.pttl(key)
+        holder = "another process" if value is None else str(LockHolder.parse(value))
+        left_s = max(0, left_ms) / 1000
+        return LockHeld(
+            f"{holder} holds the lock on archive and models; if it has died, the lock expires in {left_s:.0f} s",
+            holder,
+        )

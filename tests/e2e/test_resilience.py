@@ -132,14 +132,14 @@ def test_second_import_waits_for_the_lock_on_the_archive(shop: Shop, settings: S
             log = shop.folder / "import.log"
             command = [sys.executable, "-m", "recsys", "import", str(shop.folder / "history.csv")]
             process = shop.stack.enter_context(running(command, log, shop.environment))
-            wait_until(lambda: "waiting: another trainer or import holds the lock" in log.read_text(), "it says so")
+            wait_until(lambda: "waiting: another process (process " in log.read_text(), "it says so")
         assert process.wait(timeout=240) == 0
         assert store.users.read(["user-1"])["user-1"].revision > 0
 
 
 def test_no_trainer_once_while_another_is_at_work(shop: Shop, settings: Settings) -> None:
     with open_store(settings) as store, store.trainer_lock.held(ttl_s=60):
-        assert "another trainer or import holds the lock" in shop.run("trainer", "--once", expect=1).stderr
+        assert "holds the lock on archive and models" in shop.run("trainer", "--once", expect=1).stderr
 
 
 def test_newer_rebalance_protocol_serves_as_well(shop: Shop, settings: Settings) -> None:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +19,7 @@ from recsys.errors import InvalidModel, LockHeld, LockLost, RedisUnsuitable
 from recsys.lists.encoding import as_json
 from recsys.recommend.user_lists import RankedList
 from recsys.redis import HeldLock, ModelStamp, Store, open_store
+from recsys.redis.lock_holder import LockHolder
 from recsys.redis.trainer_requests import Requests, RollbackRequest
 from recsys.settings import Settings
 from tests.services import wait_until
@@ -104,6 +113,52 @@ def test_a_signal_while_it_is_taken_or_given_back_leaves_no_lock_behind(
     with pytest.raises(KeyboardInterrupt), store.trainer_lock.held(ttl_s=60):
         pass
     with store.trainer_lock.held(ttl_s=60):
+        pass
+
+
+def test_who_is_turned_away_is_told_by_whom_and_for_how_long(store: Store) -> None:
+    with store.trainer_lock.held(ttl_s=60, work="recsys rebuild"):
+        with pytest.raises(LockHeld) as raised, store.trainer_lock.held(ttl_s=60):
+            pass
+    words = (
+        rf"recsys rebuild \(process {os.getpid()} on {re.escape(socket.gethostname())}, since 2\S+Z\) holds the lock"
+    )
+    assert re.search(rf"^{words} .*; if it has died, the lock expires in (60|59|[1-5]\d) s$", str(raised.value))
+
+
+def holder_elsewhere(**changed: Any) -> LockHolder:
+    """Return a process that has been killed here, as it would look to others."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        started = (Path("/proc") / str(process.pid) / "stat").read_text().rpartition(")")[2].split()[19]
+        process.kill()
+    here = LockHolder.this_process("recsys rebuild", "token")
+    return replace(here, **{"pid": process.pid, "started": started, **changed})
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells which process it was")
+@pytest.mark.parametrize("changed", [{}, {"pid": os.getpid(), "started": "1"}], ids=["gone", "id given out again"])
+def test_lock_of_a_process_that_has_ended_here_is_taken_over(
+    store: Store, caplog: pytest.LogCaptureFixture, changed: dict[str, Any]
+) -> None:
+    client, key = store.connection.client, store.trainer._keys.trainer_lock
+    client.set(key, holder_elsewhere(**changed).packed(), px=3_600_000)
+    with store.trainer_lock.held(ttl_s=60) as held:
+        held.ensure_held()
+    assert re.search(r"recsys rebuild \(process .* has ended without giving its lock back", caplog.text)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "5f0c1d1e4b7c4d0a9d7d0b5c9e6f7a8b",
+        holder_elsewhere(system="another boot").packed(),
+        LockHolder.this_process("recsys import", "token").packed(),
+    ],
+    ids=["of an earlier release", "on another machine", "of a process that runs"],
+)
+def test_lock_of_a_process_that_may_live_is_respected(store: Store, value: str) -> None:
+    store.connection.client.set(store.trainer._keys.trainer_lock, value, px=3_600_000)
+    with pytest.raises(LockHeld, match=r"holds the lock .* expires in 3\d\d\d s"), store.trainer_lock.held(ttl_s=60):
         pass
 
 
