@@ -18,7 +18,7 @@ from recsys.kafka.topics import describe_topic
 from recsys.operations.rollback import roll_back
 from recsys.redis import Store, open_store
 from recsys.redis.trainer_requests import Requests, RollbackRequest
-from recsys.runtime.clock import json_time, now, restart_on_clock_rollback
+from recsys.runtime.clock import ended_by_clock_rollback, json_time, now
 from recsys.runtime.metrics_server import serve_metrics
 from recsys.runtime.progress import ProgressReporter
 from recsys.runtime.service import FAILED, on_termination, run_service
@@ -85,7 +85,7 @@ def _serve(settings: Settings) -> int:
             serve_metrics(settings.trainer.metrics_port, metrics.registry, variable="RECSYS_TRAINER__METRICS_PORT")
             until_ready(partial(_ensure_ready, settings, store, data_dir), stop=threading.Event(), log=log)
             hidden = HiddenFollower(settings, store, data_dir)
-            with restart_on_clock_rollback(), heartbeat(store), hidden.followed():
+            with ended_by_clock_rollback(), heartbeat(store), hidden.followed():
                 _Rounds(settings, store, data_dir, metrics, signal_request).do_forever()
     except _Terminated:
         log.info("stopped")

@@ -1,10 +1,9 @@
-"""The wall clock: what time it is, and what to do when it is set back."""
+"""The wall clock: what time it is, and the end of a service when it is set back."""
 
 from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,8 @@ from datetime import UTC, datetime
 log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.5
 _TOLERATED_S = 1.0
+_FAILED = 1
+"""Exit code: supervisors start again what ends with another one than 0."""
 
 
 def now() -> datetime:
@@ -26,19 +27,21 @@ def json_time(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _start_again() -> None:
-    os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - the command line that started this process
+def _end() -> None:
+    """End as if killed, but with a log that is whole, and with the exit code of a failure."""
+    logging.shutdown()
+    os._exit(_FAILED)
 
 
 @contextmanager
-def restart_on_clock_rollback(
-    *, wall: Callable[[], float] = lambda: time.time(), start_again: Callable[[], None] = _start_again
+def ended_by_clock_rollback(
+    *, wall: Callable[[], float] = lambda: time.time(), end: Callable[[], None] = _end
 ) -> Iterator[None]:
-    """Replace this process by a new one whenever the wall clock is set back, until the block ends.
+    """End this process when the wall clock is set back before the block ends, for its supervisor to start it again.
 
     librdkafka waits for a time of the wall clock. If that is set back by a day meanwhile, a wait of 0.1 s lasts a day:
-    the consumer sees no new model, sends no heartbeats and cannot be stopped (librdkafka issue 2145). A service may be
-    killed at any point, and this is a good one.
+    the consumer sees no new model, sends no heartbeats and cannot be stopped (librdkafka issue 2145), nor can it be
+    trusted to end in good order. A service may be killed at any point, so it may end at this one.
     """
     ended = threading.Event()
 
@@ -49,11 +52,13 @@ def restart_on_clock_rollback(
         while not ended.wait(_LOOK_EVERY_S):
             now_s = ahead_s()
             if now_s < before_s - _TOLERATED_S:
-                log.warning(
-                    "the clock was set back by %.0f s; starting again, because the Kafka client would wait that long",
+                log.error(
+                    "the clock was set back by %.0f s, and the Kafka client would wait that long: this process ends, "
+                    "to be started again by its supervisor, or else by you; nothing is lost",
                     before_s - now_s,
                 )
-                start_again()
+                end()
+                return
             before_s = now_s
 
     thread = threading.Thread(target=watch, args=(ahead_s(),), name="wall-clock", daemon=True)
