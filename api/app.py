@@ -30,7 +30,7 @@ from api.security import Audit, Keyring, RateLimiter, Role
 from api.services import Services
 from recsys.api_schemas import Problem
 from recsys.kafka.decoder import event_reading
-from recsys.redis import open_store
+from recsys.redis import EvictionWatch, open_store
 from recsys.redis.async_reader import open_read_store
 from recsys.runtime.logs import configure_logging
 from recsys.settings import Settings, load_settings
@@ -95,6 +95,10 @@ def create_app(settings: Settings) -> FastAPI:
             with ExitStack() as stack:
                 store = stack.enter_context(open_store(settings))
                 data_dir = open_data_dir(settings)
+                evictions = EvictionWatch(settings.redis, lambda found: metrics.evictions.note(*found))
+                watching = evictions.running()
+                watching.__enter__()  # starts a thread; leaving waits for it
+                stack.push(watching.__exit__)
                 live = Live(settings, store, data_dir)
                 following = live.followed()
                 await to_thread.run_sync(following.__enter__)

@@ -7,6 +7,8 @@ import os
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from recsys.runtime.metrics import EvictionGauges
+
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable of prometheus_client."""
 _BOUNDS_S = tuple(round(0.0005 * 1.5**step, 5) for step in range(22))  # 0.5 ms to 2.5 s
@@ -28,6 +30,7 @@ class ApiMetrics:
         self.lists = counter("lists", "Lists given out, by whose they are", "source")
         self.stale = counter("stale_lists", "Popular lists given out because Redis was away")
         self.outages = counter("redis_outages", "Times that Redis was found to be away")
+        self.evictions = EvictionGauges("api", self._registry)
         self.events = counter("events", "Events posted, by what became of them", "status")
 
     def note_request(self, route: str, method: str, status: int, seconds: float) -> None:

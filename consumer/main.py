@@ -28,7 +28,7 @@ from recsys.kafka.decoder import make_decoder
 from recsys.kafka.start_offsets import start_offsets
 from recsys.kafka.topics import Topic, TopicWatch, create_topic_if_missing, describe_topic
 from recsys.lists.live_model import LiveModel
-from recsys.redis import Store, open_store
+from recsys.redis import EvictionWatch, Store, open_store
 from recsys.runtime.clock import ended_by_clock_rollback
 from recsys.runtime.metrics_server import serve_metrics
 from recsys.runtime.service import on_termination, run_service
@@ -56,7 +56,8 @@ def _serve(settings: Settings) -> int:
     with open_store(settings) as store:
         live = LiveModel(store, poll_s=settings.consumer.model_poll_s, on_refused=metrics.refused_models.inc)
         stats = StatsLog(metrics, interval_s=settings.consumer.stats_interval_s)
-        with ended_by_clock_rollback(), live.followed(), stats:
+        evictions = EvictionWatch(settings.redis, lambda found: metrics.evictions.note(*found))
+        with ended_by_clock_rollback(), evictions.running(), live.followed(), stats:
             while not stop.is_set():
                 consume(settings, store, live, metrics, stop)
                 gc.collect()  # the traceback of an error may hold the old client, with its sockets, in a cycle

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from consumer.batch import DecodedBatch
 from recsys.redis import UserState
-from recsys.runtime.metrics import Histogram
+from recsys.runtime.metrics import EvictionGauges, Histogram
 
 _LATENCY_BUCKETS_S = tuple(round(0.001 * 1.25**step, 6) for step in range(50))  # 1 ms to 56 s, 25 % apart
 
@@ -35,6 +35,7 @@ class ConsumerMetrics:
         self.refused_models = counter("models_refused", "Published models that could not be loaded")
         self.outages = counter("outages", "Times that Redis or the dead-letter topic was away")
         self.restarts = counter("restarts", "Times that reading began again: Kafka client failed, Redis lost writes")
+        self.evictions = EvictionGauges("consumer", self.registry)
         self.model_sequence = Gauge(
             "recsys_consumer_model_sequence", "Sequence of the model in use", registry=self.registry
         )

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from importlib import import_module
 from typing import NoReturn
@@ -16,7 +16,7 @@ from typing import NoReturn
 from recsys.errors import LockHeld, NotEnoughData, NotEnoughNewEvents, RecsysError, RedisError
 from recsys.kafka.topics import describe_topic
 from recsys.operations.rollback import roll_back
-from recsys.redis import Store, open_store
+from recsys.redis import EvictionWatch, Store, open_store
 from recsys.redis.trainer_requests import Requests, RollbackRequest
 from recsys.runtime.clock import ended_by_clock_rollback, json_time, now
 from recsys.runtime.metrics_server import serve_metrics
@@ -64,7 +64,9 @@ def _do_one_round(settings: Settings, *, force: bool) -> int:
         data_dir = open_data_dir(settings)
         with open_store(settings) as store:
             _ensure_ready(settings, store, data_dir)
-            done = _round(settings, store, data_dir, TrainerMetrics(), asked_by="operator", force=force)
+            metrics = TrainerMetrics()
+            with _evictions_watched(settings, metrics):
+                done = _round(settings, store, data_dir, metrics, asked_by="operator", force=force)
             return 0 if done.published else _REJECTED
     except _Terminated:
         log.info("stopped before the round was done")
@@ -84,12 +86,16 @@ def _serve(settings: Settings) -> int:
             metrics = TrainerMetrics()
             serve_metrics(settings.trainer.metrics_port, metrics.registry, variable="RECSYS_TRAINER__METRICS_PORT")
             until_ready(partial(_ensure_ready, settings, store, data_dir), stop=threading.Event(), log=log)
-            hidden = HiddenFollower(settings, store, data_dir)
-            with ended_by_clock_rollback(), heartbeat(store), hidden.followed():
+            hidden, evictions = HiddenFollower(settings, store, data_dir), _evictions_watched(settings, metrics)
+            with ended_by_clock_rollback(), heartbeat(store), hidden.followed(), evictions:
                 _Rounds(settings, store, data_dir, metrics, signal_request).do_forever()
     except _Terminated:
         log.info("stopped")
         return 0
+
+
+def _evictions_watched(settings: Settings, metrics: TrainerMetrics) -> AbstractContextManager[object]:
+    return EvictionWatch(settings.redis, lambda found: metrics.evictions.note(*found)).running()
 
 
 def _terminate(number: int) -> NoReturn:

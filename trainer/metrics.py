@@ -6,6 +6,7 @@ from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from recsys.runtime.metrics import EvictionGauges
 from recsys.storage.rounds import RoundRecord
 
 
@@ -18,6 +19,7 @@ class TrainerMetrics:
         def gauge(name: str, meaning: str, *labels: str) -> Gauge:
             return Gauge(f"recsys_trainer_{name}", meaning, labels, registry=self.registry)
 
+        self.evictions = EvictionGauges("trainer", self.registry)
         self._rounds = Counter(
             "recsys_trainer_rounds", "Rounds by how they ended", ("state", "decision"), registry=self.registry
         )

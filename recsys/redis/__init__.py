@@ -10,6 +10,7 @@ from recsys.redis.applied_offsets import AppliedOffsets
 from recsys.redis.aside import AsideStore
 from recsys.redis.catalogue import CatalogueStore
 from recsys.redis.connection import Connection
+from recsys.redis.eviction import EvictionWatch
 from recsys.redis.item_lists import ItemListStore
 from recsys.redis.keys import Keys
 from recsys.redis.model_pointer import ModelPointer, ModelPointerStore
@@ -22,6 +23,7 @@ from recsys.settings import Settings
 
 __all__ = [
     "AppliedOffsets",
+    "EvictionWatch",
     "HeldLock",
     "ModelPointer",
     "ModelStamp",

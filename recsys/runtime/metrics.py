@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
@@ -39,6 +40,23 @@ class Histogram(Collector):
         yield HistogramMetricFamily(
             self._name, self._meaning, buckets=list(zip(bounds, counts, strict=True)), sum_value=self._sum
         )
+
+
+class EvictionGauges:
+    """Whether Redis evicts keys, in the metrics of a service."""
+
+    def __init__(self, service: str, registry: CollectorRegistry) -> None:
+        def gauge(name: str, meaning: str) -> Gauge:
+            # Workers that share their counts look at the same servers.
+            return Gauge(f"recsys_{service}_redis_{name}", meaning, registry=registry, multiprocess_mode="max")
+
+        self._evicted = gauge("evicted_keys", "Keys that Redis has evicted since its servers were started")
+        self._may_evict = gauge("may_evict_histories", "1 if a Redis server is set to evict histories when it is full")
+
+    def note(self, evicted: int, may_evict: bool) -> None:
+        """Show what a look has found."""
+        self._evicted.set(evicted)
+        self._may_evict.set(may_evict)
 
 
 def quantile(bounds: Sequence[float], counts: Sequence[float], q: float) -> float:

@@ -1,0 +1,147 @@
+"""Whether Redis evicts keys, or may: histories that are evicted look like users who bought nothing.
+
+Each new connection refuses a server that may evict histories (`recsys.redis.connection`). But a setting can be changed
+while services run on their connections. So a thread looks as well, on connections of its own, which refuse nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import redis
+from redis.exceptions import RedisClusterException, ResponseError
+
+from recsys.redis.cluster import Cluster
+from recsys.redis.single_server import SingleServer
+from recsys.settings import RedisSettings
+
+log = logging.getLogger(__name__)
+_LOOK_EVERY_S = 20.0
+_LONGEST_WAIT_S = 1.0
+_HISTORIES = "histories, bookkeeping and lists"
+_WITH_EXPIRY = "lists, the trainer's lock and what is remembered of erased users"
+"""All of ours that has a time to live. A list comes back with the next event or round, an erased user does not."""
+_REMEDY = "set maxmemory-policy noeviction and give Redis enough memory, then run recsys rebuild"
+
+
+class Evictions(NamedTuple):
+    """What is known of all servers together."""
+
+    evicted: int
+    """Keys evicted since each was started."""
+    may_evict: bool
+    """Whether one of them may evict histories."""
+
+
+class EvictionWatch:
+    """Looks at every server that takes writes, and says what is evicted or at stake.
+
+    Parameters
+    ----------
+    settings : RedisSettings
+    note : callable
+        Given what each look has found.
+    """
+
+    def __init__(self, settings: RedisSettings, note: Callable[[Evictions], None]) -> None:
+        url = settings.url.get_secret_value()
+        self._servers: Cluster | SingleServer
+        self._servers = (Cluster if settings.cluster else SingleServer)(url, settings.timeout_s, lambda _: None)
+        self._note = note
+        self._evicted: dict[str, tuple[str, int]] = {}
+        """Address → run id of the server, and how many keys it had evicted at the last look."""
+        self._policies: dict[str, str] = {}
+        """Address → the policy that has been said to evict."""
+        self._refused = False
+        self._stopped = threading.Event()
+
+    @contextmanager
+    def running(self) -> Iterator[EvictionWatch]:
+        """Look in a thread, at once and then every 20 s, until the block ends."""
+        thread = threading.Thread(target=self._run, name="evictions", daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._stopped.set()
+            thread.join(_LONGEST_WAIT_S)  # it may wait for a server that is away
+            self._servers.close()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self.look()
+            except Exception:  # nothing may end the thread; the next look may do better
+                log.exception("unexpected error while looking whether Redis evicts keys")
+            if self._stopped.wait(_LOOK_EVERY_S):
+                return
+
+    def look(self) -> None:
+        """Look once."""
+        try:
+            found = {
+                address: {**server.info("server"), **server.info("stats"), **server.info("memory")}
+                for address, server in self._servers.masters().items()
+            }
+        except ResponseError as error:
+            if not self._refused:
+                log.warning("cannot tell whether Redis evicts keys, for it refuses INFO: %s", error)
+            self._refused = True
+            return
+        except (redis.RedisError, RedisClusterException, OSError) as error:  # others say that it is away
+            log.debug("cannot look whether Redis evicts keys: %s", error)
+            self._servers.reopen()  # the URL may lead to another server
+            return
+        self._refused = False
+        for address, info in found.items():
+            self._look_at_policy(address, info)
+            self._look_at_evicted(address, info)
+        may_evict = any(_at_stake(info) == _HISTORIES for info in found.values())
+        self._note(Evictions(sum(int(info.get("evicted_keys", 0)) for info in found.values()), may_evict))
+
+    def _look_at_policy(self, address: str, info: Mapping[str, Any]) -> None:
+        policy, at_stake = str(info.get("maxmemory_policy", "")), _at_stake(info)
+        if not at_stake:
+            self._policies.pop(address, None)
+            return
+        if self._policies.get(address) == policy:
+            return
+        self._policies[address] = policy
+        log.log(
+            logging.ERROR if at_stake == _HISTORIES else logging.WARNING,
+            "Redis at %s may evict %s: its maxmemory-policy is %s, with maxmemory %s; set noeviction",
+            address, at_stake, policy, info.get("maxmemory"),
+        )  # fmt: skip
+
+    def _look_at_evicted(self, address: str, info: Mapping[str, Any]) -> None:
+        run, evicted = str(info.get("run_id", "")), int(info.get("evicted_keys", 0))
+        known_run, known = self._evicted.get(address, ("", 0))
+        is_first = address not in self._evicted
+        self._evicted[address] = run, evicted
+        new = evicted if run != known_run or evicted < known else evicted - known
+        if not new:
+            return
+        lost = _at_stake(info) or _HISTORIES  # the policy may have been another one
+        if is_first:
+            log.warning(
+                "Redis at %s has evicted %d keys since it was started; %s may be missing: if recsys verify finds "
+                "differences, %s",
+                address, evicted, lost, _REMEDY,
+            )  # fmt: skip
+        else:
+            log.error(
+                "Redis at %s has evicted %d keys, %d of them since the last look: %s are being lost; %s",
+                address, evicted, new, lost, _REMEDY,
+            )  # fmt: skip
+
+
+def _at_stake(info: Mapping[str, Any]) -> str:
+    """Return what a server may evict as it is set; empty if nothing."""
+    policy = str(info.get("maxmemory_policy", ""))
+    if not int(info.get("maxmemory", 0)):
+        return ""
+    return _HISTORIES if policy.startswith("allkeys") else _WITH_EXPIRY if policy.startswith("volatile") else ""
