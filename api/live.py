@@ -11,6 +11,7 @@ from typing import Any
 
 from recsys.errors import DataDirError, RedisError
 from recsys.lists.live_model import LiveModel, LoadedModel
+from recsys.operations.histories import HistoriesLook
 from recsys.redis import Store
 from recsys.settings import Settings
 from recsys.storage.catalogue import Item
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Live:
-    """Follows Redis in two threads; requests only look at what is here.
+    """Follows Redis in threads; requests only look at what is here.
 
     Attributes
     ----------
@@ -35,6 +36,7 @@ class Live:
         self._store = store
         self._data_dir = data_dir
         self._poll_s = settings.consumer.model_poll_s
+        self._histories = HistoriesLook(settings, store, data_dir)
         self._model = LiveModel(store, poll_s=self._poll_s)
         self._stopped = threading.Event()
         self._stamp: bytes | None = None
@@ -54,6 +56,11 @@ class Live:
         """The items that are not to be shown."""
         return self._model.hidden
 
+    @property
+    def histories_missing(self) -> bool:
+        """Whether Redis lacks histories, so that users may lack a list for no reason of theirs."""
+        return self._histories.missing
+
     def look_now(self) -> None:
         """See at once what this worker itself has changed."""
         self._model.look_and_wait(1.0)
@@ -62,7 +69,10 @@ class Live:
     def followed(self) -> Iterator[Live]:
         """Look once, then follow until the block ends."""
         self._look()
+        # By itself: it may have to ask Kafka, which may be away.
+        histories = threading.Thread(target=self._follow_histories, name="live-histories", daemon=True)
         thread = threading.Thread(target=self._follow, name="live-catalogue", daemon=True)
+        histories.start()
         thread.start()
         try:
             with self._model.followed():
@@ -74,6 +84,17 @@ class Live:
     def _follow(self) -> None:
         while not self._stopped.wait(self._poll_s):
             self._look()
+
+    def _follow_histories(self) -> None:
+        while True:
+            try:
+                self._histories.look()
+            except RedisError as error:
+                log.debug("cannot tell whether histories are missing: %s", error)
+            except Exception:  # nothing may end the thread; the next look may do better
+                log.exception("unexpected error while looking whether histories are missing")
+            if self._stopped.wait(self._poll_s):
+                return
 
     def _look(self) -> None:
         try:

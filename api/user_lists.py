@@ -115,7 +115,7 @@ async def _popular_answers(
     content = in_category = await reader.popular(list_filter.category)
     if content is None and list_filter.category is not None:
         content = await reader.popular()
-    if content is None:  # there is no model yet, or Redis was emptied
+    if content is None or services.live.histories_missing:  # there is no model yet, or Redis was emptied
         return [_stale_answer(services, user, list_filter, n) for user in users]
     popular = orjson.loads(content)
     if in_category is None:  # the popular list of all categories is read for its model and time only

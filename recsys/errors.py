@@ -17,6 +17,7 @@ RecsysError
 │   ├── RedisUnsuitable    the server answers but cannot serve (too old, a read-only replica, out of memory)
 │   └── WritesLost         the server no longer holds what it had acknowledged
 ├── RebuildWouldLoseData              a rebuild would remove what it cannot bring back
+├── HistoriesMissing       Redis was emptied, wholly or in part: nothing may be made from it
 ├── NoModel                nothing has been published yet
 ├── NotEnoughData          there is nothing to train on
 ├── NotEnoughNewEvents             too few events since the live model for a scheduled round
@@ -115,6 +116,10 @@ class WritesLost(RedisError):
 
 class RebuildWouldLoseData(RecsysError):
     """A rebuild would remove what neither archive nor Kafka can bring back."""
+
+
+class HistoriesMissing(RecsysError):
+    """Redis lacks histories that it once held: no model and no list may be made from what is there."""
 
 
 class NoModel(RecsysError):

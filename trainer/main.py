@@ -13,8 +13,9 @@ from functools import partial
 from importlib import import_module
 from typing import NoReturn
 
-from recsys.errors import LockHeld, NotEnoughData, NotEnoughNewEvents, RecsysError, RedisError
+from recsys.errors import HistoriesMissing, LockHeld, NotEnoughData, NotEnoughNewEvents, RecsysError, RedisError
 from recsys.kafka.topics import describe_topic
+from recsys.operations.histories import ensure_histories
 from recsys.operations.rollback import roll_back
 from recsys.redis import EvictionWatch, Store, open_store
 from recsys.redis.trainer_requests import Requests, RollbackRequest
@@ -168,7 +169,7 @@ class _Rounds:
                 self._try_rollback(rollback)
                 continue
             if is_lost:
-                log.error("Redis has lost what the last round wrote; another round writes the lists again")
+                log.error("Redis has lost what the last round wrote; a round writes the lists again, if it can")
                 self._done, self._owed_to = 0, "loss"
             if is_lost or self._signal_request.is_open or requests.are_open or self._schedule.is_due:
                 self._try_round(requests)
@@ -206,6 +207,10 @@ class _Rounds:
         except NotEnoughData as nothing:
             log.info("%s", nothing)
             self._schedule.without_data(started, _RETRY_WITHOUT_DATA_S)
+        except HistoriesMissing as error:
+            log.error("%s", error)
+            self._schedule.without_data(started, _RETRY_WITHOUT_DATA_S)
+            self._never.wait(_RETRY_S)
         except LockHeld as error:
             log.info("waiting: %s", error)
             self._never.wait(_RETRY_S)
@@ -230,6 +235,7 @@ def _roll_back(settings: Settings, store: Store, data_dir: DataDir, request: Rol
     with store.trainer_lock.held(ttl_s=settings.trainer.lock_ttl_s, work="the trainer's rollback") as lock:
         started_at = json_time(now())
         try:
+            ensure_histories(settings, store, data_dir)
             roll_back(
                 settings,
                 store,
@@ -275,12 +281,13 @@ def _round(
         progress = ProgressReporter(report.tell)
         round_ = Round(settings, store, data_dir, lock, progress, clock=now)
         try:
+            ensure_histories(settings, store, data_dir)
             round_.run(
                 force=force or requests.force,
                 scheduled=scheduled and not requests.are_open,
                 lost=lost,
             )
-        except (NotEnoughData, NotEnoughNewEvents) as nothing:
+        except (NotEnoughData, NotEnoughNewEvents, HistoriesMissing) as nothing:
             with suppress(RedisError):
                 report.nothing_to_do(str(nothing))
             raise

@@ -9,6 +9,7 @@ from api.security import Role, guarded
 from api.services import services_of
 from recsys.api_schemas import Health
 from recsys.errors import RedisUnavailable
+from recsys.operations.histories import MISSING
 
 router = APIRouter()
 metrics_router = APIRouter(route_class=guarded(Role.READ))
@@ -28,13 +29,15 @@ async def livez() -> Response:
     summary="Whether the service can serve",
 )
 async def readyz(request: Request) -> Response:
-    """Return whether Redis answers, a model is loaded and, if purchases are accepted, Kafka answers."""
+    """Return whether Redis answers, with all histories, a model is loaded and, for purchases, Kafka answers."""
     services = services_of(request)
     missing = []
     try:
         await services.reader.ping()
     except RedisUnavailable:
         missing.append("redis")
+    if services.live.histories_missing:
+        missing.append(MISSING)
     model = services.live.model
     if model is None:
         missing.append("model")

@@ -16,6 +16,7 @@ from recsys.errors import InvalidModel, NoModel, RedisError
 from recsys.evaluation.compare import ALL, NEW
 from recsys.evaluation.gate_record import GateRecord
 from recsys.evaluation.metrics import Interval
+from recsys.operations.histories import ensure_histories
 from recsys.operations.model_versions import manifest_unless_damaged, roles, summary
 from recsys.operations.rollback import previous_version, roll_back
 from recsys.redis import open_store
@@ -118,6 +119,7 @@ def rollback_command(
         target = version or previous_version(data_dir, live=live)  # as things are now
         try:
             with held_lock(settings, store, "recsys models rollback") as lock:
+                ensure_histories(settings, store, data_dir)
                 progress = ProgressReporter(console=errors)
                 done = roll_back(settings, store, data_dir, lock, progress, target, live_before=live, clock=now)
         except KeyboardInterrupt:

@@ -59,6 +59,11 @@ class AppliedOffsets:
                 marks[name] = max(marks.get(name, 0), int(value))
         return marks
 
+    def counts(self) -> list[int]:
+        """Return how many marks each shard holds."""
+        keys = [self._keys.marks(shard) for shard in self._connection.shard_tags()]
+        return [int(count) for count in self._connection.run([(key, ("HLEN", key)) for key in keys])]
+
     def follow(self, starts: Mapping[str, tuple[int, int | None]]) -> None:
         """Take over sources: where reading starts, and the mark from which that was decided.
 

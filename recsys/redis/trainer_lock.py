@@ -106,6 +106,11 @@ class TrainerLock:
                 release()
                 raise
 
+    def is_held(self) -> bool:
+        """Whether anyone holds it."""
+        with self._connection.errors_translated():
+            return bool(self._connection.client.exists(self._keys.trainer_lock))
+
     def _is_freed(self, lock: Lock) -> bool:
         """Whether the lock can be had after all: it has just expired, or its holder was found to have ended."""
         value = self._connection.client.get(self._keys.trainer_lock)

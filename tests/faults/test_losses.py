@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
+from recsys.operations.histories import MISSING
 from tests.conftest import PARTITIONS
 from tests.faults.conftest import Report, opened_ledger
 from tests.faults.group import Group, ends
@@ -96,6 +99,51 @@ def test_flushall_before_anything_was_read(
 
 
 @pytest.mark.slow
+def test_flushall_while_trainer_and_api_run(
+    kafka: KafkaServer, breakable_redis: RedisServer, tmp_path: Path, report: Report
+) -> None:
+    """No model is made of what is not there, and nobody takes the popular list for a user's own."""
+    with opened_ledger(kafka, breakable_redis.url, tmp_path, seed=83) as ledger:
+        shop, store = ledger.shop, ledger.store
+        consumer, api = started_consumer(ledger), shop.start_api()
+        trainer = shop.start_trainer(RECSYS_TRAINER__INTERVAL_S="1")
+        ledger.publish(200)
+        await_all_committed(ledger)
+
+        def answer() -> dict[str, Any]:
+            found = httpx.get(f"{api.url}/v1/users/{ledger.users[0]}/recommendations", timeout=20)
+            return dict(found.raise_for_status().json())
+
+        def is_own() -> bool:
+            return (answer()["source"], answer()["stale"]) == ("personal", False)
+
+        wait_until(is_own, "everyone has a list")
+        trainer.await_saying("round done")
+        breakable_redis.client.flushall()
+        trainer.await_saying(MISSING)
+        wait_until(store.trainer.is_alive, "the trainer takes requests")
+        assert MISSING in shop.recsys("retrain", "--wait", expect=1).stderr
+        assert MISSING in shop.run("trainer", "--once", expect=1).stderr
+        assert MISSING in shop.recsys("models", "rollback", expect=1).stderr
+        assert store.pointer.read() is None
+        api.await_saying(MISSING)
+        ready = httpx.get(f"{api.url}/readyz", timeout=20)
+        assert (ready.status_code, ready.json()["missing"]) == (503, [MISSING])
+        assert (answer()["source"], answer()["stale"]) == ("popular", True)
+        done = trainer.said().count("round done")
+        shop.recsys("rebuild")
+        recovery_s = ledger.await_counted()
+        wait_until(api.is_ready, "the API is ready again")
+        wait_until(is_own, "everyone has a list again")
+        wait_until(lambda: trainer.said().count("round done") > done, "rounds go on")
+        assert trainer.stop() == 0
+        assert api.stop() == 0
+        tally = ledger.check()
+        assert consumer.stop() == 0
+    report(8, "FLUSHALL while trainer and API run", tally, faults=1, recovery_s=recovery_s)
+
+
+@pytest.mark.slow
 def test_reset_of_the_offsets_is_obeyed_once(
     kafka: KafkaServer, breakable_redis: RedisServer, tmp_path: Path, report: Report
 ) -> None:
@@ -164,10 +212,9 @@ def test_redis_is_emptied_again_during_the_rebuild(
         consumer = started_consumer(ledger)
         ledger.publish(100)
         await_all_committed(ledger)
+        shop.run("trainer", "--once")  # two sources in the archive: the import and the topic
         breakable_redis.client.flushall()
         consumer.await_saying("recsys rebuild restores everything")
-        shop.environment["RECSYS_TRAINER__LOCK_TTL_S"] = "3"
-        shop.run("trainer", "--once")  # two sources in the archive: the import and the topic
         command = [sys.executable, "-m", "recsys", "rebuild"]
         environment = {**shop.environment, "RECSYS_TEST_FAIL_POINTS": f"in-rebuild=hold@{segment}:{held}"}
         with running(command, tmp_path / "rebuild.log", environment) as process:

@@ -73,11 +73,12 @@ def answers(
     n: int = 2,
     last_popular: Sequence[str] | None = None,
     include_purchased: bool = False,
+    histories_missing: bool = False,
 ) -> list[UserAnswer]:
     seen = None if last_popular is None else {**STAMP, "items": [{"item_id": item} for item in last_popular]}
     services: Any = SimpleNamespace(
         reader=redis,
-        live=SimpleNamespace(popular=seen),
+        live=SimpleNamespace(popular=seen, histories_missing=histories_missing),
         metrics=ApiMetrics(),
         settings=Settings(ranking=RankingSettings(include_purchased=include_purchased)),
     )
@@ -159,3 +160,13 @@ def test_while_redis_is_away_all_get_the_popular_list_as_it_was() -> None:
 def test_there_is_a_problem_if_there_never_was_a_popular_list(redis: Redis) -> None:
     with pytest.raises(ProblemError, match="no popular list"):
         answers(redis, "u")
+
+
+def test_popular_lists_are_stale_while_histories_are_missing() -> None:
+    """A part of a cluster was emptied: whoever has a list there lacks it for no reason of theirs."""
+    redis = Redis({"kept": cached(*"abc")}, popular={None: "xyz"})
+    found = answers(redis, "kept", "lost", last_popular="pqr", histories_missing=True)
+    assert [(answer["stale"], *shown(answer)) for answer in found] == [
+        (False, "personal", "ab"),
+        (True, "popular", "pq"),
+    ]
