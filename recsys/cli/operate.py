@@ -13,7 +13,7 @@ from rich.table import Table
 
 from recsys.cli.lock import held_lock
 from recsys.cli.models import gate_table
-from recsys.cli.output import REJECTED, counted, errors, is_narrow, new_table, results, settings_for_command
+from recsys.cli.output import BEHIND, REJECTED, counted, errors, is_narrow, new_table, results, settings_for_command
 from recsys.errors import DataDirError, NoTrainer
 from recsys.evaluation.gate_record import GateRecord
 from recsys.operations.rebuild import rebuild
@@ -111,7 +111,11 @@ def verify_command(
         bool, typer.Option("--archive-only", help="Do not read the records of Kafka that are not archived yet.")
     ] = False,
 ) -> None:
-    """Compute histories and lists independently and compare Redis with them; exit code 1 on any difference."""
+    """Compute histories and lists independently and compare Redis with them.
+
+    Compared is what Redis says is applied. Exit codes: 0 everything is equal, 1 there are differences, 2 there are none
+    in what is applied, but the consumers are behind: records that were in Kafka at the beginning are not applied.
+    """
     settings = settings_for_command()
     with open_store(settings) as store:
         outcome = verify(
@@ -122,6 +126,10 @@ def verify_command(
             sample=None if all_users else sample,
             with_stream=not archive_only,
         )
+    if outcome.lag:
+        results.print(
+            f"behind: the consumers have {counted(outcome.lag, 'record')} still to apply; compared is what is applied"
+        )
     if outcome.differences:
         table = new_table("Differences")
         for column in ("user", "what", "expected", "found in Redis"):
@@ -131,16 +139,14 @@ def verify_command(
         results.print(table)
         if len(outcome.differences) > _MOST_DIFFERENCES:
             results.print(f"… and {len(outcome.differences) - _MOST_DIFFERENCES:,} more")
-        if outcome.lag:
-            results.print(
-                f"the consumers still have {counted(outcome.lag, 'record')} to read; verify again when they have"
-            )
     results.print(
         f"{counted(outcome.users, 'history', 'histories')} and {counted(outcome.lists, 'list')} checked against model "
         f"{outcome.model}: {counted(len(outcome.differences), 'difference')}"
     )
     if outcome.differences:
         raise typer.Exit(1)
+    if outcome.lag:
+        raise typer.Exit(BEHIND)
 
 
 def rebuild_command(

@@ -14,6 +14,8 @@ from rich.table import Table
 from recsys.runtime.logs import WithoutSecrets
 from recsys.settings import Settings, load_settings, secrets
 
+BEHIND = 2
+"""Exit code when nothing differs, but consumers have yet to apply records."""
 REJECTED = 3
 """Exit code when the gate has rejected a model."""
 _WIDTH_ELSEWHERE = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160

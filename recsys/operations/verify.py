@@ -1,6 +1,7 @@
 """Checking Redis against the archive and the model by an independent path.
 
-Histories are replayed one event at a time from the archive and from what Kafka holds beyond it. Lists are solved
+Histories are replayed one event at a time from the archive and from what Kafka holds beyond it, as far as Redis says
+that they are applied: a consumer that is merely behind makes no difference. Lists are solved
 densely in float64 from the artifact's factors and checked against all scores. None of the code that maintains
 histories and lists is used here.
 """
@@ -12,7 +13,6 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,14 +21,12 @@ from numpy.typing import NDArray
 
 from recsys.data.event import UNITS_PER_QUANTITY
 from recsys.data.history import Entry, HistoryReplay
-from recsys.errors import MalformedEvent, NoModel
-from recsys.kafka.clients import TopicPartition, open_consumer, open_reader
-from recsys.kafka.decoder import make_decoder
-from recsys.kafka.records import read_range
-from recsys.kafka.topics import describe_topic, end_offsets
+from recsys.errors import NoModel
 from recsys.model.boosts import HABIT
 from recsys.model.factor_model import FactorModel
+from recsys.operations.histories import ensure_histories
 from recsys.operations.replay import replay_archive
+from recsys.operations.stream_replay import AppliedStream, Beyond
 from recsys.redis import ModelPointer, Store
 from recsys.runtime.progress import Advance, ProgressReporter
 from recsys.settings import RankingSettings, Settings
@@ -62,7 +60,7 @@ class Verification:
     model: str
     differences: list[Difference]
     lag: int
-    """Records that the consumers have yet to read."""
+    """Records that were in the topic at the beginning and that the consumers have yet to apply."""
 
 
 def verify(
@@ -76,15 +74,19 @@ def verify(
 ) -> Verification:
     """Compare histories and lists of all users, or of a random sample, with what they should be.
 
-    Users whose state differs are looked at again, up to three times a second apart, with what the stream brought
-    meanwhile: events on their way are no difference.
+    Compared is what is applied. While users differ, or consumers are behind, it looks again, up to three times a second
+    apart, with what was applied meanwhile: events on their way are no difference.
 
     Raises
     ------
     NoModel
         When no model is live, or it is not in the archive's storage.
+    HistoriesMissing
+        When Redis was emptied, wholly or in part.
     """
     truth = Truth.of_live_model(store, settings.ranking)
+    if with_stream:
+        ensure_histories(settings, store, data_dir)
     archive = data_dir.archive
     if truth.pointer.version not in data_dir.models.versions():
         raise NoModel(
@@ -94,11 +96,14 @@ def verify(
     segments = archive.segments()  # once: what the trainer archives meanwhile is read from the stream
     users = _choose_users(store, archive, segments, sample)
     replays: dict[str, HistoryReplay] = defaultdict(lambda: HistoryReplay(settings.history.max_items))
+    stream = AppliedStream(settings, store, archive.positions(segments)) if with_stream else None
+    limits = store.applied_offsets.everything() if stream is None else stream.limits()
     with progress.stage("replay the archive", len(segments)) as advance:
         chosen = frozenset(users)
-        replay_archive(archive, segments, replays, lambda user: sample is None or user in chosen, advance)
-    stream = _Stream(settings, archive.positions(segments)) if with_stream else None
-    lists = 0
+        replay_archive(
+            archive, segments, replays, lambda user: sample is None or user in chosen, advance, limits=limits
+        )
+    beyond, lists = Beyond(), 0
     pending: Collection[str] = users
     differences: list[Difference] = []
     for attempt in range(_ATTEMPTS):
@@ -109,18 +114,20 @@ def verify(
         if attempt > 0:
             truth = truth.renewed(store)
         with progress.stage("compare" if attempt == 0 else "compare again", len(pending)) as advance:
-            differences, checked = _compare(store, truth, replays, pending, advance)
+            found = _compare(store, truth, replays, pending, advance)
+        if stream is not None:
+            beyond = stream.beyond()  # after Redis was read: what it held is there by now
+        differences = list(found.besides(beyond, replays, settings.history.max_items))
         if attempt == 0:
-            users, lists = list(pending), checked
-        if not differences:
+            users, lists = list(pending), found.lists
+        if not differences and not beyond.records:
             break
         pending = sorted({difference.user_id for difference in differences})
         if attempt < _ATTEMPTS - 1:
             time.sleep(1.0)
-    lag = stream.lag() if stream is not None and differences else 0
     if stream is not None:
         stream.close()
-    return Verification(len(users), lists, truth.pointer.version, differences, lag)
+    return Verification(len(users), lists, truth.pointer.version, differences, beyond.records)
 
 
 @dataclass(frozen=True)
@@ -235,61 +242,44 @@ def _choose_users(store: Store, archive: Archive, segments: list[Segment], sampl
     return sorted(random.Random(time.time_ns()).sample(users, sample))  # noqa: S311 - not for secrets
 
 
-class _Stream:
-    """What Kafka holds beyond the archive, read bit by bit."""
+@dataclass(slots=True)
+class _Found:
+    """What differs, by user, and the histories that do."""
 
-    def __init__(self, settings: Settings, positions: dict[str, dict[int, int]]) -> None:
-        self._settings = settings.kafka
-        self._decoder = make_decoder(settings)
-        self._reader = open_reader(settings.kafka, "verify")
-        self._topic = describe_topic(settings.kafka, settings.kafka.topic)
-        self._next = dict(positions.get(self._topic.id, {}))
+    differences: dict[str, list[Difference]]
+    histories: dict[str, _Entries]
+    lists: int
 
-    def replay_new(self, replays: dict[str, HistoryReplay]) -> None:
-        """Apply what came since the last call."""
-        watermarks = end_offsets(self._reader, self._settings, self._topic)
-        ranges = {
-            partition: (max(self._next.get(partition, low), low), end) for partition, (low, end) in watermarks.items()
-        }
-        for message in read_range(self._reader, self._settings, self._topic, ranges):
-            with suppress(MalformedEvent):
-                for event in self._decoder.events(message):
-                    replays[event.user_id].apply([event])
-        self._next = {partition: end for partition, (_, end) in ranges.items()}
-
-    def lag(self) -> int:
-        """Return how many records the consumer group has yet to commit."""
-        consumer = open_consumer(self._settings, self._settings.group_id)
-        try:
-            places = [TopicPartition(self._topic.name, partition) for partition in self._topic.partitions]
-            committed = consumer.committed(places, timeout=self._settings.timeout_s)
-            ends = end_offsets(consumer, self._settings, self._topic)
-            return sum(ends[place.partition][1] - max(place.offset, ends[place.partition][0]) for place in committed)
-        finally:
-            consumer.close()
-
-    def close(self) -> None:
-        """Leave Kafka."""
-        self._reader.close()
+    def besides(self, beyond: Beyond, replays: Mapping[str, HistoryReplay], max_items: int) -> Iterator[Difference]:
+        """Yield what differs, but for users in the middle of a batch: their lists are yet to be written."""
+        for user, differences in self.differences.items():
+            history = self.histories.get(user)
+            if history is None or not beyond.explains(user, replays.get(user), history, max_items):
+                yield from differences
 
 
 def _compare(
     store: Store, truth: Truth, replays: Mapping[str, HistoryReplay], users: Collection[str], advance: Advance
-) -> tuple[list[Difference], int]:
-    differences: list[Difference] = []
-    lists = 0
+) -> _Found:
+    found = _Found({}, {}, 0)
     for batch in _batches(sorted(users), _USERS_PER_READ):
         states = store.users.read(batch)
         published = zip(store.users.lists(batch), store.users.again_lists(batch), strict=True)
         for user, (found_list, found_again) in zip(batch, published, strict=True):
             expected = replays[user].entries if user in replays else {}
             state = states[user]
-            differences.extend(_history_differences(user, expected, state.history.entries))
-            differences.extend(_list_differences(user, expected, found_list, state.revision, truth))
-            differences.extend(_again_differences(user, expected, found_again, state.revision, truth))
-            lists += found_list is not None
+            differences = [
+                *_history_differences(user, expected, state.history.entries),
+                *_list_differences(user, expected, found_list, state.revision, truth),
+                *_again_differences(user, expected, found_again, state.revision, truth),
+            ]
+            if differences:
+                found.differences[user] = differences
+            if expected != state.history.entries:
+                found.histories[user] = dict(state.history.entries)
+            found.lists += found_list is not None
         advance(len(batch))
-    return differences, lists
+    return found
 
 
 def _batches(users: list[str], size: int) -> Iterator[list[str]]:
