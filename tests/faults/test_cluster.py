@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from recsys.operations.histories import MISSING
 from tests.conftest import opened_shop
 from tests.faults.conftest import Report, rounds, trained_ledger
 from tests.faults.ledger import Ledger
@@ -155,3 +157,28 @@ def cut_off(replica: RedisServer) -> None:
     replica.client.execute_command("CLIENT", "KILL", "TYPE", "master")
     link = "master_link_status"
     wait_until(lambda: replica.client.info("replication")[link] == "down", "the replica does not follow")
+
+
+@pytest.mark.slow
+def test_a_master_that_was_emptied_is_noticed_by_trainer_and_api(
+    cluster: RedisCluster, kafka: KafkaServer, tmp_path: Path, report: Report
+) -> None:
+    with ledger_on(cluster, kafka, tmp_path, seed=97) as ledger:
+        shop = ledger.shop
+        consumer, api = started_consumer(ledger), shop.start_api()
+        ledger.publish(300)
+        ledger.await_counted()
+        cluster.masters()[-1].client.flushall()
+        api.await_saying(MISSING)
+        ready = httpx.get(f"{api.url}/readyz", timeout=20)
+        assert (ready.status_code, ready.json()["missing"]) == (503, [MISSING])
+        assert MISSING in shop.run("trainer", "--once", expect=1).stderr
+        assert MISSING in shop.recsys("verify", "--all", expect=1).stderr
+        consumer.await_saying("recsys rebuild restores everything")
+        shop.recsys("rebuild")
+        recovery_s = ledger.await_counted()
+        wait_until(api.is_ready, "the API is ready again")
+        assert api.stop() == 0
+        tally = ledger.check()
+        assert consumer.stop() == 0
+    report(9, "One of three masters emptied", tally, faults=1, recovery_s=recovery_s)
