@@ -59,11 +59,6 @@ class TrainerLock:
         self._connection = connection
         self._keys = keys
 
-    def is_held(self) -> bool:
-        """Whether anybody holds it."""
-        with self._connection.errors_translated():
-            return bool(self._connection.client.exists(self._keys.trainer_lock))
-
     @contextmanager
     def held(self, *, ttl_s: float, work: str = "another process") -> Iterator[HeldLock]:
         """Hold the trainer's lock, renewed until the block ends.
