@@ -1,7 +1,6 @@
 """`python -m api`; what it does is in `api.main`, which needs the libraries of the extra api."""
 
 import faulthandler
-import sys
 
 from recsys.runtime.extras import extra_named
 
@@ -9,5 +8,6 @@ if __name__ == "__main__":
     faulthandler.enable()  # should a library crash, the log says where
     with extra_named("python -m api", "api"):
         from api.main import main
+        from recsys.runtime.service import end
 
-        sys.exit(main())
+        end(main())

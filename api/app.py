@@ -103,7 +103,10 @@ def create_app(settings: Settings) -> FastAPI:
                 following = live.followed()
                 await to_thread.run_sync(following.__enter__)
                 stack.push(following.__exit__)
-                sink = stack.enter_context(PurchaseSink(settings.kafka).opened()) if settings.api.purchases else None
+                sink = None
+                if settings.api.purchases:
+                    sink = PurchaseSink(settings.kafka, on_silence=metrics.kafka_silent.set)
+                    stack.enter_context(sink.opened())
                 app.state.services = Services(
                     settings=settings,
                     event_reading=event_reading(settings.events),

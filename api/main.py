@@ -21,7 +21,8 @@ from recsys.runtime.service import on_termination, run_service
 from recsys.settings import Settings
 
 log = logging.getLogger("api")
-_STOP_WITHIN_S = 20
+_STOP_WITHIN_S = 7
+"""For requests under way; the rest of a stop takes a second or two, and supervisors often wait for 10 s."""
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 

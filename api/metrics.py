@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from recsys.runtime.metrics import EvictionGauges
@@ -32,6 +32,14 @@ class ApiMetrics:
         self.outages = counter("redis_outages", "Times that Redis was found to be away")
         self.evictions = EvictionGauges("api", self._registry)
         self.events = counter("events", "Events posted, by what became of them", "status")
+
+        def gauge(name: str, meaning: str) -> Gauge:
+            return Gauge(f"recsys_api_{name}", meaning, registry=self._registry, multiprocess_mode="livemax")
+
+        self.kafka_silent = gauge(
+            "kafka_silent_seconds",
+            "Time since a Kafka broker last answered; 0 while they answer, and without purchases",
+        )
 
     def note_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request that has been answered; status 0 = nobody was left to take the answer."""

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from hashlib import blake2b
 
 from pydantic import ValidationError
@@ -16,14 +17,16 @@ from api.problems import Kind, ProblemError
 from recsys.api_schemas import LARGEST_INTEGER, BrokenRule
 from recsys.data.event import Event, EventReading, EventType, broken_rules
 from recsys.errors import KafkaError, KafkaUnavailable, MalformedEvent
-from recsys.kafka.clients import ClientError, KafkaException, Message, Producer, open_producer
+from recsys.kafka.clients import ClientError, KafkaException, Message, Producer, fatal_error_of, open_producer
 from recsys.kafka.producer import encode
-from recsys.kafka.topics import describe_topic
+from recsys.kafka.silence import Silence
+from recsys.kafka.topics import LOOK_WITHIN_S, describe_topic
 from recsys.redis.users import UserStore
 from recsys.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 2.0
+_LAST_DELIVERIES_S = 1.0
 _MOST_WAITING = 50
 """Requests that wait for Kafka at a time: others must go on while it is slow."""
 _DIGEST_BYTES = 12
@@ -107,7 +110,15 @@ def _whole(name: str, value: object) -> object:
 
 
 class PurchaseSink:
-    """Delivers events to Kafka, with acks=all. A thread serves the producer and looks whether the topic is there.
+    """Delivers events to Kafka, with acks=all. A thread serves the producer, another looks whether the topic is there.
+
+    A producer that has failed for good is replaced.
+
+    Parameters
+    ----------
+    settings : KafkaSettings
+    on_silence : callable
+        Takes the seconds since a broker last answered, 0 while they do.
 
     Attributes
     ----------
@@ -115,8 +126,11 @@ class PurchaseSink:
         Whether a broker answered the last look.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, *, on_silence: Callable[[float], None] = lambda _: None) -> None:
         self._settings = settings
+        self._silence = Silence(settings, log, on_silence)
+        self._awaited: set[asyncio.Future[None]] = set()
+        """Of each request that waits for Kafka, what ends its wait."""
         self._stopped = threading.Event()
         self._look = threading.Event()
         self._waiting = 0
@@ -125,10 +139,7 @@ class PurchaseSink:
     @contextmanager
     def opened(self) -> Iterator[PurchaseSink]:
         """Open the producer; the block may deliver."""
-        timeout_ms = int(self._settings.timeout_s * 1000)
-        self._producer: Producer = open_producer(
-            self._settings, linger_ms=2, compression_type="zstd", message_timeout_ms=timeout_ms
-        )
+        self._producer = self._new_producer()
         threads = [
             threading.Thread(target=self._serve, name="deliveries", daemon=True),
             threading.Thread(target=self._watch, name="topic-look", daemon=True),
@@ -138,10 +149,14 @@ class PurchaseSink:
         try:
             yield self
         finally:
-            self._producer.flush(self._settings.timeout_s)
             self._stopped.set()
             self._look.set()
             threads[0].join()
+            fatal_error_of(partial(self._producer.flush, _LAST_DELIVERIES_S))  # no request waits for them any more
+
+    def _new_producer(self) -> Producer:
+        timeout_ms = int(self._settings.timeout_s * 1000)
+        return open_producer(self._settings, linger_ms=2, compression_type="zstd", message_timeout_ms=timeout_ms)
 
     async def deliver(self, events: Sequence[Event]) -> list[bool]:
         """Return for each event whether Kafka has confirmed it, on all replicas.
@@ -194,27 +209,53 @@ class PurchaseSink:
             except (BufferError, KafkaException) as error:
                 log.warning("an event was not queued for %s: %s", self._settings.topic, error)
                 settle(place, False)
-        if events:
-            await done
+        if left:
+            self._awaited.add(done)
+            try:
+                await done
+            finally:
+                self._awaited.discard(done)
         return delivered
 
     def _serve(self) -> None:
         while not self._stopped.is_set():
-            self._producer.poll(0.1)
+            failure = fatal_error_of(partial(self._producer.poll, 0.1))
+            if failure is not None:
+                self._replace_producer(failure)
+
+    def _replace_producer(self, failure: ClientError) -> None:
+        """Make a new producer; events whose deliveries the old one will not report any more count as failed."""
+        log.error("the Kafka producer has failed for good, a new one is made: %s", failure.str())
+        waiting = self._awaited.copy()
+        failed, self._producer = self._producer, self._new_producer()
+        failed.purge()
+        fatal_error_of(partial(failed.flush, 1.0))
+        for done in waiting:
+            done.get_loop().call_soon_threadsafe(_end, done)
 
     def _watch(self) -> None:
+        settings = self._settings.model_copy(update={"timeout_s": min(LOOK_WITHIN_S, self._settings.timeout_s)})
         said = ""
         while not self._stopped.is_set():
             self._look.clear()
             try:
-                describe_topic(self._settings, self._settings.topic)
+                describe_topic(settings, settings.topic)
+                self._silence.answered()
                 self.is_ready, said = True, ""
+            except KafkaUnavailable as error:
+                self.is_ready = False
+                self._silence.unanswered(error)
             except KafkaError as error:
                 self.is_ready = False
                 if str(error) != said:
                     log.warning("%s", error)
                 said = str(error)
-            self._look.wait(5 * _LOOK_EVERY_S if self.is_ready else _LOOK_EVERY_S)
+            self._look.wait(2 * _LOOK_EVERY_S if self.is_ready else _LOOK_EVERY_S)
+
+
+def _end(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
 
 
 def now_ms() -> int:

@@ -7,6 +7,7 @@ from recsys.runtime.extras import extra_named
 if __name__ == "__main__":
     faulthandler.enable()  # should a library crash, the log says where
     with extra_named("python -m consumer", "consumer"):
-        from consumer.main import end, main
+        from consumer.main import main
+        from recsys.runtime.service import end
 
         end(main())

@@ -56,7 +56,7 @@ class Commits:
         try:
             self._consumer.commit(asynchronous=True)
         except KafkaException as error:
-            if error.args[0].code() != ClientError._NO_OFFSET:
+            if error.args[0].code() not in (ClientError._NO_OFFSET, ClientError._FATAL):  # the next poll says why
                 log.warning("commit: %s", error.args[0].str())
 
     def commit_and_wait(self) -> None:
@@ -67,6 +67,7 @@ class Commits:
         try:
             self._consumer.store_offsets(offsets=[place_to_commit(self._assignment.topic, partition, offset)])
         except KafkaException as error:
-            # Revoked meanwhile: its new owner reads the records again, and recognizes them.
-            if error.args[0].code() != ClientError._STATE:
+            # Revoked meanwhile, or the client has failed for good, which the next poll says: the records are read
+            # again, and recognized.
+            if error.args[0].code() not in (ClientError._STATE, ClientError._FATAL):
                 raise kafka_unavailable(self._settings, error) from error

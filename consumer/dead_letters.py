@@ -14,7 +14,7 @@ from types import TracebackType
 from consumer.malformed_limit import MalformedLimit
 from consumer.metrics import ConsumerMetrics
 from recsys.errors import KafkaUnavailable, MalformedEvent
-from recsys.kafka.clients import ClientError, KafkaException, Message, open_producer
+from recsys.kafka.clients import ClientError, KafkaException, Message, fatal_error_of, is_fatal, open_producer
 from recsys.kafka.records import location, record_timestamp_ms
 from recsys.kafka.topics import create_topic_if_missing
 from recsys.runtime.logs import RepeatsLeftOut
@@ -104,7 +104,12 @@ class DeadLetters:
 
     def serve(self) -> None:
         """Let the producer report what happened, such as a lost connection; call it now and then."""
-        self._producer.poll(0)
+        self._serve(0)
+
+    def _serve(self, seconds: float) -> None:
+        failure = fatal_error_of(partial(self._producer.poll, seconds))
+        if failure is not None:
+            self._refusal = failure
 
     def confirm(self, timeout_s: float) -> None:
         """Return when everything sent so far has been acknowledged; otherwise call it again.
@@ -119,7 +124,7 @@ class DeadLetters:
         until = time.monotonic() + timeout_s
         while self._letters:
             self._produce_unsent()
-            self._producer.poll(0.1)
+            self._serve(0.1)
             if self._refusal is not None:
                 raise KafkaUnavailable(self._explained(self._refusal))
             if self._letters and time.monotonic() > until:
@@ -136,10 +141,13 @@ class DeadLetters:
 
     def _close(self) -> None:
         self._producer.purge()
-        self._producer.flush(1.0)
+        fatal_error_of(partial(self._producer.flush, 1.0))
 
     def _start_again(self, refusal: ClientError) -> None:
-        """Send all again with a new producer: a refusal may have been the old one's last word on the topic."""
+        """Send all again with a new producer: a refusal may have been the old one's last word on the topic.
+
+        One that has failed for good sends nothing more, and does not say what of its records arrived.
+        """
         if refusal.code() in _MISSING:
             self._create_topic()
         self._close()
@@ -183,6 +191,8 @@ class DeadLetters:
             self._refusal = error
 
     def _explained(self, refusal: ClientError) -> str:
+        if is_fatal(refusal):
+            return f"the producer of dead letters has failed for good, a new one is made: {refusal.str()}"
         return (
             f"the dead-letter topic {self._settings.dead_letters} refuses a record: {refusal.str()}; make sure that it "
             f"exists, that this service may write to it, and that its max.message.bytes is 64 KiB above that of "

@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
-import os
-import sys
 import threading
 import time
 from functools import partial
-from typing import NoReturn
 
 from consumer.commits import Commits
 from consumer.dead_letters import DeadLetters
@@ -31,12 +28,14 @@ from recsys.lists.live_model import LiveModel
 from recsys.redis import EvictionWatch, Store, open_store
 from recsys.runtime.clock import ended_by_clock_rollback
 from recsys.runtime.metrics_server import serve_metrics
-from recsys.runtime.service import on_termination, run_service
+from recsys.runtime.service import end, on_termination, run_service
 from recsys.runtime.startup import until_ready
 from recsys.settings import Settings
 
 log = logging.getLogger("consumer")
 _RETRY_S = 1.0
+_LONGEST_STOP_S = 9.5
+"""Supervisors often wait for 10 s before they kill."""
 
 
 def main() -> int:
@@ -51,6 +50,7 @@ def main() -> int:
 def _serve(settings: Settings) -> int:
     stop = threading.Event()
     on_termination(lambda _: stop.set())
+    threading.Thread(target=_end_late, args=(stop,), name="stop", daemon=True).start()
     metrics = ConsumerMetrics()
     serve_metrics(settings.consumer.metrics_port, metrics.registry, variable="RECSYS_CONSUMER__METRICS_PORT")
     with open_store(settings) as store:
@@ -63,6 +63,14 @@ def _serve(settings: Settings) -> int:
                 gc.collect()  # the traceback of an error may hold the old client, with its sockets, in a cycle
     log.info("stopped")
     return 0
+
+
+def _end_late(stop: threading.Event) -> None:
+    """End the process if it takes too long to stop: what it waits for may be away for long."""
+    stop.wait()
+    time.sleep(_LONGEST_STOP_S)
+    log.warning("not stopped within %g s, ending; what was not committed will be read again", _LONGEST_STOP_S)
+    end(0)
 
 
 def _ensure_ready(settings: Settings, store: Store, consumer: Consumer) -> Topic:
@@ -96,7 +104,7 @@ def consume(settings: Settings, store: Store, live: LiveModel, metrics: Consumer
             return
         assignment = Assignment(settings.kafka, topic, store.applied_offsets)
         dead_letters = DeadLetters(settings, metrics, partitions=len(topic.partitions))
-        with dead_letters, TopicWatch(settings.kafka, topic) as watch:
+        with dead_letters, TopicWatch(settings.kafka, topic, on_silence=metrics.kafka_silent.set) as watch:
             polling = Polling(consumer, assignment, watch, make_decoder(settings), settings, stop)
             outages = Outages(polling, metrics)
             refresher = Refresher(store.users, live, settings.ranking, metrics)
@@ -111,16 +119,3 @@ def consume(settings: Settings, store: Store, live: LiveModel, metrics: Consumer
         stop.wait(max(0.0, _RETRY_S - (time.monotonic() - started)))
     finally:
         close(consumer)
-
-
-def end(code: int) -> NoReturn:
-    """End this process as it is, without taking the interpreter apart.
-
-    All that must be closed has been closed. Threads that wait for a broker which is away, in librdkafka and in
-    `TopicWatch`, cannot be ended; one that wakes up in an interpreter that is being taken apart may crash the process
-    after its work is done.
-    """
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

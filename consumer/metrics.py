@@ -42,6 +42,11 @@ class ConsumerMetrics:
         self.partitions = Gauge(
             "recsys_consumer_partitions", "Partitions assigned to this consumer", registry=self.registry
         )
+        self.kafka_silent = Gauge(
+            "recsys_consumer_kafka_silent_seconds",
+            "Time since a Kafka broker last answered; 0 while they answer",
+            registry=self.registry,
+        )
         self.latency = Histogram(
             "recsys_consumer_event_to_list_seconds",
             "Time from the record's timestamp to the list in Redis",

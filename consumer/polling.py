@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 from consumer.batch import MessageBatch
 from consumer.rebalance import Assignment
 from recsys.errors import KafkaUnavailable, OffsetsLost
-from recsys.kafka.clients import ClientError, Consumer, KafkaException, Message
+from recsys.kafka.clients import ClientError, Consumer, KafkaException, Message, client_failed, is_fatal
 from recsys.kafka.decoder import EventDecoder
+from recsys.kafka.groups import describe_group
 from recsys.kafka.records import location
 from recsys.kafka.topics import TopicWatch
+from recsys.runtime.logs import GrowingIntervals
 from recsys.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -54,7 +56,8 @@ class Polling:
         self._ahead: MessageBatch | None = None
         self._carried: list[tuple[int | None, Message]] = []
         """Records read while waiting, each with the assignment that brought it; they come after those of `_ahead`."""
-        self._say_at = time.monotonic() + _WITHOUT_PARTITIONS_S
+        self._without = GrowingIntervals(delay_s=_WITHOUT_PARTITIONS_S)
+        self._without_since = time.monotonic()
 
     @property
     def is_stopping(self) -> bool:
@@ -139,8 +142,9 @@ class Polling:
         except (KafkaException, RuntimeError) as error:
             # consume() may have dequeued records that are now gone: only a new consumer is safe.
             raise KafkaUnavailable(f"the Kafka consumer failed: {error}") from error
+        records = [message for message in messages if self._is_record(message)]
         self.assignment.raise_failure()
-        return [message for message in messages if self._is_record(message)]
+        return records
 
     def _is_record(self, message: Message) -> bool:
         """Say whether this is a record; it may also be an error of the client."""
@@ -155,18 +159,24 @@ class Polling:
                 f"kafka-consumer-groups.sh --bootstrap-server {self._kafka.bootstrap_servers} "
                 f"--reset-offsets --to-earliest --group {self._kafka.group_id} --topic {self._kafka.topic} --execute"
             )
-        if problem.fatal():
-            raise KafkaUnavailable(f"the Kafka consumer failed permanently: {problem.str()}")
+        if is_fatal(problem):
+            raise client_failed(self._kafka, problem, "consumer")
         log.warning("Kafka: %s", problem.str())
         return False
 
     def _say_if_without_partitions(self) -> None:
-        now = time.monotonic()
         if self.assignment.held:
-            self._say_at = now + _WITHOUT_PARTITIONS_S
-        elif now > self._say_at:
-            self._say_at = float("inf")
-            log.info(
-                "no partitions yet: group %s has more members than partitions, or waits for one that has died",
-                self._kafka.group_id,
-            )
+            self._without.begin_anew()
+            self._without_since = time.monotonic()
+        elif self._without.are_due():  # in a thread: the answer may take long, and this one must go on polling
+            threading.Thread(target=self._say_what_is_waited_for, name="ask-group", daemon=True).start()
+
+    def _say_what_is_waited_for(self) -> None:
+        log.info(
+            "no partitions for %.0f s: group %s has %s. More members than topic %s has partitions (%d) stand by; one "
+            "that was killed keeps its partitions until session.timeout.ms is over; all members: "
+            "kafka-consumer-groups.sh --bootstrap-server %s --describe --members --verbose --group %s",
+            time.monotonic() - self._without_since, self._kafka.group_id, describe_group(self._kafka),
+            self._kafka.topic, len(self.assignment.topic.partitions), self._kafka.bootstrap_servers,
+            self._kafka.group_id,
+        )  # fmt: skip

@@ -11,7 +11,14 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 
 from recsys.errors import KafkaUnavailable, RecsysError
-from recsys.kafka.clients import ClientError, Consumer, KafkaException, TopicPartition, kafka_unavailable
+from recsys.kafka.clients import (
+    ClientError,
+    Consumer,
+    KafkaException,
+    TopicPartition,
+    is_fatal,
+    kafka_unavailable,
+)
 from recsys.kafka.start_offsets import place_to_commit, start_offsets
 from recsys.kafka.topics import Topic, describe_topic
 from recsys.redis import AppliedOffsets
@@ -19,8 +26,9 @@ from recsys.runtime import fail_points
 from recsys.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
-_LONGEST_COMMIT_S = 10.0
-_LONGEST_CLOSE_S = 15.0
+# Together with what else a stop takes they are less than `consumer.main` gives it, and supervisors do.
+_LONGEST_COMMIT_S = 4.0
+_LONGEST_CLOSE_S = 4.0
 
 
 class Assignment:
@@ -99,6 +107,9 @@ class Assignment:
                 callback(consumer, places)
             except (KafkaException, RecsysError) as error:
                 log.error("rebalance: %s", error)
+                problem = error if isinstance(error, KafkaException) else error.__cause__
+                if isinstance(problem, KafkaException) and is_fatal(problem.args[0]):
+                    return  # why the client has failed for good is said by its next message, and by nothing else
                 self._failure = error
             except Exception as error:  # none may leave a callback: records already fetched would be gone
                 log.exception("rebalance: unexpected error")

@@ -11,6 +11,7 @@ RecsysError
 │   ├── KafkaUnavailable  no broker answers
 │   ├── TopicMissing       the topic does not exist
 │   ├── OffsetsLost        committed or archived offsets are no longer in the topic
+│   ├── Fenced             another member of the group has the same group.instance.id
 │   └── TooManyMalformed   more records break the contract than the consumer may pass over
 ├── RedisError             Redis
 │   ├── RedisUnavailable   no server answers, or it refuses work for now
@@ -92,6 +93,10 @@ class TopicMissing(KafkaError):
 
 class OffsetsLost(KafkaError):
     """Offsets that were to be read next are no longer in the topic."""
+
+
+class Fenced(KafkaError):
+    """Another member of the group has the same group.instance.id; a new client would only take it away again."""
 
 
 class TooManyMalformed(KafkaError):

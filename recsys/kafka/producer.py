@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 
 import orjson
@@ -11,7 +14,7 @@ from confluent_kafka import KafkaException, Message
 from recsys.data.epoch import iso_time
 from recsys.data.event import Event
 from recsys.errors import KafkaUnavailable
-from recsys.kafka.clients import kafka_unavailable, open_producer
+from recsys.kafka.clients import fatal_error_of, kafka_unavailable, open_producer
 from recsys.kafka.topics import describe_topic
 from recsys.settings import KafkaSettings
 
@@ -41,11 +44,15 @@ class Publisher:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._failure: ClientError | None = None
+        self._answered_at = 0.0
+        """When Kafka last acknowledged an event, or when there was none that it had to."""
+        self._is_silent = False
         self.delivered = 0
 
     def __enter__(self) -> Publisher:
         describe_topic(self._settings, self._settings.topic)
         self._producer = open_producer(self._settings, linger_ms=2, compression_type="zstd")
+        self._answered_at = time.monotonic()
         return self
 
     def __exit__(
@@ -54,9 +61,9 @@ class Publisher:
         if error is None:
             self.flush()
         else:  # what is queued is published if the broker is there, so that the count is right
-            self._producer.flush(5.0)
+            fatal_error_of(partial(self._producer.flush, 0.0 if self._is_silent else 5.0))
             self._producer.purge()
-            self._producer.flush(1.0)
+            fatal_error_of(partial(self._producer.flush, 1.0))
 
     def publish(self, event: Event) -> None:
         """Queue one event, waiting while the queue is full."""
@@ -64,28 +71,42 @@ class Publisher:
 
     def publish_record(self, user_id: str, value: bytes) -> None:
         """Queue a record as it is, valid or not."""
+        if not len(self._producer):
+            self._answered_at = time.monotonic()
         while True:
             try:
                 self._producer.produce(self._settings.topic, value, user_id.encode(), on_delivery=self._on_delivery)
                 break
             except BufferError:
-                self._producer.poll(0.1)
+                self._serve(partial(self._producer.poll, 0.1))
             except KafkaException as error:
+                self._serve(partial(self._producer.poll, 0.1))  # of a producer that has failed for good it tells why
                 raise kafka_unavailable(self._settings, error) from error
-        self._producer.poll(0)
-        self._raise_failure()
+        self._serve(partial(self._producer.poll, 0))
 
     def flush(self) -> None:
         """Wait until everything queued so far is delivered."""
-        while self._producer.flush(0.5):
-            self._raise_failure()
+        while len(self._producer):
+            self._serve(partial(self._producer.flush, 0.5))
         self._raise_failure()
+
+    def _serve(self, wait: Callable[[], object]) -> None:
+        failure = fatal_error_of(wait)
+        self._failure = failure or self._failure
+        self._raise_failure()
+        self._is_silent = time.monotonic() - self._answered_at > self._settings.timeout_s
+        if self._is_silent and len(self._producer):
+            raise KafkaUnavailable(
+                f"Kafka at {self._settings.bootstrap_servers}: no answer for {self._settings.timeout_s:g} s while "
+                f"{len(self._producer):,} events wait for {self._settings.topic} ({self.delivered:,} were delivered)"
+            )
 
     def _on_delivery(self, error: ClientError | None, _: Message) -> None:
         if error is not None:
             self._failure = error
         else:
             self.delivered += 1
+            self._answered_at = time.monotonic()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 
@@ -15,6 +16,8 @@ from recsys.kafka.clients import (
     KafkaException,
     Message,
     TopicPartition,
+    client_failed,
+    is_fatal,
     kafka_unavailable,
 )
 from recsys.kafka.topics import Topic
@@ -48,6 +51,8 @@ def read_range(
                 partition, offset, error = message.partition() or 0, message.offset() or 0, message.error()
                 if error is not None and error.code() != ClientError._PARTITION_EOF:
                     _raise_if_lost(error, f"{message.topic()}[{partition}]")
+                    if is_fatal(error):
+                        raise client_failed(settings, error, "reader")
                     log.warning("while reading %s: %s", topic.name, error.str())
                     continue
                 if partition not in open_ends:
@@ -67,9 +72,12 @@ def read_range(
                     f"for {3 * settings.timeout_s:g} s"
                 )
     except KafkaException as error:
+        if is_fatal(error.args[0]):
+            raise client_failed(settings, error.args[0], "reader") from error
         raise kafka_unavailable(settings, error) from error
     finally:
-        reader.unassign()
+        with suppress(KafkaException):  # one that has failed takes no more orders; what it failed of is to be told
+            reader.unassign()
 
 
 def _raise_if_lost(error: ClientError, where: str) -> None:

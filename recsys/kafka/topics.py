@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -18,9 +18,11 @@ from recsys.kafka.clients import (
     Consumer,
     KafkaException,
     TopicPartition,
+    answer_of,
     kafka_unavailable,
     open_admin,
 )
+from recsys.kafka.silence import Silence
 from recsys.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,8 @@ log = logging.getLogger(__name__)
 _EMBEDDED_CLUSTER = "mockCluster"
 _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 _WATCH_EVERY_S = 1.0
+LOOK_WITHIN_S = 4.0
+"""How long a service that looks again and again waits for an answer before it says that there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +72,10 @@ def describe_topic(settings: KafkaSettings, name: str) -> Topic:
     return _describe(open_admin(settings), settings, name)
 
 
-def _describe(admin: AdminClient, settings: KafkaSettings, name: str) -> Topic:
+def _describe(admin: AdminClient, settings: KafkaSettings, name: str, *, timeout_s: float | None = None) -> Topic:
+    timeout_s = settings.timeout_s if timeout_s is None else timeout_s
     try:
-        metadata = admin.list_topics(name, timeout=settings.timeout_s)
+        metadata = answer_of(lambda: admin.list_topics(name, timeout=timeout_s))
         topic = metadata.topics[name]
         if topic.error is not None or not topic.partitions:
             raise TopicMissing(
@@ -80,7 +85,7 @@ def _describe(admin: AdminClient, settings: KafkaSettings, name: str) -> Topic:
         cluster = metadata.cluster_id or ""
         topic_id = _NO_TOPIC_ID
         if not cluster.startswith(_EMBEDDED_CLUSTER):
-            described = admin.describe_topics(TopicCollection([name]), request_timeout=settings.timeout_s)
+            described = admin.describe_topics(TopicCollection([name]), request_timeout=timeout_s)
             # Kafka writes its ids in URL-safe base64 without padding; librdkafka's text may hold + and /.
             topic_id = str(described[name].result().topic_id).rstrip("=").replace("+", "-").replace("/", "_")
         if topic_id == _NO_TOPIC_ID:  # the broker knows no topic ids
@@ -93,10 +98,21 @@ def _describe(admin: AdminClient, settings: KafkaSettings, name: str) -> Topic:
 class TopicWatch:
     """Notices that a topic has been deleted, or deleted and created again, which starts its offsets anew.
 
-    librdkafka goes on reading at its old position then. Use it as a context manager: a thread looks every second.
+    librdkafka goes on reading at its old position then. Use it as a context manager: a thread looks every second. It
+    says as well when no broker answers: a consumer to which nothing comes could not tell.
+
+    Parameters
+    ----------
+    settings : KafkaSettings
+    topic : Topic
+    on_silence : callable
+        Takes the seconds since a broker last answered, 0 while they do.
     """
 
-    def __init__(self, settings: KafkaSettings, topic: Topic) -> None:
+    def __init__(
+        self, settings: KafkaSettings, topic: Topic, *, on_silence: Callable[[float], None] = lambda _: None
+    ) -> None:
+        self._silence = Silence(settings, log, on_silence)
         self._settings = settings
         self._topic = topic
         self._changed: KafkaError | None = None
@@ -116,22 +132,23 @@ class TopicWatch:
     def raise_if_changed(self, *, look: bool = False) -> None:
         """Raise `TopicMissing` or `KafkaUnavailable` if it is no longer the same topic; ``look`` asks right now."""
         if look:
-            self._look()
+            self._look(self._settings.timeout_s)
         if self._changed is not None:
             raise self._changed
 
     def _run(self) -> None:
         while not self._stop.wait(_WATCH_EVERY_S):
-            self._look()
+            self._look(min(LOOK_WITHIN_S, self._settings.timeout_s))
 
-    def _look(self) -> None:
+    def _look(self, timeout_s: float) -> None:
         try:
-            found = _describe(self._admin, self._settings, self._topic.name)
+            found = _describe(self._admin, self._settings, self._topic.name, timeout_s=timeout_s)
         except TopicMissing as error:
             self._changed = error
         except Exception as error:  # none may end the thread; the next look may do better
-            log.debug("cannot look at the topic: %s", error)
+            self._silence.unanswered(error)
         else:
+            self._silence.answered()
             if found.id != self._topic.id:
                 self._changed = KafkaUnavailable(f"topic {found.name} has been deleted and created again")
 

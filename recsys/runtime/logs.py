@@ -10,6 +10,9 @@ from collections.abc import Callable
 
 from recsys.settings import secrets
 
+_SHORTEST_INTERVAL_S = 10.0
+_LONGEST_INTERVAL_S = 600.0
+
 
 def configure_logging(level: str) -> None:
     """Write log lines to standard error, UTC, one line each."""
@@ -47,4 +50,33 @@ class RepeatsLeftOut(logging.Filter):
         if len(self._said) > 1000:
             self._said.clear()
         self._said[words] = now
+        return True
+
+
+class GrowingIntervals:
+    """Says when to tell again what still holds: at once, then after 10 s, 20 s, 40 s and so on, up to ten minutes.
+
+    Parameters
+    ----------
+    delay_s : float
+        How long it must hold before it is told at all.
+    """
+
+    def __init__(self, *, delay_s: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._delay_s = delay_s
+        self._clock = clock
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Note that it holds no longer."""
+        self._due_at = self._clock() + self._delay_s
+        self._interval_s = _SHORTEST_INTERVAL_S
+
+    def are_due(self) -> bool:
+        """Whether to tell now; then it is told."""
+        now = self._clock()
+        if now < self._due_at:
+            return False
+        self._due_at = now + self._interval_s
+        self._interval_s = min(2 * self._interval_s, _LONGEST_INTERVAL_S)
         return True

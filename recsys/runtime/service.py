@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from recsys.errors import RecsysError, SettingsError
 from recsys.runtime.logs import configure_logging
@@ -43,6 +45,19 @@ def run_service(
     except RecsysError as error:
         log.error("%s", error)
         return WRONG_SETTINGS if isinstance(error, SettingsError) else FAILED
+
+
+def end(code: int) -> NoReturn:
+    """End this process as it is, without taking the interpreter apart.
+
+    All that must be closed has been closed. Threads that wait for a broker which is away, in librdkafka and in those
+    that look at a topic, cannot be ended; one that wakes up in an interpreter that is being taken apart may crash the
+    process after its work is done.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def on_termination(act: Callable[[int], None]) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from tests.faults.conftest import Report, full_only, rounds
 from tests.faults.group import Group
@@ -221,3 +223,23 @@ def test_callbacks_that_raise_cost_nothing_but_a_new_client(ledger: Ledger, repo
     for member in members:
         assert "starting again from what is in Redis" in member.said()
     report(4, "A callback raises: on assignment, revocation, loss", ledger.check(), faults=3)
+
+
+@pytest.mark.slow
+def test_a_member_without_partitions_says_again_and_again_who_holds_them(ledger: Ledger) -> None:
+    topic = f"single-{ledger.shop.name}"
+    admin = AdminClient({"bootstrap.servers": ledger.shop.kafka.address})
+    for created in admin.create_topics([NewTopic(topic, 1)]).values():
+        created.result()
+    holds = start(ledger, RECSYS_KAFKA__TOPIC=topic)
+    holds.await_assigned()
+    stands_by = start(ledger, RECSYS_KAFKA__TOPIC=topic)
+    wait_until(lambda: stands_by.said().count("no partitions for ") >= 2, "it is said again")
+    lines = [line for line in stands_by.said().splitlines() if "no partitions for " in line]
+    group = ledger.shop.environment["RECSYS_KAFKA__GROUP_ID"]
+    assert f"group {group} has 2 members, state Stable: " in lines[-1]
+    assert "holds [0]" in lines[-1]
+    assert "holds none" in lines[-1]
+    assert holds.stop() == 0
+    stands_by.await_assigned()
+    assert stands_by.stop() == 0

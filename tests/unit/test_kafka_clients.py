@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
-from recsys.errors import OffsetsLost
+from recsys.errors import Fenced, KafkaUnavailable, OffsetsLost
 from recsys.kafka.records import read_range
 from recsys.kafka.topics import Topic
 from recsys.settings import KafkaSettings
@@ -76,3 +76,10 @@ def test_nothing_to_read_asks_for_nothing() -> None:
 def test_lost_offsets_are_an_error() -> None:
     with pytest.raises(OffsetsLost):
         read(Reader([Record(0, 0, KafkaError._AUTO_OFFSET_RESET)]), {0: (0, 4)})
+
+
+def test_reader_that_has_failed_for_good_is_not_waited_for() -> None:
+    with pytest.raises(KafkaUnavailable, match="the Kafka reader failed permanently"):
+        read(Reader([Record(0, 0, KafkaError._FATAL)]), {0: (0, 4)})
+    with pytest.raises(Fenced):
+        read(Reader([Record(0, 0, KafkaError.FENCED_INSTANCE_ID)]), {0: (0, 4)})

@@ -13,9 +13,10 @@ from prometheus_client.registry import Collector
 from api.problems import Kind, problem_body
 from consumer.metrics import ConsumerMetrics
 from recsys.cli.output import errors
-from recsys.errors import SettingsError
+from recsys.errors import KafkaUnavailable, SettingsError
 from recsys.kafka.clients import open_admin
-from recsys.runtime.logs import RepeatsLeftOut, configure_logging
+from recsys.kafka.silence import Silence
+from recsys.runtime.logs import GrowingIntervals, RepeatsLeftOut, configure_logging
 from recsys.runtime.metrics import Histogram, quantile
 from recsys.settings import KafkaSettings, load_settings, secrets
 
@@ -191,3 +192,57 @@ def test_messages_that_differ_in_digits_alone_pass_every_so_often() -> None:
     assert not passes("purchases[0] 8: not JSON")
     now += 1.0
     assert passes("purchases[0] 9: not JSON")
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def told_at(intervals: GrowingIntervals, clock: Clock, seconds: int) -> list[int]:
+    times = []
+    for second in range(seconds):
+        if intervals.are_due():
+            times.append(second)
+        clock.now += 1
+    return times
+
+
+def test_what_still_holds_is_told_again_at_growing_intervals() -> None:
+    clock = Clock()
+    intervals = GrowingIntervals(clock=clock)
+    assert told_at(intervals, clock, 2400) == [0, 10, 30, 70, 150, 310, 630, 1230, 1830]
+    intervals.begin_anew()
+    assert told_at(intervals, clock, 15) == [0, 10]
+
+
+def test_what_holds_for_a_moment_is_not_told_where_there_is_a_delay() -> None:
+    clock = Clock()
+    intervals = GrowingIntervals(delay_s=5.0, clock=clock)
+    assert told_at(intervals, clock, 20) == [5, 15]
+
+
+def test_silence_is_told_at_once_again_and_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+    clock, seconds = Clock(), [-1.0]
+    log = logging.getLogger("a service")
+    silence = Silence(KafkaSettings(bootstrap_servers="kafka-1:9092"), log, seconds.append, clock=clock)
+    assert seconds[-1] == 0
+    silence.answered()
+    for _ in range(7):
+        clock.now += 5
+        silence.unanswered(KafkaUnavailable("Kafka at kafka-1:9092: timed out"))
+    assert seconds[-1] == 35
+    assert [record.getMessage() for record in caplog.records] == [
+        f"no answer for {silent} s, so nothing comes or goes: Kafka at kafka-1:9092: timed out"
+        for silent in (5, 15, 35)
+    ]
+    caplog.clear()
+    silence.answered()
+    silence.answered()
+    assert seconds[-1] == 0
+    assert [record.getMessage() for record in caplog.records] == ["Kafka at kafka-1:9092 answers again after 35 s"]
