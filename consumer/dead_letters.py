@@ -1,4 +1,4 @@
-"""Malformed records go to the dead-letter topic, byte for byte, with headers that say why."""
+"""Malformed records go to the dead-letter topic, byte for byte where it takes them, with headers that say why."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from types import TracebackType
 
+from consumer.letters import PREFIX, Header, Letter
 from consumer.malformed_limit import MalformedLimit
 from consumer.metrics import ConsumerMetrics
 from recsys.errors import KafkaUnavailable, MalformedEvent
@@ -22,23 +22,19 @@ from recsys.settings import Settings
 
 log = logging.getLogger(__name__)
 log.addFilter(RepeatsLeftOut(every_s=30.0))  # a flood shows each kind of reason, not each record
-_PREFIX = "__recsys.errors."
 _MAX_BYTES = 100_000_000  # the topic sets the limit, not this client
 _MISSING = (ClientError.UNKNOWN_TOPIC_OR_PART, ClientError._UNKNOWN_TOPIC, ClientError._UNKNOWN_PARTITION)
-
-
-@dataclass(frozen=True, slots=True)
-class _Letter:
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, str | bytes | None]]
+_TOO_LARGE = (ClientError.MSG_SIZE_TOO_LARGE, ClientError.RECORD_LIST_TOO_LARGE)
+_CUT_TO = (983_040, 245_760, 61_440, 15_360, 4_096, 1_024)
+"""Bytes of a letter that is too large, one after the other: the first is what topics take by default."""
 
 
 class DeadLetters:
     """Produces to the dead-letter topic.
 
     At least once: a record's offset may be committed only after `confirm` has returned. What is not acknowledged is
-    kept and sent again, for ever. Use it as a context manager: the producer is made on entry.
+    kept and sent again, for ever. What is too large for the topic is cut, so that the stream goes on. Use it as a
+    context manager: the producer is made on entry.
 
     Parameters
     ----------
@@ -54,10 +50,14 @@ class DeadLetters:
         self._limit = MalformedLimit(settings)
         self._partitions = partitions
         self._numbers = count()
-        self._letters: dict[int, _Letter] = {}
+        self._letters: dict[int, Letter] = {}
         """Not acknowledged yet."""
+        self._cut: dict[int, Letter] = {}
+        """Of these, those that were too large, as they are sent instead."""
         self._unsent: deque[int] = deque()
         """Of these, those that the producer has not taken yet."""
+        self._one_by_one = False
+        """Whether a refusal is to tell which letter is too large."""
         self._refusal: ClientError | None = None
 
     def __enter__(self) -> DeadLetters:
@@ -84,7 +84,6 @@ class DeadLetters:
             self._metrics.dead_letters.inc()
 
     def _send(self, message: Message, error: MalformedEvent) -> None:
-        headers: list[tuple[str, str | bytes | None]] = _headers(message)
         about = {
             "topic": message.topic() or "",
             "partition": str(message.partition()),
@@ -95,10 +94,10 @@ class DeadLetters:
             "exception.class": type(error).__name__,
             "exception.message": error.reason,
         }
-        headers.extend((_PREFIX + name, value.encode()) for name, value in about.items())
+        added: list[Header] = [(PREFIX + name, value.encode()) for name, value in about.items()]
         log.warning("dead letter: %s: %s", location(message), error.reason)
         number = next(self._numbers)
-        self._letters[number] = _Letter(message.key(), message.value(), headers)
+        self._letters[number] = Letter(message.key(), message.value(), _headers(message), added)
         self._unsent.append(number)
         self._produce_unsent()
 
@@ -126,9 +125,32 @@ class DeadLetters:
             self._produce_unsent()
             self._serve(0.1)
             if self._refusal is not None:
-                raise KafkaUnavailable(self._explained(self._refusal))
+                if self._refusal.code() not in _TOO_LARGE or not self._made_smaller():
+                    raise KafkaUnavailable(self._explained(self._refusal))
+                self._start_again(self._refusal)
             if self._letters and time.monotonic() > until:
                 raise KafkaUnavailable(f"the dead-letter topic {self._settings.dead_letters} does not acknowledge")
+        self._one_by_one = False
+
+    def _made_smaller(self) -> bool:
+        """Do something about letters that were refused for their size; return whether there was something to do.
+
+        Letters that go together may be too large together: then one goes after the other. One that is refused alone is
+        cut. If nothing is left to cut, all begin again whole: somebody may have enlarged the topic meanwhile.
+        """
+        if not self._one_by_one:
+            self._one_by_one = True
+            return True
+        number, whole = next(iter(self._letters.items()))
+        refused = self._cut.get(number, whole)
+        for most in _CUT_TO:
+            cut = whole.cut_to(most)
+            if most < refused.size and cut.size < refused.size:
+                self._cut[number] = cut
+                return True
+        self._cut.clear()
+        self._one_by_one = False
+        return False
 
     def _open(self) -> None:
         self._producer = open_producer(
@@ -158,7 +180,9 @@ class DeadLetters:
     def _create_topic(self) -> None:
         topic = self._settings.dead_letters
         try:
-            if create_topic_if_missing(self._settings, topic, partitions=self._partitions):
+            if create_topic_if_missing(
+                self._settings, topic, partitions=self._partitions, for_records_of=self._settings.topic
+            ):
                 log.warning("the dead-letter topic %s was deleted and has been created again", topic)
         except KafkaUnavailable as error:
             raise KafkaUnavailable(
@@ -167,14 +191,16 @@ class DeadLetters:
 
     def _produce_unsent(self) -> None:
         while self._unsent and self._refusal is None:
+            if self._one_by_one and len(self._unsent) < len(self._letters):
+                return  # the one before is on its way
             number = self._unsent[0]
-            letter = self._letters[number]
+            letter = self._cut.get(number, self._letters[number])
             try:
                 self._producer.produce(
                     self._settings.dead_letters,
                     value=letter.value,
                     key=letter.key,
-                    headers=letter.headers,
+                    headers=[*letter.headers, *letter.about],
                     on_delivery=partial(self._delivered, number),
                 )
             except BufferError:  # the queue is full: deliveries will make room
@@ -185,10 +211,14 @@ class DeadLetters:
             self._unsent.popleft()
 
     def _delivered(self, number: int, error: ClientError | None, _: Message) -> None:
-        if error is None:
-            self._letters.pop(number, None)
-        else:
+        if error is not None:
             self._refusal = error
+            return
+        whole, cut = self._letters.pop(number, None), self._cut.pop(number, None)
+        if whole is not None and cut is not None:
+            self._metrics.cut_letters.inc()
+            topic, left_out = self._settings.dead_letters, cut.left_out
+            log.warning("dead letter: %d bytes are too large for %s; left out: %s", whole.size, topic, left_out)
 
     def _explained(self, refusal: ClientError) -> str:
         if is_fatal(refusal):
@@ -200,6 +230,6 @@ class DeadLetters:
         )
 
 
-def _headers(message: Message) -> list[tuple[str, str | bytes | None]]:
+def _headers(message: Message) -> list[Header]:
     headers = message.headers() or []
     return list(headers.items()) if isinstance(headers, dict) else list(headers)

@@ -77,7 +77,9 @@ def _ensure_ready(settings: Settings, store: Store, consumer: Consumer) -> Topic
     """Return the topic if all is there: Redis that can serve, both topics, and in Redis what the group has written."""
     store.connection.check()
     topic = describe_topic(settings.kafka, settings.kafka.topic)
-    create_topic_if_missing(settings.kafka, settings.kafka.dead_letters, partitions=len(topic.partitions))
+    create_topic_if_missing(
+        settings.kafka, settings.kafka.dead_letters, partitions=len(topic.partitions), for_records_of=topic.name
+    )
     marks = store.applied_offsets.read(topic.sources(topic.partitions))
     start_offsets(consumer, settings.kafka, topic, topic.partitions, marks=marks)
     return topic

@@ -26,6 +26,9 @@ class ConsumerMetrics:
         self.applied = counter("events_applied", "Events that changed a history")
         self.duplicates = counter("events_duplicate", "Events recognized as applied before")
         self.dead_letters = counter("dead_letters", "Malformed records sent to the dead-letter topic")
+        self.cut_letters = counter(
+            "dead_letters_cut", "Dead letters that hold a part of a record too large for the topic"
+        )
         self.no_user = counter("events_no_user", "Events of ids that are no users (events.no_user), passed over")
         self.aside = counter("users_passed_over", "Times that events of a user who is set aside were passed over")
         self.unread_prices = counter("prices_unread", "Prices that are none, left out of their events")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 
 from confluent_kafka import TopicCollection
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]  # it has it
 from confluent_kafka.cimpl import NewTopic
 
 from recsys.errors import KafkaError, KafkaUnavailable, TopicMissing
@@ -32,6 +32,9 @@ _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 _WATCH_EVERY_S = 1.0
 LOOK_WITHIN_S = 4.0
 """How long a service that looks again and again waits for an answer before it says that there is none."""
+_NO_RIGHT = (ClientError.TOPIC_AUTHORIZATION_FAILED, ClientError.CLUSTER_AUTHORIZATION_FAILED)
+_OPTION_REFUSED = (ClientError.POLICY_VIOLATION, ClientError.INVALID_CONFIG, ClientError.INVALID_REQUEST)
+_ROOM_FOR_HEADERS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,28 @@ def _describe(admin: AdminClient, settings: KafkaSettings, name: str, *, timeout
         raise kafka_unavailable(settings, error) from error
 
 
+def topic_config(settings: KafkaSettings, name: str) -> Mapping[str, str] | None:
+    """Return the configuration of a topic; empty where the embedded broker has none, None where it may not be read.
+
+    Raises
+    ------
+    KafkaUnavailable
+        When no broker answers, or there is no such topic.
+    """
+    admin = open_admin(settings)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+    try:
+        metadata = answer_of(lambda: admin.list_topics(name, timeout=settings.timeout_s))
+        if (metadata.cluster_id or "").startswith(_EMBEDDED_CLUSTER):
+            return {}
+        asked = admin.describe_configs([resource], request_timeout=settings.timeout_s)
+        return {option: entry.value or "" for option, entry in asked[resource].result().items()}
+    except KafkaException as error:
+        if error.args[0].code() in _NO_RIGHT:
+            return None
+        raise kafka_unavailable(settings, error) from error
+
+
 class TopicWatch:
     """Notices that a topic has been deleted, or deleted and created again, which starts its offsets anew.
 
@@ -153,16 +178,26 @@ class TopicWatch:
                 self._changed = KafkaUnavailable(f"topic {found.name} has been deleted and created again")
 
 
-def create_topic_if_missing(settings: KafkaSettings, name: str, *, partitions: int) -> bool:
-    """Create a topic with the broker's default replication; return whether it was missing."""
+def create_topic_if_missing(settings: KafkaSettings, name: str, *, partitions: int, for_records_of: str) -> bool:
+    """Create a topic with the broker's default replication; return whether it was missing.
+
+    It takes what the topic ``for_records_of`` takes, and 64 KiB of headers more; where that is not known, or refused,
+    what the broker takes by default.
+    """
     admin = open_admin(settings)
     try:
-        topic = admin.list_topics(name, timeout=settings.timeout_s).topics[name]
+        topic = answer_of(lambda: admin.list_topics(name, timeout=settings.timeout_s)).topics[name]
         if topic.error is None and topic.partitions:
             return False
-        admin.create_topics([NewTopic(name, num_partitions=partitions)], request_timeout=settings.timeout_s)[
-            name
-        ].result()
+        largest = (topic_config(settings, for_records_of) or {}).get("max.message.bytes")
+        config = {"max.message.bytes": str(int(largest) + _ROOM_FOR_HEADERS)} if largest else {}
+        try:
+            _create(admin, settings, NewTopic(name, num_partitions=partitions, config=config))
+        except KafkaException as error:
+            if not config or error.args[0].code() not in _OPTION_REFUSED:
+                raise
+            log.warning("topic %s cannot be created with %s: %s", name, config, error.args[0].str())
+            _create(admin, settings, NewTopic(name, num_partitions=partitions))
     except KafkaException as error:
         if error.args[0].code() == ClientError.TOPIC_ALREADY_EXISTS:
             return False
@@ -171,6 +206,10 @@ def create_topic_if_missing(settings: KafkaSettings, name: str, *, partitions: i
             f"{error.args[0].str()}"
         ) from error
     return True
+
+
+def _create(admin: AdminClient, settings: KafkaSettings, topic: NewTopic) -> None:
+    admin.create_topics([topic], request_timeout=settings.timeout_s)[topic.topic].result()
 
 
 def end_offsets(consumer: Consumer, settings: KafkaSettings, topic: Topic) -> dict[int, tuple[int, int]]:

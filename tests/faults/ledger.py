@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from confluent_kafka import Consumer as KafkaConsumer
@@ -94,6 +95,7 @@ class Ledger:
                 "bootstrap.servers": self.shop.kafka.address,
                 "enable.idempotence": True,
                 "linger.ms": 1,
+                "message.max.bytes": 10_000_000,  # the topic sets the limit
                 "message.timeout.ms": 0,  # what was asked for is delivered in the end
                 "log_level": 2,
             }
@@ -149,8 +151,8 @@ class Ledger:
             self._producer.produce(self.shop.topic, value, key.encode(), on_delivery=acknowledged)
             self._producer.poll(0)
 
-    def send_malformed(self, values: Sequence[bytes | None]) -> None:
-        """Hand records to the producer that break the contract."""
+    def send_malformed(self, values: Sequence[bytes | None], *, key: bytes | None = None) -> None:
+        """Hand records to the producer that break the contract, each with its value for a key unless one is given."""
 
         def acknowledged(error: KafkaError | None, message: Message) -> None:
             if error is None:
@@ -159,7 +161,7 @@ class Ledger:
 
         for value in values:
             self._malformed[value] += 1
-            self._producer.produce(self.shop.topic, value, key=value or b"malformed", on_delivery=acknowledged)
+            self._producer.produce(self.shop.topic, value, key=key or value or b"malformed", on_delivery=acknowledged)
             self._producer.poll(0)
 
     def flush(self, patience_s: float = 240.0) -> None:
@@ -241,7 +243,7 @@ class Ledger:
             f"{tally}; lost and doubled in histories {histories}, in the archive {archive}\n{verified}"
         )
         # Sent at least once: letters of the same origin are copies.
-        letters = {_origin(message): message.value() for message in self._dead_letters()}
+        letters = {_origin(message): self._whole(message) for message in self.dead_letters()}
         assert Counter(letters.values()) == self._malformed, "the dead letters are the malformed records"
         return tally
 
@@ -258,8 +260,20 @@ class Ledger:
             counts.update(pair for pair in pairs if pair[0] in self._baskets)
         return counts
 
-    def _dead_letters(self) -> list[Message]:
+    def dead_letters(self) -> list[Message]:
+        """Return what is in the dead-letter topic."""
         return read_topic(self.shop, f"{self.shop.topic}.dlq")
+
+    def _whole(self, letter: Message) -> bytes | None:
+        """Return the value of the record that a dead letter is of: a cut one holds its head, length and SHA-256."""
+        headers, head = dict(letter.headers() or []), letter.value()
+        digest = headers.get("__recsys.errors.value.sha256")
+        if digest is None or head is None:
+            return head
+        (value,) = (value for value in self._malformed if value and sha256(value).hexdigest().encode() == digest)
+        assert value.startswith(head)
+        assert headers["__recsys.errors.value.size"] == str(len(value)).encode()
+        return value
 
     def _sale(self, user: str) -> Sale:
         self._made += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -131,6 +132,50 @@ def test_deleted_dead_letter_topic_is_created_again(ledger: Ledger, report: Repo
     member.ensure_running()
 
 
+def test_a_record_too_large_for_the_dead_letter_topic_is_cut_and_the_stream_goes_on(
+    ledger: Ledger, report: Report
+) -> None:
+    """Letters that are too large together go one by one, and only those too large by themselves are cut."""
+    set_of_topic(ledger, ledger.shop.topic, "max.message.bytes", "3000000")
+    set_of_dead_letter_topic(ledger, "max.message.bytes", "40000")
+    member = start(ledger)
+    member.await_assigned(4)
+    large = random.Random(13).randbytes(2_000_000)
+    ledger.send_malformed([large, *(b"%d:" % number + b"x" * 20_000 for number in range(6)), b"small"], key=b"42")
+    ledger.publish(100)
+    recovery_s = ledger.await_counted()
+    wait_until(lambda: member.metrics().get("dead_letters_total") == 8, "all letters are sent")
+    wait_until(lambda: member.metrics().get("dead_letters_cut_total") == 1, "one of them is cut")
+    letters = {len(letter.value() or b""): dict(letter.headers() or []) for letter in ledger.dead_letters()}
+    (size,) = (size for size, headers in letters.items() if "__recsys.errors.left.out" in headers)
+    assert 10_000 < size < 40_000
+    assert all(letter.key() == b"42" for letter in ledger.dead_letters())
+    assert letters[size]["__recsys.errors.value.size"] == b"2000000"
+    tally = ledger.check()
+    assert member.stop() == 0
+    report(5, "Dead-letter topic too small for a record", tally, faults=1, recovery_s=recovery_s)
+
+
+@pytest.mark.slow
+def test_a_dead_letter_topic_that_is_made_takes_what_the_source_takes(ledger: Ledger) -> None:
+    shop = ledger.shop
+    admin = AdminClient({"bootstrap.servers": shop.kafka.address})
+    for deleted in admin.delete_topics([f"{shop.topic}.dlq"]).values():
+        deleted.result()
+    set_of_topic(ledger, shop.topic, "max.message.bytes", "3000000")
+    member = start(ledger)
+    member.await_assigned(4)
+    topic = ConfigResource(ConfigResource.Type.TOPIC, f"{shop.topic}.dlq")
+    assert admin.describe_configs([topic])[topic].result()["max.message.bytes"].value == "3065536"
+    ledger.send_malformed([random.Random(13).randbytes(2_900_000)], key=b"42")
+    ledger.publish(20)
+    ledger.await_counted()
+    wait_until(lambda: member.metrics().get("dead_letters_total") == 1, "the letter is sent")
+    assert "dead_letters_cut_total" not in member.metrics() or member.metrics()["dead_letters_cut_total"] == 0
+    ledger.check()
+    assert member.stop() == 0
+
+
 def replace_dead_letter_topic(ledger: Ledger, option: str, value: str) -> None:
     """Delete the dead-letter topic and create it again with an option."""
     topic = f"{ledger.shop.topic}.dlq"
@@ -143,8 +188,13 @@ def replace_dead_letter_topic(ledger: Ledger, option: str, value: str) -> None:
 
 def set_of_dead_letter_topic(ledger: Ledger, option: str, value: str) -> None:
     """Set an option of the dead-letter topic."""
+    set_of_topic(ledger, f"{ledger.shop.topic}.dlq", option, value)
+
+
+def set_of_topic(ledger: Ledger, topic: str, option: str, value: str) -> None:
+    """Set an option of a topic."""
     admin = AdminClient({"bootstrap.servers": ledger.shop.kafka.address})
     entry = ConfigEntry(option, value, incremental_operation=AlterConfigOpType.SET)
-    topic = ConfigResource(ConfigResource.Type.TOPIC, f"{ledger.shop.topic}.dlq", incremental_configs=[entry])
-    for done in admin.incremental_alter_configs([topic]).values():
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+    for done in admin.incremental_alter_configs([resource]).values():
         done.result()
