@@ -77,8 +77,8 @@ class DeadLetters:
         TooManyMalformed
             Before any of them is sent, when there are more than `consumer.max_malformed` among the newest records.
         """
-        for place in range(len(messages)):
-            self._limit.note(malformed.get(place))
+        for place, message in enumerate(messages):
+            self._limit.note(malformed.get(place), partition=message.partition() or 0, offset=message.offset() or 0)
         for place, error in malformed.items():
             self._send(messages[place], error)
             self._metrics.dead_letters.inc()

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections import deque
+import re
+from collections import Counter, deque
+from dataclasses import dataclass
 
 from recsys.errors import MalformedEvent, TooManyMalformed
 from recsys.settings import Settings
 
 _WINDOW = 1000
+_MOST_REASONS = 3
+_NUMBER = re.compile(r"\d[\d,.]*")
+
+
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """One of the newest records: where it is, and what is wrong with it; empty if nothing is."""
+
+    partition: int
+    offset: int
+    reason: str
 
 
 class MalformedLimit:
@@ -20,10 +33,10 @@ class MalformedLimit:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._newest: deque[bool] = deque(maxlen=_WINDOW)
+        self._newest: deque[_Noted] = deque(maxlen=_WINDOW)
         self._malformed = 0
 
-    def note(self, error: MalformedEvent | None) -> None:
+    def note(self, error: MalformedEvent | None, *, partition: int, offset: int) -> None:
         """Count one record and what was wrong with it, if anything.
 
         Raises
@@ -32,8 +45,8 @@ class MalformedLimit:
             When there are now more malformed ones than `consumer.max_malformed`.
         """
         if len(self._newest) == _WINDOW:
-            self._malformed -= self._newest[0]
-        self._newest.append(error is not None)
+            self._malformed -= bool(self._newest[0].reason)
+        self._newest.append(_Noted(partition, offset, "" if error is None else error.reason))
         if error is None:
             return
         self._malformed += 1
@@ -44,8 +57,36 @@ class MalformedLimit:
         kafka, most = self._settings.kafka, self._settings.consumer.max_malformed
         return (
             f"{kafka.topic}: {self._malformed:,} of the newest {len(self._newest):,} records are malformed and "
-            f"RECSYS_CONSUMER__MAX_MALFORMED is {most:,}; the newest is {newest}. Repair the producer, then start the "
-            f"consumer again, which goes on where it was: with RECSYS_CONSUMER__MAX_MALFORMED={_WINDOW} all of them go "
-            f"to {kafka.dead_letters}; to pass over them, and over good ones between, first reset the offsets of "
-            f"group {kafka.group_id} (kafka-consumer-groups.sh --reset-offsets)"
+            f"RECSYS_CONSUMER__MAX_MALFORMED is {most:,}; the newest is {newest}; reasons: {self._reasons()}. Repair "
+            f"the producer, then start the consumer again, which goes on where it was: with "
+            f"RECSYS_CONSUMER__MAX_MALFORMED={_WINDOW} all of them go to {kafka.dead_letters}: "
+            f"RECSYS_CONSUMER__MAX_MALFORMED={_WINDOW} python -m consumer; to pass over them, and over good ones "
+            f"between, stop all consumers and first reset the offsets of group {kafka.group_id}: {self._skip()}"
+        )
+
+    def _malformed_ones(self) -> list[_Noted]:
+        return [record for record in self._newest if record.reason]
+
+    def _reasons(self) -> str:
+        """Return the commonest reasons with their numbers of records; what differs in numbers alone is one reason."""
+        newest_of: dict[str, str] = {}
+        counts: Counter[str] = Counter()
+        for record in self._malformed_ones():
+            kind = _NUMBER.sub("0", record.reason)
+            newest_of[kind] = record.reason
+            counts[kind] += 1
+        told = [f"{count:,} x {newest_of[kind]}" for kind, count in counts.most_common(_MOST_REASONS)]
+        more = sum(counts.values()) - sum(count for _, count in counts.most_common(_MOST_REASONS))
+        return "; ".join([*told, f"{more:,} x others"] if more else told)
+
+    def _skip(self) -> str:
+        """Return the command that moves the group behind what was read of the partitions with malformed records."""
+        kafka = self._settings.kafka
+        concerned = {record.partition for record in self._malformed_ones()}
+        # The newest of them, malformed or not: an older one may lie before what the group has committed.
+        ends = {record.partition: record.offset + 1 for record in self._newest if record.partition in concerned}
+        return " && ".join(
+            f"kafka-consumer-groups.sh --bootstrap-server {kafka.bootstrap_servers} --group {kafka.group_id} "
+            f"--topic {kafka.topic}:{partition} --reset-offsets --to-offset {offset} --execute"
+            for partition, offset in sorted(ends.items())
         )

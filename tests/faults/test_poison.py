@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.faults.conftest import Report, rounds
 from tests.faults.ledger import Ledger
 from tests.malformed import WAYS, malformed_records
 from tests.planted import event_json, item_name, list_of
-from tests.services import Service, wait_until
+from tests.services import Service, kafka_jars, wait_until
 
 pytestmark = pytest.mark.real_kafka
 
@@ -90,6 +91,27 @@ def test_flood_stops_the_consumer_with_one_error_and_nothing_is_lost(ledger: Led
     tally = ledger.check()
     assert last.stop() == 0
     report(12, "a flood of malformed records stops the consumer", tally, faults=700, recovery_s=recovery_s)
+
+
+@pytest.mark.slow
+def test_the_command_of_the_error_passes_over_a_flood(ledger: Ledger) -> None:
+    shop = ledger.shop
+    ledger.send_malformed([b"malformed %d" % n for n in range(700)], key=b"one partition")
+    ledger.flush()
+    stopped = shop.start_consumer()
+    assert stopped.process.wait(timeout=240) == 1
+    (error,) = errors_of(stopped)
+    assert re.search(r"; reasons: 501 x not JSON: [^;]+\. Repair the producer", error), error
+    script, *arguments = error.partition("reset the offsets of group ")[2].partition(": ")[2].split()
+    assert script == "kafka-consumer-groups.sh"
+    tool = ["java", "-cp", f"{kafka_jars()}/*", "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"]
+    reset = subprocess.run([*tool, *arguments], capture_output=True, text=True, check=False)
+    assert reset.returncode == 0, reset.stdout + reset.stderr
+    consumer = shop.start_consumer()
+    ledger.publish(100)
+    ledger.await_counted()
+    wait_until(lambda: consumer.metrics().get("dead_letters_total") == 199, "the rest goes to the dead letters")
+    assert consumer.stop() == 0
 
 
 @pytest.mark.slow
