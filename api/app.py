@@ -29,6 +29,7 @@ from api.routes import computing, docs, health, operating, purchases, reading
 from api.security import Audit, Keyring, RateLimiter, Role
 from api.services import Services
 from recsys.api_schemas import Problem
+from recsys.kafka.cleanup_policy import PolicyWatch
 from recsys.kafka.decoder import event_reading
 from recsys.redis import EvictionWatch, open_store
 from recsys.redis.async_reader import open_read_store
@@ -107,6 +108,7 @@ def create_app(settings: Settings) -> FastAPI:
                 if settings.api.purchases:
                     sink = PurchaseSink(settings.kafka, on_silence=metrics.kafka_silent.set)
                     stack.enter_context(sink.opened())
+                    stack.enter_context(PolicyWatch(settings.kafka, metrics.topic_compacted.set))
                 app.state.services = Services(
                     settings=settings,
                     event_reading=event_reading(settings.events),

@@ -40,6 +40,9 @@ class ApiMetrics:
             "kafka_silent_seconds",
             "Time since a Kafka broker last answered; 0 while they answer, and without purchases",
         )
+        self.topic_compacted = gauge(
+            "topic_compacted", "1 if Kafka removes purchases from the topic before they expire (cleanup.policy=compact)"
+        )
 
     def note_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request that has been answered; status 0 = nobody was left to take the answer."""

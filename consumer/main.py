@@ -20,6 +20,7 @@ from consumer.rebalance import Assignment, close
 from consumer.refresher import Refresher
 from consumer.stats import StatsLog
 from recsys.errors import KafkaUnavailable, OffsetsLost, RedisError, TopicMissing
+from recsys.kafka.cleanup_policy import PolicyWatch
 from recsys.kafka.clients import Consumer, open_consumer
 from recsys.kafka.decoder import make_decoder
 from recsys.kafka.start_offsets import start_offsets
@@ -57,7 +58,8 @@ def _serve(settings: Settings) -> int:
         live = LiveModel(store, poll_s=settings.consumer.model_poll_s, on_refused=metrics.refused_models.inc)
         stats = StatsLog(metrics, interval_s=settings.consumer.stats_interval_s)
         evictions = EvictionWatch(settings.redis, lambda found: metrics.evictions.note(*found))
-        with ended_by_clock_rollback(), evictions.running(), live.followed(), stats:
+        policy = PolicyWatch(settings.kafka, metrics.topic_compacted.set)
+        with ended_by_clock_rollback(), evictions.running(), policy, live.followed(), stats:
             while not stop.is_set():
                 consume(settings, store, live, metrics, stop)
                 gc.collect()  # the traceback of an error may hold the old client, with its sockets, in a cycle

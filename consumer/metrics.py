@@ -50,6 +50,11 @@ class ConsumerMetrics:
             "Time since a Kafka broker last answered; 0 while they answer",
             registry=self.registry,
         )
+        self.topic_compacted = Gauge(
+            "recsys_consumer_topic_compacted",
+            "1 if Kafka removes purchases from the topic before they expire (cleanup.policy=compact)",
+            registry=self.registry,
+        )
         self.latency = Histogram(
             "recsys_consumer_event_to_list_seconds",
             "Time from the record's timestamp to the list in Redis",

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from recsys.data.event import Event
 from recsys.errors import KafkaUnavailable, MalformedEvent
+from recsys.kafka.cleanup_policy import cleanup_policy, is_compacted
 from recsys.kafka.clients import Message, open_reader
 from recsys.kafka.decoder import EventDecoder
 from recsys.kafka.records import read_range
@@ -43,11 +44,13 @@ def archive_new_purchases(
     topic = describe_topic(settings, settings.topic)
     reader = open_reader(settings, "archiver")
 
-    def before_segment() -> None:
+    def before_segment() -> str:
         before_write()
         if describe_topic(settings, settings.topic).id != topic.id:
             raise KafkaUnavailable(f"topic {topic.name} was deleted and created again while it was archived")
+        return policy if is_compacted(policy) else cleanup_policy(settings)  # it may have changed while it was read
 
+    policy = cleanup_policy(settings)
     try:
         watermarks = end_offsets(reader, settings, topic)
         ranges = _ranges(topic, archive.positions().get(topic.id, {}), watermarks)
@@ -81,7 +84,10 @@ def _ranges(
 
 
 class _SegmentWriter:
-    """Collects a round's events and writes them as segments that leave no offset out."""
+    """Collects a round's events and writes them as segments that leave no offset out.
+
+    ``before_write`` returns the topic's cleanup.policy, which each segment records.
+    """
 
     def __init__(
         self,
@@ -90,7 +96,7 @@ class _SegmentWriter:
         source: str,
         ranges: dict[int, tuple[int, int]],
         decoder: EventDecoder,
-        before_write: Callable[[], None],
+        before_write: Callable[[], str],
     ) -> None:
         self._archive = archive
         self._decoder = decoder
@@ -124,8 +130,9 @@ class _SegmentWriter:
             first = self._next[partition]
             if first < end:
                 rows = self._pending.pop(partition, [])
-                self._before_write()
-                self._archive.write(Segment(self._round, self._source, partition, first, end - 1), rows)
+                policy = self._before_write()
+                segment = Segment(self._round, self._source, partition, first, end - 1)
+                self._archive.write(segment, rows, cleanup_policy=policy)
                 self.archived += len(rows)
                 self._next[partition] = end
         self._held = 0

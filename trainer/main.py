@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from recsys.errors import HistoriesMissing, LockHeld, NotEnoughData, NotEnoughNewEvents, RecsysError, RedisError
+from recsys.kafka.cleanup_policy import PolicyWatch
 from recsys.kafka.topics import describe_topic
 from recsys.operations.histories import ensure_histories
 from recsys.operations.rollback import roll_back
@@ -88,7 +89,8 @@ def _serve(settings: Settings) -> int:
             serve_metrics(settings.trainer.metrics_port, metrics.registry, variable="RECSYS_TRAINER__METRICS_PORT")
             until_ready(partial(_ensure_ready, settings, store, data_dir), stop=threading.Event(), log=log)
             hidden, evictions = HiddenFollower(settings, store, data_dir), _evictions_watched(settings, metrics)
-            with ended_by_clock_rollback(), heartbeat(store), hidden.followed(), evictions:
+            policy = PolicyWatch(settings.kafka, metrics.topic_compacted.set)
+            with ended_by_clock_rollback(), heartbeat(store), hidden.followed(), evictions, policy:
                 _Rounds(settings, store, data_dir, metrics, signal_request).do_forever()
     except _Terminated:
         log.info("stopped")

@@ -27,6 +27,9 @@ class TrainerMetrics:
         self._durations = gauge("stage_seconds", "How long each stage of the newest round took", "stage")
         self._counts = gauge("model", "What the newest model was fitted on", "what")
         self.aside = gauge("users_aside", "Users set aside because Redis has lost a part of what it held of them")
+        self.topic_compacted = gauge(
+            "topic_compacted", "1 if Kafka removes purchases from the topic before they expire (cleanup.policy=compact)"
+        )
         self._quality = gauge("quality", "Means of the newest candidate on the hold-out", "metric")
 
     def note(self, record: RoundRecord) -> None:

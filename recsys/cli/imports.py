@@ -36,6 +36,9 @@ def list_command() -> None:
 @imports_app.command("undo")
 def undo_command(
     import_id: Annotated[str, typer.Argument(metavar="ID", help="The import, as recsys imports list shows it.")],
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Continue although not everything of its users can be restored.")
+    ] = False,
 ) -> None:
     """Take an import back, as if it had never been made; consumers may run meanwhile.
 
@@ -54,6 +57,7 @@ def undo_command(
                     ProgressReporter(console=errors),
                     import_id,
                     before_write=lock.ensure_held,
+                    accept_loss=accept_loss,
                 )
         except KeyboardInterrupt:
             errors.print(f"interrupted; run recsys imports undo {import_id} again to complete it")

@@ -17,7 +17,7 @@ from recsys.kafka.records import read_range
 from recsys.kafka.topics import describe_topic, end_offsets
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import refresh_users
-from recsys.operations.losses import purchases_lost
+from recsys.operations.losses import all_losses
 from recsys.redis import PlacedEvent, Store, calls_by_user
 from recsys.redis.aside import Adoption
 from recsys.runtime import fail_points
@@ -59,8 +59,8 @@ def make_again(
     for _ in range(_MOST_ROUNDS):
         if not (users := store.aside.users()):
             break
-        if not accept_loss:
-            ensure_nothing_is_lost(settings, store, data_dir)
+        if not accept_loss and (lost := all_losses(settings, store, data_dir)):
+            raise RebuildWouldLoseData(f"not everything could be brought back: {'; '.join(lost)}. Nothing was changed")
         made += len(_make_again(settings, store, data_dir, users, progress, before_write=before_write))
     return made
 
@@ -165,16 +165,3 @@ class StreamBeyond:
         self._next = {partition: end for partition, (_, end) in ranges.items()}
         for partition, found in rows.items():
             yield from calls_by_user(self._topic.source(partition), found, complete=False)
-
-
-def ensure_nothing_is_lost(settings: Settings, store: Store, data_dir: DataDir) -> None:
-    """Raise `RebuildWouldLoseData` if Redis holds purchases that neither the archive nor Kafka can bring back."""
-    topic = describe_topic(settings.kafka, settings.kafka.topic)
-    reader = open_reader(settings.kafka, "make-again")
-    try:
-        watermarks = end_offsets(reader, settings.kafka, topic)
-    finally:
-        reader.close()
-    lost = list(purchases_lost(store, data_dir.archive.positions(), topic, watermarks))
-    if lost:
-        raise RebuildWouldLoseData(f"not everything could be brought back: {'; '.join(lost)}. Nothing was changed")

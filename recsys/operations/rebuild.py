@@ -15,7 +15,7 @@ from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import refresh_all_lists
 from recsys.operations.amend import Amended, amend
 from recsys.operations.hidden_items import HiddenItems
-from recsys.operations.losses import purchases_lost
+from recsys.operations.losses import compacted_away, purchases_lost
 from recsys.redis import HeldLock, ModelPointer, RebuildStage, Store, calls_by_user
 from recsys.runtime import fail_points
 from recsys.runtime.progress import ProgressReporter
@@ -87,6 +87,7 @@ def rebuild(
     starts = {topic.source(p): max(here.get(p, low), low) for p, (low, _) in watermarks.items()}
     versions, pointer = models.versions(), store.pointer.read()
     losses = list(_losses(store, archive, versions, pointer, positions, topic, watermarks))
+    losses += compacted_away(settings.kafka, archive, positions, topic, watermarks)
     stage = store.rebuilding.resume()
     if pointer is not None and pointer.version not in versions and not accept_loss:
         raise _would_lose_data(losses, data_dir)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from recsys.errors import InputFileError
-from recsys.operations.make_again import ensure_nothing_is_lost, make_again
+from recsys.errors import InputFileError, RebuildWouldLoseData
+from recsys.operations.losses import all_losses
+from recsys.operations.make_again import make_again
 from recsys.redis import Store
 from recsys.runtime import fail_points
 from recsys.runtime.progress import ProgressReporter
@@ -57,6 +58,7 @@ def undo_import(
     import_id: str,
     *,
     before_write: Callable[[], None],
+    accept_loss: bool = False,
 ) -> Undone:
     """Take an import back while holding the trainer's lock; consumers may run. An interrupted undo goes on.
 
@@ -68,12 +70,18 @@ def undo_import(
     InputFileError
         When there is no such import.
     RebuildWouldLoseData
-        When Redis holds purchases that neither the archive nor Kafka can bring back; nothing has changed.
+        Unless ``accept_loss``, when Redis holds purchases that neither the archive nor Kafka can bring back; nothing
+        has changed.
     KafkaUnavailable
         When Kafka is away; nothing has changed if it was away from the beginning.
     """
     archive = data_dir.archive
-    ensure_nothing_is_lost(settings, store, data_dir)
+    lost = all_losses(settings, store, data_dir)
+    if lost and not accept_loss:
+        raise RebuildWouldLoseData(
+            f"not everything could be brought back: {'; '.join(lost)}. Nothing was changed; with --accept-loss the "
+            f"import is taken back all the same, and its users lose that"
+        )
     own = [segment for segment in archive.segments() if segment.source == f"{IMPORT_PREFIX}{import_id}"]
     undoing = next((undoing for undoing in data_dir.imports.undoing() if undoing.id == import_id), None)
     if undoing is None:
@@ -93,7 +101,7 @@ def undo_import(
     fail_points.reach("undo-archived")
     store.users.set_aside(sorted(filter(store.users.can_hold, undoing.users)))
     fail_points.reach("undo-set-aside")
-    make_again(settings, store, data_dir, progress, before_write=before_write)
+    make_again(settings, store, data_dir, progress, before_write=before_write, accept_loss=accept_loss)
     data_dir.imports.remove(import_id)
     data_dir.imports.end_undo(import_id)
     relying = [record for record in data_dir.imports.records().values() if import_id in record.relies_on]

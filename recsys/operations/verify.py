@@ -25,6 +25,7 @@ from recsys.errors import NoModel
 from recsys.model.boosts import HABIT
 from recsys.model.factor_model import FactorModel
 from recsys.operations.histories import ensure_histories
+from recsys.operations.losses import archived_compacted
 from recsys.operations.replay import replay_archive
 from recsys.operations.stream_replay import AppliedStream, Beyond
 from recsys.redis import ModelPointer, Store
@@ -61,6 +62,8 @@ class Verification:
     differences: list[Difference]
     lag: int
     """Records that were in the topic at the beginning and that the consumers have yet to apply."""
+    compacted: list[str]
+    """What was archived of a compacted topic, and may lack purchases."""
 
 
 def verify(
@@ -127,7 +130,8 @@ def verify(
             time.sleep(1.0)
     if stream is not None:
         stream.close()
-    return Verification(len(users), lists, truth.pointer.version, differences, beyond.records)
+    compacted = list(archived_compacted(archive))
+    return Verification(len(users), lists, truth.pointer.version, differences, beyond.records, compacted)
 
 
 @dataclass(frozen=True)

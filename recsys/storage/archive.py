@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -26,6 +27,9 @@ from recsys.data.event_log import EventLog
 from recsys.errors import DataDirError
 from recsys.storage.files import Storage
 from recsys.storage.segments import FOLDER, IMPORT_PREFIX, Segment, event_table
+
+_CLEANUP_POLICY = b"cleanup_policy"
+"""Key of a segment's metadata."""
 
 
 class Archive:
@@ -73,9 +77,22 @@ class Archive:
         """Remove what crashed writes left; call it only while holding the lock."""
         self._storage.remove_temporaries(FOLDER)
 
-    def write(self, segment: Segment, rows: Sequence[tuple[int, Event]]) -> None:
-        """Write one segment; it is there completely or not at all."""
-        self._storage.write_file(segment.path, _parquet(event_table(rows)), fail_point="in-segment")
+    def write(self, segment: Segment, rows: Sequence[tuple[int, Event]], *, cleanup_policy: str = "") -> None:
+        """Write one segment; it is there completely or not at all.
+
+        ``cleanup_policy`` is that of its topic while it was read; a compacted topic may have lost rows before.
+        """
+        table = event_table(rows)
+        if cleanup_policy:
+            table = table.replace_schema_metadata({_CLEANUP_POLICY: cleanup_policy})
+        self._storage.write_file(segment.path, _parquet(table), fail_point="in-segment")
+
+    def cleanup_policy(self, segment: Segment) -> str:
+        """Return what `write` was told; empty for segments from before it was recorded."""
+        storage = self._storage
+        with self._errors_named(segment), storage.fs.open(storage.path(segment.path), "rb") as file:
+            metadata = pq.read_schema(file).metadata or {}
+        return str(metadata.get(_CLEANUP_POLICY, b"").decode())
 
     def remove(self, segment: Segment) -> None:
         """Remove a segment, whose purchases then never happened; call it only while holding the lock."""
@@ -83,10 +100,14 @@ class Archive:
 
     def read(self, segment: Segment, columns: list[str] | None = None) -> pa.Table:
         """Return a segment's rows."""
+        with self._errors_named(segment):
+            content = io.BytesIO(self._storage.read_file(segment.path))
+            return pq.read_table(content, columns=columns, page_checksum_verification=True)
+
+    @contextmanager
+    def _errors_named(self, segment: Segment) -> Iterator[None]:
         try:
-            return pq.read_table(
-                io.BytesIO(self._storage.read_file(segment.path)), columns=columns, page_checksum_verification=True
-            )
+            yield
         except (pa.ArrowException, OSError) as error:
             raise DataDirError(
                 f"{self._storage.uri(segment.path)}: cannot be read: {' '.join(str(error).split())}"

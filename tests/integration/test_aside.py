@@ -249,7 +249,7 @@ def test_nobody_is_made_again_from_an_archive_that_lacks_purchases(
     assert (done.left, done.made_again) == (1, 0)
     assert shop.histories() == before, "what Redis has is left alone"
     shop.publish([make_event("u", "d")])
-    monkeypatch.setattr(making, "purchases_lost", lambda *_: iter(["offsets 0 to 7 are gone"]))
+    monkeypatch.setattr(making, "all_losses", lambda *_: ["offsets 0 to 7 are gone"])
     with pytest.raises(RebuildWouldLoseData, match=r"offsets 0 to 7 are gone"):
         made_again(shop)
     assert shop.store.aside.users() == ["u"]
@@ -264,7 +264,7 @@ def test_the_trainer_makes_them_again_and_says_what_stands_in_the_way(
     damage(shop.store, LOSSES["the history"])
     shop.store.users.set_aside(["u"], if_damaged=True)
     with monkeypatch.context() as patched, caplog.at_level(logging.ERROR):
-        patched.setattr(making, "purchases_lost", lambda *_: iter(["offsets 0 to 7 are gone"]))
+        patched.setattr(making, "all_losses", lambda *_: ["offsets 0 to 7 are gone"])
         for _ in range(5):
             aside.look()
     said = [record.getMessage() for record in caplog.records]

@@ -10,6 +10,7 @@ import pytest
 
 from recsys.data.event import Event, EventType
 from recsys.errors import DataDirError
+from recsys.operations.rebuild import archived_compacted
 from recsys.storage.archive import Archive
 from recsys.storage.files import Storage
 from recsys.storage.segments import SCHEMA, Segment, event_table
@@ -455,3 +456,25 @@ def test_gaps_between_segments_are_found(tmp_path: Path) -> None:
     ):
         archive.write(segment, [])
     assert archive.gaps() == [("import-abc", 0, 1, 100), ("topic", 0, 10, 11)]
+
+
+def test_a_segment_keeps_the_cleanup_policy_of_its_topic_also_when_users_are_erased(archive: Archive) -> None:
+    compacted, plain = Segment("r1", "t", 0, 0, 1), Segment("r2", "t", 0, 2, 2)
+    archive.write(compacted, [(0, make_event("a", "x")), (1, make_event("b", "y"))], cleanup_policy="compact,delete")
+    archive.write(plain, [(2, make_forget("a"))])
+    assert archive.erase_forgotten() == 1
+    assert archive.read(compacted)["user_id"].to_pylist() == ["b"]
+    assert [archive.cleanup_policy(segment) for segment in (compacted, plain)] == ["compact,delete", ""]
+    assert [*archived_compacted(archive)] == ["offsets 0 to 1 of t, partition 0, were archived from a compacted topic"]
+
+
+def test_what_was_archived_of_a_compacted_topic_is_told_in_ranges(archive: Archive) -> None:
+    for number, (partition, first, last, policy) in enumerate(
+        [(0, 0, 9, "delete"), (0, 10, 19, "compact"), (0, 20, 24, "compact,delete"), (0, 25, 29, "delete"),
+         (0, 30, 31, "compact"), (1, 5, 6, "delete, compact"), (2, 0, 1, "")]
+    ):  # fmt: skip
+        archive.write(Segment(f"r{number}", "t", partition, first, last), [], cleanup_policy=policy)
+    assert [*archived_compacted(archive)] == [
+        "offsets 10 to 24, 30 to 31 of t, partition 0, were archived from a compacted topic",
+        "offsets 5 to 6 of t, partition 1, were archived from a compacted topic",
+    ]

@@ -1,0 +1,90 @@
+"""Whether Kafka compacts the topic: then purchases vanish from it as soon as their key comes again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+from recsys.errors import KafkaError
+from recsys.kafka.topics import topic_config
+from recsys.runtime.logs import RepeatsLeftOut
+from recsys.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
+log.addFilter(RepeatsLeftOut(every_s=3600.0))
+_LOOK_EVERY_S = 60.0
+
+
+def is_compacted(policy: str) -> bool:
+    """Whether a cleanup.policy, such as "compact,delete", contains compaction."""
+    return "compact" in (part.strip() for part in policy.split(","))
+
+
+def cleanup_policy(settings: KafkaSettings) -> str:
+    """Return the cleanup.policy of the topic, empty if it may not be read; it is said, once an hour, if it is wrong.
+
+    Raises
+    ------
+    KafkaError
+        When no broker answers, or there is no topic.
+    """
+    config = topic_config(settings, settings.topic)
+    if config is None:
+        log.warning(
+            "it cannot be told whether topic %s is compacted, which loses purchases: there is no right to describe its "
+            "configuration (DescribeConfigs)",
+            settings.topic,
+        )
+        return ""
+    policy = config.get("cleanup.policy", "")
+    if is_compacted(policy):
+        log.error(
+            "topic %s is compacted (cleanup.policy=%s): of each key only the newest purchase stays in Kafka, so what "
+            "has not been read is lost, and the archive becomes incomplete; set it to delete at once: kafka-configs.sh "
+            "--bootstrap-server %s --alter --entity-type topics --entity-name %s --add-config cleanup.policy=delete",
+            settings.topic, policy, settings.bootstrap_servers, settings.topic,
+        )  # fmt: skip
+    return policy
+
+
+class PolicyWatch:
+    """Looks at the topic's cleanup.policy at once and then every minute. Use it as a context manager.
+
+    Parameters
+    ----------
+    settings : KafkaSettings
+    note : callable
+        Takes whether the topic is compacted: for a metric.
+    """
+
+    def __init__(self, settings: KafkaSettings, note: Callable[[bool], None]) -> None:
+        self._settings = settings
+        self._note = note
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="policy-watch", daemon=True)
+
+    def __enter__(self) -> PolicyWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+
+    def _run(self) -> None:
+        is_known = False
+        while True:
+            try:
+                is_now = is_compacted(cleanup_policy(self._settings))
+            except KafkaError as error:  # those who read or write the topic say it
+                log.debug("cannot look at the cleanup.policy: %s", error)
+            else:
+                if is_known and not is_now:
+                    log.warning("topic %s is no longer compacted; what was lost stays lost", self._settings.topic)
+                is_known = is_now
+                self._note(is_now)
+            if self._stop.wait(_LOOK_EVERY_S):
+                return
