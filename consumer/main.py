@@ -7,7 +7,6 @@ import gc
 import logging
 import threading
 import time
-from functools import partial
 
 from consumer.commits import Commits
 from consumer.dead_letters import DeadLetters
@@ -29,13 +28,13 @@ from recsys.lists.live_model import LiveModel
 from recsys.redis import EvictionWatch, Store, open_store
 from recsys.runtime.clock import ended_by_clock_rollback
 from recsys.runtime.metrics_server import serve_metrics
-from recsys.runtime.service import end, on_termination, run_service
+from recsys.runtime.service import end_late, on_termination, run_service
 from recsys.runtime.startup import until_ready
 from recsys.settings import Settings
 
 log = logging.getLogger("consumer")
 _RETRY_S = 1.0
-_LONGEST_STOP_S = 9.5
+_LONGEST_STOP_S = 9.0
 """Supervisors often wait for 10 s before they kill."""
 
 
@@ -51,7 +50,7 @@ def main() -> int:
 def _serve(settings: Settings) -> int:
     stop = threading.Event()
     on_termination(lambda _: stop.set())
-    threading.Thread(target=_end_late, args=(stop,), name="stop", daemon=True).start()
+    end_late(_LONGEST_STOP_S, log)  # what was not committed is read again
     metrics = ConsumerMetrics()
     serve_metrics(settings.consumer.metrics_port, metrics.registry, variable="RECSYS_CONSUMER__METRICS_PORT")
     with open_store(settings) as store:
@@ -65,14 +64,6 @@ def _serve(settings: Settings) -> int:
                 gc.collect()  # the traceback of an error may hold the old client, with its sockets, in a cycle
     log.info("stopped")
     return 0
-
-
-def _end_late(stop: threading.Event) -> None:
-    """End the process if it takes too long to stop: what it waits for may be away for long."""
-    stop.wait()
-    time.sleep(_LONGEST_STOP_S)
-    log.warning("not stopped within %g s, ending; what was not committed will be read again", _LONGEST_STOP_S)
-    end(0)
 
 
 def _ensure_ready(settings: Settings, store: Store, consumer: Consumer) -> Topic:
@@ -102,8 +93,16 @@ def consume(settings: Settings, store: Store, live: LiveModel, metrics: Consumer
     )
     started = time.monotonic()
     store.applied_offsets.leave_all()
+
+    def ready() -> Topic:
+        try:
+            return _ensure_ready(settings, store, consumer)
+        except KafkaUnavailable:
+            metrics.kafka_silent.set(time.monotonic() - started)
+            raise
+
     try:
-        topic = until_ready(partial(_ensure_ready, settings, store, consumer), stop=stop, log=log)
+        topic = until_ready(ready, stop=stop, log=log)
         if topic is None:
             return
         assignment = Assignment(settings.kafka, topic, store.applied_offsets)

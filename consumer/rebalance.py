@@ -27,8 +27,8 @@ from recsys.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 # Together with what else a stop takes they are less than `consumer.main` gives it, and supervisors do.
-_LONGEST_COMMIT_S = 4.0
-_LONGEST_CLOSE_S = 4.0
+_LONGEST_COMMIT_S = 3.5
+_LONGEST_CLOSE_S = 3.5
 
 
 class Assignment:

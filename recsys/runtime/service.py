@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
+import threading
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -58,6 +61,26 @@ def end(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def end_late(seconds: float, log: logging.Logger) -> None:
+    """Have the process end with code 0 so long after SIGTERM or SIGINT, if it has not stopped by then.
+
+    Whatever it waits for: the system's part of the signal tells a thread, while Python's own waits for the main thread.
+    """
+    told, tells = socket.socketpair()
+    tells.setblocking(False)
+    signal.set_wakeup_fd(tells.fileno(), warn_on_full_buffer=False)
+
+    def wait() -> None:
+        with told, tells:
+            while told.recv(1)[0] not in (signal.SIGTERM, signal.SIGINT):
+                pass
+            time.sleep(seconds)
+            log.warning("not stopped within %g s, ending as it is", seconds)
+            end(0)
+
+    threading.Thread(target=wait, name="end-late", daemon=True).start()
 
 
 def on_termination(act: Callable[[int], None]) -> None:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from recsys.errors import KafkaUnavailable, RecsysError, SettingsError
+from recsys.runtime import startup
+from recsys.runtime.logs import GrowingIntervals
 from recsys.runtime.service import on_termination, run_service
+from recsys.runtime.startup import until_ready
 from recsys.settings import Settings
 
 log = logging.getLogger("service")
@@ -85,3 +91,50 @@ def test_both_signals_ask_a_service_to_end(number: signal.Signals) -> None:
         for one, handler in before.items():
             signal.signal(one, handler)
     assert told == [number]
+
+
+_WAITS_FOR_EVER = """
+import ctypes, logging
+from recsys.runtime.service import end_late, on_termination
+logging.basicConfig()
+on_termination(lambda _: None)
+end_late(0.1, logging.getLogger("service"))
+libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+libc.pthread_mutex_lock(mutex)
+print("waiting", flush=True)
+libc.pthread_mutex_lock(mutex)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_service_ends_also_from_a_call_that_no_signal_ends(number: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _WAITS_FOR_EVER], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(number)
+        _, said = process.communicate()
+    assert process.returncode == 0
+    assert "not stopped within 0.1 s, ending as it is" in said
+
+
+def test_what_is_missing_is_said_again_at_growing_intervals_and_at_once_when_it_is_something_else(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(startup, "GrowingIntervals", partial(GrowingIntervals, clock=lambda: now))
+    problems = ["Kafka is away"] * 35 + ["Redis is away"] * 3
+
+    def check() -> str:
+        nonlocal now
+        now += 1
+        if problems:
+            raise KafkaUnavailable(problems.pop(0))
+        return "ready"
+
+    assert until_ready(check, stop=threading.Event(), log=log, every_s=0) == "ready"
+    assert [record.getMessage() for record in caplog.records] == [
+        *["waiting: Kafka is away"] * 3,
+        "waiting: Redis is away",
+    ]
