@@ -10,7 +10,7 @@ import pytest
 
 from recsys.data.event import Event, EventType
 from recsys.errors import DataDirError
-from recsys.operations.rebuild import archived_compacted
+from recsys.operations.losses import archived_compacted
 from recsys.storage.archive import Archive
 from recsys.storage.files import Storage
 from recsys.storage.segments import SCHEMA, Segment, event_table
