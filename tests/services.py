@@ -129,30 +129,33 @@ class ApacheKafka:
         self._process: subprocess.Popen[bytes] | None = None
         self.port, controller = kept_port(), kept_port()
         self.address = f"127.0.0.1:{self.port}"
-        Path(self._properties).write_text(
-            f"""
-            process.roles=broker,controller
-            node.id=1
-            controller.quorum.bootstrap.servers=127.0.0.1:{controller}
-            controller.listener.names=CONTROLLER
-            inter.broker.listener.name=PLAINTEXT
-            listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}
-            advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}
-            log.dirs={folder}/data
-            offsets.topic.replication.factor=1
-            offsets.topic.num.partitions=4
-            transaction.state.log.replication.factor=1
-            transaction.state.log.min.isr=1
-            group.initial.rebalance.delay.ms=0
-            group.min.session.timeout.ms=1000
-            auto.create.topics.enable=false
-            """
-        )
+        properties = self.properties(folder, controller)
+        Path(self._properties).write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
         storage = [*self._java, "kafka.tools.StorageTool"]
         cluster = subprocess.run([*storage, "random-uuid"], capture_output=True, text=True, check=True).stdout.strip()
         subprocess.run(
             [*storage, "format", "-t", cluster, "-c", self._properties, "--standalone"], check=True, capture_output=True
         )
+
+    def properties(self, folder: Path, controller_port: int) -> dict[str, object]:
+        """Return the broker's configuration."""
+        return {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller_port}",
+            "controller.listener.names": "CONTROLLER",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "listeners": f"PLAINTEXT://{self.address},CONTROLLER://127.0.0.1:{controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{self.address}",
+            "log.dirs": f"{folder}/data",
+            "offsets.topic.replication.factor": 1,
+            "offsets.topic.num.partitions": 4,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "group.initial.rebalance.delay.ms": 0,
+            "group.min.session.timeout.ms": 1000,
+            "auto.create.topics.enable": "false",
+        }
 
     def start(self) -> None:
         """Start the broker and wait until it serves."""
