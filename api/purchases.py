@@ -16,8 +16,18 @@ from pydantic import ValidationError
 from api.problems import Kind, ProblemError
 from recsys.api_schemas import LARGEST_INTEGER, BrokenRule
 from recsys.data.event import Event, EventReading, EventType, broken_rules
-from recsys.errors import KafkaError, KafkaUnavailable, MalformedEvent
-from recsys.kafka.clients import ClientError, KafkaException, Message, Producer, fatal_error_of, open_producer
+from recsys.errors import KafkaError, KafkaUnavailable, MalformedEvent, RightMissing, TopicMissing
+from recsys.kafka.clients import (
+    ClientError,
+    KafkaException,
+    Message,
+    Producer,
+    explained,
+    fatal_error_of,
+    is_fatal,
+    lacks_right,
+    open_producer,
+)
 from recsys.kafka.producer import encode
 from recsys.kafka.silence import Silence
 from recsys.kafka.topics import LOOK_WITHIN_S, describe_topic
@@ -123,7 +133,7 @@ class PurchaseSink:
     Attributes
     ----------
     is_ready : bool
-        Whether a broker answered the last look.
+        Whether a broker answered the last look, and this service may write to the topic.
     """
 
     def __init__(self, settings: KafkaSettings, *, on_silence: Callable[[float], None] = lambda _: None) -> None:
@@ -134,6 +144,8 @@ class PurchaseSink:
         self._stopped = threading.Event()
         self._look = threading.Event()
         self._waiting = 0
+        self._is_broken = False
+        """Whether the producer was refused what it does not ask for again."""
         self.is_ready = False
 
     @contextmanager
@@ -199,15 +211,18 @@ class PurchaseSink:
 
             def on_delivery(error: ClientError | None, _: Message, place: int = place) -> None:
                 if error is not None:
-                    log.warning("an event was not delivered to %s: %s", self._settings.topic, error.str())
+                    self._note(error)
                 loop.call_soon_threadsafe(settle, place, error is None)
 
             try:
                 self._producer.produce(
                     self._settings.topic, encode(event), event.user_id.encode(), on_delivery=on_delivery
                 )
-            except (BufferError, KafkaException) as error:
+            except BufferError as error:
                 log.warning("an event was not queued for %s: %s", self._settings.topic, error)
+                settle(place, False)
+            except KafkaException as error:
+                self._note(error.args[0])
                 settle(place, False)
         if left:
             self._awaited.add(done)
@@ -217,20 +232,38 @@ class PurchaseSink:
                 self._awaited.discard(done)
         return delivered
 
+    def _note(self, error: ClientError) -> None:
+        """Say why an event was not delivered; what the producer was refused it goes on refusing, so it is replaced."""
+        log.warning("an event was not delivered to %s: %s", self._settings.topic, self._explained(error))
+        self._is_broken = self._is_broken or lacks_right(error) or is_fatal(error)
+
+    def _explained(self, error: ClientError) -> str:
+        return explained(self._settings, error, right="WRITE")
+
     def _serve(self) -> None:
         while not self._stopped.is_set():
             failure = fatal_error_of(partial(self._producer.poll, 0.1))
-            if failure is not None:
-                self._replace_producer(failure)
+            if failure is not None:  # it will deliver nothing more
+                self._note_broken(failure)
+                self._stopped.wait(_LOOK_EVERY_S / 4)
 
-    def _replace_producer(self, failure: ClientError) -> None:
+    def _note_broken(self, failure: ClientError) -> None:
+        if not self._is_broken:
+            log.error("the Kafka producer has failed for good, a new one is made: %s", self._explained(failure))
+        self._is_broken, self.is_ready = True, False
+        self._end_waits()
+        self._look.set()
+
+    def _replace_producer(self) -> None:
         """Make a new producer; events whose deliveries the old one will not report any more count as failed."""
-        log.error("the Kafka producer has failed for good, a new one is made: %s", failure.str())
-        waiting = self._awaited.copy()
-        failed, self._producer = self._producer, self._new_producer()
-        failed.purge()
-        fatal_error_of(partial(failed.flush, 1.0))
-        for done in waiting:
+        broken, self._producer = self._producer, self._new_producer()
+        self._is_broken = False
+        broken.purge()
+        fatal_error_of(partial(broken.flush, 1.0))
+        self._end_waits()
+
+    def _end_waits(self) -> None:
+        for done in self._awaited.copy():
             done.get_loop().call_soon_threadsafe(_end, done)
 
     def _watch(self) -> None:
@@ -239,17 +272,20 @@ class PurchaseSink:
         while not self._stopped.is_set():
             self._look.clear()
             try:
-                describe_topic(settings, settings.topic)
+                describe_topic(settings, settings.topic, right="WRITE")
                 self._silence.answered()
+                if self._is_broken:
+                    self._replace_producer()
                 self.is_ready, said = True, ""
-            except KafkaUnavailable as error:
+            except (RightMissing, TopicMissing) as error:
                 self.is_ready = False
-                self._silence.unanswered(error)
-            except KafkaError as error:
-                self.is_ready = False
+                self._silence.answered()
                 if str(error) != said:
                     log.warning("%s", error)
                 said = str(error)
+            except KafkaError as error:
+                self.is_ready = False
+                self._silence.unanswered(error)
             self._look.wait(2 * _LOOK_EVERY_S if self.is_ready else _LOOK_EVERY_S)
 
 

@@ -14,9 +14,18 @@ from consumer.letters import PREFIX, Header, Letter
 from consumer.malformed_limit import MalformedLimit
 from consumer.metrics import ConsumerMetrics
 from recsys.errors import KafkaUnavailable, MalformedEvent
-from recsys.kafka.clients import ClientError, KafkaException, Message, fatal_error_of, is_fatal, open_producer
+from recsys.kafka.clients import (
+    ClientError,
+    KafkaException,
+    Message,
+    explained,
+    fatal_error_of,
+    is_fatal,
+    lacks_right,
+    open_producer,
+)
 from recsys.kafka.records import location, record_timestamp_ms
-from recsys.kafka.topics import create_topic_if_missing
+from recsys.kafka.topics import create_topic_if_missing, describe_topic
 from recsys.runtime.logs import RepeatsLeftOut
 from recsys.settings import Settings
 
@@ -172,6 +181,8 @@ class DeadLetters:
         """
         if refusal.code() in _MISSING:
             self._create_topic()
+        elif lacks_right(refusal):
+            self.ensure_writable()
         self._close()
         self._open()
         self._refusal = None
@@ -220,7 +231,25 @@ class DeadLetters:
             topic, left_out = self._settings.dead_letters, cut.left_out
             log.warning("dead letter: %d bytes are too large for %s; left out: %s", whole.size, topic, left_out)
 
+    def ensure_writable(self) -> None:
+        """Make sure that this service may write to the topic.
+
+        Raises
+        ------
+        KafkaUnavailable
+            When it may not, or no broker answers.
+        """
+        topic = self._settings.dead_letters
+        try:
+            describe_topic(self._settings, topic, right="WRITE")
+        except KafkaUnavailable as error:
+            raise KafkaUnavailable(f"the dead-letter topic {topic} refuses: {error}") from error
+
     def _explained(self, refusal: ClientError) -> str:
+        if lacks_right(refusal):
+            topic = self._settings.dead_letters
+            why = explained(self._settings, refusal, right="WRITE", topic=topic)
+            return f"the dead-letter topic {topic} refuses: {why}"
         if is_fatal(refusal):
             return f"the producer of dead letters has failed for good, a new one is made: {refusal.str()}"
         return (

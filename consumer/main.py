@@ -23,7 +23,7 @@ from recsys.kafka.cleanup_policy import PolicyWatch
 from recsys.kafka.clients import Consumer, open_consumer
 from recsys.kafka.decoder import make_decoder
 from recsys.kafka.start_offsets import start_offsets
-from recsys.kafka.topics import Topic, TopicWatch, create_topic_if_missing, describe_topic
+from recsys.kafka.topics import Topic, TopicWatch, create_topic_if_missing, describe_topic, ensure_group
 from recsys.lists.live_model import LiveModel
 from recsys.redis import EvictionWatch, Store, open_store
 from recsys.runtime.clock import ended_by_clock_rollback
@@ -70,9 +70,11 @@ def _ensure_ready(settings: Settings, store: Store, consumer: Consumer) -> Topic
     """Return the topic if all is there: Redis that can serve, both topics, and in Redis what the group has written."""
     store.connection.check()
     topic = describe_topic(settings.kafka, settings.kafka.topic)
+    ensure_group(settings.kafka)
     create_topic_if_missing(
         settings.kafka, settings.kafka.dead_letters, partitions=len(topic.partitions), for_records_of=topic.name
     )
+    describe_topic(settings.kafka, settings.kafka.dead_letters, right="WRITE")
     marks = store.applied_offsets.read(topic.sources(topic.partitions))
     start_offsets(consumer, settings.kafka, topic, topic.partitions, marks=marks)
     return topic

@@ -10,7 +10,16 @@ from collections.abc import Callable, Sequence
 from consumer.batch import MessageBatch
 from consumer.rebalance import Assignment
 from recsys.errors import KafkaUnavailable, OffsetsLost
-from recsys.kafka.clients import ClientError, Consumer, KafkaException, Message, client_failed, is_fatal
+from recsys.kafka.clients import (
+    ClientError,
+    Consumer,
+    KafkaException,
+    Message,
+    client_failed,
+    is_fatal,
+    kafka_unavailable,
+    lacks_right,
+)
 from recsys.kafka.decoder import EventDecoder
 from recsys.kafka.groups import describe_group
 from recsys.kafka.records import location
@@ -159,6 +168,8 @@ class Polling:
                 f"kafka-consumer-groups.sh --bootstrap-server {self._kafka.bootstrap_servers} "
                 f"--reset-offsets --to-earliest --group {self._kafka.group_id} --topic {self._kafka.topic} --execute"
             )
+        if lacks_right(problem):
+            raise kafka_unavailable(self._kafka, problem)
         if is_fatal(problem):
             raise client_failed(self._kafka, problem, "consumer")
         log.warning("Kafka: %s", problem.str())

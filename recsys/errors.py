@@ -9,6 +9,7 @@ RecsysError
 ├── DataDirError           data_dir (archive and models) cannot be read or written
 ├── KafkaError            Kafka
 │   ├── KafkaUnavailable  no broker answers
+│   │   └── RightMissing   a broker answers, and refuses something to this user
 │   ├── TopicMissing       the topic does not exist
 │   ├── OffsetsLost        committed or archived offsets are no longer in the topic
 │   ├── Fenced             another member of the group has the same group.instance.id
@@ -85,6 +86,10 @@ class KafkaError(RecsysError):
 
 class KafkaUnavailable(KafkaError):
     """No broker answers."""
+
+
+class RightMissing(KafkaUnavailable):
+    """A broker answers, and refuses something to this user; an ACL may grant it later."""
 
 
 class TopicMissing(KafkaError):

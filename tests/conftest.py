@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,8 @@ from confluent_kafka.cimpl import NewTopic
 
 from recsys.redis import Store, open_store
 from recsys.settings import Settings, load_settings
-from tests.services import IN_CI, KafkaServer, RedisCluster, Shop, kafka_server, started_redis
+from tests.secured import SecuredKafka, secured_kafka
+from tests.services import IN_CI, KafkaServer, RedisCluster, Shop, kafka_jars, kafka_server, started_redis
 from tests.shared_servers import SharedServers
 
 PARTITIONS = 4
@@ -117,6 +119,19 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClu
 def kafka(shared: SharedServers) -> Iterator[KafkaServer]:
     """A broker of this run."""
     with kafka_server(shared) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def secured() -> Iterator[SecuredKafka]:
+    """A Kafka of this process with users, rights and TLS; topics and users have names that no other test uses."""
+    try:
+        jars = kafka_jars()
+    except (OSError, subprocess.CalledProcessError) as error:
+        if IN_CI:
+            raise
+        pytest.skip(f"no Apache Kafka here: {error}")
+    with secured_kafka(jars) as server:
         yield server
 
 

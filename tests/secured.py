@@ -219,10 +219,10 @@ def _filter(binding: AclBinding) -> AclBindingFilter:
 
 
 @contextmanager
-def secured_kafka() -> Iterator[SecuredKafka]:
+def secured_kafka(jars: Path) -> Iterator[SecuredKafka]:
     """Run a secured Kafka until the block ends."""
     with tempfile.TemporaryDirectory(prefix="recsys-kafka-") as name:
-        broker = SecuredKafka(kafka_jars(), Path(name))
+        broker = SecuredKafka(jars, Path(name))
         broker.start()
         try:
             yield broker
@@ -271,7 +271,7 @@ def secured_redis(*options: str) -> Iterator[SecuredRedis]:
 
 
 def _kafka(stack: ExitStack) -> dict[str, Any]:
-    kafka = stack.enter_context(secured_kafka())
+    kafka = stack.enter_context(secured_kafka(kafka_jars()))
     kafka.add_user("admin")
     kafka.add_user("shop")
     print(f"Kafka, SASL/SCRAM over TLS:  {kafka.sasl_address}")

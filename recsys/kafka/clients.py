@@ -7,13 +7,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka import KafkaError as ClientError
 from confluent_kafka.admin import AdminClient
 
-from recsys.errors import Fenced, KafkaError, KafkaUnavailable, SettingsError
+from recsys.errors import Fenced, KafkaError, KafkaUnavailable, RightMissing, SettingsError
+from recsys.kafka.causes import Causes, causes_of, user_of, without_secrets
 from recsys.runtime.logs import RepeatsLeftOut
 from recsys.settings import KafkaSettings, hide_in_records, secrets
 
@@ -29,10 +30,13 @@ __all__ = [
     "answer_of",
     "client_config",
     "client_failed",
+    "explained",
     "fatal_error_of",
     "is_fatal",
     "is_fenced",
     "kafka_unavailable",
+    "lacks_right",
+    "no_right",
     "open_admin",
     "open_consumer",
     "open_producer",
@@ -67,8 +71,8 @@ def open_consumer(settings: KafkaSettings, group_id: str, **defaults: str | int 
     if settings.group_protocol == "classic":
         fixed["partition.assignment.strategy"] = "cooperative-sticky"
     config = client_config(settings, {"check.crcs": True, **_dotted(defaults)}, fixed)
-    with _wrong_properties_named():
-        return Consumer(config, logger=_librdkafka_log)
+    with _wrong_properties_named(settings):
+        return Consumer(_heard(config, settings), logger=_Lines(causes_of(settings)))
 
 
 def open_reader(settings: KafkaSettings, name: str) -> Consumer:
@@ -79,24 +83,49 @@ def open_reader(settings: KafkaSettings, name: str) -> Consumer:
 def open_producer(settings: KafkaSettings, **defaults: str | int | float | bool) -> Producer:
     """Open an idempotent producer that waits for all replicas; defaults have ``_`` for ``.``."""
     config = client_config(settings, _dotted(defaults), {"enable.idempotence": True, "acks": "all"})
-    with _wrong_properties_named():
-        return Producer(config, logger=_librdkafka_log)
+    with _wrong_properties_named(settings):
+        return Producer(_heard(config, settings), logger=_Lines(causes_of(settings)))
 
 
 def open_admin(settings: KafkaSettings) -> AdminClient:
-    """Open an admin client; keep it in a variable: the futures of a temporary one fail."""
-    with _wrong_properties_named():
-        return AdminClient(client_config(settings, {}, {}), logger=_librdkafka_log)
+    """Open an admin client; keep it in a variable: the futures of a temporary one fail.
+
+    What goes wrong with its connections is said by the error of the call that fails, not by lines of its own.
+    """
+    config = client_config(settings, {}, {})
+    with _wrong_properties_named(settings):
+        return AdminClient(_heard(config, settings), logger=_Lines(causes_of(settings), least=logging.CRITICAL))
+
+
+class _Lines:
+    """Takes the log lines of a client: all tell `Causes`, those of a level go to the log as well."""
+
+    def __init__(self, causes: Causes, *, least: int = logging.NOTSET) -> None:
+        self._causes = causes
+        self._least = least
+
+    def log(self, level: int, message: str, *arguments: object) -> None:
+        """Take a line, as librdkafka's wrapper calls a `logging.Logger`."""
+        text = message % arguments if arguments else message
+        self._causes.note(text)
+        if level >= self._least:
+            _librdkafka_log.log(level, "%s", self._causes.without_secrets(text))
+
+
+def _heard(config: ClientConfig, settings: KafkaSettings) -> dict[str, Any]:
+    """Have a client tell its errors to `Causes` as well: some come as events and in no log line."""
+    causes = causes_of(settings)
+    return {**config, "error_cb": lambda error: causes.note(error.str())}
 
 
 @contextmanager
-def _wrong_properties_named() -> Iterator[None]:
+def _wrong_properties_named(settings: KafkaSettings) -> Iterator[None]:
     """Only the operator's properties can be wrong when a client is made."""
     try:
         yield
     except (KafkaException, TypeError, ValueError) as error:
-        problem = error.args[0].str() if error.args and isinstance(error.args[0], ClientError) else error
-        shown = secrets.hidden_where_settings_are_quoted(str(problem))
+        problem = error.args[0].str() if error.args and isinstance(error.args[0], ClientError) else str(error)
+        shown = secrets.hidden_where_settings_are_quoted(without_secrets(settings, problem))
         raise SettingsError(f"RECSYS_KAFKA__LIBRDKAFKA: {shown}") from None
 
 
@@ -104,10 +133,70 @@ def _dotted(properties: Mapping[str, str | int | float | bool]) -> ClientConfig:
     return {name.replace("_", "."): value for name, value in properties.items()}
 
 
-def kafka_unavailable(settings: KafkaSettings, error: KafkaException) -> KafkaUnavailable:
-    """Say in one line which brokers did not serve, and why."""
-    problem = error.args[0].str() if error.args and isinstance(error.args[0], ClientError) else error
-    return KafkaUnavailable(f"Kafka at {settings.bootstrap_servers}: {problem}")
+_UNSPECIFIC = (
+    ClientError._TRANSPORT,
+    ClientError._TIMED_OUT,
+    ClientError._ALL_BROKERS_DOWN,
+    ClientError._MSG_TIMED_OUT,
+)
+_MISSING_RIGHTS = (
+    ClientError.TOPIC_AUTHORIZATION_FAILED,
+    ClientError.GROUP_AUTHORIZATION_FAILED,
+    ClientError.CLUSTER_AUTHORIZATION_FAILED,
+    ClientError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+)
+
+
+def lacks_right(error: ClientError) -> bool:
+    """Say whether a broker refuses something to this user."""
+    return error.code() in _MISSING_RIGHTS
+
+
+def kafka_unavailable(
+    settings: KafkaSettings, error: KafkaException | ClientError, *, right: str = "READ", topic: str = ""
+) -> KafkaUnavailable:
+    """Say in one line which brokers did not serve, and why: see `explained`."""
+    told = error.args[0] if isinstance(error, KafkaException) and error.args else error
+    kind = RightMissing if isinstance(told, ClientError) and lacks_right(told) else KafkaUnavailable
+    return kind(f"Kafka at {settings.bootstrap_servers}: {explained(settings, error, right=right, topic=topic)}")
+
+
+def explained(
+    settings: KafkaSettings, error: KafkaException | ClientError, *, right: str = "READ", topic: str = ""
+) -> str:
+    """Return why Kafka did not serve, in words for an operator.
+
+    Parameters
+    ----------
+    settings : KafkaSettings
+    error : KafkaException or ClientError
+        What librdkafka said. Where it only says that nothing answered in time, the newest cause that one of the
+        clients was told counts.
+    right, topic : str
+        What was needed, for a broker that refuses it without naming it; no topic = that of the purchases.
+    """
+    told = error.args[0] if isinstance(error, KafkaException) and error.args else error
+    if not isinstance(told, ClientError):
+        problem = str(told)
+    elif lacks_right(told):
+        problem = _refused(settings, told.code(), right, topic or settings.topic)
+    else:
+        newest = causes_of(settings).newest() if told.code() in _UNSPECIFIC else ""
+        problem = newest or told.str()
+    return without_secrets(settings, problem)
+
+
+def _refused(settings: KafkaSettings, code: int, right: str, topic: str) -> str:
+    if code == ClientError.GROUP_AUTHORIZATION_FAILED:
+        return no_right(settings, "READ", f"group {settings.group_id}")
+    if code == ClientError.CLUSTER_AUTHORIZATION_FAILED:
+        return no_right(settings, right, f"topic {topic}") + ", and none on the cluster"
+    return no_right(settings, right, f"topic {topic}")
+
+
+def no_right(settings: KafkaSettings, right: str, resource: str) -> str:
+    """Return the words for a right that an ACL must grant, such as ``READ`` on ``topic purchases``."""
+    return f"no {right} right for {user_of(settings)} on {resource}"
 
 
 # What a client says of its fatal state is the code _FATAL, with the text of the real one.
@@ -135,7 +224,7 @@ def client_failed(settings: KafkaSettings, error: ClientError, client: str) -> K
             f"one of its own (RECSYS_KAFKA__LIBRDKAFKA), or none; one that was killed holds it for up to "
             f"session.timeout.ms ({error.str()})"
         )
-    return KafkaUnavailable(f"the Kafka {client} failed permanently: {error.str()}")
+    return KafkaUnavailable(f"the Kafka {client} failed permanently: {explained(settings, error)}")
 
 
 def fatal_error_of(serve: Callable[[], object]) -> ClientError | None:

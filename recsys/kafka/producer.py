@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException, Message
 from recsys.data.epoch import iso_time
 from recsys.data.event import Event
 from recsys.errors import KafkaUnavailable
-from recsys.kafka.clients import fatal_error_of, kafka_unavailable, open_producer
+from recsys.kafka.clients import explained, fatal_error_of, kafka_unavailable, open_producer
 from recsys.kafka.topics import describe_topic
 from recsys.settings import KafkaSettings
 
@@ -50,7 +50,7 @@ class Publisher:
         self.delivered = 0
 
     def __enter__(self) -> Publisher:
-        describe_topic(self._settings, self._settings.topic)
+        describe_topic(self._settings, self._settings.topic, right="WRITE")
         self._producer = open_producer(self._settings, linger_ms=2, compression_type="zstd")
         self._answered_at = time.monotonic()
         return self
@@ -81,7 +81,7 @@ class Publisher:
                 self._serve(partial(self._producer.poll, 0.1))
             except KafkaException as error:
                 self._serve(partial(self._producer.poll, 0.1))  # of a producer that has failed for good it tells why
-                raise kafka_unavailable(self._settings, error) from error
+                raise kafka_unavailable(self._settings, error, right="WRITE") from error
         self._serve(partial(self._producer.poll, 0))
 
     def flush(self) -> None:
@@ -112,5 +112,5 @@ class Publisher:
         if self._failure is not None:
             raise KafkaUnavailable(
                 f"Kafka at {self._settings.bootstrap_servers}: an event was not delivered to {self._settings.topic}: "
-                f"{self._failure.str()} ({self.delivered:,} events were)"
+                f"{explained(self._settings, self._failure, right='WRITE')} ({self.delivered:,} events were)"
             )

@@ -10,6 +10,7 @@ from contextlib import suppress
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 
 from recsys.errors import KafkaUnavailable, OffsetsLost
+from recsys.kafka.causes import causes_of
 from recsys.kafka.clients import (
     ClientError,
     Consumer,
@@ -19,6 +20,7 @@ from recsys.kafka.clients import (
     client_failed,
     is_fatal,
     kafka_unavailable,
+    lacks_right,
 )
 from recsys.kafka.topics import Topic
 from recsys.settings import KafkaSettings
@@ -51,6 +53,10 @@ def read_range(
                 partition, offset, error = message.partition() or 0, message.offset() or 0, message.error()
                 if error is not None and error.code() != ClientError._PARTITION_EOF:
                     _raise_if_lost(error, f"{message.topic()}[{partition}]")
+                    if error.code() == ClientError.GROUP_AUTHORIZATION_FAILED:
+                        continue  # no matter: a reader joins no group, but its client looks for the coordinator
+                    if lacks_right(error):
+                        raise kafka_unavailable(settings, error, topic=topic.name)
                     if is_fatal(error):
                         raise client_failed(settings, error, "reader")
                     log.warning("while reading %s: %s", topic.name, error.str())
@@ -67,9 +73,10 @@ def read_range(
                     reader.incremental_unassign([TopicPartition(topic.name, partition)])
                 last_progress = time.monotonic()
             if time.monotonic() - last_progress > 3 * settings.timeout_s:
+                cause = causes_of(settings).newest()
                 raise KafkaUnavailable(
                     f"Kafka at {settings.bootstrap_servers}: no progress on {topic.name} "
-                    f"for {3 * settings.timeout_s:g} s"
+                    f"for {3 * settings.timeout_s:g} s" + (f": {cause}" if cause else "")
                 )
     except KafkaException as error:
         if is_fatal(error.args[0]):

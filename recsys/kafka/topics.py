@@ -12,7 +12,8 @@ from confluent_kafka import TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]  # it has it
 from confluent_kafka.cimpl import NewTopic
 
-from recsys.errors import KafkaError, KafkaUnavailable, TopicMissing
+from recsys.errors import KafkaError, KafkaUnavailable, RightMissing, TopicMissing
+from recsys.kafka.causes import causes_of
 from recsys.kafka.clients import (
     ClientError,
     Consumer,
@@ -20,6 +21,8 @@ from recsys.kafka.clients import (
     TopicPartition,
     answer_of,
     kafka_unavailable,
+    lacks_right,
+    no_right,
     open_admin,
 )
 from recsys.kafka.silence import Silence
@@ -62,24 +65,29 @@ class Topic:
         return [self.source(partition) for partition in partitions]
 
 
-def describe_topic(settings: KafkaSettings, name: str) -> Topic:
-    """Ask a broker about a topic.
+def describe_topic(settings: KafkaSettings, name: str, *, right: str = "READ") -> Topic:
+    """Ask a broker about a topic, and whether this user has a right on it, ``READ`` or ``WRITE``.
 
     Raises
     ------
     KafkaUnavailable
-        When no broker answers.
+        When no broker answers, or the right is missing.
     TopicMissing
         When there is no such topic.
     """
-    return _describe(open_admin(settings), settings, name)
+    return _describe(open_admin(settings), settings, name, right)
 
 
-def _describe(admin: AdminClient, settings: KafkaSettings, name: str, *, timeout_s: float | None = None) -> Topic:
+def _describe(
+    admin: AdminClient, settings: KafkaSettings, name: str, right: str, *, timeout_s: float | None = None
+) -> Topic:
     timeout_s = settings.timeout_s if timeout_s is None else timeout_s
     try:
         metadata = answer_of(lambda: admin.list_topics(name, timeout=timeout_s))
+        causes_of(settings).forget()
         topic = metadata.topics[name]
+        if topic.error is not None and lacks_right(topic.error):
+            raise kafka_unavailable(settings, topic.error, right="DESCRIBE", topic=name)
         if topic.error is not None or not topic.partitions:
             raise TopicMissing(
                 f"topic {name} does not exist at {settings.bootstrap_servers}; "
@@ -88,14 +96,42 @@ def _describe(admin: AdminClient, settings: KafkaSettings, name: str, *, timeout
         cluster = metadata.cluster_id or ""
         topic_id = _NO_TOPIC_ID
         if not cluster.startswith(_EMBEDDED_CLUSTER):
-            described = admin.describe_topics(TopicCollection([name]), request_timeout=timeout_s)
+            described = admin.describe_topics(
+                TopicCollection([name]), include_authorized_operations=True, request_timeout=timeout_s
+            )[name].result()
+            # Brokers before 2.3 tell no rights; who may describe a topic has one.
+            rights = [operation.name for operation in described.authorized_operations or ()]
+            if rights and right not in rights:
+                raise RightMissing(
+                    f"Kafka at {settings.bootstrap_servers}: {no_right(settings, right, f'topic {name}')}"
+                )
             # Kafka writes its ids in URL-safe base64 without padding; librdkafka's text may hold + and /.
-            topic_id = str(described[name].result().topic_id).rstrip("=").replace("+", "-").replace("/", "_")
+            topic_id = str(described.topic_id).rstrip("=").replace("+", "-").replace("/", "_")
         if topic_id == _NO_TOPIC_ID:  # the broker knows no topic ids
             topic_id = f"{name}@{cluster}"
         return Topic(name, topic_id, tuple(sorted(topic.partitions)))
     except KafkaException as error:
-        raise kafka_unavailable(settings, error) from error
+        admin.poll(0)  # hears why
+        raise kafka_unavailable(settings, error, right="DESCRIBE", topic=name) from error
+
+
+def ensure_group(settings: KafkaSettings) -> None:
+    """Make sure that this user may use the consumer group: without the right, asking for its offsets only times out.
+
+    Raises
+    ------
+    KafkaUnavailable
+        When the right is missing.
+    """
+    admin = open_admin(settings)
+    try:
+        admin.describe_consumer_groups([settings.group_id], request_timeout=settings.timeout_s)[
+            settings.group_id
+        ].result()
+    except KafkaException as error:
+        if lacks_right(error.args[0]):
+            raise kafka_unavailable(settings, error) from error
+        # Else there is no such group yet, or no broker answers, which whatever comes next will say.
 
 
 def topic_config(settings: KafkaSettings, name: str) -> Mapping[str, str] | None:
@@ -166,10 +202,13 @@ class TopicWatch:
             self._look(min(LOOK_WITHIN_S, self._settings.timeout_s))
 
     def _look(self, timeout_s: float) -> None:
+        self._admin.poll(0)  # else what it has to tell would pile up
         try:
-            found = _describe(self._admin, self._settings, self._topic.name, timeout_s=timeout_s)
+            found = _describe(self._admin, self._settings, self._topic.name, "READ", timeout_s=timeout_s)
         except TopicMissing as error:
             self._changed = error
+        except RightMissing:  # which reading will meet as well, and wait for
+            self._silence.answered()
         except Exception as error:  # none may end the thread; the next look may do better
             self._silence.unanswered(error)
         else:
@@ -187,10 +226,16 @@ def create_topic_if_missing(settings: KafkaSettings, name: str, *, partitions: i
     admin = open_admin(settings)
     try:
         topic = answer_of(lambda: admin.list_topics(name, timeout=settings.timeout_s)).topics[name]
-        if topic.error is None and topic.partitions:
-            return False
-        largest = (topic_config(settings, for_records_of) or {}).get("max.message.bytes")
-        config = {"max.message.bytes": str(int(largest) + _ROOM_FOR_HEADERS)} if largest else {}
+    except KafkaException as error:
+        admin.poll(0)  # hears why
+        raise kafka_unavailable(settings, error) from error
+    if topic.error is None and topic.partitions:
+        return False
+    if topic.error is not None and lacks_right(topic.error):
+        raise kafka_unavailable(settings, topic.error, right="DESCRIBE", topic=name)
+    largest = (topic_config(settings, for_records_of) or {}).get("max.message.bytes")
+    config = {"max.message.bytes": str(int(largest) + _ROOM_FOR_HEADERS)} if largest else {}
+    try:
         try:
             _create(admin, settings, NewTopic(name, num_partitions=partitions, config=config))
         except KafkaException as error:
@@ -201,9 +246,11 @@ def create_topic_if_missing(settings: KafkaSettings, name: str, *, partitions: i
     except KafkaException as error:
         if error.args[0].code() == ClientError.TOPIC_ALREADY_EXISTS:
             return False
+        problem = error.args[0].str()
+        if lacks_right(error.args[0]):
+            problem = no_right(settings, "CREATE", f"topic {name}")
         raise KafkaUnavailable(
-            f"Kafka at {settings.bootstrap_servers}: topic {name} does not exist and cannot be created: "
-            f"{error.args[0].str()}"
+            f"Kafka at {settings.bootstrap_servers}: topic {name} does not exist and cannot be created: {problem}"
         ) from error
     return True
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from recsys.errors import DataDirError, InvalidModel, LockLost, RebuildWouldLoseData, WritesLost
 from recsys.kafka.clients import open_consumer, open_reader
 from recsys.kafka.start_offsets import start_offsets
-from recsys.kafka.topics import Topic, describe_topic, end_offsets
+from recsys.kafka.topics import Topic, describe_topic, end_offsets, ensure_group
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import refresh_all_lists
 from recsys.operations.amend import Amended, amend
@@ -169,6 +169,7 @@ def _restore_catalogue(store: Store, data_dir: DataDir) -> None:
 
 def _consumers_wait(settings: Settings, topic: Topic, store: Store) -> bool:
     """Whether Redis lacks what the consumers have written, so that they wait."""
+    ensure_group(settings.kafka)
     consumer = open_consumer(settings.kafka, settings.kafka.group_id)
     try:
         marks = store.applied_offsets.read(topic.sources(topic.partitions))
