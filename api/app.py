@@ -29,9 +29,10 @@ from api.routes import computing, docs, health, operating, purchases, reading
 from api.security import Audit, Keyring, RateLimiter, Role
 from api.services import Services
 from recsys.api_schemas import Problem
+from recsys.errors import RedisError
 from recsys.kafka.cleanup_policy import PolicyWatch
 from recsys.kafka.decoder import event_reading
-from recsys.redis import EvictionWatch, open_store
+from recsys.redis import EvictionWatch, Service, Store, open_store
 from recsys.redis.async_reader import open_read_store
 from recsys.runtime.logs import configure_logging
 from recsys.settings import Settings, load_settings
@@ -65,6 +66,13 @@ def app_of_this_process() -> FastAPI:
     return create_app(settings)
 
 
+def _say_missing_rights(store: Store) -> None:
+    try:
+        store.connection.ensure_rights(Service.API)
+    except RedisError as error:
+        log.warning("%s", error)
+
+
 def _collect_rarely() -> None:
     """Look for cycles less often: a bulk of lists makes thousands of objects, none of them in one."""
     gc.collect()
@@ -95,6 +103,7 @@ def create_app(settings: Settings) -> FastAPI:
         async with open_read_store(settings.redis, timeout_s=timeout_s, on_away=metrics.outages.inc) as reader:
             with ExitStack() as stack:
                 store = stack.enter_context(open_store(settings))
+                await to_thread.run_sync(_say_missing_rights, store)
                 data_dir = open_data_dir(settings)
                 evictions = EvictionWatch(settings.redis, lambda found: metrics.evictions.note(*found))
                 watching = evictions.running()

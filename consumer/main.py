@@ -25,7 +25,7 @@ from recsys.kafka.decoder import make_decoder
 from recsys.kafka.start_offsets import start_offsets
 from recsys.kafka.topics import Topic, TopicWatch, create_topic_if_missing, describe_topic, ensure_group
 from recsys.lists.live_model import LiveModel
-from recsys.redis import EvictionWatch, Store, open_store
+from recsys.redis import EvictionWatch, Service, Store, open_store
 from recsys.runtime.clock import ended_by_clock_rollback
 from recsys.runtime.metrics_server import serve_metrics
 from recsys.runtime.service import end_late, on_termination, run_service
@@ -69,6 +69,7 @@ def _serve(settings: Settings) -> int:
 def _ensure_ready(settings: Settings, store: Store, consumer: Consumer) -> Topic:
     """Return the topic if all is there: Redis that can serve, both topics, and in Redis what the group has written."""
     store.connection.check()
+    store.connection.ensure_rights(Service.CONSUMER)
     topic = describe_topic(settings.kafka, settings.kafka.topic)
     ensure_group(settings.kafka)
     create_topic_if_missing(

@@ -18,7 +18,7 @@ from recsys.kafka.cleanup_policy import PolicyWatch
 from recsys.kafka.topics import describe_topic
 from recsys.operations.histories import ensure_histories
 from recsys.operations.rollback import roll_back
-from recsys.redis import EvictionWatch, Store, open_store
+from recsys.redis import EvictionWatch, Service, Store, open_store
 from recsys.redis.trainer_requests import Requests, RollbackRequest
 from recsys.runtime.clock import ended_by_clock_rollback, json_time, now
 from recsys.runtime.metrics_server import serve_metrics
@@ -109,6 +109,7 @@ def _terminate(number: int) -> NoReturn:
 def _ensure_ready(settings: Settings, store: Store, data_dir: DataDir) -> None:
     """Raise what is missing: a Redis that can serve, a data_dir that can be written, the topic."""
     store.connection.check()
+    store.connection.ensure_rights(Service.TRAINER)
     data_dir.storage.check_writable()
     describe_topic(settings.kafka, settings.kafka.topic)
 

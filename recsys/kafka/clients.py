@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 _librdkafka_log = logging.getLogger("librdkafka")
 # The operator's properties go to consumers, producers and admin clients alike; each passes over what is not its own.
 _librdkafka_log.addFilter(lambda record: "and will be ignored by this" not in record.getMessage())
+# A broker that has just started; the client asks again by itself, a moment later.
+_librdkafka_log.addFilter(lambda record: "Coordinator load in progress: retrying" not in record.getMessage())
 _librdkafka_log.addFilter(RepeatsLeftOut(every_s=30.0))
 _librdkafka_log.addFilter(hide_in_records)
 T = TypeVar("T")

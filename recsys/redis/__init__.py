@@ -16,6 +16,7 @@ from recsys.redis.keys import Keys
 from recsys.redis.model_pointer import ModelPointer, ModelPointerStore
 from recsys.redis.placed_events import PlacedEvent, calls_by_user
 from recsys.redis.rebuild_state import RebuildStage, RebuildState
+from recsys.redis.rights import Service
 from recsys.redis.trainer_lock import HeldLock, TrainerLock
 from recsys.redis.trainer_requests import TrainerRequests
 from recsys.redis.users import ModelStamp, PublishOutcome, UserState, UserStore
@@ -31,6 +32,7 @@ __all__ = [
     "PublishOutcome",
     "RebuildStage",
     "RebuildState",
+    "Service",
     "Store",
     "TrainerRequests",
     "UserState",

@@ -23,6 +23,7 @@ from redis.exceptions import NoScriptError, RedisClusterException
 from recsys.data.history import Entry
 from recsys.errors import RedisUnavailable
 from recsys.redis.keys import Keys
+from recsys.redis.rights import is_refusal, refused_command, user_of
 from recsys.runtime.logs import RepeatsLeftOut
 from recsys.settings import RedisSettings, masked_url
 
@@ -62,6 +63,8 @@ class ReadStore:
     keys : Keys
     shown : str
         The server's address for error texts.
+    user : str
+        Who logs in, for error texts.
     timeout_s : float
         Of one try.
     on_away : callable
@@ -74,6 +77,7 @@ class ReadStore:
         keys: Keys,
         *,
         shown: str,
+        user: str,
         timeout_s: float,
         is_cluster: bool,
         on_away: Callable[[], None] = lambda: None,
@@ -81,6 +85,7 @@ class ReadStore:
         self._client = client
         self._keys = keys
         self._shown = shown
+        self._user = user
         self._timeout_s = timeout_s
         self._is_cluster = is_cluster
         self._script = resources.files("recsys.redis").joinpath("lua", "lists.lua").read_text(encoding="utf-8")
@@ -196,8 +201,11 @@ class ReadStore:
         try:
             found = await self._asked(ask)
         except redis.ResponseError as error:  # of this request alone: a key of another kind, no permission
-            _about_requests.warning("Redis at %s: %s", self._shown, error)
-            raise RedisUnavailable(f"Redis at {self._shown}: {error}") from error
+            problem = f"Redis at {self._shown}: {error}"
+            if is_refusal(error):
+                problem = f"Redis at {self._shown} refuses user {self._user}: {refused_command(error) or error}"
+            _about_requests.warning("%s", problem)
+            raise RedisUnavailable(problem) from error
         except _AWAY as error:
             problem = f"Redis at {self._shown}: {str(error) or type(error).__name__}"
             self._failures += 1
@@ -264,6 +272,7 @@ async def open_read_store(
         client,
         Keys(settings.prefix),
         shown=masked_url(url),
+        user=user_of(url),
         timeout_s=timeout_s,
         is_cluster=settings.cluster,
         on_away=on_away,

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from itertools import chain, islice
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
-from redis.exceptions import AskError, ClusterCrossSlotError, NoPermissionError, NoScriptError, RedisClusterException
+from redis.exceptions import AskError, ClusterCrossSlotError, NoScriptError, RedisClusterException
 
 from recsys.errors import RecsysError, RedisError, RedisUnavailable, RedisUnsuitable, SettingsError
 from recsys.redis.cluster import Cluster, ClusterPipeline
+from recsys.redis.keys import Keys
+from recsys.redis.rights import Service, is_refusal, missing_rights, refused_command, user_of
 from recsys.redis.single_server import Call, ServerPipeline, SingleServer
+from recsys.runtime.tls import NO_TLS, answers_in_plain_text, handshake_problem
 from recsys.settings import RedisSettings, masked_url
 
+_PORT = 6379
+_CLOSED = re.compile(r"closed by server|reset by peer|Broken pipe", re.IGNORECASE)
+_HANDSHAKE_FAILED = re.compile(r"Timeout connecting|WRONG_VERSION_NUMBER|UNEXPECTED_EOF|timed out", re.IGNORECASE)
+_CANNOT_ASK = (redis.RedisError, RedisClusterException, RecsysError, OSError)
 _OLDEST_VERSION = (6, 2)
 _MOST_SCANS = 3
 _USERS_PER_CALL = 16  # as long as that, a script holds up everyone else in Redis: a fraction of a millisecond
@@ -37,6 +47,9 @@ class Connection:
         url = settings.url.get_secret_value()
         self.is_cluster = settings.cluster
         self._shown = masked_url(url)
+        self._url = url
+        self._user = user_of(url)
+        self._keys = Keys(settings.prefix)
         self._checks: list[Callable[[Any], None]] = []
         self._servers: Cluster | SingleServer
         try:
@@ -75,11 +88,71 @@ class Connection:
             raise self._translated(cause) from error
 
     def _translated(self, error: Exception) -> RedisError:
-        if isinstance(error, redis.AuthenticationError | NoPermissionError):
-            return RedisUnsuitable(f"Redis at {self._shown} refuses this user: {error}")
+        if isinstance(error, redis.AuthenticationError):
+            return RedisUnsuitable(f"Redis at {self._shown} refuses user {self._user}: {error}")
+        if is_refusal(error):
+            return self._refused(refused_command(error) or ", ".join(self.missing_rights(Service.COMMAND)), error)
         if isinstance(error, AskError | ClusterCrossSlotError) and not self.is_cluster:
             return RedisUnsuitable(f"Redis at {self._shown} {_IS_A_CLUSTER}")
-        return RedisUnavailable(f"Redis at {self._shown}: {error}")
+        return RedisUnavailable(
+            f"Redis at {self._shown}: {connection_problem(self._url, error)}{self._why_closed(error)}"
+        )
+
+    def _refused(self, rights: str, error: object) -> RedisUnsuitable:
+        lacking = f"lacks the right {rights}" if rights else f"is refused something: {error}"
+        return RedisUnsuitable(
+            f"Redis at {self._shown}: user {self._user} {lacking}; docs/operations.md lists the rights that are needed"
+        )
+
+    def ensure_rights(self, service: Service) -> None:
+        """Make sure that this user has all rights that a service needs.
+
+        Raises
+        ------
+        RedisUnsuitable
+            When rights are missing, with their names.
+        RedisUnavailable
+            When no server answers.
+        """
+        with self.errors_translated():
+            self._servers.masters()
+        if missing := self.missing_rights(service):
+            raise self._refused(", ".join(missing), "")
+
+    def missing_rights(self, service: Service) -> list[str]:
+        """Return the rights that this user lacks, as an ACL names them; none where that cannot be found out."""
+        missing: list[str] = []
+        for connection in self._connections():
+            found = missing_rights(connection, self._keys, service)
+            missing.extend(right for right in found if right not in missing)
+        return missing
+
+    def _connections(self) -> Iterator[Any]:
+        """Yield a connection to each server, to ask about what went wrong; none to a server that cannot be asked."""
+        try:
+            servers = list(self._servers.masters().values())
+        except _CANNOT_ASK:
+            return
+        for server in servers:
+            pool = server.connection_pool
+            with suppress(*_CANNOT_ASK):
+                connection = pool.get_connection()
+                try:
+                    yield connection
+                finally:
+                    connection.disconnect()  # what was asked may have left replies behind
+                    pool.release(connection)
+
+    def _why_closed(self, error: Exception) -> str:
+        """Say why a server may close connections although it is there; empty for any other error."""
+        if not isinstance(error, redis.ConnectionError) or not _CLOSED.search(str(error)):
+            return ""
+        for connection in self._connections():
+            return (
+                f"; it answers on a new connection, so it seems to close those whose replies are large: "
+                f"client-output-buffer-limit for normal clients is {_buffer_limit(connection)}; set it to normal 0 0 0"
+            )
+        return ""
 
     def on_connect(self, check: Callable[[Any], None]) -> None:
         """Have every new connection checked before it is used; what ``check`` raises ends that connection."""
@@ -124,6 +197,8 @@ class Connection:
                 lines = connection.read_response().decode(errors="replace").splitlines()
                 info.update(line.split(":", 1) for line in lines if ":" in line)
         except redis.ResponseError as error:
+            if is_refusal(error):
+                raise self._refused(refused_command(error), error) from error
             raise RedisUnsuitable(f"Redis at {self._shown}: {error}") from error
         version = info.get("redis_version", "0")
         if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_VERSION:
@@ -254,6 +329,35 @@ class ScriptPipeline:
             for place, reply in zip(missing, again, strict=True):
                 replies[place] = reply
         return _successful(replies)
+
+
+def connection_problem(url: str, error: Exception) -> str:
+    """Return what is wrong with a connection, as redis-py says it, or that one side alone speaks TLS.
+
+    A server in plain text waits for the end of the handshake as for that of a command; one that expects TLS closes a
+    plain connection.
+    """
+    text = str(error) or type(error).__name__
+    parts = urlsplit(url)
+    if not isinstance(error, redis.ConnectionError | redis.TimeoutError) or not parts.hostname:
+        return text
+    host, port = parts.hostname, parts.port or _PORT
+    if parts.scheme == "rediss":
+        if _HANDSHAKE_FAILED.search(text) and answers_in_plain_text(host, port, b"PING\r\n", (b"+PONG", b"-")):
+            return f"it speaks no TLS at port {port}; use redis://, or the port for TLS"
+    elif _CLOSED.search(text) and handshake_problem(host, port, ssl.create_default_context()) != NO_TLS:
+        return f"it expects TLS at port {port}; use rediss://, or the port without TLS"
+    return text
+
+
+def _buffer_limit(connection: Any) -> str:
+    """Return the setting of a server, as far as this user may see it."""
+    try:
+        connection.send_command("CONFIG", "GET", "client-output-buffer-limit")
+        found = connection.read_response()
+        return str(found[1].decode().partition(" slave")[0])
+    except (redis.RedisError, IndexError):
+        return "not known, for this user may not read it"
 
 
 def _successful(results: list[Any]) -> list[Any]:

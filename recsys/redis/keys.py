@@ -128,6 +128,19 @@ class Keys:
         """STRING, JSON: the round at work or the last one."""
         return f"{self.prefix}:trainer:status"
 
+    def of_all_kinds(self) -> tuple[str, ...]:
+        """Return one key of each kind, with ``*`` for the id in it: as patterns of an ACL they name all keys."""
+        return (
+            *self.of_user("*"), self.similar("*"), self.marks(""), self.marks("*"), self.popular_in(None),
+            self.popular_in("*"), self.titles, self.catalogue, self.unavailable, self.model, self.hidden,
+            self.trainer_lock, self.trainer_alive, self.trainer_requests, self.rebuild, self.rebuild_run(""),
+            self.rebuild_run("*"), self.trainer_status,
+        )  # fmt: skip
+
+    def of_operators(self) -> tuple[str, ...]:
+        """Return the keys to which the HTTP API writes, for operators."""
+        return (self.hidden, self.trainer_requests)
+
     @property
     def aside(self) -> str:
         """SET of the users who are set aside, until the trainer has made them again."""

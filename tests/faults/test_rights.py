@@ -1,4 +1,4 @@
-"""Scenario 20: rights that are missing, or taken away while services run, and given back."""
+"""Scenario 20: rights that are missing, or taken away while services run, and given back; limits that are too small."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from recsys.redis.keys import Keys
 from tests.api import KEY_SETTING, KEYS
 from tests.conftest import opened_shop
-from tests.faults.conftest import Report, trained_ledger
+from tests.faults.conftest import Report, opened_ledger, trained_ledger
 from tests.faults.ledger import Ledger
 from tests.planted import item_name
-from tests.secured import SecuredKafka
-from tests.services import Api, Consumer, KafkaServer, wait_until
+from tests.secured import PASSWORD, SecuredKafka
+from tests.services import Api, Consumer, KafkaServer, RedisServer, wait_until
 
 
 @pytest.fixture
@@ -60,6 +61,7 @@ def await_said_again(consumer: Consumer, words: str, before: str) -> None:
     wait_until(lambda: words in consumer.said().removeprefix(before), f"it says: {words}")
 
 
+@pytest.mark.slow
 def test_consumer_names_each_right_that_is_missing_and_goes_on_when_it_has_all(
     ledger: Ledger, secured: SecuredKafka, report: Report
 ) -> None:
@@ -113,6 +115,52 @@ def test_rights_to_read_are_taken_away_and_given_back(ledger: Ledger, secured: S
     assert consumer.stop() == 0
     assert "Traceback" not in consumer.said()
     report(20, "The rights to read are taken away", tally, faults=2, recovery_s=recovery_s)
+
+
+@pytest.mark.slow
+@pytest.mark.real_kafka
+def test_redis_closes_connections_whose_replies_are_large_until_the_limit_is_gone(
+    kafka: KafkaServer, breakable_redis: RedisServer, tmp_path: Path, report: Report
+) -> None:
+    limit = "client-output-buffer-limit"
+    with opened_ledger(kafka, breakable_redis.url, tmp_path, seed=21, users=400) as ledger:
+        consumer = ledger.shop.start_consumer()
+        consumer.await_assigned()
+        breakable_redis.client.config_set(limit, "normal 1024 1024 1")
+        ledger.publish(4000)
+        consumer.await_saying(f"{limit} for normal clients is normal 1024 1024 1; set it to normal 0 0 0")
+        breakable_redis.client.config_set(limit, "normal 0 0 0")
+        recovery_s = ledger.await_counted()
+        tally = ledger.check()
+        assert consumer.stop() == 0
+    report(20, "Redis closes connections whose replies are large", tally, faults=1, recovery_s=recovery_s)
+
+
+@pytest.mark.slow
+@pytest.mark.real_kafka
+def test_rights_in_redis_are_taken_away_and_given_back(
+    kafka: KafkaServer, breakable_redis: RedisServer, tmp_path: Path, report: Report
+) -> None:
+    with opened_ledger(kafka, breakable_redis.url, tmp_path, seed=22) as ledger:
+        redis, prefix = breakable_redis.client, ledger.shop.environment["RECSYS_REDIS__PREFIX"]
+        rules = ("on", f">{PASSWORD}", f"~{prefix}:*", "+@all")
+        redis.execute_command("ACL", "SETUSER", "shop", *rules)
+        url = breakable_redis.url.replace("redis://", f"redis://shop:{PASSWORD}@")
+        consumer = ledger.shop.start_consumer(RECSYS_REDIS__URL=url)
+        consumer.await_assigned()
+        others = [f"~{key}" for key in Keys(prefix).of_all_kinds() if not key.endswith(":history")]
+        for taken, words in (
+            (["-evalsha"], "user shop lacks the right +evalsha;"),
+            (["resetkeys", *others], f"user shop lacks the right ~{prefix}:{{*}}:history;"),
+        ):
+            redis.execute_command("ACL", "SETUSER", "shop", *taken)
+            ledger.publish(50)
+            consumer.await_saying(words)
+            redis.execute_command("ACL", "SETUSER", "shop", *rules)
+            recovery_s = ledger.await_counted()
+        tally = ledger.check()
+        assert consumer.stop() == 0
+    report(20, "Rights in Redis are taken away", tally, faults=2, recovery_s=recovery_s)
 
 
 def test_api_refuses_purchases_until_it_may_write(ledger: Ledger, secured: SecuredKafka) -> None:
