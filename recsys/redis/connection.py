@@ -26,6 +26,7 @@ from recsys.settings import RedisSettings, masked_url
 _PORT = 6379
 _CLOSED = re.compile(r"closed by server|reset by peer|Broken pipe", re.IGNORECASE)
 _HANDSHAKE_FAILED = re.compile(r"Timeout connecting|WRONG_VERSION_NUMBER|UNEXPECTED_EOF|timed out", re.IGNORECASE)
+_NO_LIMIT = "normal 0 0 0"
 _CANNOT_ASK = (redis.RedisError, RedisClusterException, RecsysError, OSError)
 _OLDEST_VERSION = (6, 2)
 _MOST_SCANS = 3
@@ -147,12 +148,15 @@ class Connection:
         """Say why a server may close connections although it is there; empty for any other error."""
         if not isinstance(error, redis.ConnectionError) or not _CLOSED.search(str(error)):
             return ""
-        for connection in self._connections():
-            return (
-                f"; it answers on a new connection, so it seems to close those whose replies are large: "
-                f"client-output-buffer-limit for normal clients is {_buffer_limit(connection)}; set it to normal 0 0 0"
-            )
-        return ""
+        epoch = self.epoch
+        limits = [_buffer_limit(connection) for connection in self._connections()]
+        limited = next((limit for limit in limits if limit != _NO_LIMIT), "")
+        if not limited or self.epoch != epoch:  # it has no limit, or was restarted
+            return ""
+        return (
+            f"; it answers on a new connection, so it seems to close those whose replies are large: "
+            f"client-output-buffer-limit for normal clients is {limited}; set it to {_NO_LIMIT}"
+        )
 
     def on_connect(self, check: Callable[[Any], None]) -> None:
         """Have every new connection checked before it is used; what ``check`` raises ends that connection."""

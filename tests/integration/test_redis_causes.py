@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis import ConnectionError
 
 from recsys.errors import RedisError
 from recsys.redis import open_store
@@ -83,3 +84,11 @@ def test_replies_that_are_larger_than_the_limit_of_a_client(tmp_path: Path) -> N
         limited.set_user("shop", "~recsys:*", "+@all", "-config")
         said = problem(limited.url_of("shop", tls=False), read="tea")
         assert "client-output-buffer-limit for normal clients is not known, for this user may not read it" in said
+
+
+def test_connection_that_is_closed_for_another_reason_is_not_laid_to_the_limit(server: SecuredRedis) -> None:
+    with open_store(Settings.model_validate({"redis": {"url": server.url}})) as store:
+        store.connection.check()
+        with pytest.raises(RedisError) as raised, store.connection.errors_translated():
+            raise ConnectionError("Connection closed by server.")
+    assert "client-output-buffer-limit" not in str(raised.value)
