@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from recsys.data.event import EventType
-from recsys.errors import RebuildWouldLoseData
+from recsys.data.history import HistoryReplay
+from recsys.errors import RebuildWouldLoseData, RedisError
 from recsys.operations import make_again as making
 from recsys.operations.amend import Amended, amend
 from recsys.operations.make_again import make_again
-from recsys.redis import PlacedEvent, PublishOutcome, Store
+from recsys.redis import PlacedEvent, PublishOutcome, Store, open_store
 from recsys.redis.aside import Adoption
 from recsys.runtime.progress import ProgressReporter
+from recsys.settings import Settings
 from tests.builders import make_event
 from tests.integration.test_users import MODEL, NOW, a_list, event, placed
 from tests.lists import write_lists
 from tests.offline import OfflineShop, archive_stream, offline_shop, rows
+from tests.secured import secured_redis
 from trainer.aside import AsideUsers
 from trainer.metrics import TrainerMetrics
 
@@ -294,3 +298,35 @@ def test_passed_over_events_are_counted_in_no_history(store: Store) -> None:
     store.users.set_aside(["u"])
     events: dict[str, list[PlacedEvent]] = {"u": [placed(offset, event("b")) for offset in (1, 2)]}
     assert store.users.apply_without_reading(events) == (0, 0)
+
+
+@pytest.mark.parametrize("command", ["hset", "set", "hdel", "persist", "expire", "del", "evalsha"])
+def test_a_right_that_is_taken_away_in_between_neither_loses_nor_doubles(command: str) -> None:
+    """A script that is refused half-way leaves what it wrote; the batch is tried until the right is back."""
+    with secured_redis() as server:
+        rules = ["resetkeys", "resetchannels", "~recsys:*", "+@all"]
+        server.set_user("consumer", *rules)
+        settings = Settings.model_validate(
+            {
+                "redis": {"url": server.url_of("consumer"), "prefix": "recsys"},
+                "history": {"max_items": 3, "max_event_ids": 4},
+            }
+        )
+        before = [placed(offset, event(f"i{offset % 3}", at=offset)) for offset in range(10)]
+        after = [placed(offset, event(f"i{offset % 5}", at=offset)) for offset in range(10, 16)]
+        with open_store(settings) as store:
+            store.users.apply({"u": before})
+            server.set_user("consumer", *rules, f"-{command}")
+            for _ in range(3):
+                with suppress(RedisError):
+                    store.users.apply({"u": after})
+            server.set_user("consumer", *rules)
+            state = store.users.apply({"u": after})["u"]
+            if state.aside:
+                store.aside.begin(["u"])
+                store.aside.apply({"u": [*before, *after]})
+                assert store.aside.adopt(store.aside.states(["u"])) == {"u": Adoption.DONE}
+                state = store.users.apply({"u": after})["u"]
+            replay = HistoryReplay(3)
+            replay.apply(one.event for one in [*before, *after])
+            assert state.history.entries == replay.entries

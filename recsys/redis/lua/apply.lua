@@ -291,11 +291,26 @@ if seen_changed then
     for i = skip + 1, #seen[source] do kept[#kept + 1] = seen[source][i] end
     seen[source] = #kept > 0 and kept or nil
   end
-  if seen_count > 0 then redis.call('SET', seen_key, cmsgpack.pack(seen)) else redis.call('DEL', seen_key) end
 end
 
+-- In this order a write that Redis refuses, as to a user who lacks the right, does no harm: what the keys hold comes first, so
+-- that they do not agree and the user is set aside; and an event is known before it counts, or it would count again.
+if applied > 0 then revision = revision + 1 end
+if next(marks_changed) then
+  local fields = {}
+  for source in pairs(marks_changed) do
+    fields[#fields + 1] = source
+    fields[#fields + 1] = string.format('%.0f', low_water_marks[source])
+  end
+  redis.call('HSET', applied_key, unpack(fields))
+end
+if applied > 0 or seen_changed or next(marks_changed) then
+  redis.call('HSET', applied_key, 'revision', string.format('%.0f', revision), 'holds', what_is_held())
+end
+if seen_changed then
+  if seen_count > 0 then redis.call('SET', seen_key, cmsgpack.pack(seen)) else redis.call('DEL', seen_key) end
+end
 if applied > 0 then
-  revision = revision + 1
   local removed, written = {}, {}
   if erased then
     for _, item in ipairs(redis.call('HKEYS', history_key)) do
@@ -323,17 +338,6 @@ if applied > 0 then
   end
   for i = 1, #written, 2000 do redis.call('HSET', history_key, unpack(written, i, math.min(i + 1999, #written))) end
   for i = 1, #removed, 2000 do redis.call('HDEL', history_key, unpack(removed, i, math.min(i + 1999, #removed))) end
-end
-if next(marks_changed) then
-  local fields = {}
-  for source in pairs(marks_changed) do
-    fields[#fields + 1] = source
-    fields[#fields + 1] = string.format('%.0f', low_water_marks[source])
-  end
-  redis.call('HSET', applied_key, unpack(fields))
-end
-if applied > 0 or seen_changed or next(marks_changed) then
-  redis.call('HSET', applied_key, 'revision', string.format('%.0f', revision), 'holds', what_is_held())
 end
 if forgotten then
   redis.call('EXPIRE', applied_key, ARGV[5])
