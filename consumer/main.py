@@ -71,7 +71,7 @@ def _ensure_ready(settings: Settings, store: Store, consumer: Consumer) -> Topic
     store.connection.check()
     store.connection.ensure_rights(Service.CONSUMER)
     topic = describe_topic(settings.kafka, settings.kafka.topic)
-    ensure_group(settings.kafka)
+    ensure_group(settings.kafka, consumer)
     create_topic_if_missing(
         settings.kafka, settings.kafka.dead_letters, partitions=len(topic.partitions), for_records_of=topic.name
     )

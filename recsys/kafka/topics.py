@@ -38,6 +38,7 @@ LOOK_WITHIN_S = 4.0
 _NO_RIGHT = (ClientError.TOPIC_AUTHORIZATION_FAILED, ClientError.CLUSTER_AUTHORIZATION_FAILED)
 _OPTION_REFUSED = (ClientError.POLICY_VIOLATION, ClientError.INVALID_CONFIG, ClientError.INVALID_REQUEST)
 _ROOM_FOR_HEADERS = 65_536
+_MESSAGES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,23 +116,23 @@ def _describe(
         raise kafka_unavailable(settings, error, right="DESCRIBE", topic=name) from error
 
 
-def ensure_group(settings: KafkaSettings) -> None:
+def ensure_group(settings: KafkaSettings, consumer: Consumer) -> None:
     """Make sure that this user may use the consumer group: without the right, asking for its offsets only times out.
+
+    The consumer tells then, when it is asked for messages; so it must not have subscribed yet. An admin client could
+    ask for the rights, but librdkafka 2.16 may end the process if the group's coordinator comes back meanwhile.
 
     Raises
     ------
-    KafkaUnavailable
-        When the right is missing.
+    RightMissing
     """
-    admin = open_admin(settings)
     try:
-        admin.describe_consumer_groups([settings.group_id], request_timeout=settings.timeout_s)[
-            settings.group_id
-        ].result()
-    except KafkaException as error:
-        if lacks_right(error.args[0]):
-            raise kafka_unavailable(settings, error) from error
-        # Else there is no such group yet, or no broker answers, which whatever comes next will say.
+        consumer.committed([TopicPartition(settings.topic, 0)], timeout=settings.timeout_s)
+    except KafkaException as error:  # there is no such group yet, or no broker answers: whatever comes next will say so
+        told = [error.args[0], *(message.error() for message in consumer.consume(_MESSAGES, 0))]
+        for problem in told:
+            if problem is not None and lacks_right(problem):
+                raise kafka_unavailable(settings, problem) from error
 
 
 def topic_config(settings: KafkaSettings, name: str) -> Mapping[str, str] | None:

@@ -169,9 +169,9 @@ def _restore_catalogue(store: Store, data_dir: DataDir) -> None:
 
 def _consumers_wait(settings: Settings, topic: Topic, store: Store) -> bool:
     """Whether Redis lacks what the consumers have written, so that they wait."""
-    ensure_group(settings.kafka)
     consumer = open_consumer(settings.kafka, settings.kafka.group_id)
     try:
+        ensure_group(settings.kafka, consumer)
         marks = store.applied_offsets.read(topic.sources(topic.partitions))
         start_offsets(consumer, settings.kafka, topic, topic.partitions, marks=marks)
     except WritesLost:

@@ -159,7 +159,7 @@ def test_commands_name_what_they_are_refused(guarded: tuple[Shop, SecuredRedis],
     shop, redis_server = guarded
     operator = logged_in(shop, secured, redis_server, "operator")
     (shop.folder / "today.csv").write_text(f"user_id,item_id,timestamp\nnew,{item_name(0, 1)},2026-01-05T10:00:00Z\n")
-    _, write = (of_shop(right, shop) for right in kafka_rights("operator"))
+    *_, write = (of_shop(right, shop) for right in kafka_rights("operator"))
     user, group = f"User:{shop.name}-operator", shop.environment["RECSYS_KAFKA__GROUP_ID"]
     secured.take_away(write)
     assert f"no WRITE right for {user} on topic {shop.topic}" in refused(shop, "publish", "today.csv", **operator)

@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from recsys.errors import KafkaUnavailable, SettingsError, TopicMissing
+from recsys.kafka.clients import open_consumer
 from recsys.kafka.topics import describe_topic, ensure_group
 from recsys.settings import KafkaSettings
 from tests.secured import PASSWORD, Authority, Certificate, SecuredKafka
@@ -48,13 +49,22 @@ def problem(address: str, properties: Properties, right: str = "READ") -> str:
     return text
 
 
+def ensure_group_of(settings: KafkaSettings) -> None:
+    """Ask with a consumer of its own."""
+    consumer = open_consumer(settings, settings.group_id)
+    try:
+        ensure_group(settings, consumer)
+    finally:
+        consumer.close()
+
+
 def test_whoever_has_the_right_is_served(kafka: SecuredKafka) -> None:
     certified = kafka.certified(kafka.authority.issue("certified"))
     assert describe_topic(settings_of(kafka.tls_address, certified), "purchases").partitions == (0, 1)
     assert describe_topic(settings_of(kafka.sasl_address, kafka.login("reader")), "purchases").partitions == (0, 1)
     writer = settings_of(kafka.sasl_address, kafka.login("writer"))
     assert describe_topic(writer, "purchases", right="WRITE").partitions == (0, 1)
-    ensure_group(settings_of(kafka.sasl_address, kafka.login("reader")))
+    ensure_group_of(settings_of(kafka.sasl_address, kafka.login("reader")))
 
 
 def test_missing_rights_are_named(kafka: SecuredKafka) -> None:
@@ -64,7 +74,7 @@ def test_missing_rights_are_named(kafka: SecuredKafka) -> None:
     assert "no READ right for User:writer on topic purchases" in problem(address, writer)
     assert "no DESCRIBE right for User:stranger on topic purchases" in problem(address, kafka.login("stranger"))
     with pytest.raises(KafkaUnavailable, match="no READ right for User:writer on group recsys"):
-        ensure_group(settings_of(address, writer))
+        ensure_group_of(settings_of(address, writer))
 
 
 def test_login_that_is_refused(kafka: SecuredKafka) -> None:
