@@ -43,7 +43,9 @@ class AsideUsers:
 
     def _try(self) -> None:
         try:
-            with self._store.trainer_lock.held(ttl_s=self._settings.trainer.lock_ttl_s) as lock:
+            with self._store.trainer_lock.held(
+                ttl_s=self._settings.trainer.lock_ttl_s, work="the trainer, which makes users again"
+            ) as lock:
                 make_again(
                     self._settings, self._store, self._data_dir, ProgressReporter(), before_write=lock.ensure_held
                 )

@@ -53,10 +53,12 @@ class Service(Enum):
 
 
 def user_of(url: str) -> str:
-    """Return the name of the user that a Redis URL logs in."""
+    """Return the name of the user that a Redis URL logs in; without a password beside it, it may be one itself."""
     parts = urlsplit(url)
-    named = parse_qs(parts.query).get("username", [""])[0]
-    return unquote(parts.username or "") or named or "default"
+    options = parse_qs(parts.query)
+    if (parts.username or options.get("username")) and parts.password is None and "password" not in options:
+        return "of RECSYS_REDIS__URL"
+    return unquote(parts.username or "") or options.get("username", [""])[0] or "default"
 
 
 def is_refusal(error: Exception) -> bool:

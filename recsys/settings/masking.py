@@ -63,6 +63,12 @@ class UrlParts(NamedTuple):
         """Whether host and port can be such."""
         return _HOST.fullmatch(self.host) is not None
 
+    @property
+    def port(self) -> int | None:
+        """The port, None if the URL names none."""
+        found = _HOST.fullmatch(self.host)
+        return int(found[2][1:]) if found and found[2] else None
+
 
 def _cut(text: str, at: re.Pattern[str]) -> tuple[str, str]:
     found = at.search(text)

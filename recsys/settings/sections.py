@@ -163,7 +163,7 @@ class RedisSettings(Section):
             raise ValueError(_PERCENT_ENCODE)
         if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]*", path):
             raise ValueError(f"the database, after the last /, must be a number; {_PERCENT_ENCODE}")
-        if not parts.has_host or int(parts.host.rpartition("]")[2].rpartition(":")[2] or 0) > _LAST_PORT:
+        if not parts.has_host or (parts.port or 0) > _LAST_PORT:
             raise ValueError(f"before the database there must be host:port; {_PERCENT_ENCODE}")
         return value
 

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.real_kafka, pytest.mark.timeout(3600)]
 _MINUTES = 30 if FULL else 3
 _PER_SECOND = 60
 _SEED = 15
-_ROUND = 9
+_ROUND = 14
 """How many faults there are, each once in a round."""
 
 
@@ -73,6 +73,11 @@ class Town:
             "scripts lost": lambda: self._redis.client.script_flush(),
             "trainer killed": self._kill_trainer,
             "malformed records": self._send_malformed,
+            "a key of a user lost": self._lose_key,
+            "a right taken away": self._take_right,
+            "Redis set to evict": self._let_evict,
+            "Redis emptied, and rebuilt": self._empty_redis,
+            "broker frozen": self._freeze_broker,
         }
         while True:
             names = [*usual]
@@ -148,6 +153,37 @@ class Town:
     def _kill_broker(self) -> None:
         self._kafka.kill()
         self._kafka.start()
+
+    def _lose_key(self) -> None:
+        user, keys = self._random.choice(self._ledger.users), self._ledger.store.users._keys
+        self._redis.client.delete(self._random.choice(keys.of_user(user)[:3]))
+
+    def _take_right(self) -> None:
+        said = len(self.witness.said())
+        self._redis.client.execute_command("ACL", "SETUSER", "default", "-set")
+        wait_until(lambda: "+set" in self.witness.said()[said:], "the missing right is named")
+        self._redis.client.execute_command("ACL", "SETUSER", "default", "+@all")
+
+    def _let_evict(self) -> None:
+        said = len(self.witness.said())
+        self._redis.client.config_set("maxmemory", "1gb")
+        self._redis.client.config_set("maxmemory-policy", "allkeys-lru")
+        wait_until(lambda: "may evict" in self.witness.said()[said:], "the policy is noticed")
+        self._redis.client.config_set("maxmemory-policy", "noeviction")
+
+    def _empty_redis(self) -> None:
+        said = len(self.witness.said())
+        self._redis.client.flushall()
+        wait_until(lambda: "recsys rebuild" in self.witness.said()[said:], "the loss is noticed")
+        self._ledger.shop.recsys("rebuild")
+
+    def _freeze_broker(self) -> None:
+        said = len(self.witness.said())
+        self._kafka.freeze()
+        try:
+            wait_until(lambda: "no answer for" in self.witness.said()[said:], "the silence is noticed")
+        finally:
+            self._kafka.thaw()
 
     def _send_malformed(self) -> None:
         self._ledger.send_malformed([f"not JSON {self._random.random()}".encode() for _ in range(5)])

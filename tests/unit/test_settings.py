@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from recsys.errors import SettingsError
+from recsys.redis.rights import user_of
 from recsys.settings import Settings, load_settings, masked_url
 from recsys.settings.report import describe_settings
 
@@ -351,6 +352,11 @@ def test_a_password_that_a_url_cannot_hold_is_to_be_percent_encoded(monkeypatch:
     "url",
     [
         "redis://",
+        "redis://localhost",
+        "redis://localhost/0",
+        "rediss://redis.example/0?ssl_ca_certs=ca.pem",
+        "redis://shop:word@redis",
+        "redis://[::1]/1",
         "redis://:p%23%2Fw@[::1]:6379/1",
         "redis://shop:pa@wo:rd@redis:1",
         "redis://redis:1/0?password=p@ss",
@@ -450,3 +456,18 @@ def test_of_two_names_of_a_setting_the_new_one_counts(monkeypatch: pytest.Monkey
     monkeypatch.setenv("RECSYS_RANKING__REPEATS", "include")
     monkeypatch.setenv("RECSYS_RANKING__INCLUDE_PURCHASED", "false")
     assert not load_settings().ranking.include_purchased
+
+
+@pytest.mark.parametrize(
+    ("url", "user"),
+    [
+        ("redis://shop:word@redis:1/0", "shop"),
+        ("redis://:word@redis:1/0", "default"),
+        ("redis://redis:1/0", "default"),
+        ("redis://redis:1/0?username=shop&password=word", "shop"),
+        ("redis://word@redis:1/0", "of RECSYS_REDIS__URL"),
+        ("redis://redis:1/0?username=word", "of RECSYS_REDIS__URL"),
+    ],
+)
+def test_the_user_of_a_url_is_named_where_it_cannot_be_the_password(url: str, user: str) -> None:
+    assert user_of(url) == user
