@@ -1,20 +1,18 @@
+"""Rows of files of purchases: formats, columns, quotes, and rejects."""
+
 from __future__ import annotations
 
 import csv
 import gzip
-from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, date, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.data.event import Event, EventReading, EventType
+from recsys.data.event import EventType
 from recsys.errors import InputFileError
 from recsys.files import purchases, tables
 from recsys.files.batches import Reject, RowCounts
@@ -22,64 +20,21 @@ from recsys.files.columns import Columns
 from recsys.files.purchases import PurchaseFile
 from recsys.files.rejects import RejectsFile
 from recsys.files.tables import CsvForm, Table
-from tests.builders import make_event, make_forget
-
-HEADER = "user_id,item_id,timestamp\n"
-DAY_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
-NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-READING = EventReading()
-WRONG_NUMBERS = ["abc", "1_5", "inf", "-inf", "1e400", "(2)", "2-", "\u0663", "1 2", "--1", "€2"]
-
-
-def opened(path: Path, columns: Columns | None = None) -> PurchaseFile:
-    return PurchaseFile(path, columns or Columns(), events=READING, now=NOW)
-
-
-def csv_file(folder: Path, text: str | bytes, columns: Columns | None = None) -> PurchaseFile:
-    path = folder / "purchases.csv"
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return opened(path, columns)
-
-
-def parquet_file(folder: Path, values: Mapping[str, Any], columns: Columns | None = None) -> PurchaseFile:
-    path = folder / "purchases.parquet"
-    pq.write_table(pa.table(values), path)
-    return opened(path, columns)
-
-
-def events(file: PurchaseFile) -> list[tuple[int, Event]]:
-    return [placed for batch in file.batches() for placed in batch.events]
-
-
-def rejects(file: PurchaseFile) -> list[tuple[int, str]]:
-    """Return (row, reason) of each, the reason without the place."""
-    return [(reject.row, reject.why.partition(": ")[2]) for batch in file.batches() for reject in batch.rejects]
-
-
-def rejected_values(file: PurchaseFile) -> list[list[Any]]:
-    return [list(reject.values) for batch in file.batches() for reject in batch.rejects]
-
-
-def counts(file: PurchaseFile) -> RowCounts:
-    found = RowCounts()
-    for batch in file.batches():
-        found.note(batch)
-    assert found.read == found.valid + found.rejected + found.no_user
-    return found
-
-
-def one_event(file: PurchaseFile) -> Event:
-    assert rejects(file) == []
-    ((row, event),) = events(file)
-    assert row == 1
-    return event
-
-
-def one_reject(file: PurchaseFile) -> str:
-    assert events(file) == []
-    ((row, reason),) = rejects(file)
-    assert row == 1
-    return reason
+from tests.builders import make_event
+from tests.purchase_files import (
+    DAY_MS,
+    HEADER,
+    counts,
+    csv_file,
+    events,
+    one_event,
+    opened,
+    parquet_file,
+    rejected_values,
+    rejects,
+    title_file,
+    written,
+)
 
 
 def test_a_csv_file_with_every_column_is_read(tmp_path: Path) -> None:
@@ -151,157 +106,6 @@ def test_columns_of_other_names_are_read_from_parquet(tmp_path: Path) -> None:
     }
     expected = make_event("13085", "85048", 12.0, type_=EventType.RETURN, price=6.5, event_id="7", timestamp=DAY_MS)
     assert one_event(parquet_file(tmp_path, values, RENAMED)) == expected
-
-
-@pytest.mark.parametrize("text", ["00123", "1e5", "0x10", "1_000", "true", " 1", "é", "1.5"])
-def test_ids_in_csv_stay_as_they_are_written(tmp_path: Path, text: str) -> None:
-    event = one_event(csv_file(tmp_path, f"{HEADER}{text},{text},2026-01-01\n"))
-    assert (event.user_id, event.item_id) == (text, text)
-
-
-def test_ids_in_csv_stay_as_they_are_written_in_every_row(tmp_path: Path) -> None:
-    file = csv_file(tmp_path, HEADER + "1,2,2026-01-01\n001,002,2026-01-01\nabc,2.0,2026-01-01\n")
-    assert [(event.user_id, event.item_id) for _, event in events(file)] == [("1", "2"), ("001", "002"), ("abc", "2.0")]
-
-
-@pytest.mark.parametrize(
-    ("values", "text"),
-    [
-        ([17850.0], "17850"),
-        ([17850], "17850"),
-        (pa.array([2**64 - 1], pa.uint64()), str(2**64 - 1)),
-        (pa.array(["00123"]).dictionary_encode(), "00123"),
-        (pa.array(["00123"], pa.large_string()), "00123"),
-    ],
-)
-def test_ids_in_parquet_become_their_decimal_strings(tmp_path: Path, values: Any, text: str) -> None:
-    table = {"user_id": values, "item_id": values, "event_id": values, "timestamp": [DAY_MS]}
-    event = one_event(parquet_file(tmp_path, table))
-    assert (event.user_id, event.item_id, event.event_id) == (text, text, text)
-
-
-@pytest.mark.parametrize("values", [[float("inf")], [True], [b"\xff"], [["x"]], [{"a": 1}], [2.0**53], [-(2.0**60)]])
-def test_ids_in_parquet_that_are_none_are_rejected(tmp_path: Path, values: list[object]) -> None:
-    file = parquet_file(tmp_path, {"user_id": values, "item_id": ["a"], "timestamp": [DAY_MS]})
-    assert one_reject(file).startswith("user_id: ")
-
-
-@pytest.mark.parametrize(
-    ("text", "zone", "epoch_ms"),
-    [
-        ("2026-07-01T12:00:00", "UTC", 1_782_907_200_000),
-        ("2026-07-01T12:00:00", "Europe/London", 1_782_903_600_000),
-        ("2026-07-01 12:00", "Europe/London", 1_782_903_600_000),
-        ("2026-01-01", "Asia/Tokyo", DAY_MS - 9 * 3_600_000),
-        ("2026-07-01T12:00:00Z", "Europe/London", 1_782_907_200_000),
-        ("2026-07-01T12:00:00+02:00", "Europe/London", 1_782_900_000_000),
-        ("2026-01-01T00:00:00.250", "UTC", DAY_MS + 250),
-        ("1767225600000", "Asia/Tokyo", DAY_MS),
-        (" 2026-01-01 ", "utc", DAY_MS),
-    ],
-)
-def test_times_in_csv_are_read_in_their_zone(tmp_path: Path, text: str, zone: str, epoch_ms: int) -> None:
-    assert one_event(csv_file(tmp_path, f"{HEADER}u,a,{text}\n", Columns(timezone=zone))).timestamp == epoch_ms
-
-
-@pytest.mark.parametrize(
-    ("values", "zone", "epoch_ms"),
-    [
-        (pa.array([DAY_MS], pa.timestamp("ms")), "UTC", DAY_MS),
-        (pa.array([DAY_MS], pa.timestamp("ms")), "Asia/Tokyo", DAY_MS - 9 * 3_600_000),
-        (pa.array([DAY_MS], pa.timestamp("ms", tz="UTC")), "Asia/Tokyo", DAY_MS),
-        (pa.array([DAY_MS], pa.timestamp("ms", tz="America/New_York")), "Asia/Tokyo", DAY_MS),
-        (pa.array([DAY_MS * 1_000_000 + 1], pa.timestamp("ns")), "UTC", DAY_MS),
-        (pa.array([DAY_MS // 1000], pa.timestamp("s")), "UTC", DAY_MS),
-        (pa.array([date(2026, 1, 1)]), "Asia/Tokyo", DAY_MS - 9 * 3_600_000),
-        (pa.array([DAY_MS]), "Asia/Tokyo", DAY_MS),
-        (pa.array(["2026-01-01"]), "Asia/Tokyo", DAY_MS - 9 * 3_600_000),
-    ],
-)
-def test_times_in_parquet_are_read_in_their_zone(tmp_path: Path, values: pa.Array, zone: str, epoch_ms: int) -> None:
-    file = parquet_file(tmp_path, {"user_id": ["u"], "item_id": ["a"], "timestamp": values}, Columns(timezone=zone))
-    assert one_event(file).timestamp == epoch_ms
-
-
-@pytest.mark.parametrize(
-    ("text", "form", "zone", "epoch_ms"),
-    [
-        ("12/1/2010 8:26", "%m/%d/%Y %H:%M", "UTC", 1_291_191_960_000),
-        ("01.07.2026 12:00", "%d.%m.%Y %H:%M", "Europe/London", 1_782_903_600_000),
-        ("01.07.2026 12:00 +0200", "%d.%m.%Y %H:%M %z", "Europe/London", 1_782_900_000_000),
-        ("20260101", "%Y%m%d", "UTC", DAY_MS),
-        ("202601010000", "%Y%m%d%H%M", "UTC", DAY_MS),
-    ],
-)
-def test_times_of_another_form_are_read(tmp_path: Path, text: str, form: str, zone: str, epoch_ms: int) -> None:
-    columns = Columns(timestamp_format=form, timezone=zone)
-    assert one_event(csv_file(tmp_path, f"{HEADER}u,a,{text}\n", columns)).timestamp == epoch_ms
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "12/1/2010 8:26",
-        "yesterday",
-        "1969-12-31",
-        "9" * 5000,
-        "2026-02-30",
-        "１７６７２２５６０００００",
-    ],
-)
-def test_other_times_in_csv_are_rejected(tmp_path: Path, text: str) -> None:
-    assert one_reject(csv_file(tmp_path, f"{HEADER}u,a,{text}\n")).startswith("timestamp: ")
-
-
-def test_the_reason_of_a_rejected_time_names_the_option_that_helps(tmp_path: Path) -> None:
-    assert "--timestamp-format" in one_reject(csv_file(tmp_path, f"{HEADER}u,a,12/1/2010 8:26\n"))
-    file = csv_file(tmp_path, f"{HEADER}u,a,2026-01-01\n", Columns(timestamp_format="%d.%m.%Y"))
-    assert "%d.%m.%Y" in one_reject(file)
-
-
-@pytest.mark.parametrize("values", [pa.array([None], pa.timestamp("ms")), pa.array([True]), pa.array([[1]])])
-def test_other_times_in_parquet_are_rejected(tmp_path: Path, values: pa.Array) -> None:
-    assert one_reject(parquet_file(tmp_path, {"user_id": ["u"], "item_id": ["a"], "timestamp": values})).startswith(
-        "timestamp: "
-    )
-
-
-def test_a_time_that_no_calendar_holds_is_no_crash(tmp_path: Path) -> None:
-    times = pa.array([9 * 10**18, DAY_MS * 1000], pa.timestamp("us"))
-    file = parquet_file(tmp_path, {"user_id": ["u", "u"], "item_id": ["a", "a"], "timestamp": times})
-    with suppress(InputFileError):
-        assert [row for row, _ in rejects(file)] == [1]
-        assert [row for row, _ in events(file)] == [2]
-
-
-def test_negative_quantities_are_rejected_by_default(tmp_path: Path) -> None:
-    text = "user_id,item_id,timestamp,quantity\nu,a,2026-01-01,-2\n"
-    assert one_reject(csv_file(tmp_path, text)).startswith("quantity: ")
-
-
-def test_negative_quantities_are_returns_when_asked(tmp_path: Path) -> None:
-    text = "user_id,item_id,timestamp,quantity\nu,a,2026-01-01,-2.5\nu,a,2026-01-01,3\nu,a,2026-01-01,0\n"
-    file = csv_file(tmp_path, text, Columns(negative_returns=True))
-    assert events(file) == [
-        (1, make_event("u", "a", 2.5, type_=EventType.RETURN, timestamp=DAY_MS)),
-        (2, make_event("u", "a", 3.0, timestamp=DAY_MS)),
-    ]
-    assert [row for row, _ in rejects(file)] == [3]
-
-
-@pytest.mark.parametrize("text", WRONG_NUMBERS)
-@pytest.mark.parametrize("negative_returns", [False, True])
-def test_wrong_quantities_are_rejected(tmp_path: Path, text: str, negative_returns: bool) -> None:
-    columns = Columns(negative_returns=negative_returns)
-    file = csv_file(tmp_path, f'user_id,item_id,timestamp,quantity\nu,a,2026-01-01,"{text}"\n', columns)
-    assert one_reject(file).startswith("quantity: ")
-
-
-@pytest.mark.parametrize("text", [*WRONG_NUMBERS, "-1", "3.50 EUR"])
-def test_a_wrong_price_costs_no_purchase_and_is_counted(tmp_path: Path, text: str) -> None:
-    file = csv_file(tmp_path, f'user_id,item_id,timestamp,price\nu,a,2026-01-01,"{text}"\n')
-    assert one_event(file).price is None
-    assert counts(file).unread_prices == 1
 
 
 def test_rejected_and_accepted_rows_keep_their_numbers(tmp_path: Path) -> None:
@@ -447,12 +251,6 @@ def test_a_file_that_is_not_there_or_of_another_kind_is_an_input_file_error(tmp_
         opened(tmp_path / "purchases.xlsx")
 
 
-@pytest.mark.parametrize("zone", ["Mars/Olympus", "", "../../etc/passwd", "Europe"])
-def test_an_unknown_zone_is_an_input_file_error(tmp_path: Path, zone: str) -> None:
-    with pytest.raises(InputFileError, match="--timezone"):
-        csv_file(tmp_path, HEADER, Columns(timezone=zone))
-
-
 def test_rows_are_numbered_across_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(purchases, "_BATCH_ROWS", 4)
     monkeypatch.setattr(tables, "_BATCH_ROWS", 3)
@@ -487,13 +285,6 @@ def test_the_digest_names_content_and_reading(tmp_path: Path) -> None:
     assert digest_of(csv_file(tmp_path, HEADER + "u,a,2026-01-01\n", Columns(no_user=("guest",)))) != digest
     (tmp_path / "elsewhere").mkdir()
     assert digest_of(csv_file(tmp_path / "elsewhere", HEADER + "u,a,2026-01-01\n")) == digest
-
-
-def written(file: PurchaseFile, path: Path) -> str:
-    with RejectsFile(path, file.table) as rejected:
-        for batch in file.batches():
-            rejected.add(batch.rejects)
-    return path.read_text(encoding=file.table.form.encoding) if rejected.count else ""
 
 
 def test_the_rejects_file_has_the_columns_of_the_input_and_why(tmp_path: Path) -> None:
@@ -593,221 +384,6 @@ def test_a_column_that_is_there_twice_is_refused_unless_it_is_not_needed(tmp_pat
     assert [event.user_id for _, event in batch.events] == ["1"]
 
 
-@pytest.mark.parametrize(
-    ("texts", "unit", "epoch_ms"),
-    [
-        (["1790000000", "1790000001"], "seconds", 1_790_000_000_000),
-        (["1790000000.25", "1790000001"], "seconds", 1_790_000_000_250),
-        (["1790000000123"], "milliseconds", 1_790_000_000_123),
-        (["1790000000123456"], "microseconds", 1_790_000_000_123),
-        (["1790000000123456789"], "nanoseconds", 1_790_000_000_123),
-        (["631152000"], "seconds", 631_152_000_000),
-    ],
-)
-def test_the_unit_of_numbers_is_the_only_one_that_fits_and_is_said(
-    tmp_path: Path, texts: list[str], unit: str, epoch_ms: int
-) -> None:
-    file = csv_file(tmp_path, HEADER + "".join(f"u,a,{text}\n" for text in texts))
-    assert events(file)[0][1].timestamp == epoch_ms
-    assert file.remarks == (f"column 'timestamp': numbers are read as {unit} since 1970",)
-    numbers = [float(text) if "." in text else int(text) for text in texts]
-    in_parquet = parquet_file(
-        tmp_path, {"user_id": ["u"] * len(texts), "item_id": ["a"] * len(texts), "timestamp": numbers}
-    )
-    assert [event for _, event in events(in_parquet)] == [event for _, event in events(file)]
-
-
-@pytest.mark.parametrize("text", ["20261001", "20362", "0", "-5", "9" * 30, "202610011230", "4070908800000", "46296.5"])
-def test_numbers_that_fit_no_unit_are_refused_with_the_options_that_help(tmp_path: Path, text: str) -> None:
-    file = csv_file(tmp_path, f"{HEADER}u,a,{text}\nu,b,{text}\n")
-    with pytest.raises(InputFileError) as caught:
-        list(file.batches())
-    for word in (text.partition(".")[0], "timestamp", "--timestamp-unit", "--timestamp-format", "s, ms, us or ns"):
-        assert word in str(caught.value)
-
-
-def test_a_column_of_several_units_is_refused_with_an_example_of_each(tmp_path: Path) -> None:
-    file = csv_file(tmp_path, HEADER + "u,a,1790000000\nu,b,1790000000000\n")
-    with pytest.raises(InputFileError, match=r"1790000000 \(seconds\) and 1790000000000 \(milliseconds\)"):
-        list(file.batches())
-
-
-def test_a_number_outside_of_the_columns_unit_is_a_reject(tmp_path: Path) -> None:
-    file = csv_file(tmp_path, HEADER + "u,a,1790000000\nu,b,0\nu,c,4070908800\n")
-    assert [event.item_id for _, event in events(file)] == ["a"]
-    assert [row for row, _ in rejects(file)] == [2, 3]
-
-
-def test_the_unit_and_the_form_of_numbers_can_be_named(tmp_path: Path) -> None:
-    assert one_event(csv_file(tmp_path, f"{HEADER}u,a,86400\n", Columns(timestamp_unit="s"))).timestamp == 86_400_000
-    days = {"user_id": ["u"], "item_id": ["a"], "timestamp": [20_260_101]}
-    assert one_event(parquet_file(tmp_path, days, Columns(timestamp_format="%Y%m%d"))).timestamp == DAY_MS
-    with pytest.raises(InputFileError, match="--timestamp-unit: must be one of s, ms, us, ns, not 'm'"):
-        csv_file(tmp_path, HEADER, Columns(timestamp_unit="m"))
-    with pytest.raises(InputFileError, match="cannot be used together"):
-        csv_file(tmp_path, HEADER, Columns(timestamp_unit="s", timestamp_format="%Y"))
-
-
-def test_a_forget_is_not_rejected_for_its_number(tmp_path: Path) -> None:
-    file = csv_file(tmp_path, "type,user_id,item_id,timestamp\nforget,u,,0\npurchase,v,a,1790000000\n")
-    assert [event.type for _, event in events(file)] == [EventType.FORGET, EventType.PURCHASE]
-
-
-def quantities(file: PurchaseFile) -> dict[str, float]:
-    return {event.user_id: event.quantity for _, event in events(file)}
-
-
-def quantity_file(folder: Path, texts: list[str], **columns: Any) -> PurchaseFile:
-    rows = "".join(f"u{place};a;2026-01-01;{text}\n" for place, text in enumerate(texts))
-    text = f"user_id;item_id;timestamp;quantity\n{rows}"
-    return csv_file(folder, text, Columns(delimiter=";", **columns))
-
-
-@pytest.mark.parametrize(
-    ("texts", "columns", "numbers"),
-    [
-        (["1", "2.5", "1.250", "0.5", "3,000"], {}, {"u0": 1, "u1": 2.5, "u2": 1.25, "u3": 0.5}),
-        (["1,5", "1.200", "2"], {}, {"u0": 1.5, "u2": 2}),
-        (["1,5", "1.200", "2"], {"thousands": "."}, {"u0": 1.5, "u1": 1200, "u2": 2}),
-        (["1.200"], {"decimal": "."}, {"u0": 1.2}),
-        (["1.200"], {"decimal": ",", "thousands": "."}, {"u0": 1200}),
-        (["1,200"], {"thousands": ","}, {"u0": 1200}),
-        (["1,200.5", "3"], {"thousands": ","}, {"u0": 1200.5, "u1": 3}),
-        (["1 234,5", "1\u00a0234,5"], {"thousands": " "}, {"u0": 1234.5, "u1": 1234.5}),
-        (["1'234.5"], {"thousands": "'"}, {"u0": 1234.5}),
-        (["1e3", "1E-2", " 5 ", "+2", ".5", "7."], {}, {"u0": 1000, "u1": 0.01, "u2": 5, "u3": 2, "u4": 0.5, "u5": 7}),
-        (["1.5", "3,5"], {"decimal": "."}, {"u0": 1.5}),
-        (["", "NULL", "nan", "2"], {}, {"u0": 1, "u1": 1, "u2": 1, "u3": 2}),
-    ],
-)
-def test_numbers_are_read_as_the_column_or_the_options_say(
-    tmp_path: Path, texts: list[str], columns: dict[str, Any], numbers: dict[str, float]
-) -> None:
-    assert quantities(quantity_file(tmp_path, texts, **columns)) == numbers
-
-
-@pytest.mark.parametrize(
-    ("texts", "words"),
-    [
-        (["1.200", "2"], ["1.200 is 1.2 or 1200", "--decimal . for the first", "--decimal , --thousands ."]),
-        (["1,200", "2"], ["1,200 is 1.2 or 1200", "--decimal , for the first", "--decimal . --thousands ,"]),
-        (["1.5", "3,50"], ["1.5 and 3,50", "--decimal"]),
-    ],
-)
-def test_a_column_that_can_be_read_in_two_ways_is_refused_with_both(
-    tmp_path: Path, texts: list[str], words: list[str]
-) -> None:
-    with pytest.raises(InputFileError) as caught:
-        list(quantity_file(tmp_path, texts).batches())
-    for word in ["quantity", *words]:
-        assert word in str(caught.value)
-
-
-def test_a_price_that_can_be_read_in_two_ways_is_left_out_and_said(tmp_path: Path) -> None:
-    file = csv_file(tmp_path, "user_id,item_id,timestamp,price\nu,a,2026-01-01,1.200\n")
-    assert one_event(file).price is None
-    assert "1.200 is 1.2 or 1200" in file.remarks[0]
-    assert counts(file).unread_prices == 1
-
-
-def test_the_reason_of_a_wrong_number_names_the_option_that_helps(tmp_path: Path) -> None:
-    assert "--thousands '.'" in rejects(quantity_file(tmp_path, ["1,5", "1.200"]))[0][1]
-    assert "--decimal ," in rejects(quantity_file(tmp_path, ["1.5", "2,5"], decimal="."))[0][1]
-    with pytest.raises(InputFileError, match="--decimal and --thousands must be different"):
-        quantity_file(tmp_path, ["1"], decimal=".", thousands=".")
-
-
-@pytest.mark.parametrize("as_parquet", [False, True])
-def test_ids_that_are_all_in_float_form_are_integers_and_that_is_said(tmp_path: Path, as_parquet: bool) -> None:
-    def file(columns: Columns) -> PurchaseFile:
-        if as_parquet:
-            times = [datetime(2026, 1, 1)] * 3
-            return parquet_file(
-                tmp_path, {"user_id": [17850.0, None, 13047.0], "item_id": ["a"] * 3, "timestamp": times}, columns
-            )
-        return csv_file(tmp_path, HEADER + "17850.0,a,2026-01-01\n,a,2026-01-01\n13047.0,a,2026-01-01\n", columns)
-
-    def users(file: PurchaseFile) -> list[str]:
-        return [event.user_id for _, event in events(file)]
-
-    assert users(file(Columns())) == ["17850", "13047"]
-    assert "such as 17850.0, and read as integers, such as 17850; --no-integer-ids" in file(Columns()).remarks[0]
-    assert users(file(Columns(integer_ids=True))) == ["17850", "13047"]
-    assert file(Columns(integer_ids=True)).remarks == ()
-    assert users(file(Columns(integer_ids=False))) == ["17850.0", "13047.0"]
-
-
-def test_ids_some_of_which_are_in_float_form_stay_and_that_is_said(tmp_path: Path) -> None:
-    text = HEADER + "17850.0,a,2026-01-01\n17850,a,2026-01-01\n"
-    assert [event.user_id for _, event in events(csv_file(tmp_path, text))] == ["17850.0", "17850"]
-    assert "--integer-ids" in csv_file(tmp_path, text).remarks[0]
-    file = csv_file(tmp_path, text, Columns(integer_ids=True))
-    assert [event.user_id for _, event in events(file)] == ["17850", "17850"]
-
-
-@pytest.mark.parametrize("text", ["1,23E+05", "1.23E+05", "4E+12", "4,00634E+12", "1.2345678901234568e+18"])
-@pytest.mark.parametrize("field", ["user_id", "item_id"])
-def test_ids_that_a_spreadsheet_has_shortened_are_rejects(tmp_path: Path, text: str, field: str) -> None:
-    row = {"user_id": "u", "item_id": "a", "timestamp": "2026-01-01"} | {field: f'"{text}"'}
-    assert "export ids as text" in one_reject(csv_file(tmp_path, f"{HEADER}{','.join(row.values())}\n"))
-
-
-@pytest.mark.parametrize(
-    ("values", "text"),
-    [
-        (pa.array([Decimal(17850)], pa.decimal128(38, 0)), "17850"),
-        (pa.array([b"u1"], pa.binary()), "u1"),
-        (pa.ExtensionArray.from_storage(pa.uuid(), pa.array([UUID(int=5).bytes], pa.binary(16))), str(UUID(int=5))),
-    ],
-)
-def test_ids_of_other_types_are_read_as_their_text(tmp_path: Path, values: Any, text: str) -> None:
-    table = {"user_id": values, "item_id": values, "timestamp": [datetime(2026, 1, 1)]}
-    event = one_event(parquet_file(tmp_path, table))
-    assert (event.user_id, event.item_id) == (text, text)
-
-
-@pytest.mark.parametrize("user", ["", " ", "NULL", "null", "\\N", "nan", "None", "0", "guest"])
-def test_rows_of_no_user_are_skipped_and_counted(tmp_path: Path, user: str) -> None:
-    file = csv_file(tmp_path, f"{HEADER}{user},a,2026-01-01\nu,b,2026-01-01\n", Columns(no_user=("GUEST",)))
-    assert [event.user_id for _, event in events(file)] == ["u"]
-    assert counts(file) == RowCounts(read=2, valid=1, no_user=1)
-
-
-@pytest.mark.parametrize("user", [None, float("nan"), 0.0])
-def test_rows_of_no_user_in_parquet_are_skipped_and_counted(tmp_path: Path, user: float | None) -> None:
-    file = parquet_file(
-        tmp_path, {"user_id": [user, 7.0], "item_id": ["a", "b"], "timestamp": [datetime(2026, 1, 1)] * 2}
-    )
-    assert [event.user_id for _, event in events(file)] == ["7"]
-    assert counts(file) == RowCounts(read=2, valid=1, no_user=1)
-
-
-def test_words_for_no_value_are_no_item_and_no_event_id(tmp_path: Path) -> None:
-    file = csv_file(tmp_path, "user_id,item_id,timestamp,event_id\nu,a,2026-01-01,NULL\nu,NULL,2026-01-01,e\n")
-    assert [event.event_id for _, event in events(file)] == [None]
-    assert [reason for _, reason in rejects(file)] == ["item_id is required for a purchase"]
-
-
-def test_a_forget_of_an_id_that_is_no_user_is_taken(tmp_path: Path) -> None:
-    file = csv_file(tmp_path, "type,user_id,item_id,timestamp\nforget,0,,2026-01-01\n")
-    assert one_event(file) == make_forget("0", timestamp=DAY_MS)
-
-
-def test_a_user_with_a_large_share_of_many_rows_is_said(tmp_path: Path) -> None:
-    def file(rows: int, every: int) -> PurchaseFile:
-        lines = (f"{'guest' if row % every == 0 else f'u{row}'},a,2026-01-01\n" for row in range(rows))
-        return csv_file(tmp_path, HEADER + "".join(lines))
-
-    assert "user 'guest' has 10% of the 2,000 rows" in file(2000, 10).remarks[0]
-    assert file(2000, 40).remarks == ()
-    assert file(900, 10).remarks == ()
-
-
-def title_file(folder: Path, *titles: str, first: int = 1) -> PurchaseFile:
-    rows = "".join(f"u{row},i{row},2026-01-01,{title}\n" for row, title in enumerate(titles, first))
-    return csv_file(folder, f"user_id,item_id,timestamp,title\n{rows}")
-
-
 def test_a_quote_inside_of_a_value_is_text(tmp_path: Path) -> None:
     assert len(events(title_file(tmp_path, 'pan 12" wide', "pot", 'lid 5"', "cup"))) == 4
 
@@ -891,61 +467,6 @@ def test_a_very_long_line_is_an_error(tmp_path: Path) -> None:
         list(csv_file(tmp_path, HEADER + "x" * 2_000_000).batches())
 
 
-def test_text_of_parquet_that_is_not_utf_8_is_no_id(tmp_path: Path) -> None:
-    broken = pa.Array.from_buffers(pa.string(), 2, pa.array([b"M\xfcller", b"J\xf6rg"], pa.binary()).buffers())
-    times = [datetime(2026, 1, 1)] * 2
-    file = parquet_file(tmp_path, {"user_id": broken, "item_id": ["a", "b"], "timestamp": times})
-    assert [reason.partition(":")[0] for _, reason in rejects(file)] == ["user_id", "user_id"]
-    assert "M\\xfcller" in written(file, tmp_path / "rejects.csv")
-
-
-def test_bytes_are_read_as_their_text_also_where_they_stand_for_nothing(tmp_path: Path) -> None:
-    table = {
-        "user_id": [b"u", b"NULL"], "item_id": [b"a", b"b"], "event_id": [b"nan", b"e"],
-        "type": [b"return", b"purchase"], "timestamp": [b"2026-01-01", b"2026-01-01"],
-    }  # fmt: skip
-    file = parquet_file(tmp_path, table)
-    assert events(file) == [(1, make_event("u", "a", type_=EventType.RETURN, timestamp=DAY_MS))]
-    assert counts(file).no_user == 1
-
-
-def test_a_column_of_floats_some_of_which_are_whole_is_read_as_csv_has_it(tmp_path: Path) -> None:
-    table = {"user_id": [1.0, 2.5], "item_id": ["a", "b"], "timestamp": [datetime(2026, 1, 1)] * 2}
-    in_parquet = [event.user_id for _, event in events(parquet_file(tmp_path, table))]
-    text = HEADER + "1.0,a,2026-01-01\n2.5,b,2026-01-01\n"
-    assert in_parquet == [event.user_id for _, event in events(csv_file(tmp_path, text))] == ["1.0", "2.5"]
-
-
-def test_a_forget_with_a_negative_quantity_is_no_return(tmp_path: Path) -> None:
-    text = "type,user_id,item_id,quantity,timestamp\nforget,u,,-1,2026-01-01\n"
-    assert counts(csv_file(tmp_path, text, Columns(negative_returns=True))).rejected == 1
-
-
-def test_a_time_is_the_same_millisecond_in_every_form(tmp_path: Path) -> None:
-    us = 1_767_225_600_123_600
-    ways: list[Any] = [
-        [us],
-        pa.array([us], pa.timestamp("us")),
-        ["2026-01-01T00:00:00.123600"],
-        pa.array([us * 1000], pa.int64()),
-    ]
-    for values in ways:
-        assert (
-            one_event(parquet_file(tmp_path, {"user_id": ["u"], "item_id": ["a"], "timestamp": values})).timestamp
-            == DAY_MS + 123
-        )
-
-
-def test_a_date_of_digits_that_has_lost_its_zero_is_a_reject(tmp_path: Path) -> None:
-    columns = Columns(timestamp_format="%d%m%Y")
-    assert one_event(csv_file(tmp_path, f"{HEADER}u,a,01012026\n", columns)).timestamp == DAY_MS
-    assert one_reject(csv_file(tmp_path, f"{HEADER}u,a,1122024\n", columns)).startswith("timestamp: ")
-    assert (
-        one_event(csv_file(tmp_path, f"{HEADER}u,a,1.1.2026\n", Columns(timestamp_format="%d.%m.%Y"))).timestamp
-        == DAY_MS
-    )
-
-
 def test_columns_that_are_not_needed_are_in_the_rejects_all_the_same(tmp_path: Path) -> None:
     table = {"user_id": ["u"], "item_id": [None], "timestamp": ["2026-01-01"], "note": ["x"], "more": [[1]]}
     file = parquet_file(tmp_path, table)
@@ -955,9 +476,3 @@ def test_columns_that_are_not_needed_are_in_the_rejects_all_the_same(tmp_path: P
 def test_a_file_of_nothing_but_open_quotes_is_all_rejects(tmp_path: Path) -> None:
     file = csv_file(tmp_path, HEADER + 'x","\n' * 3_000)
     assert counts(file).rejected == 3_000
-
-
-def test_every_id_can_be_taken_for_a_customer(tmp_path: Path) -> None:
-    text = "".join(f"{user},a,2026-01-01\n" for user in ("0", "NULL", "nan", "", "u"))
-    found = csv_file(tmp_path, HEADER + text, Columns(every_user=True))
-    assert [event.user_id for _, event in events(found)] == ["0", "NULL", "nan", "u"]
