@@ -8,6 +8,7 @@ is an event that keeps the contract, or malformed for one short reason. Every ca
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import gzip
 import io
@@ -291,6 +292,9 @@ def _events(path: Path, columns: Columns, rejects: Path) -> tuple[RowCounts, lis
     if rejected.count:
         again = PurchaseFile(rejects, columns, events=READING, now=NOW)
         assert again.table.names == [name for name in file.table.names if name != "why"] + ["why"]
+        with contextlib.suppress(InputFileError):
+            taken = [event for batch in again.batches() for event in batch.events]
+            assert not taken, f"what nobody has mended is rejected again: {taken[0]}"
     return counts, events
 
 

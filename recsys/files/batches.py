@@ -20,11 +20,14 @@ class Reject:
         Where it is and what is wrong.
     values : sequence
         As they were, in the order of the file's columns.
+    is_broken : bool
+        Whether the values cannot be written as they were, so that what is written could pass for a valid row.
     """
 
     row: int
     why: str
     values: Sequence[Any]
+    is_broken: bool = False
 
 
 @dataclass(slots=True)

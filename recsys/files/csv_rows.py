@@ -13,7 +13,10 @@ from recsys.errors import InputFileError
 _LONGEST_LINE = 1 << 20
 _MOST_LINES = 200
 """Of a quoted value: a quote that is never closed costs no more time than that, however many there are."""
+_NUL = "a NUL character (byte 0) stands in this line"
 _NEVER_CLOSED = "a quote is opened in this line and never closed as it should be"
+# A value in quotes may be as long as one without. The limit holds for the whole process; nothing relies on a lower one.
+csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_LINE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def read_rows(
         if not text:
             continue
         if '"' not in text:
-            yield CsvRow(begin, text.split(delimiter))
+            yield CsvRow(begin, text.split(delimiter), _NUL if "\0" in text else "")
             continue
         taken = [line]
 
@@ -101,12 +104,18 @@ def read_rows(
             values = next(csv.reader(more(), delimiter=delimiter, strict=True))
             problem = ""
         except csv.Error as error:
-            problem = (
-                _NEVER_CLOSED
-                if len(taken) > 1 or "end of data" in str(error)
-                else "a quote stands where none may: inside of quotes it is written twice"
-            )
+            problem = _why_broken(error, len(taken))
+        if not problem and any("\0" in value for value in values):
+            problem = _NUL
         if problem:
             lines.give_back(taken[1:])
             values = text.split(delimiter)
         yield CsvRow(begin, values, problem)
+
+
+def _why_broken(error: csv.Error, lines: int) -> str:
+    if "field limit" in str(error):
+        return f"a value in quotes is longer than {_LONGEST_LINE:,} characters"
+    if lines > 1 or "end of data" in str(error):
+        return _NEVER_CLOSED
+    return "a quote stands where none may: inside of quotes it is written twice"

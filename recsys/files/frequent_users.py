@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from recsys.data.event import EventReading
-from recsys.files.values import is_absent
-
 _LEAST_ROWS = 1_000
 _LARGE_SHARE = 0.05
 _COUNTERS = 1_000  # so a count is too small by a thousandth of the rows at most
 
 
 class FrequentUsers:
-    """Finds users with a large share of the rows: counters for the frequent ones only (Misra and Gries, 1982)."""
+    """Finds customers with a large share of the rows: counters for the frequent ones only (Misra and Gries, 1982)."""
 
     def __init__(self) -> None:
         self._counters: Counter[str] = Counter()
@@ -30,13 +27,13 @@ class FrequentUsers:
             if not counters[other]:
                 del counters[other]
 
-    def remarks(self, rows: int, events: EventReading) -> Iterator[str]:
-        """Yield a line for each user who is one and has more than a twentieth of the rows."""
+    def remarks(self, rows: int) -> Iterator[str]:
+        """Yield a line for each user with more than a twentieth of the file's rows."""
         if rows < _LEAST_ROWS:
             return
         for user, count in self._counters.most_common():
             share = count / rows
-            if share > _LARGE_SHARE and not is_absent(user) and not events.is_no_user(user):
+            if share > _LARGE_SHARE:
                 yield (
                     f"user {user[:40]!r} has {share:.0%} of the {rows:,} rows; if this is no customer, "
                     f"leave it out with --no-user {user[:40]!r}"

@@ -14,7 +14,7 @@ from recsys.data.event import Identifier
 from recsys.errors import InputFileError, MalformedEvent
 from recsys.files.batches import Reject
 from recsys.files.tables import CsvForm, Table
-from recsys.files.values import IdColumn, id_text, is_absent
+from recsys.files.values import IdColumn, id_text, is_absent, is_kept_by_text
 from recsys.storage.catalogue import TITLE_COLUMNS, Catalogue, Item
 
 _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
@@ -85,7 +85,8 @@ def read_items(
                 raise MalformedEvent(row.problem)
             item_id, item = _item({what: row.values[place] for what, place in places.items()}, integers=integers)
         except MalformedEvent as error:
-            rejects.append(Reject(row.number, f"{row.place}: {error.reason}", row.all_values()))
+            is_broken = bool(row.problem) or not is_kept_by_text(row.values[places["item_id"]])
+            rejects.append(Reject(row.number, f"{row.place}: {error.reason}", row.all_values(), is_broken=is_broken))
         else:
             items[item_id] = item
     remark = ids.remark(names["item_id"], integer_ids)
@@ -110,7 +111,7 @@ def _names(table: Table, columns: ItemColumns) -> dict[str, str]:
         if found is None and (named or what == "item_id"):
             raise InputFileError(
                 f"{path}: there is no column {named or columns.item_id!r}; the columns are {table.columns()}. "
-                f"Name the right one with --{what.replace('_', '-')}-column"
+                + (table.header_hint() or f"Name the right one with --{what.replace('_', '-')}-column")
             )
         if found is not None:
             if there.count(found) > 1:

@@ -68,9 +68,12 @@ class NumberFormat:
         for mark in (".", ",", " ", "'"):
             if mark != self.decimal and re.search(rf"[0-9]{re.escape(mark)}[0-9]{{3}}(?![0-9])", number):
                 return f"; if {mark!r} stands between thousands, say --thousands {mark!r}"
-        if "," in number and self.decimal == ".":
-            return "; if , is the decimal mark, say --decimal ,"
-        return ""
+        other = "," if self.decimal == "." else "."
+        if other not in number:
+            return ""
+        if other == self.thousands:
+            return f"; {other} stands between thousands, so three digits must follow it"
+        return f"; if {other} is the decimal mark, say --decimal {other}"
 
 
 @dataclass(slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -21,7 +20,7 @@ from recsys.files.frequent_users import FrequentUsers
 from recsys.files.numbers import THOUSANDS, NumberColumn, NumberFormat
 from recsys.files.tables import CsvForm, Row, Table
 from recsys.files.times import TimeColumn, TimeReading, check_format, newest_of, time_zone
-from recsys.files.values import NO_USER, IdColumn, id_text, is_absent, number_of, one_of
+from recsys.files.values import NO_USER, IdColumn, id_text, integer_of, is_absent, is_kept_by_text, number_of, one_of
 
 _BATCH_ROWS = 50_000
 _MOST_HELD = 20_000_000
@@ -52,7 +51,7 @@ class PurchaseFile:
     events : EventReading
         As the settings say; of its own, a file has a unit and ids that are no users.
     now : datetime
-        No number since 1970 is later than a day after this.
+        No purchase is later than a day after this.
 
     Raises
     ------
@@ -141,12 +140,19 @@ class PurchaseFile:
             except MalformedEvent as error:
                 values = row.all_values()
                 held += sum(len(value) for value in values if isinstance(value, str))
-                batch.rejects.append(Reject(row.number, f"{row.place}: {error.reason}", values))
+                batch.rejects.append(
+                    Reject(row.number, f"{row.place}: {error.reason}", values, is_broken=self._is_broken(row))
+                )
             if row.number - batch.first_row + 1 >= _BATCH_ROWS or held > _MOST_HELD:
                 yield batch
                 batch, held = Batch(row.number + 1, row.number), 0
         if batch.last_row >= batch.first_row:
             yield batch
+
+    def _is_broken(self, row: Row) -> bool:
+        """Whether a row's values, as text, could pass for what they are not."""
+        ids = (self._places.get(name) for name in ("user_id", "item_id", "event_id"))
+        return bool(row.problem) or not all(is_kept_by_text(row.values[place]) for place in ids if place is not None)
 
     def _rows(self) -> Iterator[Row]:
         return self.table.rows(set(self._places.values()), looks_like_row=self._has_a_time)
@@ -157,9 +163,7 @@ class PurchaseFile:
         for field_, column in self._columns.mapping().items():
             named = column != DEFAULTS[field_]
             if field_ not in present and (named or field_ in REQUIRED):
-                hint = f"Name the right one with --{field_.replace('_', '-')}-column"
-                if len(names) == 1 and re.search("[;\t|]", names[0]):
-                    hint = "Name what separates the columns with --delimiter"
+                hint = self.table.header_hint() or f"Name the right one with --{field_.replace('_', '-')}-column"
                 raise InputFileError(
                     f"{self.path}: there is no column {column!r} for {field_}; the columns are "
                     f"{self.table.columns()}. {hint}"
@@ -187,10 +191,14 @@ class PurchaseFile:
             for name, number_column in numbers.items():
                 if isinstance(text := values[self._places[name]], str):
                     number_column.note(text)
+            user = values[self._places["user_id"]]
+            is_customer = not self._is_no_customer(user)
             for name, id_column in ids.items():
-                if not is_absent(value := values[self._places[name]]):
+                value = values[self._places[name]]
+                if is_customer if name == "user_id" else not is_absent(value):
                     id_column.note(value)
-            users.note(str(values[self._places["user_id"]]))
+            if is_customer:
+                users.note(str(user))
             number = times.number(values[self._places["timestamp"]])
             if number is not None and times.unit is None and not self._is_forget(values):
                 time_column.note(int(number))
@@ -208,7 +216,7 @@ class PurchaseFile:
         except InputFileError as error:
             prices = None
             remarks.append(f"{error}. Until then no price is read; no model uses prices")
-        remarks.extend(users.remarks(rows, self._events))
+        remarks.extend(users.remarks(rows))
         integer_ids = frozenset(name for name, column in ids.items() if column.are_integers(asked))
         return _Reading(rows, times, quantities, prices, integer_ids, tuple(filter(None, remarks)))
 
@@ -242,6 +250,14 @@ class PurchaseFile:
             return number is not None or bool(self._first_times.moment(value))
         return False
 
+    def _is_nobody(self, user: Any) -> bool:
+        return user is None or user == "" if self._columns.every_user else is_absent(user)
+
+    def _is_no_customer(self, user: Any) -> bool:
+        """Whether a user's rows are skipped; 9999.0 is none if 9999 is none, whatever the other ids look like."""
+        is_none = self._events.is_no_user
+        return self._is_nobody(user) or is_none(str(user)) or (bool(number := integer_of(user)) and is_none(number))
+
     def _is_forget(self, values: Sequence[Any]) -> bool:
         return "type" in self._places and values[self._places["type"]] == EventType.FORGET
 
@@ -251,8 +267,7 @@ class PurchaseFile:
         values = {name: row.values[place] for name, place in self._places.items()}
         user = values["user_id"]
         is_forget = values.get("type") == EventType.FORGET
-        is_none = user is None or user == "" if self._columns.every_user else is_absent(user)
-        if is_none or (isinstance(user, float | int) and self._events.is_no_user(str(user))):
+        if self._is_nobody(user) or (not is_forget and self._is_no_customer(user)):
             batch.no_user += 1
             return
         for name in ("item_id", "event_id", "type"):
@@ -260,9 +275,6 @@ class PurchaseFile:
                 values[name] = None
         for name in ("user_id", "item_id", "event_id"):
             values[name] = id_text(name, values[name], integers=name in reading.integer_ids)
-        if not is_forget and isinstance(values["user_id"], str) and self._events.is_no_user(values["user_id"]):
-            batch.no_user += 1
-            return
         values["timestamp"], has_time_of_day = self._time(values["timestamp"], reading.times, is_forget=is_forget)
         values["quantity"] = self._quantity(values.get("quantity"), reading.quantities)
         price_was_read, values["price"] = self._price(values.get("price"), reading.prices)
@@ -284,13 +296,20 @@ class PurchaseFile:
         if is_absent(value):
             raise MalformedEvent("timestamp: is required")
         try:
-            return times.epoch_ms(value)
+            moment_ms, has_time_of_day = times.epoch_ms(value)
         except (OverflowError, OSError, ValueError):
             raise MalformedEvent(f"timestamp: {str(value)[:40]!r} is not a time from 1970 to 9999") from None
         except MalformedEvent:
             if is_forget and times.number(value) is not None:
                 return self._newest_ms, True  # no wish to be erased is lost over its time
             raise
+        if moment_ms <= self._newest_ms:
+            return moment_ms, has_time_of_day
+        if is_forget:
+            return self._newest_ms, True
+        raise MalformedEvent(
+            f"timestamp: {str(value)[:40]!r} is in the future: later than {iso_time(self._newest_ms)}, a day after now"
+        )
 
     @staticmethod
     def _quantity(value: Any, form: NumberFormat) -> float | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
+import re
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from pathlib import Path
@@ -12,15 +14,15 @@ from typing import Any, TextIO
 
 from recsys.errors import InputFileError
 from recsys.files.batches import Reject
+from recsys.files.marks import WHY, marked
 from recsys.files.tables import Table
-
-_WHY = "why"
 
 
 class RejectsFile:
     """A CSV file with the columns of the file that was read, and `why`; made when the first row comes.
 
-    It has the delimiter and the encoding of that file, so that the same options read it.
+    It has the delimiter and the encoding of that file, so that the same options read it. Rows that are not mended are
+    rejected again.
 
     Parameters
     ----------
@@ -68,20 +70,32 @@ class RejectsFile:
             self.count += 1
 
     def _write(self, reject: Reject) -> None:
-        names = [name for name in self._names if name != _WHY]
+        names = [name for name in self._names if name != WHY]
         if self._file is None:
             self._file = self.path.open("w", encoding=self._encoding, errors="backslashreplace", newline="")
-            self._row(self._file, [*names, _WHY])
+            self._file.write(self._line([*names, WHY]))
         values = list(map(_text, reject.values))
         if len(values) == len(self._names):
-            values = [value for name, value in zip(self._names, values, strict=True) if name != _WHY]
+            values = [value for name, value in zip(self._names, values, strict=True) if name != WHY]
         elif len(values) > len(names):
             values[len(names) - 1 :] = [self._delimiter.join(values[len(names) - 1 :])]
-        self._row(self._file, [*values, *[""] * (len(names) - len(values)), reject.why])
+        values, why = [*values, *[""] * (len(names) - len(values))], reject.why
+        if holds_a_row := self._holds_a_row([*values, why]):
+            values = [re.sub("[\r\n]+", " ", value) for value in values]
+        if reject.is_broken or holds_a_row:
+            values, why = marked(values, why)
+        self._file.write(self._line([*values, why]))
         self._file.flush()  # a disk that is full shall say so here
 
-    def _row(self, file: TextIO, values: Sequence[str]) -> None:
-        csv.writer(file, delimiter=self._delimiter, lineterminator="\n").writerow(values)
+    def _holds_a_row(self, values: Sequence[str]) -> bool:
+        """Whether a row of several lines has one, after the first, that has as many values as a row."""
+        later = re.split("[\r\n]", self._line(values))[1:]
+        return any(line.count(self._delimiter) == len(values) - 1 for line in later)
+
+    def _line(self, values: Sequence[str]) -> str:
+        text = io.StringIO(newline="")
+        csv.writer(text, delimiter=self._delimiter, lineterminator="\n").writerow(values)
+        return text.getvalue()
 
     def _cannot_be_written(self, error: OSError) -> InputFileError:
         return InputFileError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 
 from recsys.errors import InputFileError
 from recsys.files.csv_rows import read_rows
+from recsys.files.marks import WHY, why_not_mended
 
 _BATCH_ROWS = 100_000
 _MOST_NAMES, _LONGEST_NAME = 40, 60
@@ -27,12 +29,16 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_PARQUET = b"PAR1"
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n\r"))
+_LARGE_SHARE = 0.05  # of control characters: text has next to none, what is packed has an eighth
 _OTHER_FORMATS = {
     b"PK\x03\x04": "a ZIP archive or an Excel workbook: save it as CSV",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook: save it as CSV",
     b"BZh": "bzip2: unpack it first",
     b"\xfd7zXZ": "xz: unpack it first",
     b"\x28\xb5\x2f\xfd": "Zstandard: unpack it first",
+    b"PARE": "encrypted Parquet: decrypt it first",
     b"ORC": "ORC: convert it to Parquet",
     b"Obj\x01": "Avro: convert it to Parquet",
     b"SQLite format 3": "a SQLite database: export a table as CSV",
@@ -141,16 +147,26 @@ class Table:
         left = len(self.names) - len(shown)
         return ", ".join(shown) + (f" and {left:,} more" if left else "")
 
+    def header_hint(self) -> str:
+        """Return what to do about a header that looks as if the file were read wrongly, or nothing."""
+        if len(self.names) == 1 and re.search("[;\t|]", self.names[0]):
+            return "Name what separates the columns with --delimiter"
+        if self.path.suffix.lower() == ".parquet" and not self.is_parquet:
+            return "Its name says Parquet, its content does not: if it is no CSV, make the file anew"
+        return ""
+
     def _look_inside(self) -> None:
         with self.path.open("rb") as file:
             start = file.read(4096)
-        self.is_parquet = start.startswith(b"PAR1") or (self.path.suffix.lower() == ".parquet")
+        self.is_parquet = start.startswith(_PARQUET)
         self._is_gzip = start.startswith(b"\x1f\x8b")
         if self.is_parquet:
             return
         if self._is_gzip:
             with gzip.open(self.path) as unpacked:
                 start = unpacked.read(4096)
+            if start.startswith(_PARQUET):
+                raise InputFileError(f"{self.path}: this is Parquet inside of gzip: unpack it first")
         for mark, format_ in _OTHER_FORMATS.items():
             if start.startswith(mark):
                 raise InputFileError(f"{self.path}: this is {format_}; a file must be .parquet or .csv")
@@ -158,8 +174,10 @@ class Table:
             if start.startswith(mark):
                 self.form = CsvForm(encoding, self.form.delimiter)
                 return
-        if b"\0" in start and codecs.lookup(self.form.encoding).name[:6] not in ("utf-16", "utf-32"):
-            raise InputFileError(f"{self.path}: this is neither text nor Parquet; a file must be .parquet or .csv")
+        if _is_binary(start) and codecs.lookup(self.form.encoding).name[:6] not in ("utf-16", "utf-32"):
+            raise InputFileError(
+                f"{self.path}: this is neither text nor Parquet; if it is text, name its --encoding, such as utf-16"
+            )
 
     def rows(
         self, places: Collection[int], *, looks_like_row: Callable[[Sequence[Any]], bool] = lambda _: False
@@ -200,7 +218,7 @@ class Table:
         return [] if first is None else [name.strip() for name in first.values]
 
     def _csv_rows(self, looks_like_row: Callable[[Sequence[Any]], bool]) -> Iterator[Row]:
-        width = len(self.names)
+        width, why = len(self.names), self.names.index(WHY) if WHY in self.names else None
         with self._text() as file:
             rows = read_rows(
                 file,
@@ -211,7 +229,10 @@ class Table:
             for number, row in enumerate(rows, 1):
                 problem = row.problem
                 if not problem and len(row.values) != width:
-                    problem = f"the line has {len(row.values)} columns, the header {width}"
+                    columns = "1 column" if len(row.values) == 1 else f"{len(row.values)} columns"
+                    problem = f"the line has {columns}, the header {width}"
+                if not problem and why is not None:
+                    problem = why_not_mended(row.values, row.values[why])
                 yield Row(number, f"line {row.line}", row.values, problem)
 
     def _parquet_rows(self, places: Collection[int]) -> Iterator[Row]:
@@ -268,12 +289,24 @@ def _decoded(value: bytes) -> str | bytes:
         return value
 
 
+def _is_binary(start: bytes) -> bool:
+    """Whether a file that begins so is no text: a stray NUL costs its row, one in the header or many bytes the file."""
+    if b"\0" not in start:
+        return False
+    controls = len(start) - len(start.translate(None, _CONTROLS))
+    return b"\0" in start.splitlines()[0] or controls > _LARGE_SHARE * len(start)
+
+
 def _plain(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         wrong = error.object[error.start : error.start + 1].hex()
         return f"byte 0x{wrong} is not {error.encoding}"
     if isinstance(error, EOFError):
         return "the gzip data ends too early"
+    if isinstance(error, gzip.BadGzipFile) and str(error).startswith("Not a gzipped file"):
+        return "other bytes follow the end of the gzip data: unpack it, and look at what comes out"
+    if isinstance(error, gzip.BadGzipFile | zlib.error):
+        return "the gzip data is damaged: make the file anew"
     return " ".join(str(error).split()) or type(error).__name__
 
 

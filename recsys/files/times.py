@@ -35,7 +35,7 @@ def time_zone(name: str) -> tzinfo:
 
 
 def check_format(timestamp_format: str) -> None:
-    """Refuse a form that strptime does not know.
+    """Refuse a form that strptime does not know, or that says nothing of the time.
 
     Raises
     ------
@@ -46,6 +46,10 @@ def check_format(timestamp_format: str) -> None:
     except ValueError as error:
         if "does not match" not in str(error):
             raise InputFileError(f"--timestamp-format: {error}") from None
+    if timestamp_format and "%" not in timestamp_format.replace("%%", ""):
+        raise InputFileError(
+            f"--timestamp-format: {timestamp_format!r} names no part of a time; write it as %Y-%m-%d %H:%M is written"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,10 +55,10 @@ class IdColumn:
     example: str = ""
 
     def note(self, value: Any) -> None:
-        """Look at one value."""
-        if (isinstance(value, float) and value.is_integer()) or (
-            isinstance(value, str) and _FLOAT_FORM.fullmatch(value)
-        ):
+        """Look at one value; one that has lost digits shows nothing, for its row is rejected."""
+        if _why_lost(value):
+            return
+        if integer_of(value):
             self.in_float_form += 1
             self.example = self.example or str(value)
         else:
@@ -74,13 +74,13 @@ class IdColumn:
             return ""
         if self.others:
             return (
-                f"column {name!r}: {self.in_float_form:,} ids are written with a decimal point, such as "
-                f"{self.example}, and others are not; they are kept so, unless --integer-ids reads them as integers"
+                f"column {name!r}: some ids ({self.in_float_form:,}) are written with a decimal point, such as "
+                f"{self.example}, and others are not; --integer-ids reads them as integers, --no-integer-ids keeps "
+                f"them so, as now, in every file of this shop"
             )
-        integer = self.example.partition(".")[0]
         return (
             f"column {name!r}: ids are written with a decimal point, such as {self.example}, and read as integers, "
-            f"such as {integer}; --no-integer-ids keeps them as they are"
+            f"such as {self.example.partition('.')[0]}; --no-integer-ids keeps them as they are"
         )
 
 
@@ -92,23 +92,38 @@ def id_text(name: str, value: Any, *, integers: bool) -> Any:
     MalformedEvent
         When it is certain that this is not the id that it was.
     """
-    if isinstance(value, str):
-        if integers and _FLOAT_FORM.fullmatch(value):
-            return value.partition(".")[0]
-        if _SHORTENED.fullmatch(value):
-            raise MalformedEvent(f"{name}: {value!r} is a long number that a program has shortened: export ids as text")
-        return value
-    if isinstance(value, float):
-        if abs(value) >= _EXACT:
-            raise MalformedEvent(f"{name}: {value!r} is a long number that has lost digits: export ids as text")
-        return str(int(value)) if integers and value.is_integer() else str(value)
+    if reason := _why_lost(value):
+        raise MalformedEvent(f"{name}: {reason}")
+    if integers and (integer := integer_of(value)):
+        return integer
     if isinstance(value, Decimal):
         return str(int(value)) if value == value.to_integral_value() else str(value)
-    if isinstance(value, uuid.UUID):
-        return str(value)
+    return str(value) if isinstance(value, float | uuid.UUID) else value
+
+
+def integer_of(value: Any) -> str:
+    """Return the integer that a program has written as 17850.0; empty if the value has no such form."""
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else ""
+    return value.partition(".")[0] if isinstance(value, str) and _FLOAT_FORM.fullmatch(value) else ""
+
+
+def is_kept_by_text(value: Any) -> bool:
+    """Whether a value is the same once it has been written as text; others could pass for ids then."""
+    if isinstance(value, float | Decimal):
+        return not math.isinf(value)
+    return value is None or (isinstance(value, str | int | uuid.UUID) and not isinstance(value, bool))
+
+
+def _why_lost(value: Any) -> str:
+    """Return why it is certain that this is not the id that it was, or nothing."""
+    if isinstance(value, str) and "+" in value and _SHORTENED.fullmatch(value):
+        return f"{value!r} is a long number that a program has shortened: export ids as text"
+    if isinstance(value, float) and abs(value) >= _EXACT:
+        return f"{value!r} is a long number that has lost digits: export ids as text"
     if isinstance(value, bytes):
-        raise MalformedEvent(f"{name}: bytes that are not UTF-8 are no id")
-    return value
+        return "bytes that are not UTF-8 are no id"
+    return ""
 
 
 def number_of(name: str, value: Any) -> float:
@@ -134,5 +149,6 @@ def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
         When it is none of those allowed.
     """
     if value not in allowed:
-        raise InputFileError(f"{option}: must be one of {', '.join(filter(None, allowed))}, not {value!r}")
+        quoted = [repr(str(word)) for word in allowed if word]
+        raise InputFileError(f"{option}: must be {', '.join(quoted[:-1])} or {quoted[-1]}, not {value!r}")
     return value

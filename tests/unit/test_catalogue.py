@@ -96,7 +96,8 @@ def test_a_file_of_items_is_read_like_one_of_purchases(tmp_path: Path) -> None:
         ("items.csv", "item_id,title,title\na,b,c\n", "'title' appears more than once"),
         ("items.csv", "", "the file is empty"),
         ("items.csv", "item_id,price\na,1\n", "no column title, category or available"),
-        ("items.parquet", "not parquet", "cannot be read"),
+        ("items.parquet", "not parquet", "Its name says Parquet, its content does not"),
+        ("items.csv", "item_id;title\n1;Tea\n", "Name what separates the columns with --delimiter"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_clear_error(

@@ -178,3 +178,50 @@ def test_every_id_can_be_taken_for_a_customer(tmp_path: Path) -> None:
     text = "".join(f"{user},a,2026-01-01\n" for user in ("0", "NULL", "nan", "", "u"))
     found = csv_file(tmp_path, HEADER + text, Columns(every_user=True))
     assert [event.user_id for _, event in events(found)] == ["0", "NULL", "nan", "u"]
+
+
+@pytest.mark.parametrize(
+    ("skipped", "columns"),
+    [
+        ("n/a", Columns()), ("0", Columns()), ("-1", Columns()), ("0.0", Columns()), ("-1.0", Columns()),
+        ("Guest", Columns(no_user=("guest",))), ("99.0", Columns(no_user=("99",))),
+        ("99.0", Columns(no_user=("99.0",))), ("\\N", Columns()), ("", Columns()),
+    ],
+)  # fmt: skip
+def test_rows_of_no_user_do_not_change_how_ids_are_read(tmp_path: Path, skipped: str, columns: Columns) -> None:
+    file = csv_file(tmp_path, f"{HEADER}17891.0,a,2026-01-01\n{skipped},a,2026-01-01\n", columns)
+    assert [event.user_id for _, event in events(file)] == ["17891"]
+    assert counts(file).no_user == 1
+
+
+@pytest.mark.parametrize("skipped", ["0.0", "-1.0", "99.0"])
+def test_ids_in_float_form_that_are_no_users_are_no_remark(tmp_path: Path, skipped: str) -> None:
+    text = f"{HEADER}abc,a,2026-01-01\n{skipped},a,2026-01-01\n"
+    file = csv_file(tmp_path, text, Columns(no_user=("99",)))
+    assert ([event.user_id for _, event in events(file)], file.remarks) == (["abc"], ())
+    every = csv_file(tmp_path, text, Columns(every_user=True))
+    assert [event.user_id for _, event in events(every)] == ["abc", skipped]
+    assert "--integer-ids" in every.remarks[0]
+
+
+@pytest.mark.parametrize("named", ["99", "99.0"])
+def test_a_number_that_is_no_user_is_skipped_in_every_format(tmp_path: Path, named: str) -> None:
+    columns = Columns(no_user=(named,))
+    table = {"user_id": pa.array([99.0, 7.0]), "item_id": ["a", "b"], "timestamp": [datetime(2026, 1, 1)] * 2}
+    assert [event.user_id for _, event in events(parquet_file(tmp_path, table, columns))] == ["7"]
+    text = f"{HEADER}99.0,a,2026-01-01\n7.0,b,2026-01-01\n"
+    assert [event.user_id for _, event in events(csv_file(tmp_path, text, columns))] == ["7"]
+
+
+def test_ids_that_have_lost_digits_do_not_change_how_others_are_read(tmp_path: Path) -> None:
+    file = csv_file(tmp_path, f"{HEADER}17891.0,a,2026-01-01\n1.2E+17,a,2026-01-01\n")
+    assert [event.user_id for _, event in events(file)] == ["17891"]
+    times = [datetime(2026, 1, 1)] * 2
+    lost = parquet_file(tmp_path, {"user_id": [1e17, 1e17], "item_id": ["a", "b"], "timestamp": times})
+    assert counts(lost).rejected == 2
+    assert lost.remarks == ()
+
+
+def test_a_forget_of_an_id_that_is_no_user_is_taken_from_every_format(tmp_path: Path) -> None:
+    table = {"type": ["forget"], "user_id": [0.0], "item_id": [""], "timestamp": [datetime(2026, 1, 1)]}
+    assert one_event(parquet_file(tmp_path, table)).type is EventType.FORGET

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from recsys.data.event import EventType
 from recsys.errors import InputFileError
 from recsys.files.columns import Columns
 from recsys.files.purchases import PurchaseFile
-from tests.builders import make_event
+from tests.builders import make_event, make_forget
 from tests.purchase_files import DAY_MS, HEADER, counts, csv_file, events, one_event, one_reject, parquet_file, rejects
 
+A_DAY_AFTER_NOW_MS = 1_795_435_200_000  # 2026-11-23T12:00:00Z
 WRONG_NUMBERS = ["abc", "1_5", "inf", "-inf", "1e400", "(2)", "2-", "\u0663", "1 2", "--1", "€2"]
 
 
@@ -193,7 +194,7 @@ def test_the_unit_and_the_form_of_numbers_can_be_named(tmp_path: Path) -> None:
     assert one_event(csv_file(tmp_path, f"{HEADER}u,a,86400\n", Columns(timestamp_unit="s"))).timestamp == 86_400_000
     days = {"user_id": ["u"], "item_id": ["a"], "timestamp": [20_260_101]}
     assert one_event(parquet_file(tmp_path, days, Columns(timestamp_format="%Y%m%d"))).timestamp == DAY_MS
-    with pytest.raises(InputFileError, match="--timestamp-unit: must be one of s, ms, us, ns, not 'm'"):
+    with pytest.raises(InputFileError, match="--timestamp-unit: must be 's', 'ms', 'us' or 'ns', not 'm'"):
         csv_file(tmp_path, HEADER, Columns(timestamp_unit="m"))
     with pytest.raises(InputFileError, match="cannot be used together"):
         csv_file(tmp_path, HEADER, Columns(timestamp_unit="s", timestamp_format="%Y"))
@@ -296,3 +297,45 @@ def test_a_date_of_digits_that_has_lost_its_zero_is_a_reject(tmp_path: Path) -> 
         one_event(csv_file(tmp_path, f"{HEADER}u,a,1.1.2026\n", Columns(timestamp_format="%d.%m.%Y"))).timestamp
         == DAY_MS
     )
+
+
+@pytest.mark.parametrize(
+    "text", ["9999-12-31", "2027-11-22T10:00:00Z", "2026-11-23T12:00:01Z", "2026-11-24", "1826798400000"]
+)
+@pytest.mark.parametrize("unit", ["", "ms"])
+def test_a_time_later_than_a_day_after_now_is_a_reject_in_every_form(tmp_path: Path, text: str, unit: str) -> None:
+    good = "1790000000000" if text.isdigit() else "2026-11-23T12:00:00Z"
+    file = csv_file(tmp_path, f"{HEADER}u,a,{text}\nu,b,{good}\n", Columns(timestamp_unit=unit))
+    assert [event.item_id for _, event in events(file)] == ["b"]
+    ((row, reason),) = rejects(file)
+    assert row == 1
+    assert text in reason
+    assert "2026-11-23" in reason
+
+
+def test_a_future_time_of_parquet_is_a_reject(tmp_path: Path) -> None:
+    table = {"user_id": ["u"], "item_id": ["a"], "timestamp": [datetime(2027, 11, 22)]}
+    reason = one_reject(parquet_file(tmp_path, table))
+    assert reason.startswith("timestamp: '2027-11-22 00:00:00' is in the future: later than 2026-11-23T12:00:00Z")
+
+
+@pytest.mark.parametrize("text", ["9999-12-31", "1826798400000"])
+def test_a_forget_is_not_rejected_for_a_time_in_the_future(tmp_path: Path, text: str) -> None:
+    file = csv_file(tmp_path, f"type,user_id,item_id,timestamp\nforget,u,,{text}\n")
+    assert one_event(file) == make_forget("u", timestamp=A_DAY_AFTER_NOW_MS)
+
+
+@pytest.mark.parametrize(
+    ("texts", "columns", "hint"),
+    [
+        (["1,5", "1.5"], {"decimal": ","}, "if . is the decimal mark, say --decimal ."),
+        (["1.5", "1,5"], {"decimal": "."}, "if , is the decimal mark, say --decimal ,"),
+        (["1,5", "1.5"], {"decimal": ",", "thousands": "."}, "three digits must follow it"),
+    ],
+)
+def test_a_number_with_the_other_mark_is_told_which_option_helps(
+    tmp_path: Path, texts: list[str], columns: dict[str, Any], hint: str
+) -> None:
+    ((row, reason),) = rejects(quantity_file(tmp_path, texts, **columns))
+    assert row == 2
+    assert reason.endswith(hint)

@@ -28,6 +28,7 @@ from tests.purchase_files import (
     csv_file,
     events,
     one_event,
+    one_reject,
     opened,
     parquet_file,
     rejected_values,
@@ -219,11 +220,18 @@ def test_an_empty_csv_file_is_an_input_file_error(tmp_path: Path) -> None:
         csv_file(tmp_path, "")
 
 
-@pytest.mark.parametrize("content", [b"", b"junk", b"PAR1junkPAR1"])
-def test_a_file_that_is_not_parquet_is_an_input_file_error(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "the file is empty"), (b"junk", "Its name says Parquet, its content does not"),
+        (b"PAR1junkPAR1", "cannot be read"), (b"\x00\x01", "neither text nor Parquet"),
+        (b"PAREjunkPARE", "encrypted Parquet"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_not_parquet_is_an_input_file_error(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "purchases.parquet"
     path.write_bytes(content)
-    with pytest.raises(InputFileError, match=r"purchases\.parquet: cannot be read"):
+    with pytest.raises(InputFileError, match=rf"purchases\.parquet: .*{words}"):
         opened(path)
 
 
@@ -292,8 +300,9 @@ def test_the_rejects_file_has_the_columns_of_the_input_and_why(tmp_path: Path) -
     assert written(file, tmp_path / "rejects.csv").splitlines() == [
         "user_id,item_id,timestamp,note,why",
         "v,é,soon,x,line 3: timestamp: 'soon' is not in the form ISO 8601; name another form with --timestamp-format",
-        'u,b,,,"line 4: the line has 2 columns, the header 4"',
-        'w,c,2026-01-01,"1,2","line 5: the line has 5 columns, the header 4"',
+        '[broken row] u,b,,,"line 4: the line has 2 columns, the header 4; mend the values, then remove [broken row]"',
+        '[broken row] w,c,2026-01-01,"1,2","line 5: the line has 5 columns, the header 4; mend the values, then remove '
+        '[broken row]"',
     ]
 
 
@@ -345,7 +354,7 @@ def test_rejects_of_several_batches_are_in_one_file_and_replace_an_old_one(tmp_p
     with (tmp_path / "rejects.csv").open(encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [
             ["user_id", "item_id", "timestamp", "why"],
-            ["a\nb", "x", "y", 'say "no"'],
+            ["[broken row] a b", "x", "y", 'say "no"; mend the values, then remove [broken row]'],  # a row of two lines
             ["", "", "", "no"],
             ["", "1", "True", "no"],
         ]
@@ -449,7 +458,10 @@ def test_a_gzip_file_that_is_cut_short_is_an_error_and_no_end(tmp_path: Path) ->
     ("options", "words"),
     [
         ({"delimiter": ""}, "--delimiter"), ({"delimiter": ";;"}, "--delimiter"), ({"delimiter": '"'}, "--delimiter"),
-        ({"decimal": ";"}, "--decimal: must be one of ., ,"), ({"thousands": "x"}, "--thousands"),
+        ({"decimal": ";"}, r"--decimal: must be '\.' or ',', not ';'"),
+        ({"thousands": "_"}, r"--thousands: must be '\.', ',', ' ' or \"'\", not '_'"),
+        ({"timestamp_format": "YYYY-MM-DD"}, "--timestamp-format: 'YYYY-MM-DD' names no part of a time"),
+        ({"timestamp_format": "100%%"}, "--timestamp-format"),
     ],
 )  # fmt: skip
 def test_options_that_make_no_sense_are_refused(tmp_path: Path, options: dict[str, str], words: str) -> None:
@@ -476,3 +488,117 @@ def test_columns_that_are_not_needed_are_in_the_rejects_all_the_same(tmp_path: P
 def test_a_file_of_nothing_but_open_quotes_is_all_rejects(tmp_path: Path) -> None:
     file = csv_file(tmp_path, HEADER + 'x","\n' * 3_000)
     assert counts(file).rejected == 3_000
+
+
+BROKEN_QUOTES = ['"24in monitor', '"12\\" pan"', '"', '"a"b"', 'x,"y', '"two\nlines']
+
+
+@pytest.mark.parametrize("title", BROKEN_QUOTES)
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_row_of_broken_quotes_is_rejected_again_until_it_is_mended(tmp_path: Path, title: str, place: int) -> None:
+    values = ["u", "a", "2026-01-01", "note"]
+    values[place] = title
+    text = f"user_id,item_id,timestamp,title\n{','.join(values)}\nv,b,2026-01-01,x\n"
+    rejected = written(csv_file(tmp_path, text), tmp_path / "rejects.csv")
+    again = opened(tmp_path / "rejects.csv")
+    assert events(again) == []
+    assert counts(again).rejected == again.rows == rejected.count("[broken row]") // 2 > 0
+    more = written(again, tmp_path / "more.csv")
+    assert more.count("[broken row]") == rejected.count("[broken row]")
+    assert written(opened(tmp_path / "more.csv"), tmp_path / "rejects.csv") == more, "and so on"
+    mended = next(csv.reader([rejected.splitlines()[0]]))
+    with (tmp_path / "mended.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([mended, ["u", 'a "b"', "2026-01-01", title.strip("\n"), "line 2: why"]])
+    assert one_event(opened(tmp_path / "mended.csv")).item_id == 'a "b"'
+
+
+@pytest.mark.parametrize("line", ["u,a,2026-01-01", "u,a,2026-01-01,x,y", "u,a,2026-01-01,x\0"])
+def test_a_row_that_is_none_is_rejected_again_until_it_is_mended(tmp_path: Path, line: str) -> None:
+    text = f"user_id,item_id,timestamp,title\n{line}\nv,b,2026-01-01,x\n"
+    rejected = written(csv_file(tmp_path, text), tmp_path / "rejects.csv")
+    reason = one_reject(opened(tmp_path / "rejects.csv"))
+    assert reason.startswith(("not mended yet: line 2: ", "a NUL character"))
+    (tmp_path / "rejects.csv").write_text(rejected.replace("[broken row] ", "", 1).replace("\0", ""))
+    assert one_event(opened(tmp_path / "rejects.csv")) == make_event("u", "a", timestamp=DAY_MS)
+
+
+@pytest.mark.parametrize("value", [True, b"\xff", float("inf"), ["x"], {"a": 1}, datetime(2026, 1, 1)])
+def test_ids_of_parquet_that_are_none_are_rejected_again_as_text(tmp_path: Path, value: object) -> None:
+    table = {"user_id": ["u"], "item_id": [value], "timestamp": [datetime(2026, 1, 1)]}
+    assert "[broken row] u," in written(parquet_file(tmp_path, table), tmp_path / "rejects.csv")
+    assert one_reject(opened(tmp_path / "rejects.csv")).startswith("not mended yet: row 1: item_id: ")
+
+
+def test_a_rejected_value_of_several_lines_is_never_taken_for_rows(tmp_path: Path) -> None:
+    inside = "v,b,2026-01-01,1,2,x"
+    text = f'user_id,item_id,timestamp,title,more\nu,a,soon,"one\n{inside}\nthree",\n'
+    written(csv_file(tmp_path, text), tmp_path / "rejects.csv")
+    assert inside in (tmp_path / "rejects.csv").read_text()
+    assert one_reject(opened(tmp_path / "rejects.csv")).startswith("not mended yet: line 2: timestamp: 'soon'")
+
+
+@pytest.mark.parametrize("rows_before", [0, 10, 1_000])
+@pytest.mark.parametrize("line", ["u\0,a,2026-01-01,x", "u,a,2026-01-01,x\0", 'u,a,2026-01-01,"x\0"'])
+def test_a_nul_in_text_costs_its_row_wherever_it_is(tmp_path: Path, rows_before: int, line: str) -> None:
+    before = "".join(f"u{row},a,2026-01-01,x\n" for row in range(rows_before))
+    file = csv_file(tmp_path, f"user_id,item_id,timestamp,title\n{before}{line}\nv,b,2026-01-01,x\n")
+    assert rejects(file) == [(rows_before + 1, "a NUL character (byte 0) stands in this line")]
+    assert len(events(file)) == rows_before + 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x10",
+        b"a,b\n" + bytes(range(256)) * 9,
+        (HEADER + "u,a,b").encode("utf-16-le"),
+    ],
+)
+def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(InputFileError, match=r"this is neither text nor Parquet; .*--encoding, such as utf-16"):
+        csv_file(tmp_path, content)
+
+
+@pytest.mark.parametrize("length", [131_073, 500_000])
+def test_a_value_in_quotes_may_be_as_long_as_one_without(tmp_path: Path, length: int) -> None:
+    text = f"user_id,item_id,timestamp,title\nu,a,2026-01-01,%s{'x' * length}%s\n"
+    for quote in ("", '"'):
+        assert one_event(csv_file(tmp_path, text % (quote, quote))).user_id == "u"
+
+
+def test_a_value_in_quotes_that_is_too_long_is_named(tmp_path: Path) -> None:
+    lines = "\n".join("x" * 700_000 for _ in range(2))
+    file = csv_file(tmp_path, f'user_id,item_id,timestamp,title\nu,a,2026-01-01,"{lines}"\nv,b,2026-01-01,x\n')
+    assert [event.user_id for _, event in events(file)] == ["v"]
+    assert rejects(file)[0] == (1, "a value in quotes is longer than 1,048,576 characters")
+
+
+def test_a_csv_file_that_is_named_parquet_is_read_by_its_content(tmp_path: Path) -> None:
+    text = f"{HEADER}u,a,2026-01-01\n".encode()
+    for content in (text, gzip.compress(text)):
+        (tmp_path / "a.parquet").write_bytes(content)
+        assert one_event(opened(tmp_path / "a.parquet")) == make_event("u", "a", timestamp=DAY_MS)
+
+
+def test_gzip_that_cannot_be_read_says_why_and_what_to_do(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"user_id": ["u"]}), tmp_path / "a.parquet")
+    packed = gzip.compress(f"{HEADER}u,a,2026-01-01\n".encode())
+    large = gzip.compress((HEADER + "".join(f"u{n},i{n * n},2026-01-01\n" for n in range(50_000))).encode())
+    for content, words in (
+        (gzip.compress((tmp_path / "a.parquet").read_bytes()), "this is Parquet inside of gzip: unpack it first"),
+        (packed + b"junk", "other bytes follow the end of the gzip data: unpack it"),
+        (large + b"junk", "cannot be read after row 50,000: other bytes follow the end of the gzip data"),
+        (packed[:-6] + b"junk" + packed[-2:], "the gzip data is damaged"),
+        (packed[:12] + b"\xff\xff" + packed[14:], "the gzip data is damaged"),
+    ):
+        (tmp_path / "a.csv.gz").write_bytes(content)
+        with pytest.raises(InputFileError) as caught:
+            list(opened(tmp_path / "a.csv.gz").batches())
+        assert words in str(caught.value)
+        assert "\n" not in str(caught.value)
+    (tmp_path / "a.csv.gz").write_bytes(packed + gzip.compress(b"v,b,2026-01-01\n"))
+    assert len(events(opened(tmp_path / "a.csv.gz"))) == 2, "a file may hold several parts"
+
+
+def test_a_line_of_one_column_is_said_in_good_grammar(tmp_path: Path) -> None:
+    assert one_reject(csv_file(tmp_path, f"{HEADER}u\n")) == "the line has 1 column, the header 3"
