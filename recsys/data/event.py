@@ -59,7 +59,17 @@ _PLAIN_WORDS = {
     "missing": "is required",
     "string_pattern_mismatch": "must not contain control characters",
     "string_type": "must be a string or an integer of at most 64 bits",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_unicode": "must be valid Unicode",
+    "enum": "must be {expected}",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "greater_than": "must be more than {gt:,g}",
+    "greater_than_equal": "must be {ge:,g} or more",
+    "less_than_equal": "must be {le:,.0f} or less",
 }
+_NO_TIME = "must be a time from 1970-01-01 to 9999-12-31"
 NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 Identifier = Annotated[
     str,
@@ -152,9 +162,15 @@ def event_from_fields(fields: Mapping[str, Any]) -> Event:
 
 def broken_rules(error: ValidationError) -> Iterator[tuple[str, str]]:
     """Yield the path (with dots) of each field that breaks a rule, and what is wrong with it."""
-    for problem in error.errors(include_url=False, include_context=False, include_input=False):
-        message = _PLAIN_WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
-        yield ".".join(str(part) for part in problem["loc"]), message
+    for problem in error.errors(include_url=False, include_input=False):
+        field, kind = ".".join(str(part) for part in problem["loc"]), problem["type"]
+        if field == "timestamp" and kind in ("greater_than_equal", "less_than_equal"):
+            message = _NO_TIME
+        elif kind in _PLAIN_WORDS:
+            message = _PLAIN_WORDS[kind].format(**problem.get("ctx", {})).replace("'", "")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+        yield field, message
 
 
 @dataclass(frozen=True, slots=True)

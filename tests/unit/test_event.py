@@ -9,6 +9,7 @@ from recsys.data.epoch import LAST_MS, NEWEST_MS, OLDEST_MS, EpochUnit
 from recsys.data.event import MAX_RECORD_BYTES, Event, EventReading, EventType, decode
 from recsys.errors import MalformedEvent
 from tests.builders import NOON_MS, make_event, make_forget
+from tests.malformed import malformed_records
 
 
 def decoded(**fields: object) -> Event:
@@ -384,3 +385,28 @@ def test_units_are_millionths_and_never_zero(quantity: float, units: int) -> Non
 def test_an_event_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         make_event().user_id = "other"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"timestamp": "1969-12-31T23:59:59Z"}, "timestamp: must be a time from 1970-01-01 to 9999-12-31"),
+        ({"user_id": ""}, "user_id: must not be empty"),
+        ({"user_id": "u" * 257}, "user_id: must have at most 256 characters"),
+        ({"event_id": "e" * 129}, "event_id: must have at most 128 characters"),
+        ({"quantity": 0}, "quantity: must be more than 0"),
+        ({"quantity": 1_000_001}, "quantity: must be 1,000,000 or less"),
+        ({"quantity": "1"}, "quantity: must be a number"),
+        ({"type": "sale"}, "type: must be purchase, return or forget"),
+    ],
+)
+def test_a_broken_rule_is_said_in_plain_words(fields: dict[str, object], reason: str) -> None:
+    assert refusal(**fields) == reason
+
+
+def test_no_reason_has_the_words_of_a_library() -> None:
+    for value in malformed_records(seed=7, count=3_000):
+        with pytest.raises(MalformedEvent) as caught:
+            decode(value, record_timestamp_ms=NOON_MS)
+        for word in ("Input should", "String should", "Value error", "valid string", "validation"):
+            assert word not in caught.value.reason
