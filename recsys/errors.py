@@ -33,6 +33,8 @@ RecsysError
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -42,6 +44,15 @@ class RecsysError(Exception):
 
 class SettingsError(RecsysError):
     """A setting is wrong, or unknown."""
+
+
+@contextmanager
+def advised(advice: str) -> Iterator[None]:
+    """Add to every error on the way what to do about it; its class stays."""
+    try:
+        yield
+    except RecsysError as error:
+        raise type(error)(f"{str(error).rstrip('.')}; {advice}") from error
 
 
 class MalformedEvent(RecsysError):

@@ -63,8 +63,9 @@ class OfflineShop:
 
     def undo(self, import_id: str) -> tuple[int, int]:
         undone = undo_import(
-            self.settings, self.store, self.data_dir, ProgressReporter(), import_id, before_write=lambda: None
-        )
+            self.settings, self.store, self.data_dir, ProgressReporter(), import_id, clock=now,
+            before_write=lambda: None,
+        )  # fmt: skip
         self.relying = [record.id for record in undone.relying]
         return undone.purchases, undone.users
 

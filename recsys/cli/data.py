@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -115,29 +116,38 @@ def _print_import(outcome: ImportOutcome, file: Path, rejected_to: Path) -> None
         f"(import {outcome.id})"
     )
     _print_rows({"new": outcome.new, "known": outcome.known}, rows, rejected_to)
-    if outcome.dates_only and outcome.new and outcome.known:
-        results.print(
-            f"note: times of this file are dates only, so {counted(outcome.known, 'purchase')} cannot be told from "
-            f"those imported before; if they are others: recsys imports undo {outcome.id}, then import with --as-new"
-        )
-    if outcome.repeated_ids:
-        results.print(
-            f"note: {counted(outcome.repeated_ids, 'row')} repeat the event id of an earlier row, and count once; if "
-            f"they are other purchases, the column of event ids holds something else, such as orders"
-        )
-    if outcome.like_stream:
-        results.print(
-            f"warning: {counted(outcome.like_stream, 'row')} of this file equal purchases of the topic, and now count "
-            f"twice; recsys imports undo {outcome.id} takes the import back; leave out what the topic holds, or use ids"
-        )
+    for line in _notes(outcome):
+        results.print(line)
     if outcome.new:
         results.print("next: make the lists with recsys retrain, or python -m trainer --once")
+
+
+def _notes(outcome: ImportOutcome) -> Iterator[str]:
+    """Yield what should be said about the purchases that were known, or count twice."""
+    if outcome.dates_only and outcome.new and outcome.alike:
+        yield (
+            f"note: times of this file are dates only, so {counted(outcome.alike, 'purchase')} cannot be told from "
+            f"what was imported before; if the file has other purchases: recsys imports undo {outcome.id}, then import "
+            f"it with --as-new"
+        )
+    if outcome.repeated_ids:
+        rows = counted(outcome.repeated_ids, "row repeats", "rows repeat")
+        yield (
+            f"note: {rows} the event id of an earlier row, which alone counts; if these are other purchases, the "
+            f"column of event ids holds something else, such as orders"
+        )
+    if outcome.like_stream:
+        rows = counted(outcome.like_stream, "row of this file equals a purchase", "rows of this file equal purchases")
+        yield (
+            f"warning: {rows} of the topic, so that they count twice now; recsys imports undo {outcome.id} takes the "
+            f"import back; leave out what the topic holds, or use ids"
+        )
 
 
 def _print_rows(became: dict[str, int], rows: RowCounts, rejected_to: Path) -> None:
     results.print(rows.equation(became))
     if rows.unread_prices:
-        results.print(f"{counted(rows.unread_prices, 'price')} could not be read and left out; no model uses prices")
+        results.print(f"{counted(rows.unread_prices, 'price')} left out that cannot be read; no model uses prices")
     if rows.rejected:
         results.print(f"{counted(rows.rejected, 'row')} rejected: {rejected_to} says why; mend it, and import it")
 

@@ -12,6 +12,7 @@ from recsys.cli.lock import held_lock
 from recsys.cli.output import counted, errors, is_narrow, new_table, results, settings_for_command
 from recsys.operations.undo_import import imports, undo_import
 from recsys.redis import open_store
+from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.storage.data_dir import open_data_dir
 from recsys.storage.imports import ImportRecord
@@ -56,6 +57,7 @@ def undo_command(
                     open_data_dir(settings),
                     ProgressReporter(console=errors),
                     import_id,
+                    clock=now,
                     before_write=lock.ensure_held,
                     accept_loss=accept_loss,
                 )
@@ -73,7 +75,10 @@ def undo_command(
 def imports_table(found: Iterable[ImportRecord], undoing: Collection[str]) -> Table:
     """Return the imports, and which of them are on their way out."""
     names = ("rows", "new") if is_narrow() else ("rows", "new", "known", "rejected", "skipped")
-    table = new_table(caption="new: purchases that count because of the import")
+    caption = "new: purchases that count because of the import"
+    if is_narrow():
+        caption += "\nnot shown below 150 characters: known, rejected, skipped"
+    table = new_table(caption=caption)
     table.add_column("import", no_wrap=True)
     table.add_column("started (UTC)", no_wrap=True)
     table.add_column("file", overflow="fold")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.data.event import Event
-from recsys.errors import InputFileError
+from recsys.errors import InputFileError, advised
 from recsys.files.batches import Batch, RowCounts
 from recsys.files.purchases import PurchaseFile
 from recsys.files.rejects import RejectsFile
@@ -43,6 +43,9 @@ class ImportOutcome:
         Purchases that count because of this import, and those that the archive holds already.
     repeated_ids : int
         Of the known ones, rows with the event_id of an earlier row of the file.
+    alike : int
+        Of the known ones, rows without event_id that another import has brought: they may be other purchases that look
+        the same.
     like_stream : int
         New purchases that equal one of the topic, and have no event_id: they may count twice.
     dates_only : bool
@@ -54,6 +57,7 @@ class ImportOutcome:
     new: int = 0
     known: int = 0
     repeated_ids: int = 0
+    alike: int = 0
     like_stream: int = 0
     dates_only: bool = True
 
@@ -86,10 +90,33 @@ def import_file(
     ------
     InputFileError
         When the file cannot be read, or was imported with other options.
+    DataDirError, RedisError
+        When one is away or full; what is on the way may be imported in part, and the text says so.
     """
-    archive = data_dir.archive
+    data_dir.storage.check_writable()
     record = _new_record(file, data_dir, clock(), as_new=as_new)
-    outcome = ImportOutcome(record.id)
+    with advised(
+        "part of the file may be imported: run the same command again to complete it, nothing is counted twice"
+    ):
+        return _import(
+            file, record, data_dir, users, rejects=rejects, progress=progress, clock=clock, as_new=as_new,
+            before_write=before_write,
+        )  # fmt: skip
+
+
+def _import(
+    file: PurchaseFile,
+    record: ImportRecord,
+    data_dir: DataDir,
+    users: UserStore,
+    *,
+    rejects: Path,
+    progress: ProgressReporter,
+    clock: Callable[[], datetime],
+    as_new: bool,
+    before_write: Callable[[], None],
+) -> ImportOutcome:
+    archive, outcome = data_dir.archive, ImportOutcome(record.id)
     segments = archive.segments()
     with progress.stage("look for known purchases", len(segments)) as advance:
         known = KnownRows(archive, segments, advance, only_ids_but_of=record.source if as_new else None)
@@ -104,7 +131,7 @@ def import_file(
     with RejectsFile(rejects, file.table) as rejected, progress.stage(f"import {file.path.name}", file.rows) as advance:
         for batch in file.batches(users.ensure_can_hold):
             rejected.add(batch.rejects)
-            fresh = _new_events(batch, known, segments, met, outcome)
+            fresh = _new_events(batch, known, segments, met, outcome, own=record.source)
             for run, part in zip((record.run, later), _by_whether_covered(fresh, covered), strict=True):
                 if part:
                     before_write()
@@ -164,7 +191,13 @@ def _difference(before: dict[str, str], now: dict[str, str]) -> str:
 
 
 def _new_events(
-    batch: Batch, known: KnownRows, segments: Sequence[Segment], met: dict[str, set[str]], outcome: ImportOutcome
+    batch: Batch,
+    known: KnownRows,
+    segments: Sequence[Segment],
+    met: dict[str, set[str]],
+    outcome: ImportOutcome,
+    *,
+    own: str,
 ) -> list[tuple[int, Event]]:
     """Count a batch's rows and return those that are new."""
     outcome.rows.note(batch)
@@ -172,7 +205,9 @@ def _new_events(
     identities = Identities.of_events([event for _, event in batch.events])
     found = known.find(identities)
     for at in np.flatnonzero(found >= 0).tolist():
-        met[segments[found[at]].source].add(batch.events[at][1].user_id)
+        source = segments[found[at]].source
+        met[source].add(batch.events[at][1].user_id)
+        outcome.alike += source != own and not identities.have_id[at]
     is_new = found == NEW
     outcome.like_stream += int((is_new & known.like_stream(identities)).sum())
     outcome.repeated_ids += int((found == REPEATED).sum())

@@ -125,6 +125,8 @@ class Storage:
 
     def files(self, relative: str, suffix: str) -> list[str]:
         """Return the relative paths of all files below a folder that end in ``suffix``, sorted."""
+        if self.is_local and Path(self.root).is_file():
+            raise DataDirError(f"{self.root} is a file, not a folder; set RECSYS_DATA_DIR")
         with self.errors_translated(relative):
             self.fs.invalidate_cache()
             found = self.fs.find(self.path(relative))

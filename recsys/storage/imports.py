@@ -13,6 +13,7 @@ from recsys.storage.segments import IMPORT_PREFIX
 
 _FOLDER = "archive/imports"
 _UNDOING = ".undo"
+_UNDONE = ".undone"
 
 
 class ImportRecord(BaseModel):
@@ -57,14 +58,26 @@ class ImportRecord(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Undoing:
-    """An undo that has begun: the users whose histories have to be made again."""
+    """An undo that has begun.
+
+    Attributes
+    ----------
+    id : str
+        Of the import.
+    users : frozenset of str
+        Whose histories have to be made again.
+    purchases : int or None
+        That leave the archive, all of them; None if an earlier version began the undo.
+    """
 
     id: str
     users: frozenset[str]
+    purchases: int | None
 
 
 class _UndoFile(BaseModel):
     users: list[str]
+    purchases: int | None = None
 
 
 class ImportLog:
@@ -101,7 +114,7 @@ class ImportLog:
 
     def begin_undo(self, undoing: Undoing) -> None:
         """Keep what an undo needs to go on after an interruption."""
-        content = _UndoFile(users=sorted(undoing.users)).model_dump_json().encode()
+        content = _UndoFile(users=sorted(undoing.users), purchases=undoing.purchases).model_dump_json().encode()
         self._storage.write_file(f"{_FOLDER}/{undoing.id}{_UNDOING}", content)
 
     def undoing(self) -> list[Undoing]:
@@ -110,9 +123,18 @@ class ImportLog:
         for path in self._storage.files(_FOLDER, _UNDOING):
             import_id = path.rpartition("/")[2].removesuffix(_UNDOING)
             content = _UndoFile.model_validate_json(self._storage.read_file(path))
-            found.append(Undoing(import_id, frozenset(content.users)))
+            found.append(Undoing(import_id, frozenset(content.users), content.purchases))
         return found
 
-    def end_undo(self, import_id: str) -> None:
-        """Note that everything is done."""
+    def end_undo(self, import_id: str, at: str) -> None:
+        """Note that everything is done, and when."""
+        self._storage.write_file(f"{_FOLDER}/{import_id}{_UNDONE}", at.encode())
+        self.remove(import_id)
         self._storage.delete(f"{_FOLDER}/{import_id}{_UNDOING}")
+
+    def undone_at(self, import_id: str) -> str:
+        """Return when an import was taken back the last time, or nothing."""
+        try:
+            return self._storage.read_file(f"{_FOLDER}/{import_id}{_UNDONE}").decode()
+        except FileNotFoundError:
+            return ""

@@ -15,7 +15,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from recsys.data.event import EventType
-from recsys.errors import InputFileError, KafkaUnavailable
+from recsys.errors import (
+    DataDirError,
+    InputFileError,
+    KafkaUnavailable,
+    LockLost,
+    RecsysError,
+    RedisUnavailable,
+    RedisUnsuitable,
+)
 from recsys.files import purchases
 from recsys.files.columns import Columns
 from recsys.files.purchases import PurchaseFile
@@ -275,13 +283,65 @@ def test_an_import_is_taken_back_as_if_it_had_never_been_made(
             shop.undo(wrong.id)
         with pytest.raises(InputFileError, match=f"recsys imports undo {wrong.id} was interrupted"):
             shop.import_(rows("q,a,1,2026-01-01,"))
-    assert shop.undo(wrong.id)[1] == 3
+    assert shop.undo(wrong.id) == (12, 3), "all of it, what an interrupted undo had removed as well"
     assert shop.histories() == before
     assert shop.store.users.read(["u"])["u"].revision > revision, "no list of an erased history looks like a new one"
     shop.publish([make_event("u", "c"), make_event("z", "a")])
     assert shop.histories() == before | {"u": before["u"] | {"c": 2}, "z": {"a": 1}}
-    with pytest.raises(InputFileError, match="there is no such import; recsys imports list shows them all"):
+    with pytest.raises(
+        InputFileError, match=rf"{wrong.id}: this import was taken back already, on {now():%Y-%m-%d} at"
+    ):
         shop.undo(wrong.id)
+    with pytest.raises(InputFileError, match="there is no such import; recsys imports list shows them all"):
+        shop.undo("0123456789abcdef")
+
+
+def test_an_undo_that_an_earlier_version_began_is_completed(shop: OfflineShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = shop.import_(rows(*FIRST))
+    fails_at("undo-begun", monkeypatch)
+    with pytest.raises(fail_points.FailPointReached):
+        shop.undo(wrong.id)
+    (record,) = shop.data_dir.storage.files("archive/imports", ".undo")
+    shop.data_dir.storage.write_file(record, b'{"users": ["u", "v"]}')
+    assert shop.undo(wrong.id) == (4, 2)
+    assert shop.histories() == {}
+
+
+def test_an_import_that_was_taken_back_can_be_made_again_and_taken_back_again(shop: OfflineShop) -> None:
+    for _ in range(2):
+        outcome = shop.import_(rows(*FIRST))
+        assert (outcome.new, shop.undo(outcome.id)) == (4, (4, 2))
+        with pytest.raises(InputFileError, match="was taken back already"):
+            shop.undo(outcome.id)
+
+
+@pytest.mark.parametrize("kind", [RedisUnavailable, RedisUnsuitable, DataDirError, LockLost])
+def test_an_error_midway_says_what_to_do(
+    shop: OfflineShop, kind: type[RecsysError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise kind("it went away")
+
+    text = rows(*FIRST)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(shop.store.users), "apply_without_reading", fails)
+        with pytest.raises(kind, match="it went away; part of the file may be imported: run the same command again"):
+            shop.import_(text)
+    outcome = shop.import_(text)
+    assert (outcome.new, outcome.known) == (0, 4)
+    shop.ensure_verified()
+    with monkeypatch.context() as patched:
+        patched.setattr(type(shop.store.users), "set_aside", fails)
+        with pytest.raises(kind, match=f"it went away; the import .* run recsys imports undo {outcome.id} again"):
+            shop.undo(outcome.id)
+    assert shop.undo(outcome.id) == (4, 2)
+
+
+def test_only_rows_that_another_import_has_brought_can_be_others_that_look_alike(shop: OfflineShop) -> None:
+    twice = shop.import_(rows("u,a,1,2026-01-01,e1", "u,b,1,2026-01-01,e1", "u,b,1,2026-01-01,"))
+    assert (twice.new, twice.known, twice.repeated_ids, twice.alike) == (2, 1, 1, 0)
+    other = shop.import_(rows("u,a,1,2026-01-01,e1", "u,b,1,2026-01-01,", "u,c,1,2026-01-01,"))
+    assert (other.new, other.known, other.alike) == (1, 2, 1)
 
 
 def test_nothing_is_taken_back_while_kafka_is_away(shop: OfflineShop) -> None:

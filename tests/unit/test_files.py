@@ -225,3 +225,9 @@ def test_an_unknown_protocol_is_a_storage_error(url: str) -> None:
 def test_checking_that_a_folder_is_writable_leaves_nothing(storage: Storage) -> None:
     storage.check_writable()
     assert storage.files("", "") == []
+
+
+def test_a_file_in_the_place_of_the_folder_is_named_with_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "here").write_bytes(b"")
+    with pytest.raises(DataDirError, match=r"here is a file, not a folder; set RECSYS_DATA_DIR"):
+        Storage(str(tmp_path / "here")).files("archive", ".parquet")

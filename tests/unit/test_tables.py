@@ -126,7 +126,10 @@ def test_every_table_can_be_read(name: str, width: int, monkeypatch: pytest.Monk
     for cell in cells:
         assert any(cell in line for line in lines), cell
     words = set(re.findall(r"\w{3,}", out.getvalue()))
-    for heading in {"models": ["version", "role"], "imports": ["import", "file", "rows", "new"]}.get(name, []):
+    for heading in {
+        "models": ["version", "role"],
+        "imports": ["import", "file", "rows", "new", "known", "rejected", "skipped"],
+    }.get(name, []):
         assert heading in words
 
 
