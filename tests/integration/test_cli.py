@@ -6,6 +6,7 @@ import os
 import subprocess
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,7 @@ from recsys.data.event import Event
 from recsys.redis import PlacedEvent, Store, open_store
 from recsys.settings import Settings
 from tests.preloaded import run_module
+from tests.services import RedisServer, wait_until
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -88,6 +90,42 @@ def test_interrupted_import_is_completed_by_running_it_again(recsys: Command, ow
     assert "127.0.0.1:1" in recsys("import", "rows.csv", expect=1, RECSYS_REDIS__URL="redis://127.0.0.1:1/0").stderr
     assert "1,000 rows imported: 1,000 new" in recsys("import", "rows.csv").stdout
     assert sum(quantities(own_store, "u7").values()) == 20
+
+
+ADVICE = "part of the file may be imported: run the same command again to complete it, nothing is counted twice"
+
+
+def test_an_import_whose_redis_goes_away_says_what_to_do(recsys: Command, prefix: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("user_id,item_id,timestamp\nu,a,2026-01-01\nu,a,2026-01-01\n")
+    server, held = RedisServer(tmp_path), tmp_path / "held"
+    server.start()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(
+                recsys, "import", "rows.csv", expect=1, RECSYS_REDIS__URL=server.url,
+                RECSYS_TEST_FAIL_POINTS=f"in-import=hold:{held}",
+            )  # fmt: skip
+            wait_until(lambda: held.exists() or running.done(), "the import is midway")
+            server.kill()
+            held.unlink()
+            error = running.result().stderr
+        assert f"127.0.0.1:{server.port}" in error
+        assert error.strip().endswith(ADVICE)
+        server.start()
+        assert "0 new, 2 known" in recsys("import", "rows.csv", RECSYS_REDIS__URL=server.url).stdout
+        settings = Settings.model_validate({"redis": {"url": server.url, "prefix": prefix}})
+        with open_store(settings) as store:
+            assert quantities(store, "u") == {"a": 2}
+    finally:
+        server.kill()
+
+
+def test_an_import_whose_disk_is_full_says_what_to_do(recsys: Command, own_store: Store, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("user_id,item_id,timestamp\nu,a,2026-01-01\n")
+    error = recsys("import", "rows.csv", expect=1, RECSYS_TEST_FAIL_POINTS="in-segment=full").stderr
+    assert f"No space left on device; {ADVICE}" in error
+    assert "1 new" in recsys("import", "rows.csv").stdout
+    assert quantities(own_store, "u") == {"a": 1}
 
 
 def test_csv_with_other_columns_and_returns(recsys: Command, own_store: Store, tmp_path: Path) -> None:
