@@ -23,7 +23,7 @@ import typer
 import yaml
 
 from recsys.cli.app import app
-from recsys.kafka.topics import describe_topic
+from recsys.kafka.topics import describe_topic, topic_config
 from recsys.redis import Store, open_store
 from recsys.settings import KafkaSettings, load_settings
 from tests.planted import list_of, owned_by
@@ -181,26 +181,37 @@ def run_block(folder: Path, environment: dict[str, str], block: Block) -> str:
     return done.stdout
 
 
-def test_topics_of_the_readme_are_created_as_written(tmp_path: Path) -> None:
-    """Kafka's own script, here in front of Kafka's own class."""
+def test_topics_are_created_and_enlarged_as_written(tmp_path: Path) -> None:
+    """Kafka's own scripts, here in front of Kafka's own classes."""
     try:
         jars = kafka_jars()
     except (OSError, subprocess.CalledProcessError) as error:
         if IN_CI:
             raise
         pytest.skip(f"no Apache Kafka here: {error}")
-    script = tmp_path / "kafka-topics.sh"
-    script.write_text(f'#!/bin/sh\nexec java -cp "{jars}/*" org.apache.kafka.tools.TopicCommand "$@"\n')
-    script.chmod(0o755)
-    (code,) = console_blocks("kafka-topics.sh")
+    classes = {
+        "kafka-topics.sh": "org.apache.kafka.tools.TopicCommand",
+        "kafka-configs.sh": "kafka.admin.ConfigCommand",
+    }
+    for name, of_kafka in classes.items():
+        script = tmp_path / name
+        script.write_text(f'#!/bin/sh\nexec java -cp "{jars}/*" {of_kafka} "$@"\n')
+        script.chmod(0o755)
+    (create,), (enlarge,) = console_blocks("kafka-topics.sh"), console_blocks("kafka-configs.sh")
     with apache_kafka(jars) as broker:
         address = broker.address
         environment = {
             **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "RECSYS_KAFKA__BOOTSTRAP_SERVERS": address,
         }  # fmt: skip
-        subprocess.run(["bash", "-euo", "pipefail", "-c", code], env=environment, check=True, timeout=120)
+        for code in (create, enlarge):
+            subprocess.run(["bash", "-euo", "pipefail", "-c", code], env=environment, check=True, timeout=120)
+        settings = KafkaSettings(bootstrap_servers=address)
         for topic in ("purchases", "purchases.dlq"):
-            assert len(describe_topic(KafkaSettings(bootstrap_servers=address), topic).partitions) == 12
+            assert len(describe_topic(settings, topic).partitions) == 12
+        by_default, enlarged = (topic_config(settings, topic) for topic in ("purchases", "purchases.dlq"))
+        assert by_default is not None
+        assert enlarged is not None
+        assert int(enlarged["max.message.bytes"]) == int(by_default["max.message.bytes"]) + 64 * 1024
 
 
 def test_two_commands_of_the_readme_exist() -> None:
@@ -230,7 +241,7 @@ def test_docker_commands_of_the_readme_fit_the_compose_file() -> None:
     assert exports["RECSYS_REDIS__URL"].removeprefix("redis://").removesuffix("/0") in host_ports
 
 
-_TESTED_ELSEWHERE = ("kafka-topics.sh", "docker compose", "kafka-acls.sh", "ACL SETUSER")
+_TESTED_ELSEWHERE = ("kafka-topics.sh", "kafka-configs.sh", "docker compose", "kafka-acls.sh", "ACL SETUSER")
 
 
 def test_every_line_of_a_console_block_is_checked() -> None:
