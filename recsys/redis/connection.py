@@ -117,11 +117,17 @@ class Connection:
         """
         with self.errors_translated():
             self._servers.masters()
-        if missing := self.missing_rights(service):
+            missing = self._missing_rights(service)
+        if missing:
             raise self._refused(", ".join(missing), "")
 
     def missing_rights(self, service: Service) -> list[str]:
         """Return the rights that this user lacks, as an ACL names them; none where that cannot be found out."""
+        with suppress(*_CANNOT_ASK):
+            return self._missing_rights(service)
+        return []
+
+    def _missing_rights(self, service: Service) -> list[str]:
         missing: list[str] = []
         for connection in self._connections():
             found = missing_rights(connection, self._keys, service)
@@ -149,7 +155,9 @@ class Connection:
         if not isinstance(error, redis.ConnectionError) or not _CLOSED.search(str(error)):
             return ""
         epoch = self.epoch
-        limits = [_buffer_limit(connection) for connection in self._connections()]
+        limits = []
+        with suppress(*_CANNOT_ASK):
+            limits = [_buffer_limit(connection) for connection in self._connections()]
         limited = next((limit for limit in limits if limit != _NO_LIMIT), "")
         if not limited or self.epoch != epoch:  # it has no limit, or was restarted
             return ""

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from redis import ConnectionError
+from redis.exceptions import BusyLoadingError
 
-from recsys.errors import RedisError
-from recsys.redis import open_store
+from recsys.errors import RedisError, RedisUnavailable
+from recsys.redis import Service, Store, open_store
 from recsys.settings import Settings
 from tests.secured import PASSWORD, Authority, SecuredRedis, secured_redis
 from tests.services import kept_port
@@ -92,3 +93,16 @@ def test_connection_that_is_closed_for_another_reason_is_not_laid_to_the_limit(s
         with pytest.raises(RedisError) as raised, store.connection.errors_translated():
             raise ConnectionError("Connection closed by server.")
     assert "client-output-buffer-limit" not in str(raised.value)
+
+
+@pytest.mark.parametrize("error", [BusyLoadingError("loading"), ConnectionError("gone")])
+def test_a_server_that_goes_while_it_is_asked_for_rights_is_waited_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def ask(*_: object) -> list[str]:
+        raise error
+
+    monkeypatch.setattr("recsys.redis.connection.missing_rights", ask)
+    with pytest.raises(RedisUnavailable, match=str(error)):
+        store.connection.ensure_rights(Service.CONSUMER)
+    assert store.connection.missing_rights(Service.CONSUMER) == [], "an error that is explained stays the one it was"
