@@ -30,12 +30,30 @@ def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
+def rows_of(text: str) -> list[dict[str, Any]]:
+    """Return the rows of such a table: the inverse of `table`."""
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.removeprefix(_HEAD).splitlines()]
+    return [
+        {
+            "scenario": int(scenario),
+            "title": title,
+            "events": int(events.replace(",", "")),
+            "faults": int(faults.replace(",", "")),
+            "lost": int(lost),
+            "doubled": int(doubled),
+            "wrong_lists": int(wrong),
+            "recovery_s": float(recovery) if recovery else None,
+        }
+        for scenario, title, events, faults, lost, doubled, wrong, recovery in cells
+    ]
+
+
 def main() -> None:
-    """Replace what stands between the markers."""
+    """Write the new rows between the markers; those of scenarios that were not run stay."""
     rows = [json.loads(line) for line in Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()]
     before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    DOCUMENT.write_text(f"{before}{_BEGIN}{table(rows)}{_END}{after}", encoding="utf-8")
+    known, _, after = rest.partition(_END)
+    DOCUMENT.write_text(f"{before}{_BEGIN}{table([*rows_of(known), *rows])}{_END}{after}", encoding="utf-8")
     print(f"{DOCUMENT.name}: {len(rows)} outcomes")
 
 

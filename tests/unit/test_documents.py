@@ -9,6 +9,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from tests.faults import guarantees
+
 PROJECT = Path(__file__).parents[2]
 DOCUMENTS = [
     PROJECT / "README.md",
@@ -75,3 +77,14 @@ def anchors(document: Path) -> set[str]:
 
 def test_the_readme_is_short() -> None:
     assert len((PROJECT / "README.md").read_text().splitlines()) <= 160
+
+
+def test_outcomes_of_faults_are_read_as_they_are_written() -> None:
+    """Rows of scenarios that a run leaves out stay as they are."""
+    text = guarantees.DOCUMENT.read_text()
+    table = text.partition(guarantees._BEGIN)[2].partition(guarantees._END)[0]
+    rows = guarantees.rows_of(table)
+    assert len(rows) > 50
+    assert guarantees.table(rows) == table
+    again = rows[3] | {"events": rows[3]["events"] + 1}
+    assert guarantees.table([*rows, again]).count("\n") == table.count("\n")
