@@ -13,10 +13,10 @@ from pathlib import Path
 
 from recsys.runtime.tls import NO_TLS, handshake_problem
 from recsys.settings import KafkaSettings
+from recsys.settings.masking import is_secret
 
 __all__ = ["Causes", "causes_of", "user_of", "without_secrets"]
 _NEWEST_S = 60.0
-_SECRET = re.compile(r"password|passphrase|secret|key\.pem|jaas|oauthbearer\.config")
 _AGO = re.compile(r" \(after \d+ms in state (\w+)[^)]*\)")
 _VALIDITY = re.compile(rb"\x30.(?:\x17\x0d\d{12}Z|\x18\x0f\d{14}Z)(?:\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z)", re.DOTALL)
 _CERTIFICATE_REFUSED = r"alert (?:certificate|bad certificate|unsupported certificate|unknown ca|handshake failure)"
@@ -31,7 +31,7 @@ def user_of(settings: KafkaSettings) -> str:
 def without_secrets(settings: KafkaSettings, text: str) -> str:
     """Return a text of librdkafka's without the passwords and keys among the operator's properties."""
     for name, value in settings.librdkafka.items():
-        if _SECRET.search(name) and isinstance(value, str) and value:
+        if is_secret(name) and isinstance(value, str) and value:
             text = text.replace(value, "***")
     return text
 
