@@ -17,6 +17,7 @@ from redis.exceptions import RedisClusterException, ResponseError
 
 from recsys.redis.cluster import Cluster
 from recsys.redis.single_server import SingleServer
+from recsys.runtime.logs import GrowingIntervals
 from recsys.settings import RedisSettings
 
 log = logging.getLogger(__name__)
@@ -54,8 +55,8 @@ class EvictionWatch:
         self._note = note
         self._evicted: dict[str, tuple[str, int]] = {}
         """Address → run id of the server, and how many keys it had evicted at the last look."""
-        self._policies: dict[str, str] = {}
-        """Address → the policy that has been said to evict."""
+        self._policies: dict[str, tuple[str, GrowingIntervals]] = {}
+        """Address → the policy that evicts, and when to say so again."""
         self._refused = False
         self._stopped = threading.Event()
 
@@ -108,9 +109,12 @@ class EvictionWatch:
         if not at_stake:
             self._policies.pop(address, None)
             return
-        if self._policies.get(address) == policy:
+        known, lines = self._policies.get(address, ("", GrowingIntervals()))
+        if known != policy:
+            lines = GrowingIntervals()
+        self._policies[address] = policy, lines
+        if not lines.are_due():
             return
-        self._policies[address] = policy
         log.log(
             logging.ERROR if at_stake == _HISTORIES else logging.WARNING,
             "Redis at %s may evict %s: its maxmemory-policy is %s, with maxmemory %s; set noeviction",

@@ -190,8 +190,8 @@ def test_wipe_starts_over_what_was_interrupted(ledger: Ledger) -> None:
     ledger.publish(200)
     await_all_committed(ledger)
     ledger.shop.run("trainer", "--once")
-    ledger.shop.run("recsys", "rebuild", expect=-9, RECSYS_TEST_FAIL_POINTS="in-rebuild=kill@2")
     ledger.store.users.remove(["user-1"])
+    ledger.shop.run("recsys", "rebuild", expect=-9, RECSYS_TEST_FAIL_POINTS="in-rebuild=kill@2")
     again = ledger.shop.recsys("rebuild", "--wipe")
     if sys.platform == "linux":
         assert "recsys rebuild (process " in again.stderr
