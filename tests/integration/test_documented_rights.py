@@ -167,7 +167,7 @@ def test_commands_name_what_they_are_refused(guarded: tuple[Shop, SecuredRedis],
     assert f"no READ right for {user} on group {group}" in refused(shop, "rebuild", **operator)
     secured.take_away(f"--allow-principal {user} --operation Read --topic {shop.topic}")
     assert f"no DESCRIBE right for {user} on topic {shop.topic}" in refused(shop, "rebuild", **operator)
-    wrong = secured.login(f"{shop.name}-operator", "not-the-password")
+    wrong = secured.login(f"{shop.name}-operator", "mistaken-0815")
     stranger = {**operator, "RECSYS_KAFKA__TIMEOUT_S": "4", "RECSYS_KAFKA__LIBRDKAFKA": json.dumps(wrong)}
     for command in (["rebuild"], ["publish", "today.csv"]):
         assert f"{user} is refused: wrong user name or password" in refused(shop, *command, **stranger)
