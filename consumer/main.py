@@ -34,7 +34,7 @@ from recsys.settings import Settings
 
 log = logging.getLogger("consumer")
 _RETRY_S = 1.0
-_LONGEST_STOP_S = 9.0
+_LONGEST_STOP_S = 8.0
 """Supervisors often wait for 10 s before they kill."""
 
 

@@ -183,11 +183,13 @@ class Polling:
             threading.Thread(target=self._say_what_is_waited_for, name="ask-group", daemon=True).start()
 
     def _say_what_is_waited_for(self) -> None:
+        if not (members := describe_group(self._kafka)):
+            return  # no broker answers, which is said elsewhere
         log.info(
             "no partitions for %.0f s: group %s has %s. More members than topic %s has partitions (%d) stand by; one "
             "that was killed keeps its partitions until session.timeout.ms is over; all members: "
             "kafka-consumer-groups.sh --bootstrap-server %s --describe --members --verbose --group %s",
-            time.monotonic() - self._without_since, self._kafka.group_id, describe_group(self._kafka),
+            time.monotonic() - self._without_since, self._kafka.group_id, members,
             self._kafka.topic, len(self.assignment.topic.partitions), self._kafka.bootstrap_servers,
             self._kafka.group_id,
         )  # fmt: skip

@@ -23,7 +23,7 @@ from recsys.redis.trainer_requests import Requests, RollbackRequest
 from recsys.runtime.clock import ended_by_clock_rollback, json_time, now
 from recsys.runtime.metrics_server import serve_metrics
 from recsys.runtime.progress import ProgressReporter
-from recsys.runtime.service import FAILED, on_termination, run_service
+from recsys.runtime.service import FAILED, end_late, on_termination, run_service
 from recsys.runtime.startup import until_ready
 from recsys.settings import Settings, secrets
 from recsys.storage.data_dir import DataDir, open_data_dir
@@ -40,6 +40,7 @@ log = logging.getLogger("trainer")
 _LOOK_EVERY_S = 1.0
 _RETRY_S = 10.0
 _RETRY_WITHOUT_DATA_S = 30.0
+_LONGEST_STOP_S = 8.0
 _REJECTED = 3
 """Exit code when the gate has rejected the model."""
 
@@ -80,6 +81,7 @@ def _serve(settings: Settings) -> int:
         import_module("optuna")  # if it is missing, that is said now and not by the first round that tunes
     os.nice(settings.trainer.niceness)
     on_termination(_terminate)
+    end_late(_LONGEST_STOP_S, log)  # the next round goes on from there
     signal_request = _SignalRequest()
     signal.signal(signal.SIGUSR1, lambda *_: signal_request.open())
     try:

@@ -165,7 +165,8 @@ def rebuild_command(
     """Restore histories and lists in Redis from archive and model, for example after a FLUSHALL.
 
     Consumers can keep running: if Redis has lost their applied offsets they wait, and then read on from where the
-    archive ends. After an interruption run it again.
+    archive ends. After an interruption run it again. Exit code 1 if histories were left as they are, because the
+    archive lacks purchases.
     """
     settings = settings_for_command()
     data_dir = open_data_dir(settings)
@@ -213,6 +214,8 @@ def rebuild_command(
         results.print(
             "there is no model yet, so there are no lists; make one with recsys retrain, or python -m trainer --once"
         )
+    if histories.left:
+        raise typer.Exit(1)
 
 
 def config_command() -> None:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-from recsys.errors import KafkaError
+from recsys.errors import KafkaError, SettingsError
 from recsys.kafka.topics import topic_config
 from recsys.runtime.logs import RepeatsLeftOut
 from recsys.settings import KafkaSettings
@@ -79,7 +79,7 @@ class PolicyWatch:
         while True:
             try:
                 is_now = is_compacted(cleanup_policy(self._settings))
-            except KafkaError as error:  # those who read or write the topic say it
+            except (KafkaError, SettingsError) as error:  # those who read or write the topic say it
                 log.debug("cannot look at the cleanup.policy: %s", error)
             else:
                 if is_known and not is_now:

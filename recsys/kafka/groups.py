@@ -5,16 +5,14 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from confluent_kafka import KafkaException
-
-from recsys.kafka.clients import open_admin
+from recsys.kafka.clients import KafkaException, explained, lacks_right, open_admin
 from recsys.settings import KafkaSettings
 
 _MOST_NAMED = 5
 
 
 def describe_group(settings: KafkaSettings) -> str:
-    """Say which members the group has, and which partitions of the topic each holds; or why that is not known.
+    """Say which members the group has, and which partitions of the topic each holds; nothing where no broker answers.
 
     The old request is used: librdkafka 2.16 may end the process where the newer one, describe_consumer_groups, meets a
     coordinator that comes back. It tells of members with group.protocol=classic only.
@@ -22,7 +20,8 @@ def describe_group(settings: KafkaSettings) -> str:
     try:
         groups = open_admin(settings).list_groups(settings.group_id, timeout=settings.timeout_s)
     except KafkaException as error:
-        return f"members that are not known ({error.args[0].str()})"
+        refused = lacks_right(error.args[0])
+        return f"members that are not known ({explained(settings, error, right='DESCRIBE')})" if refused else ""
     if not groups or not groups[0].members:
         return "no member that joined with group.protocol=classic"
     group = groups[0]

@@ -18,7 +18,7 @@ from tests.faults.conftest import Report, opened_ledger
 from tests.faults.ledger import Ledger
 from tests.faults.test_broker import broken
 from tests.faults.test_members import start
-from tests.services import ApacheKafka, Api, KafkaServer, wait_until
+from tests.services import ApacheKafka, Api, KafkaServer, RedisServer, wait_until
 
 pytestmark = pytest.mark.real_kafka
 
@@ -92,6 +92,35 @@ def test_services_stop_while_the_broker_is_away(
     tally = own_ledger.check()
     assert last.stop() == 0
     report(5, "Services stopped while the broker is away", tally, faults=4, recovery_s=recovery_s)
+
+
+@pytest.mark.slow
+def test_services_stop_while_redis_does_not_answer(
+    kafka: KafkaServer, breakable_redis: RedisServer, tmp_path: Path, report: Report
+) -> None:
+    with opened_ledger(kafka, breakable_redis.url, tmp_path, seed=51) as ledger:
+        consumer, api = start(ledger), start_api(ledger)
+        consumer.await_assigned(4)
+        trainer = ledger.shop.start_trainer()
+        wait_until(ledger.store.trainer.is_alive, "the trainer takes requests")
+        ledger.publish(20)
+        ledger.await_counted()
+        breakable_redis.freeze()
+        try:
+            ledger.publish(20)
+            consumer.await_saying("partitions paused")
+            for service in (trainer, consumer, api):
+                began = time.monotonic()
+                assert service.stop() == 0, service.said()[-3000:]
+                assert time.monotonic() - began < _BEFORE_THIS_WAS_BOUNDED_S
+                assert "Traceback" not in service.said()
+        finally:
+            breakable_redis.thaw()
+        last = start(ledger)
+        recovery_s = ledger.await_counted()
+        tally = ledger.check()
+        assert last.stop() == 0
+    report(6, "Services stopped while Redis does not answer", tally, faults=3, recovery_s=recovery_s)
 
 
 @pytest.mark.slow

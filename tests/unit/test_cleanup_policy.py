@@ -4,8 +4,9 @@ import logging
 
 import pytest
 
+from recsys.errors import SettingsError
 from recsys.kafka import cleanup_policy as module
-from recsys.kafka.cleanup_policy import cleanup_policy, is_compacted
+from recsys.kafka.cleanup_policy import PolicyWatch, cleanup_policy, is_compacted
 from recsys.runtime.logs import RepeatsLeftOut
 from recsys.settings import KafkaSettings
 
@@ -55,3 +56,15 @@ def test_what_is_right_is_not_mentioned(monkeypatch: pytest.MonkeyPatch, caplog:
     monkeypatch.setattr(module, "topic_config", lambda settings, name: {"cleanup.policy": "delete"})
     assert cleanup_policy(SETTINGS) == "delete"
     assert caplog.records == []
+
+
+def test_wrong_settings_are_left_to_those_who_say_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that looks says nothing of them, and does not end with a traceback."""
+
+    def refuse(_: KafkaSettings) -> str:
+        raise SettingsError("RECSYS_KAFKA__LIBRDKAFKA: no such property")
+
+    monkeypatch.setattr(module, "cleanup_policy", refuse)
+    watch = PolicyWatch(KafkaSettings(), lambda _: None)
+    watch._stop.set()
+    watch._run()
