@@ -355,7 +355,9 @@ def test_nothing_is_taken_back_while_kafka_is_away(shop: OfflineShop) -> None:
     assert (shop.histories(), shop.data_dir.imports.undoing()) == (before, [])
 
 
-row = st.tuples(st.sampled_from("uvw"), st.sampled_from("ab"), st.sampled_from([1, 2.5]), st.integers(1, 3))
+row = st.tuples(
+    st.sampled_from("uvw"), st.sampled_from("ab"), st.sampled_from([1, 2.5]), st.integers(1, 3), st.booleans()
+)
 files = st.lists(st.lists(row, min_size=1, max_size=8), min_size=1, max_size=4)
 
 
@@ -374,12 +376,15 @@ def test_in_any_order_and_repetition_of_imports_histories_are_their_union(
     union: Counter[Any] = Counter()
     with offline_shop(broker, redis_url, tmp_path_factory.mktemp("shop")) as shop:
         for place in order:
-            lines = [f"{user},{item},{quantity},2026-01-0{day}," for user, item, quantity, day in contents[place]]
+            lines = [
+                f"{user},{item},{quantity},2026-01-0{day},{f'{item}-{quantity}-{day}' if has_id else ''}"
+                for user, item, quantity, day, has_id in contents[place]
+            ]
             shop.import_(rows(*lines))
             union |= Counter(contents[place])
         expected: dict[str, dict[str, float]] = {}
-        for (user, item, quantity, _), count in union.items():
+        for (user, item, quantity, _, has_id), count in union.items():
             history = expected.setdefault(user, {})
-            history[item] = history.get(item, 0) + quantity * count
+            history[item] = history.get(item, 0) + quantity * (1 if has_id else count)
         assert shop.histories() == expected
         shop.ensure_verified()
