@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from recsys.errors import SettingsError
@@ -75,6 +76,7 @@ def encodable(password: str) -> bool:
 
 
 @pytest.mark.parametrize("form", [*FORMS, *ALONE])
+@hypothesis_settings(deadline=None)  # the machine may be busy
 @given(password=PASSWORDS.filter(encodable))
 def test_no_part_of_the_password_of_redis_is_shown(form: str, password: str) -> None:
     if form in ALONE:
@@ -83,11 +85,13 @@ def test_no_part_of_the_password_of_redis_is_shown(form: str, password: str) -> 
 
 
 @pytest.mark.parametrize("form", FOLDERS)
+@hypothesis_settings(deadline=None)  # the machine may be busy
 @given(password=PASSWORDS)
 def test_no_part_of_the_password_of_a_folder_is_shown(form: str, password: str) -> None:
     assert parts_shown(said_of_folder, form, password) == []
 
 
+@hypothesis_settings(deadline=None)  # the machine may be busy
 @given(before=st.text(), secret=st.text(min_size=4), after=st.text())
 def test_a_secret_is_taken_out_of_any_text(before: str, secret: str, after: str) -> None:
     secrets = Secrets()
@@ -96,6 +100,7 @@ def test_a_secret_is_taken_out_of_any_text(before: str, secret: str, after: str)
     assert secret not in shown.replace("***", "\0")
 
 
+@hypothesis_settings(deadline=None)  # the machine may be busy
 @given(secret=st.text("abcdefgh", min_size=4), start=st.integers(0, 20), length=st.integers(4, 20))
 def test_a_part_of_a_secret_is_taken_out_of_what_quotes_settings(secret: str, start: int, length: int) -> None:
     part = secret[start : start + length]
