@@ -36,8 +36,8 @@ class RejectsFile:
         self.count = 0
         self._file: TextIO | None = None
         self._encoding, self._delimiter = table.form.encoding, table.form.delimiter
-        if table.is_parquet:
-            self._encoding, self._delimiter = "utf8", ","
+        if table.is_parquet:  # which has no encoding; the mark goes before any that the options name
+            self._encoding = "utf-8-sig"
         self._names = table.names
 
     def __enter__(self) -> RejectsFile:

@@ -318,6 +318,21 @@ def test_mended_rejects_are_read_with_the_options_of_the_file(tmp_path: Path, de
     assert written(opened(tmp_path / "rejects.csv", columns), tmp_path / "more.csv").count("why") == 1
 
 
+@pytest.mark.parametrize(("encoding", "delimiter"), [("utf8", ","), ("cp1252", ","), ("utf-16", ";")])
+def test_rejects_of_parquet_are_read_back_as_they_were_with_any_options(
+    tmp_path: Path, encoding: str, delimiter: str
+) -> None:
+    """Parquet has no encoding; an option that names one must not make other letters of what was rejected."""
+    columns = Columns(encoding=encoding, delimiter=delimiter)
+    values = {"user_id": ["u"], "item_id": ["a"], "timestamp": ["2026-01-01"], "event_id": ["a\x85b"]}
+    file = parquet_file(tmp_path, values, columns)
+    assert len(rejects(file)) == 1
+    with RejectsFile(tmp_path / "rejects.csv", file.table) as rejected:
+        rejected.add(reject for batch in file.batches() for reject in batch.rejects)
+    again = opened(tmp_path / "rejects.csv", columns)
+    assert [values[:4] for values in rejected_values(again)] == [["u", "a", "2026-01-01", "a\x85b"]]
+
+
 def test_rejects_of_parquet_can_be_mended_as_csv(tmp_path: Path) -> None:
     file = parquet_file(
         tmp_path,
