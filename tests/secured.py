@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     UserScramCredentialUpsertion,
 )
 
-from tests.services import ApacheKafka, RedisServer, kafka_jars, kept_port, wait_until
+from tests.services import ApacheKafka, RedisServer, kafka_jars, kept_port, running_kafka, wait_until
 
 PASSWORD = "pass-phrase"  # noqa: S105 - of servers on loopback that live as long as a test
 """Of all users, unless they are given another one."""
@@ -218,16 +218,9 @@ def _filter(binding: AclBinding) -> AclBindingFilter:
     )  # fmt: skip
 
 
-@contextmanager
-def secured_kafka(jars: Path) -> Iterator[SecuredKafka]:
+def secured_kafka(jars: Path) -> AbstractContextManager[SecuredKafka]:
     """Run a secured Kafka until the block ends."""
-    with tempfile.TemporaryDirectory(prefix="recsys-kafka-") as name:
-        broker = SecuredKafka(jars, Path(name))
-        broker.start()
-        try:
-            yield broker
-        finally:
-            broker.kill()
+    return running_kafka(SecuredKafka, jars)
 
 
 class SecuredRedis(RedisServer):

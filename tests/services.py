@@ -15,7 +15,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ IN_CI = os.environ.get("CI") == "true"
 _PATIENCE_S = 240.0
 """So long that only what hangs exceeds it, however busy the machine is."""
 T = TypeVar("T")
+K = TypeVar("K", bound="ApacheKafka")
 
 
 def wait_until(condition: Callable[[], T | None], what: str, patience_s: float = _PATIENCE_S) -> T:
@@ -185,11 +186,16 @@ class ApacheKafka:
             self._process.send_signal(signal.SIGCONT)
 
 
-@contextmanager
-def apache_kafka(jars: Path) -> Iterator[ApacheKafka]:
+def apache_kafka(jars: Path) -> AbstractContextManager[ApacheKafka]:
     """Run one Apache Kafka broker until the block ends."""
+    return running_kafka(ApacheKafka, jars)
+
+
+@contextmanager
+def running_kafka(kind: type[K], jars: Path) -> Iterator[K]:
+    """Run a broker of some kind until the block ends."""
     with tempfile.TemporaryDirectory(prefix="recsys-kafka-") as name:
-        broker = ApacheKafka(jars, Path(name))
+        broker = kind(jars, Path(name))
         broker.start()
         try:
             yield broker

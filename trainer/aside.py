@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-import time
 
 from recsys.errors import LockHeld, RebuildWouldLoseData, RecsysError
 from recsys.operations.make_again import make_again
 from recsys.redis import Store
+from recsys.runtime.logs import GrowingIntervals
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.data_dir import DataDir
 from trainer.metrics import TrainerMetrics
 
 log = logging.getLogger(__name__)
-_RETRY_S, _LONGEST_RETRY_S = 10.0, 600.0
 
 
 class AsideUsers:
@@ -25,8 +24,7 @@ class AsideUsers:
         self._store = store
         self._data_dir = data_dir
         self._metrics = metrics
-        self._due = time.monotonic()
-        self._retry_s = _RETRY_S
+        self._tries = GrowingIntervals()
 
     def look(self) -> None:
         """Make users again if there are any, unless that has just failed.
@@ -38,7 +36,7 @@ class AsideUsers:
         """
         count = self._store.aside.count()
         self._metrics.aside.set(count)
-        if count and time.monotonic() >= self._due:
+        if count and self._tries.are_due():
             self._try()
 
     def _try(self) -> None:
@@ -50,11 +48,9 @@ class AsideUsers:
                     self._settings, self._store, self._data_dir, ProgressReporter(), before_write=lock.ensure_held
                 )
         except LockHeld:
-            return  # at the next look it may be free
+            self._tries.begin_anew()  # at the next look it may be free
         except RecsysError as error:
             remedy = "; recsys rebuild --accept-loss goes on" if isinstance(error, RebuildWouldLoseData) else ""
-            log.error("users who are set aside stay so: %s%s; trying again in %g s", error, remedy, self._retry_s)
-            self._due = time.monotonic() + self._retry_s
-            self._retry_s = min(2 * self._retry_s, _LONGEST_RETRY_S)
+            log.error("users who are set aside stay so: %s%s; trying again, ever later", error, remedy)
         else:
-            self._retry_s = _RETRY_S
+            self._tries.begin_anew()

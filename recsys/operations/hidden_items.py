@@ -29,29 +29,28 @@ class HiddenItems:
         """Copy the set if it has changed, or hide again what an emptied Redis has lost; the trainer alone calls it."""
         copy = self._read()
         items, known = self._catalogue.hidden_by_operators()
-        if copy is not None and known != copy.id:
-            self._restore(copy, items)
-        elif copy is None and not items:
+        if copy is None and not items:
             return
+        if copy is not None and known != copy.id:
+            self._hide_again(copy, items)
         elif copy is None or copy.items != items:
-            copy = HiddenCopy(known if copy else uuid.uuid4().hex, items)
-            self._file.write(copy)
-            self._copy = copy
-            self._catalogue.note_hidden_copy(copy.id)
+            self._copy = HiddenCopy(known if copy else uuid.uuid4().hex, items)
+            self._file.write(self._copy)
+            self._catalogue.note_hidden_copy(self._copy.id)
 
     def restore(self) -> None:
-        """Hide again what an emptied Redis has lost."""
-        copy = self._read()
-        items, known = self._catalogue.hidden_by_operators()
-        if copy is not None and known != copy.id:
-            self._restore(copy, items)
+        """Hide again what Redis has lost, if it was emptied; nothing is written to data_dir."""
+        if (copy := self._read()) is not None:
+            items, known = self._catalogue.hidden_by_operators()
+            if known != copy.id:
+                self._hide_again(copy, items)
 
     def _read(self) -> HiddenCopy | None:
         if not self._is_read:
             self._copy, self._is_read = self._file.read(), True
         return self._copy
 
-    def _restore(self, copy: HiddenCopy, items: frozenset[str]) -> None:
+    def _hide_again(self, copy: HiddenCopy, items: frozenset[str]) -> None:
         if missing := copy.items - items:
             self._catalogue.hide_all(missing)
             log.warning(

@@ -18,7 +18,7 @@ from tests.faults.conftest import Report, opened_ledger
 from tests.faults.ledger import Ledger
 from tests.faults.test_broker import broken
 from tests.faults.test_members import start
-from tests.services import ApacheKafka, Api, KafkaServer, RedisServer, wait_until
+from tests.services import ApacheKafka, Api, KafkaServer, RedisServer, Service, wait_until
 
 pytestmark = pytest.mark.real_kafka
 
@@ -35,6 +35,14 @@ def own_ledger(breakable_kafka: ApacheKafka, redis_url: str, tmp_path: Path) -> 
 
 def start_api(ledger: Ledger) -> Api:
     return ledger.shop.start_api(RECSYS_API__PURCHASES="true", **KEY_SETTING)
+
+
+def ensure_they_stop(*services: Service) -> None:
+    for service in services:
+        began = time.monotonic()
+        assert service.stop() == 0, service.said()[-3000:]
+        assert time.monotonic() - began < _BEFORE_THIS_WAS_BOUNDED_S
+        assert "Traceback" not in service.said()
 
 
 @pytest.mark.parametrize("how", ["frozen", pytest.param("killed", marks=pytest.mark.slow)])
@@ -81,11 +89,7 @@ def test_services_stop_while_the_broker_is_away(
         own_ledger.shop.recsys("retrain")
         comes.await_saying("metrics at")
         consumer.await_saying("so nothing comes or goes: Kafka at")
-        for service in (comes, consumer, trainer, api):
-            began = time.monotonic()
-            assert service.stop() == 0, service.said()[-3000:]
-            assert time.monotonic() - began < _BEFORE_THIS_WAS_BOUNDED_S
-            assert "Traceback" not in service.said()
+        ensure_they_stop(comes, consumer, trainer, api)
     last = start(own_ledger)
     own_ledger.publish(50)
     recovery_s = own_ledger.await_counted()
@@ -109,11 +113,7 @@ def test_services_stop_while_redis_does_not_answer(
         try:
             ledger.publish(20)
             consumer.await_saying("partitions paused")
-            for service in (trainer, consumer, api):
-                began = time.monotonic()
-                assert service.stop() == 0, service.said()[-3000:]
-                assert time.monotonic() - began < _BEFORE_THIS_WAS_BOUNDED_S
-                assert "Traceback" not in service.said()
+            ensure_they_stop(trainer, consumer, api)
         finally:
             breakable_redis.thaw()
         last = start(ledger)

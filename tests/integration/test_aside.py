@@ -276,7 +276,7 @@ def test_the_trainer_makes_them_again_and_says_what_stands_in_the_way(
     assert "offsets 0 to 7 are gone" in said[0]
     assert "recsys rebuild --accept-loss" in said[0]
     assert metrics.registry.get_sample_value("recsys_trainer_users_aside") == 1
-    aside._due = 0.0
+    aside._tries.begin_anew()  # as if the time had come
     aside.look()
     assert shop.histories() == whole
     aside.look()
