@@ -91,6 +91,7 @@ def test_basket_of_thirty_lines_is_one_revision_and_one_solve(trained: Store, sh
     consumer = shop.start_consumer()
     published = wait_until(lambda: list_of(trained, "shopper"), "the shopper has a list")
     assert published["revision"] == 1
+    wait_until(lambda: consumer.metrics()["solves_total"], "the list is counted, which comes after it is published")
     metrics = consumer.metrics()
     assert metrics["events_applied_total"] == 30
     assert metrics["solves_total"] == 1
