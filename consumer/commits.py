@@ -5,15 +5,49 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from consumer.rebalance import Assignment, commit_now
-from recsys.kafka.clients import ClientError, Consumer, KafkaException, kafka_unavailable
+from recsys.kafka.clients import ClientError, Consumer, KafkaException, TopicPartition, kafka_unavailable
 from recsys.kafka.start_offsets import place_to_commit
-from recsys.settings import Settings
+from recsys.runtime.logs import GrowingIntervals
+from recsys.settings import KafkaSettings, Settings
 
 log = logging.getLogger(__name__)
+_REFUSED_FOR_S = 3.0
 _LONGEST_HELD_BACK_S = 60.0  # a pointer to a model that is refused must not hold up the commits for ever
+
+
+class RefusedCommits:
+    """Says when brokers refuse the commits of a consumer, again at growing intervals, and when they take them again.
+
+    Its method `answered` is the client's ``on_commit``. A member that is expelled may be refused once or twice.
+    """
+
+    def __init__(self, settings: KafkaSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._lines = GrowingIntervals(delay_s=_REFUSED_FOR_S, clock=clock)
+        self._is_refused = False
+        self._is_said = False
+
+    def answered(self, error: ClientError | None, places: Sequence[TopicPartition]) -> None:
+        """Note what a broker has answered to a commit."""
+        problem = error or next((place.error for place in places if place.error is not None), None)
+        if problem is None or problem.code() == ClientError._NO_OFFSET:
+            if self._is_said:
+                log.info("commits are taken again")
+            self._is_refused = self._is_said = False
+            return
+        if not self._is_refused:
+            self._is_refused = True
+            self._lines.begin_anew()
+        if self._lines.are_due():
+            self._is_said = True
+            log.warning(
+                "the offsets of what is done cannot be committed: %s; nothing is lost, but whoever reads on after this "
+                "consumer reads those records again",
+                kafka_unavailable(self._settings, problem),
+            )
 
 
 class Commits:

@@ -137,6 +137,7 @@ class DeadLetters:
                 if self._refusal.code() not in _TOO_LARGE or not self._made_smaller():
                     raise KafkaUnavailable(self._explained(self._refusal))
                 self._start_again(self._refusal)
+                until = time.monotonic() + timeout_s  # this is another try
             if self._letters and time.monotonic() > until:
                 raise KafkaUnavailable(f"the dead-letter topic {self._settings.dead_letters} does not acknowledge")
         self._one_by_one = False

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 
-from consumer.commits import Commits
+from consumer.commits import Commits, RefusedCommits
 from consumer.dead_letters import DeadLetters
 from consumer.loop import Loop
 from consumer.metrics import ConsumerMetrics
@@ -86,6 +86,7 @@ def consume(settings: Settings, store: Store, live: LiveModel, metrics: Consumer
     consumer = open_consumer(
         settings.kafka,
         settings.kafka.group_id,
+        on_commit=RefusedCommits(settings.kafka).answered,
         # Some batches ahead and no more: a backlog waits at the broker, not in memory. A broker answers with no more at
         # a time than the queue may hold, and a queue found full is looked at again before it can run empty.
         queued_min_messages=5_000,

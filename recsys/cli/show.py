@@ -15,7 +15,9 @@ from recsys.data.event import UNITS_PER_QUANTITY, Identifier
 from recsys.data.history import History
 from recsys.errors import MalformedEvent
 from recsys.files.items import ItemColumns, read_items
+from recsys.operations.histories import ensure_histories
 from recsys.redis import open_store
+from recsys.storage.data_dir import open_data_dir
 
 
 def show_command(
@@ -49,6 +51,8 @@ def show_command(
             shown_lists = [one for one in (published, popular, again) if one]
             listed = {entry["item_id"] for one in shown_lists for entry in one["items"]}
             titles = store.catalogue.titles(sorted(listed | state.history.entries.keys()))
+        if published is None and popular is None and state.revision == 0:
+            ensure_histories(settings, store, open_data_dir(settings))
     if state.revision == 0 and not state.history.entries:
         results.print(f"user {user_id} is unknown: no purchase has been applied yet", markup=False)
     else:

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from recsys.runtime.tls import NO_TLS, handshake_problem
+from recsys.runtime.tls import NO_TLS, handshake_problem, takes_connections
 from recsys.settings import KafkaSettings
 from recsys.settings.masking import is_secret
 
-__all__ = ["Causes", "causes_of", "user_of", "without_secrets"]
+__all__ = ["Causes", "causes_of", "no_broker_there", "user_of", "without_secrets"]
 _NEWEST_S = 60.0
 _AGO = re.compile(r" \(after \d+ms in state (\w+)[^)]*\)")
 _VALIDITY = re.compile(rb"\x30.(?:\x17\x0d\d{12}Z|\x18\x0f\d{14}Z)(?:\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z)", re.DOTALL)
@@ -79,6 +79,19 @@ _known: dict[str, Causes] = {}
 def causes_of(settings: KafkaSettings) -> Causes:
     """Return what is known of the Kafka that these settings lead to, for all clients of this process."""
     return _known.setdefault(settings.model_dump_json(), Causes(settings))
+
+
+def no_broker_there(settings: KafkaSettings) -> str:
+    """Name a bootstrap server that takes connections; one that ends them without a word is perhaps no Kafka broker."""
+    for address in settings.bootstrap_servers.split(","):
+        server = address.strip().rpartition("://")[2]
+        host, _, port = server.rpartition(":")
+        if port.isdecimal() and takes_connections(host.strip("[]"), int(port)):
+            return (
+                f"what listens at {server} does not answer as a Kafka broker does; is that the broker's address and "
+                f"port (RECSYS_KAFKA__BOOTSTRAP_SERVERS)?"
+            )
+    return ""
 
 
 def _refused_login(settings: KafkaSettings, match: re.Match[str]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
@@ -14,7 +16,7 @@ from confluent_kafka import KafkaError as ClientError
 from confluent_kafka.admin import AdminClient
 
 from recsys.errors import Fenced, KafkaError, KafkaUnavailable, RightMissing, SettingsError
-from recsys.kafka.causes import Causes, causes_of, user_of, without_secrets
+from recsys.kafka.causes import Causes, causes_of, no_broker_there, user_of, without_secrets
 from recsys.runtime.logs import RepeatsLeftOut
 from recsys.settings import KafkaSettings, hide_in_records, secrets
 
@@ -59,8 +61,17 @@ def client_config(settings: KafkaSettings, defaults: ClientConfig, fixed: Client
     return {**defaults, **settings.librdkafka, **fixed, "bootstrap.servers": settings.bootstrap_servers}
 
 
-def open_consumer(settings: KafkaSettings, group_id: str, **defaults: str | int | float | bool) -> Consumer:
-    """Open a consumer whose offsets are stored and committed by hand; defaults have ``_`` for ``.``."""
+def open_consumer(
+    settings: KafkaSettings,
+    group_id: str,
+    *,
+    on_commit: Callable[[ClientError | None, list[TopicPartition]], None] | None = None,
+    **defaults: str | int | float | bool,
+) -> Consumer:
+    """Open a consumer whose offsets are stored and committed by hand; defaults have ``_`` for ``.``.
+
+    ``on_commit`` takes the brokers' answers to commits, within consume(); it must not raise.
+    """
     fixed: ClientConfig = {
         "group.id": group_id,
         "group.protocol": settings.group_protocol,
@@ -74,7 +85,8 @@ def open_consumer(settings: KafkaSettings, group_id: str, **defaults: str | int 
         fixed["partition.assignment.strategy"] = "cooperative-sticky"
     config = client_config(settings, {"check.crcs": True, **_dotted(defaults)}, fixed)
     with _wrong_properties_named(settings):
-        return Consumer(_heard(config, settings), logger=_Lines(causes_of(settings)))
+        heard = _heard(config, settings) if on_commit is None else {**_heard(config, settings), "on_commit": on_commit}
+        return Consumer(heard, logger=_Lines(causes_of(settings)))
 
 
 def open_reader(settings: KafkaSettings, name: str) -> Consumer:
@@ -127,8 +139,20 @@ def _wrong_properties_named(settings: KafkaSettings) -> Iterator[None]:
         yield
     except (KafkaException, TypeError, ValueError) as error:
         problem = error.args[0].str() if error.args and isinstance(error.args[0], ClientError) else str(error)
+        problem = _file_that_cannot_be_read(settings) or problem
         shown = secrets.hidden_where_settings_are_quoted(without_secrets(settings, problem))
         raise SettingsError(f"RECSYS_KAFKA__LIBRDKAFKA: {shown}") from None
+
+
+def _file_that_cannot_be_read(settings: KafkaSettings) -> str:
+    """Name the file, which librdkafka does not; empty when all can be read."""
+    for name, path in settings.librdkafka.items():
+        if name.endswith(".location") and isinstance(path, str):
+            try:
+                os.listdir(path) if Path(path).is_dir() else Path(path).open("rb").close()
+            except OSError as error:
+                return f"{name} names {path}, which cannot be read: {error.strerror}"
+    return ""
 
 
 def _dotted(properties: Mapping[str, str | int | float | bool]) -> ClientConfig:
@@ -183,8 +207,9 @@ def explained(
     elif lacks_right(told):
         problem = _refused(settings, told.code(), right, topic or settings.topic)
     else:
-        newest = causes_of(settings).newest() if told.code() in _UNSPECIFIC else ""
-        problem = newest or told.str()
+        problem = (told.code() in _UNSPECIFIC and causes_of(settings).newest()) or told.str()
+        if told.code() == ClientError._TRANSPORT and problem == told.str():
+            problem = no_broker_there(settings) or problem
     return without_secrets(settings, problem)
 
 

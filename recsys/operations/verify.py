@@ -87,9 +87,9 @@ def verify(
     HistoriesMissing
         When Redis was emptied, wholly or in part.
     """
-    truth = Truth.of_live_model(store, settings.ranking)
     if with_stream:
-        ensure_histories(settings, store, data_dir)
+        ensure_histories(settings, store, data_dir)  # first: without them there is no model either
+    truth = Truth.of_live_model(store, settings.ranking)
     archive = data_dir.archive
     if truth.pointer.version not in data_dir.models.versions():
         raise NoModel(

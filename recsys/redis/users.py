@@ -188,8 +188,8 @@ class UserStore:
             yield applying
         if applying.aside:
             log.warning(
-                "Redis has lost a part of what it held of %s: set aside until the trainer has made the histories again "
-                "(or recsys rebuild)",
+                "Redis has lost a part of what it held of %s: set aside; the trainer or recsys rebuild makes the "
+                "histories again",
                 _named(applying.aside),
             )
             self._connection.run([(self._keys.aside, ("SADD", self._keys.aside, *applying.aside))])

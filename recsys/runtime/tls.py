@@ -25,6 +25,15 @@ def handshake_problem(host: str, port: int, context: ssl.SSLContext) -> str:
         return NO_TLS
 
 
+def takes_connections(host: str, port: int) -> bool:
+    """Say whether somebody listens."""
+    try:
+        socket.create_connection((host, port), timeout=_PATIENCE_S).close()
+    except OSError:
+        return False
+    return True
+
+
 def answers_in_plain_text(host: str, port: int, question: bytes, answers: tuple[bytes, ...]) -> bool:
     """Say whether a server answers a question that is not encrypted, with one of these beginnings."""
     try:

@@ -124,7 +124,8 @@ def test_flushall_while_trainer_and_api_run(
         wait_until(store.trainer.is_alive, "the trainer takes requests")
         assert MISSING in shop.recsys("retrain", "--wait", expect=1).stderr
         assert MISSING in shop.run("trainer", "--once", expect=1).stderr
-        assert MISSING in shop.recsys("models", "rollback", expect=1).stderr
+        for command in (["models", "rollback"], ["show", ledger.users[0]], ["verify"]):
+            assert MISSING in shop.recsys(*command, expect=1).stderr
         assert store.pointer.read() is None
         api.await_saying(MISSING)
         ready = httpx.get(f"{api.url}/readyz", timeout=20)

@@ -118,6 +118,28 @@ def test_rights_to_read_are_taken_away_and_given_back(ledger: Ledger, secured: S
 
 
 @pytest.mark.slow
+def test_commits_are_refused_while_the_member_stays_in_the_group(
+    ledger: Ledger, secured: SecuredKafka, report: Report
+) -> None:
+    patient = json.dumps({**secured.login(ledger.shop.name), "session.timeout.ms": 120_000})
+    ledger.shop.environment["RECSYS_KAFKA__LIBRDKAFKA"] = patient
+    consumer = started(ledger, secured)
+    user, group = f"User:{ledger.shop.name}", ledger.shop.environment["RECSYS_KAFKA__GROUP_ID"]
+    right = f"--allow-principal {user} --operation Read --group {group}"
+    secured.take_away(right)
+    ledger.publish(50)
+    consumer.await_saying("the offsets of what is done cannot be committed")
+    assert f"no READ right for {user} on group {group}" in consumer.said()
+    secured.allow(right)
+    consumer.await_saying("commits are taken again")
+    ledger.publish(50)
+    ledger.await_counted()
+    tally = ledger.check()
+    assert consumer.stop() == 0
+    report(20, "Commits are refused, and taken again", tally, faults=1)
+
+
+@pytest.mark.slow
 @pytest.mark.real_kafka
 def test_redis_closes_connections_whose_replies_are_large_until_the_limit_is_gone(
     kafka: KafkaServer, breakable_redis: RedisServer, tmp_path: Path, report: Report

@@ -94,6 +94,11 @@ def test_address_that_is_wrong(kafka: SecuredKafka) -> None:
     assert f"localhost:{port} cannot be reached: Connection refused" in problem(f"localhost:{port}", login)
 
 
+def test_address_of_another_server(redis_url: str) -> None:
+    address = redis_url.removeprefix("redis://").partition("/")[0]
+    assert f"what listens at {address} does not answer as a Kafka broker does" in problem(address, {})
+
+
 @pytest.mark.slow
 def test_tls_where_none_is_spoken_and_none_where_it_is(kafka: SecuredKafka) -> None:
     login = kafka.login("reader")
@@ -159,6 +164,10 @@ def test_topic_that_is_not_there(kafka: SecuredKafka) -> None:
 
 
 def test_properties_that_are_wrong_are_said_without_passwords(kafka: SecuredKafka) -> None:
+    absent = kafka.authority.certificate.with_name("absent.pem")
+    for name in ("ssl.ca.location", "ssl.certificate.location", "ssl.key.location"):
+        said = problem(kafka.tls_address, {"security.protocol": "SSL", name: str(absent)})
+        assert f"RECSYS_KAFKA__LIBRDKAFKA: {name} names {absent}, which cannot be read: No such file" in said
     key_password = "pass-of-key"  # noqa: S105
     key = kafka.authority.issue("locked").key
     locked = key.with_suffix(".locked")
