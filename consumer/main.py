@@ -106,7 +106,7 @@ def consume(settings: Settings, store: Store, live: LiveModel, metrics: Consumer
             raise
 
     try:
-        topic = until_ready(ready, stop=stop, log=log)
+        topic = until_ready(ready, stop=stop, log=log, asked=f"Redis, or Kafka at {settings.kafka.bootstrap_servers}")
         if topic is None:
             return
         assignment = Assignment(settings.kafka, topic, store.applied_offsets)

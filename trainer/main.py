@@ -89,7 +89,9 @@ def _serve(settings: Settings) -> int:
         with open_store(settings) as store:
             metrics = TrainerMetrics()
             serve_metrics(settings.trainer.metrics_port, metrics.registry, variable="RECSYS_TRAINER__METRICS_PORT")
-            until_ready(partial(_ensure_ready, settings, store, data_dir), stop=threading.Event(), log=log)
+            ready = partial(_ensure_ready, settings, store, data_dir)
+            asked = f"Redis, {data_dir.url}, or Kafka at {settings.kafka.bootstrap_servers}"
+            until_ready(ready, stop=threading.Event(), log=log, asked=asked)
             hidden, evictions = HiddenFollower(settings, store, data_dir), _evictions_watched(settings, metrics)
             policy = PolicyWatch(settings.kafka, metrics.topic_compacted.set)
             with ended_by_clock_rollback(), heartbeat(store), hidden.followed(), evictions, policy:

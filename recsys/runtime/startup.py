@@ -11,24 +11,38 @@ from recsys.errors import DataDirError, KafkaUnavailable, RedisError, TopicMissi
 from recsys.runtime.logs import GrowingIntervals
 
 T = TypeVar("T")
+_SLOW_S = 4.0
 
 
 def until_ready(
-    check: Callable[[], T], *, stop: threading.Event, log: logging.Logger, every_s: float = 1.0
+    check: Callable[[], T],
+    *,
+    stop: threading.Event,
+    log: logging.Logger,
+    asked: str,
+    every_s: float = 1.0,
+    slow_s: float = _SLOW_S,
 ) -> T | None:
     """Call ``check`` until nothing is missing and return what it returns; None when stopped.
 
-    What is missing is said in one log line, at once when it is something else, and again at growing intervals.
+    What is missing is said in one log line, at once when it is something else, and again at growing intervals. While
+    the first check has no answer yet, who is ``asked`` is said after ``slow_s``.
     """
     said, lines = "", GrowingIntervals()
+    slow = threading.Timer(slow_s, log.warning, ("waiting: no answer yet from %s", asked))
+    slow.daemon = True
+    slow.start()
     while not stop.is_set():
         try:
             return check()
         except (RedisError, KafkaUnavailable, TopicMissing, DataDirError) as error:
-            if str(error) != said:
-                said = str(error)
-                lines.begin_anew()
-            if lines.are_due():
-                log.warning("waiting: %s", error)
-            stop.wait(every_s)
+            problem = str(error)
+        finally:
+            slow.cancel()
+        if problem != said:
+            said = problem
+            lines.begin_anew()
+        if lines.are_due():
+            log.warning("waiting: %s", problem)
+        stop.wait(every_s)
     return None

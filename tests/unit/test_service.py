@@ -19,6 +19,7 @@ from recsys.runtime.logs import GrowingIntervals
 from recsys.runtime.service import on_termination, run_service
 from recsys.runtime.startup import until_ready
 from recsys.settings import Settings
+from tests.services import wait_until
 
 log = logging.getLogger("service")
 
@@ -119,6 +120,15 @@ def test_a_service_ends_also_from_a_call_that_no_signal_ends(number: int) -> Non
     assert "not stopped within 0.1 s, ending as it is" in said
 
 
+def test_who_is_asked_is_said_while_there_is_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    def check() -> str:
+        wait_until(lambda: caplog.records, "it is said")
+        return "ready"
+
+    assert until_ready(check, stop=threading.Event(), log=log, asked="Kafka at k:9092", slow_s=0) == "ready"
+    assert [record.getMessage() for record in caplog.records] == ["waiting: no answer yet from Kafka at k:9092"]
+
+
 def test_what_is_missing_is_said_again_at_growing_intervals_and_at_once_when_it_is_something_else(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -133,7 +143,7 @@ def test_what_is_missing_is_said_again_at_growing_intervals_and_at_once_when_it_
             raise KafkaUnavailable(problems.pop(0))
         return "ready"
 
-    assert until_ready(check, stop=threading.Event(), log=log, every_s=0) == "ready"
+    assert until_ready(check, stop=threading.Event(), log=log, asked="nobody", every_s=0) == "ready"
     assert [record.getMessage() for record in caplog.records] == [
         *["waiting: Kafka is away"] * 3,
         "waiting: Redis is away",
