@@ -13,7 +13,7 @@ from recsys.errors import InputFileError
 THOUSANDS: Final = (".", ",", " ", "'", "")
 _SPACES = "\u00a0\u202f\u2009"  # as typographers put them between thousands
 _PLAIN = re.compile(r"[+-]?[0-9]+(?:[eE][+-]?[0-9]+)?")
-_ONE_MARK = re.compile(r"[+-]?([0-9]*)([.,])([0-9]+)(?:[eE][+-]?[0-9]+)?")
+_ONE_MARK = re.compile(r"[+-]?(?=[.,]?[0-9])([0-9]*)([.,])([0-9]*)(?:[eE][+-]?[0-9]+)?")
 _GROUPED = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:([.,])[0-9]{3})(?:\1[0-9]{3})+(?:[.,][0-9]+)?")
 _GROUPED_WITH_DECIMALS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:([.,])[0-9]{3})+(?!\1)[.,][0-9]+")
 

@@ -14,6 +14,7 @@ from recsys.data.event import EventReading
 from recsys.errors import InputFileError
 from recsys.files.batches import RowCounts
 from recsys.files.columns import Columns
+from recsys.files.numbers import NumberColumn
 from recsys.files.purchases import PurchaseFile
 from recsys.files.rejects import RejectsFile
 from tests import fuzz
@@ -67,3 +68,29 @@ def test_the_first_cases_are_fine(tmp_path: Path) -> None:
     for number in range(300):
         fuzz.attempt(number, tmp_path, report)
     assert not report.failures, report.failures[:3]
+
+
+numbers = st.from_regex(r"[+-]?[0-9]{0,4}[.,][0-9]{0,4}([eE]-?[0-9])?", fullmatch=True) | st.sampled_from(fuzz.NUMBERS)
+
+
+@settings(deadline=None)
+@given(st.lists(numbers, max_size=4))
+@example(["5.", "1.200,50"])
+def test_numbers_that_a_column_rejects_are_rejected_in_a_column_of_their_own(texts: list[str]) -> None:
+    """As those of a rejects file are that nobody has mended."""
+    with suppress(InputFileError):  # the whole column is refused
+        rejected = _rejected(texts)
+        assert _rejected(rejected) == rejected
+
+
+def _rejected(texts: list[str]) -> list[str]:
+    column = NumberColumn()
+    for text in texts:
+        column.note(text)
+    form, rejected = column.decide("quantity", decimal="", thousands=""), []
+    for text in texts:
+        try:
+            form.read(text)
+        except ValueError:
+            rejected.append(text)
+    return rejected

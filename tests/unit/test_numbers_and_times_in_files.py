@@ -244,6 +244,8 @@ def test_numbers_are_read_as_the_column_or_the_options_say(
         (["1.200", "2"], ["1.200 is 1.2 or 1200", "--decimal . for the first", "--decimal , --thousands ."]),
         (["1,200", "2"], ["1,200 is 1.2 or 1200", "--decimal , for the first", "--decimal . --thousands ,"]),
         (["1.5", "3,50"], ["1.5 and 3,50", "--decimal"]),
+        (["5.", "3,50"], ["5. and 3,50", "--decimal"]),
+        ([".5", "3,e1"], [".5 and 3,e1", "--decimal"]),
     ],
 )
 def test_a_column_that_can_be_read_in_two_ways_is_refused_with_both(
