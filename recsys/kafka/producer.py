@@ -18,6 +18,9 @@ from recsys.kafka.clients import explained, fatal_error_of, kafka_unavailable, o
 from recsys.kafka.topics import describe_topic
 from recsys.settings import KafkaSettings
 
+_LAST_CHANCE_S = 1.0
+"""It may be this process that was held up, and not Kafka."""
+
 
 def encode(event: Event) -> bytes:
     """Return the event as a record's value."""
@@ -91,15 +94,22 @@ class Publisher:
         self._raise_failure()
 
     def _serve(self, wait: Callable[[], object]) -> None:
+        self._hear(wait)
+        last_chance_until = time.monotonic() + _LAST_CHANCE_S
+        while self._is_silent and len(self._producer):
+            if time.monotonic() > last_chance_until:
+                raise KafkaUnavailable(
+                    f"Kafka at {self._settings.bootstrap_servers}: no answer for {self._settings.timeout_s:g} s; "
+                    f"events that wait for {self._settings.topic}: {len(self._producer):,}, delivered before: "
+                    f"{self.delivered:,}"
+                )
+            self._hear(partial(self._producer.poll, 0.1))
+
+    def _hear(self, wait: Callable[[], object]) -> None:
         failure = fatal_error_of(wait)
         self._failure = failure or self._failure
         self._raise_failure()
         self._is_silent = time.monotonic() - self._answered_at > self._settings.timeout_s
-        if self._is_silent and len(self._producer):
-            raise KafkaUnavailable(
-                f"Kafka at {self._settings.bootstrap_servers}: no answer for {self._settings.timeout_s:g} s while "
-                f"{len(self._producer):,} events wait for {self._settings.topic} ({self.delivered:,} were delivered)"
-            )
 
     def _on_delivery(self, error: ClientError | None, _: Message) -> None:
         if error is not None:

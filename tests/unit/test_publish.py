@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
 
 from recsys.data.event import MAX_RECORD_BYTES, Event, decode
-from recsys.kafka.producer import encode
+from recsys.kafka import producer as module
+from recsys.kafka.embedded import embedded_broker
+from recsys.kafka.producer import Publisher, encode
 from recsys.operations.publish import Pace
+from recsys.settings import KafkaSettings
 from tests.builders import NOON_MS, events, make_event, make_forget
 
 
@@ -56,3 +60,26 @@ def test_absent_fields_are_left_out() -> None:
 def test_an_event_is_due_by_its_place_or_by_its_time(pace: Pace, place: int, later_ms: int, due_s: float) -> None:
     first, event = make_event(timestamp=NOON_MS), make_event(timestamp=NOON_MS + later_ms)
     assert pace.due_s(place, event, first) == pytest.approx(due_s)
+
+
+def test_a_process_that_was_held_up_does_not_take_kafka_for_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    with embedded_broker("purchases") as address:
+        settings = KafkaSettings.model_validate({"bootstrap_servers": address})
+        with Publisher(settings) as publisher:
+            publisher._answered_at = time.monotonic()
+            monkeypatch.setattr(module, "time", HeldUp(3 * settings.timeout_s, after_calls=1))
+            publisher.publish(make_event("42", "a"))
+    assert publisher.delivered == 1
+
+
+class HeldUp:
+    """A clock that jumps once, after some calls."""
+
+    def __init__(self, seconds: float, *, after_calls: int) -> None:
+        self._seconds = seconds
+        self._left = after_calls
+
+    def monotonic(self) -> float:
+        """Return the time."""
+        self._left -= 1
+        return time.monotonic() + (self._seconds if self._left < 0 else 0.0)
