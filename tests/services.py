@@ -49,6 +49,20 @@ def wait_until(condition: Callable[[], T | None], what: str, patience_s: float =
         time.sleep(0.02)
 
 
+def freeze(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process by SIGSTOP: on a busy machine its threads go on for a while after the signal."""
+    threads = Path(f"/proc/{process.pid}/task")
+
+    def stands() -> bool:
+        try:
+            return all("\nState:\tT" in (thread / "status").read_text() for thread in threads.iterdir())
+        except FileNotFoundError:  # a thread has ended meanwhile
+            return False
+
+    process.send_signal(signal.SIGSTOP)
+    wait_until(stands, f"process {process.pid} stands")
+
+
 @dataclass(frozen=True, slots=True)
 class KafkaServer:
     """A broker for tests."""
@@ -176,9 +190,9 @@ class ApacheKafka:
             end_process(self._process)
 
     def freeze(self) -> None:
-        """Send SIGSTOP: connections stay, nothing answers."""
+        """Send SIGSTOP, and return when it stands: connections stay, nothing answers."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGSTOP)
+            freeze(self._process)
 
     def thaw(self) -> None:
         """Send SIGCONT."""
@@ -250,9 +264,9 @@ class RedisServer:
         return self._process is not None and self._process.poll() is None
 
     def freeze(self) -> None:
-        """Send SIGSTOP: connections stay, nothing answers."""
+        """Send SIGSTOP, and return when it stands: connections stay, nothing answers."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGSTOP)
+            freeze(self._process)
 
     def thaw(self) -> None:
         """Send SIGCONT."""
@@ -568,8 +582,8 @@ class Service:
         )
 
     def freeze(self) -> None:
-        """Send SIGSTOP."""
-        self.process.send_signal(signal.SIGSTOP)
+        """Send SIGSTOP, and return when it stands."""
+        freeze(self.process)
 
     def thaw(self) -> None:
         """Send SIGCONT."""

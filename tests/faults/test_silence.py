@@ -152,6 +152,6 @@ def test_a_broker_that_dies_while_events_are_published_is_not_waited_for(
             publisher.publish(make_event("anna", "sku-2"))
             publisher.flush()
 
-    with pytest.raises(KafkaUnavailable, match="no answer for 2 s; events that wait for .*: 1, delivered"):
+    with pytest.raises(KafkaUnavailable, match=r"no answer for 2 s; events that wait for .*: 1, delivered"):
         publish()
     assert publisher.delivered == 1
