@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,16 @@ from recsys.model.boosts import HABIT, NO_WEIGHTS, Boosts, BoostWeights
 from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import ItemIndex
 from recsys.storage.files import Storage
-from recsys.storage.manifest import _MANIFEST, FileRecord, Manifest, Weights, _parsed
+from recsys.storage.manifest import (
+    _BIAS_FILES,
+    _MANIFEST,
+    _MOST_MANIFEST_BYTES,
+    FileRecord,
+    Manifest,
+    Weights,
+    _parsed,
+)
+from recsys.storage.private_copy import Changed, ensure_unchanged, pieces_up_to, private_copy, remove_unused_copies
 
 if TYPE_CHECKING:  # it brings the libraries of the trainer
     from recsys.training.fit import Fitted
@@ -29,8 +38,15 @@ if TYPE_CHECKING:  # it brings the libraries of the trainer
 _HOLDOUT_FOLDER = "before-holdout"
 _FORMAT_VERSION = 1
 _INDEX_FILES = {"index_rows.npy", "index_factors.npy"}
-_BIAS_FILES = {"item_bias.npy": None, "repeat_bias.npy": None}.keys()
+_MOST_ID_BYTES = 4 * 256
+_IDS_AT_ONCE = 65_536
+_MOST_ROW_GROUPS = 100_000
+_MOST_COLUMNS = 64
 _REQUIRED_FILES = {"item_factors.npy", "item_gram.npy", "items.parquet"}
+_HEADERS: dict[tuple[int, int], Callable[[Any], Any]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,39 +134,80 @@ def _record(name: str, content: bytes) -> FileRecord:
     return FileRecord(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content), shape=shape, dtype=dtype)
 
 
-def load_model(uri: str, *, manifest_sha256: str) -> FactorModel:
+@dataclass(frozen=True, slots=True)
+class ArtifactFolder:
+    """A folder of a model: below ``storage``, whose own path alone may lead over symbolic links."""
+
+    storage: Storage
+    relative: str = ""
+
+    @property
+    def shown(self) -> str:
+        """Its address, for people."""
+        return self.storage.uri(self.relative) if self.relative else self.storage.root
+
+    def path(self, name: str) -> str:
+        """Return the path of a file in it, below ``storage``."""
+        return f"{self.relative}/{name}" if self.relative else name
+
+    def inside(self, name: str) -> ArtifactFolder:
+        """Return a folder in it."""
+        return ArtifactFolder(self.storage, self.path(name))
+
+
+def load_model(folder: str | ArtifactFolder, *, manifest_sha256: str) -> FactorModel:
     """Load a model, checking every byte against the manifest and the manifest against the pointer.
+
+    Nothing in the folder is believed: only files with the fixed names are opened, none is read beyond the size that
+    the manifest says and a model can have, and what was checked is a private copy, which is then used.
 
     Parameters
     ----------
-    uri : str
-        The version's folder.
+    folder : str or ArtifactFolder
+        It must follow from ``data_dir`` and the version, see `recsys.storage.models.ModelStore.load`, never from what
+        Redis or a file calls an address.
     manifest_sha256 : str
         From the pointer.
 
     Returns
     -------
     FactorModel
-        Memory-mapped when the folder is local.
+        Memory-mapped.
 
     Raises
     ------
     InvalidModel
-        When anything is missing, truncated, changed, or not finite.
+        When anything is missing, truncated, changed, not finite, or no regular file.
     """
+    with _errors_as_invalid(folder):
+        return _load(_artifact(folder), manifest_sha256)
+
+
+def _artifact(folder: str | ArtifactFolder) -> ArtifactFolder:
+    return folder if isinstance(folder, ArtifactFolder) else ArtifactFolder(Storage(folder))
+
+
+@contextmanager
+def _errors_as_invalid(folder: str | ArtifactFolder) -> Iterator[None]:
+    shown = folder if isinstance(folder, str) else folder.shown
     try:
-        return _load(Storage(uri), manifest_sha256)
+        yield
     except InvalidModel:
         raise
     except FileNotFoundError as error:
-        raise InvalidModel(f"model at {uri}: a file is missing: {error.filename or error}") from error
+        raise InvalidModel(f"model at {shown}: a file is missing: {error.filename or error}") from error
     except Exception as error:  # whatever a damaged or forged file provokes in the libraries that read it
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InvalidModel(f"model at {uri}: {reason}") from error
+        raise InvalidModel(f"model at {shown}: {reason}") from error
 
 
-def _load(folder: Storage, manifest_sha256: str) -> FactorModel:
-    content = folder.read_file(_MANIFEST)
+def read_manifest(folder: ArtifactFolder) -> bytes:
+    """Return the manifest of a model; FileNotFoundError if there is none."""
+    return folder.storage.read_at_most(folder.path(_MANIFEST), _MOST_MANIFEST_BYTES)
+
+
+def _checked_manifest(folder: ArtifactFolder, manifest_sha256: str) -> Manifest:
+    content = read_manifest(folder)
     if hashlib.sha256(content).hexdigest() != manifest_sha256:
         raise ValueError(f"{_MANIFEST} is not the published one (its sha256 differs)")
     manifest = _parsed(content)
@@ -158,25 +215,40 @@ def _load(folder: Storage, manifest_sha256: str) -> FactorModel:
         raise ValueError(f"its format version is {manifest.format_version}; this release reads {_FORMAT_VERSION}")
     if missing := sorted(_REQUIRED_FILES - manifest.files.keys()):
         raise ValueError(f"{_MANIFEST} does not list {', '.join(missing)}")
-    for name, record in manifest.files.items():
-        if _size_and_digest(folder, name) != (record.size_bytes, record.sha256):
-            raise ValueError(f"{name} is truncated or changed (size or sha256 differs from the manifest)")
+    if unknown := sorted((manifest.weights or Weights()).habit.keys() - set(HABIT)):
+        raise ValueError(f"{_MANIFEST}: weights of {', '.join(unknown)[:200]} are unknown to this release")
+    return manifest
+
+
+def _load(folder: ArtifactFolder, manifest_sha256: str) -> FactorModel:
+    manifest = _checked_manifest(folder, manifest_sha256)
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, (dtype, shape) in manifest.arrays().items():
+        with _unchanged(name), _opened(folder, name, manifest) as file:
+            record = manifest.files[name]
+            copy = private_copy(file, size=record.size_bytes, sha256=record.sha256)
+        with copy:
+            arrays[name] = _mapped(name, copy, np.dtype(dtype), shape, size=record.size_bytes)
+    remove_unused_copies()
+    if "popular.json" in manifest.files:
+        record = manifest.files["popular.json"]
+        with _unchanged("popular.json"), _opened(folder, "popular.json", manifest) as file:
+            ensure_unchanged(file, size=record.size_bytes, sha256=record.sha256)
+    n_items = len(arrays["item_factors.npy"])
+    content = _items_parquet(folder, manifest)
     with _file_named("items.parquet"):
-        items = _column(folder.read_file("items.parquet"), "item_id")
-    if items.column_names != ["item_id"] or items["item_id"].type != pa.string() or items["item_id"].null_count:
-        raise ValueError("items.parquet needs a column item_id of strings without nulls")
-    ids = items["item_id"].to_pylist()
-    del items
+        ids = _item_ids(content, n_items)
+    del content
     pa.default_memory_pool().release_unused()
-    boosts = _boosts(folder, manifest, len(ids))
+    boosts = _boosts(manifest, arrays, n_items)
     index = None
-    if _INDEX_FILES <= manifest.files.keys():  # absent where another program has written the model
-        index = ItemIndex(_array(folder, "index_rows.npy"), _array(folder, "index_factors.npy"), boosts is not None)
+    if _INDEX_FILES <= arrays.keys():  # absent where another program has written the model
+        index = ItemIndex(arrays["index_rows.npy"], arrays["index_factors.npy"], boosts is not None)
     return FactorModel(
         version=manifest.version,
         items=Vocabulary(ids),
-        item_factors=_array(folder, "item_factors.npy"),
-        item_gram=_array(folder, "item_gram.npy"),
+        item_factors=arrays["item_factors.npy"],
+        item_gram=arrays["item_gram.npy"],
         alpha=manifest.alpha,
         regularization=manifest.regularization,
         half_life_days=manifest.half_life_days,
@@ -186,21 +258,17 @@ def _load(folder: Storage, manifest_sha256: str) -> FactorModel:
     )
 
 
-def _boosts(folder: Storage, manifest: Manifest, n_items: int) -> Boosts | None:
-    weights, files = manifest.weights, manifest.files
-    if weights is None and _BIAS_FILES.isdisjoint(files):
+def _boosts(manifest: Manifest, arrays: Mapping[str, NDArray[Any]], n_items: int) -> Boosts | None:
+    weights = manifest.weights
+    if weights is None and _BIAS_FILES.isdisjoint(arrays):
         return None
     weights = weights or Weights()
-    if unknown := sorted(weights.habit.keys() - set(HABIT)):
-        raise ValueError(f"{_MANIFEST}: weights of {', '.join(unknown)} are unknown to this release")
-    item_bias, repeat_bias = (
-        _array(folder, name) if name in files else np.zeros(n_items, np.float32) for name in _BIAS_FILES
-    )
+    item_bias, repeat_bias = (arrays[name] if name in arrays else np.zeros(n_items, np.float32) for name in _BIAS_FILES)
     habit = np.array([weights.habit.get(name, 0.0) for name in HABIT])
     return Boosts(item_bias, repeat_bias, weights.affinity, habit)
 
 
-def load_holdout_model(uri: str, manifest: Manifest) -> FactorModel | None:
+def load_holdout_model(folder: str | ArtifactFolder, manifest: Manifest) -> FactorModel | None:
     """Load what was judged in a version's place; None if there is none.
 
     Raises
@@ -210,41 +278,130 @@ def load_holdout_model(uri: str, manifest: Manifest) -> FactorModel | None:
     """
     if not manifest.twin_sha256:
         return None
-    return load_model(f"{uri}/{_HOLDOUT_FOLDER}", manifest_sha256=manifest.twin_sha256)
+    return load_model(_artifact(folder).inside(_HOLDOUT_FOLDER), manifest_sha256=manifest.twin_sha256)
 
 
-def load_popularity(uri: str) -> NDArray[np.float64]:
-    """Return how popular the items of a model are that `load_model` has checked: float64, (n_items,).
+def load_popularity(folder: str | ArtifactFolder, *, manifest_sha256: str = "") -> NDArray[np.float64]:
+    """Return how popular the items of a model are: float64, (n_items,).
 
     Of a model that another program has written without it: the number of buyers.
+
+    Parameters
+    ----------
+    folder : str or ArtifactFolder
+        As for `load_model`.
+    manifest_sha256 : str
+        Of the model that was loaded; empty = whichever is there.
+
+    Raises
+    ------
+    InvalidModel
+        When it cannot be read, or is not the one that the manifest pins.
     """
-    content = Storage(uri).read_file("items.parquet")
-    names = pq.ParquetFile(io.BytesIO(content)).schema_arrow.names
-    name = "popularity" if "popularity" in names else "buyers"
-    popularity: NDArray[np.float64] = _column(content, name)[name].to_numpy().astype(np.float64)
+    with _errors_as_invalid(folder):
+        artifact = _artifact(folder)
+        expected = manifest_sha256 or hashlib.sha256(read_manifest(artifact)).hexdigest()
+        manifest = _checked_manifest(artifact, expected)
+        _, (n_items, *_) = manifest.arrays()["item_factors.npy"]
+        content = _items_parquet(artifact, manifest)
+        with _file_named("items.parquet"):
+            return _popularity(content, n_items)
+
+
+def _popularity(content: bytes, n_items: int) -> NDArray[np.float64]:
+    file = _ensured_parquet(content, n_items)
+    name = "popularity" if "popularity" in file.schema_arrow.names else "buyers"
+    kind = file.schema_arrow.field(name).type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise ValueError(f"column {name} is no column of numbers")
+    popularity: NDArray[np.float64] = file.read([name], use_threads=False)[name].to_numpy().astype(np.float64)
+    if not np.isfinite(popularity).all():
+        raise ValueError(f"column {name} holds a value that is no finite number")
     return popularity
 
 
-def _size_and_digest(folder: Storage, name: str) -> tuple[int, str]:
-    size, digest = 0, hashlib.sha256()
-    for piece in folder.pieces(name):
-        size += len(piece)
-        digest.update(piece)
-    return size, digest.hexdigest()
+@contextmanager
+def _opened(folder: ArtifactFolder, name: str, manifest: Manifest) -> Iterator[BinaryIO]:
+    """Open a file that has the size that the manifest says."""
+    with folder.storage.opened(folder.path(name)) as (file, size):
+        if size != manifest.files[name].size_bytes:
+            raise Changed
+        yield file
 
 
-def _column(content: bytes, name: str) -> pa.Table:
+def _items_parquet(folder: ArtifactFolder, manifest: Manifest) -> bytes:
+    record = manifest.files["items.parquet"]
+    with _unchanged("items.parquet"), _opened(folder, "items.parquet", manifest) as file:
+        content = b"".join(pieces_up_to(file, record.size_bytes))
+        if (len(content), hashlib.sha256(content).hexdigest()) != (record.size_bytes, record.sha256):
+            raise Changed
+    return content
+
+
+def _ensured_parquet(content: bytes, n_items: int) -> pq.ParquetFile:
+    """Open a table in memory whose metadata say that it has a row for each item and decodes to no more than ids need.
+
+    Ids are read with a dictionary: a long text that is repeated takes no memory for each time.
+    """
+    file = pq.ParquetFile(io.BytesIO(content), read_dictionary=["item_id"])
+    metadata = file.metadata
+    if metadata.num_rows != n_items:
+        raise ValueError(f"it has {metadata.num_rows:,} rows, but item_factors.npy has {n_items:,}")
+    if metadata.num_columns > _MOST_COLUMNS or metadata.num_row_groups > _MOST_ROW_GROUPS:
+        raise ValueError(
+            f"it has {metadata.num_columns:,} columns and {metadata.num_row_groups:,} row groups, too many"
+        )
+    groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
+    decoded = sum(group.column(at).total_uncompressed_size for group in groups for at in range(group.num_columns))
+    if decoded > (most := n_items * (_MOST_ID_BYTES + 64) + 2**20):
+        raise ValueError(f"it has {decoded:,} bytes when it is decompressed, more than {most:,}")
+    return file
+
+
+def _item_ids(content: bytes, n_items: int) -> list[str]:
+    file = _ensured_parquet(content, n_items)
+    names = file.schema_arrow.names
+    kind = file.schema_arrow.field("item_id").type if names.count("item_id") == 1 else None
+    if kind != pa.dictionary(pa.int32(), pa.string()):
+        raise ValueError("items.parquet needs a column item_id of strings without nulls")
+    ids: list[str] = []
     # Not pq.read_table(), which imports pandas: 40 MiB. Not in Arrow's threads, which keep memory of their own.
-    return pq.ParquetFile(io.BytesIO(content)).read([name], use_threads=False)
+    for batch in file.iter_batches(_IDS_AT_ONCE, columns=["item_id"], use_threads=False):
+        found = batch.column(0)
+        if found.null_count or found.dictionary.null_count:
+            raise ValueError("items.parquet needs a column item_id of strings without nulls")
+        if found.dictionary.nbytes > _MOST_ID_BYTES * n_items + 2**20:
+            raise ValueError("its ids are too long")
+        values = found.dictionary.to_pylist()
+        ids.extend(values[at] for at in found.indices.to_pylist())
+    return ids
 
 
-def _array(folder: Storage, name: str) -> NDArray[Any]:
+def _mapped(name: str, copy: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...], *, size: int) -> NDArray[Any]:
+    """Map an array that has this dtype and shape, and nothing behind it."""
+    what = name.removesuffix(".npy")
     with _file_named(name):
-        if folder.is_local:
-            array: NDArray[Any] = np.load(Path(folder.path(name)), mmap_mode="r", allow_pickle=False)
-            return array
-        array = np.load(io.BytesIO(folder.read_file(name)), allow_pickle=False)
-        return array
+        version = np.lib.format.read_magic(copy)
+        if version not in _HEADERS:
+            raise ValueError(f"format {version} of .npy is unknown to this release")
+        found, is_fortran, kind = _HEADERS[version](copy)
+    if kind != dtype:
+        raise ValueError(f"{what} has dtype {kind}, not {dtype}")
+    if tuple(found) != shape:
+        raise ValueError(f"{what} has shape {tuple(found)}, not {shape}")
+    if is_fortran and len(shape) > 1:
+        raise ValueError(f"{what} is not in C order")
+    if (start := copy.tell()) + (needed := math.prod(shape) * dtype.itemsize) != size:
+        raise ValueError(f"{what} has {size - start:,} bytes of numbers, not {needed:,}")
+    return np.memmap(copy, dtype, mode="r", offset=start, shape=shape)
+
+
+@contextmanager
+def _unchanged(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Changed:
+        raise ValueError(f"{name} is truncated or changed (size or sha256 differs from the manifest)") from None
 
 
 @contextmanager

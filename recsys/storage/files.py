@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from copy import copy
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -17,7 +21,11 @@ from recsys.runtime import fail_points
 from recsys.settings import masked_folder, secrets
 
 _TEMPORARY_SUFFIX = ".tmp"
-_PIECE_BYTES = 2**20
+_NO_LINKS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class NotAFile(DataDirError):
+    """What should be a file is a symbolic link, a folder, a device or a pipe."""
 
 
 class Storage:
@@ -43,6 +51,12 @@ class Storage:
         self.root = root.rstrip("/") or "/"
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
+    def inside(self, relative: str) -> Storage:
+        """Return a folder in this one."""
+        folder = copy(self)
+        folder.root, folder.url = self.path(relative), f"{self.url}/{relative}"
+        return folder
+
     def path(self, relative: str) -> str:
         """Return the file system's own path of a relative one."""
         return f"{self.root}/{relative}"
@@ -57,7 +71,8 @@ class Storage:
         try:
             yield
         except OSError as error:
-            raise DataDirError(f"{self.uri(relative)}: {error.strerror or error}") from error
+            kind = NotAFile if error.errno in _NO_FILE else DataDirError
+            raise kind(f"{self.uri(relative)}: {error.strerror or error}") from error
 
     def write_file(self, relative: str, content: bytes, *, fail_point: str | None = None) -> None:
         """Write a file, whole or not at all, replacing one of the same name."""
@@ -105,13 +120,43 @@ class Storage:
     def read_file(self, relative: str) -> bytes:
         """Return a file's content; a missing one stays FileNotFoundError."""
         with self._missing_told_apart(relative):
-            return bytes(self.fs.cat_file(self.path(relative)))
+            if not self.is_local:
+                return bytes(self.fs.cat_file(self.path(relative)))
+            # A pipe would hold up whoever opens it, and a device has no end.
+            with _regular(os.open(self.path(relative), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as file:
+                return file.read()
 
-    def pieces(self, relative: str) -> Iterator[bytes]:
-        """Yield a file's content piece by piece; a missing one stays FileNotFoundError."""
-        with self._missing_told_apart(relative), self.fs.open(self.path(relative), "rb") as file:
-            while piece := file.read(_PIECE_BYTES):
-                yield piece
+    @contextmanager
+    def opened(self, relative: str) -> Iterator[tuple[BinaryIO, int]]:
+        """Open a file that may have been planted, and yield it with its size; a missing one stays FileNotFoundError.
+
+        Raises
+        ------
+        NotAFile
+            When it is no regular file, or any name on the way below this folder is a symbolic link.
+        """
+        with self._missing_told_apart(relative):
+            if not self.is_local:
+                path = self.path(relative)
+                with self.fs.open(path, "rb") as file:
+                    yield file, int(self.fs.size(path) or 0)
+                return
+            with _regular(_opened_below(self.root, relative)) as file:
+                yield file, os.fstat(file.fileno()).st_size
+
+    def read_at_most(self, relative: str, most: int) -> bytes:
+        """Return the content of a file that may have been planted, see `opened`.
+
+        Raises
+        ------
+        DataDirError
+            When it has more than ``most`` bytes.
+        """
+        with self.opened(relative) as (file, _):
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise DataDirError(f"{self.uri(relative)} has more than {most:,} bytes")
+        return content
 
     @contextmanager
     def _missing_told_apart(self, relative: str) -> Iterator[None]:
@@ -164,6 +209,37 @@ class Storage:
         except OSError as error:
             problem = error.strerror or error
             raise DataDirError(f"{self.root} is not a writable folder ({problem}); set RECSYS_DATA_DIR") from error
+
+
+_NO_FILE = (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ENODEV)
+
+
+def _opened_below(root: str, relative: str) -> int:
+    """Open a file below a folder without following symbolic links, and return its descriptor."""
+    *folders, name = PurePosixPath(relative).parts
+    at = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for folder in folders:
+            deeper = os.open(folder, _NO_LINKS | os.O_DIRECTORY, dir_fd=at)
+            os.close(at)
+            at = deeper
+        return os.open(name, _NO_LINKS | os.O_NONBLOCK, dir_fd=at)
+    finally:
+        os.close(at)
+
+
+def _regular(descriptor: int) -> BinaryIO:
+    """Return the file of a descriptor, if it is one."""
+    try:
+        kind = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(kind):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(kind):
+            raise OSError(errno.ENODEV, "it is a device or a pipe, not a file")
+        return os.fdopen(descriptor, "rb")
+    except OSError:
+        os.close(descriptor)
+        raise
 
 
 def _write_and_sync(path: Path, content: bytes, *, fail_point: str | None) -> None:

@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import math
+from typing import Annotated
 
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from recsys.data.epoch import LAST_MS
 from recsys.evaluation.gate_record import Decision, GateRecord
 from recsys.model.boosts import DEMAND, HABIT, Boosts, BoostWeights
 
 _MANIFEST = "manifest.json"
+_MOST_MANIFEST_BYTES = 64 * 2**20
+"""It names every import with its positions: a thousand imports are a tenth of a megabyte."""
+MOST_ITEMS = 2**31 - 1
+MOST_FACTORS = 4096
+_MOST_HEADER_BYTES = 64 * 1024
+_BYTES_PER_ITEM = 4 * 256 + 64
+"""In items.parquet: an id has at most 256 characters."""
+_SLACK_BYTES = 2**20
+_MOST_FILE_BYTES = 2**36
+_NUMBER_BYTES = 4
+"""Of every number in an array of a model."""
+_OTHER_FILES = frozenset(("items.parquet", "popular.json"))
+_Size = Annotated[int, Field(ge=0, lt=2**53)]
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+_BIAS_FILES = {"item_bias.npy": None, "repeat_bias.npy": None}.keys()
+
+
+def _dtypes_and_shapes(n_items: int, factors: int, *, biased: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {
+        "item_factors.npy": ("float32", (n_items, factors)),
+        "item_gram.npy": ("float32", (factors, factors)),
+        "index_rows.npy": ("int32", (n_items,)),
+        "index_factors.npy": ("float32", (n_items, factors + biased)),
+        **dict.fromkeys(_BIAS_FILES, ("float32", (n_items,))),
+    }
 
 
 class FileRecord(BaseModel):
     """What a file of the artifact must be."""
 
-    sha256: str
-    size_bytes: int
-    shape: list[int] | None = None
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    size_bytes: _Size
+    shape: Annotated[list[_Size], Field(max_length=2)] | None = None
     dtype: str | None = None
 
 
@@ -51,18 +82,18 @@ class Manifest(BaseModel):
     alpha: float
     regularization: float
     half_life_days: float = 0.0
-    reference_s: int = 0
+    reference_s: Annotated[int, Field(ge=0, le=LAST_MS // 1000 + 1)] = 0
     """The moment that ages are measured against, in epoch seconds."""
-    factors: int
+    factors: Annotated[int, Field(ge=1, le=MOST_FACTORS)]
     iterations: int
     seed: int
     repeat_weight: float = 0.0
     """Part of the weights."""
     weights: Weights | None = None
     """Of what a score has beside x_u·y_i and b_i; None = nothing."""
-    counts: dict[str, int]
+    counts: dict[str, _Count]
     """users, items, events, pairs."""
-    archive: dict[str, dict[int, int]]
+    archive: dict[str, dict[_Count, _Count]]
     """Next offset by source and partition: what the model has seen."""
     metrics: dict[str, float] = {}
     """Of the gate: NDCG, recall and hit rate, as ``ndcg@20_new``."""
@@ -71,6 +102,38 @@ class Manifest(BaseModel):
     twin_sha256: str = ""
     """Of the manifest of the same model, fitted on what precedes the hold-out; empty = there is none."""
     files: dict[str, FileRecord]
+
+    def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Return the dtype and shape that each array must have, by the name of its file.
+
+        They follow from the number of items, of factors and whether items have biases. Before any file is opened, what
+        the manifest says of it is compared with that, so that nothing is read that no model can have.
+
+        Raises
+        ------
+        ValueError
+            When names, sizes, shapes or dtypes cannot be, or do not agree.
+        """
+        for name in self.files.keys() - _OTHER_FILES - _dtypes_and_shapes(0, 0, biased=False).keys():
+            raise ValueError(f"{_MANIFEST} lists {name[:80]!r}, which is no file of a model")
+        factors = self.files["item_factors.npy"]
+        n_items = factors.shape[0] if factors.shape else factors.size_bytes // (_NUMBER_BYTES * self.factors)
+        if not 1 <= n_items <= MOST_ITEMS:
+            raise ValueError(f"item_factors.npy: a model has no {n_items:,} items")
+        biased = self.weights is not None or not _BIAS_FILES.isdisjoint(self.files)
+        arrays = _dtypes_and_shapes(n_items, self.factors, biased=biased)
+        for name, record in self.files.items():
+            most_bytes = n_items * _BYTES_PER_ITEM + _SLACK_BYTES
+            if name in arrays:
+                dtype, shape = arrays[name]
+                if (record.dtype or dtype, tuple(record.shape or shape)) != (dtype, shape):
+                    raise ValueError(
+                        f"{name} has dtype {record.dtype} and shape {record.shape}, not {dtype} and {list(shape)}"
+                    )
+                most_bytes = _NUMBER_BYTES * math.prod(shape) + _MOST_HEADER_BYTES
+            if record.size_bytes > min(most_bytes, _MOST_FILE_BYTES):
+                raise ValueError(f"{name} has {record.size_bytes:,} bytes, too many for {n_items:,} items")
+        return {name: arrays[name] for name in self.files if name in arrays}
 
     @property
     def is_rejected(self) -> bool:

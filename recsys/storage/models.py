@@ -8,14 +8,27 @@ import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
+from recsys.data.version import is_model_version
 from recsys.errors import DataDirError, InvalidModel
 from recsys.evaluation.gate_record import GateRecord
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import RankedList
-from recsys.storage.artifact import _HOLDOUT_FOLDER, Draft, _files, _manifest, load_holdout_model, load_model
-from recsys.storage.files import Storage
+from recsys.storage.artifact import (
+    _HOLDOUT_FOLDER,
+    ArtifactFolder,
+    Draft,
+    _files,
+    _manifest,
+    load_holdout_model,
+    load_model,
+    load_popularity,
+    read_manifest,
+)
+from recsys.storage.files import NotAFile, Storage
 from recsys.storage.manifest import _MANIFEST, Manifest, _parsed
 
 log = logging.getLogger(__name__)
@@ -89,7 +102,8 @@ class ModelStore:
     def versions(self) -> list[str]:
         """Return all complete versions, oldest first."""
         paths = (path.split("/") for path in self._storage.files(_FOLDER, f"/{_MANIFEST}"))
-        return sorted(parts[1] for parts in paths if len(parts) == _DEPTH and not parts[1].endswith(".tmp"))
+        names = (parts[1] for parts in paths if len(parts) == _DEPTH and not parts[1].endswith(".tmp"))
+        return sorted(filter(is_model_version, names))
 
     def manifest(self, version: str) -> Manifest:
         """Return what a version says of itself.
@@ -100,7 +114,9 @@ class ModelStore:
             When there is no such version, or it is damaged.
         """
         try:
-            return _parsed(self._storage.read_file(f"{_FOLDER}/{version}/{_MANIFEST}"))
+            return _parsed(read_manifest(self._artifact(version)))
+        except NotAFile as error:
+            raise InvalidModel(f"model {version}: {error}") from None
         except FileNotFoundError:
             known = self.versions()
             there = f"the newest is {known[-1]}" if known else "there is none yet"
@@ -110,9 +126,37 @@ class ModelStore:
 
     def address(self, version: str) -> tuple[str, str]:
         """Return a version's uri and the sha256 of its manifest, as `save` did."""
-        relative = f"{_FOLDER}/{version}"
-        content = self._storage.read_file(f"{relative}/{_MANIFEST}")
-        return self._storage.uri(relative), hashlib.sha256(content).hexdigest()
+        content = read_manifest(self._artifact(version))
+        return self._storage.uri(f"{_FOLDER}/{version}"), hashlib.sha256(content).hexdigest()
+
+    def load(self, version: str, *, manifest_sha256: str) -> FactorModel:
+        """Load a version, checking every byte; where it is follows from its name alone.
+
+        Raises
+        ------
+        InvalidModel
+            As `recsys.storage.artifact.load_model`; or when it says that it is another version.
+        """
+        model = load_model(self._artifact(version), manifest_sha256=manifest_sha256)
+        if model.version != version:
+            raise InvalidModel(f"model at {self._artifact(version).shown}: it says that it is {model.version[:80]!r}")
+        return model
+
+    def popularity(self, version: str, *, manifest_sha256: str) -> NDArray[np.float64]:
+        """Return how popular the items of a version are, see `recsys.storage.artifact.load_popularity`."""
+        return load_popularity(self._artifact(version), manifest_sha256=manifest_sha256)
+
+    def _artifact(self, version: str) -> ArtifactFolder:
+        """Return the folder of a version.
+
+        Raises
+        ------
+        InvalidModel
+            When no version can have this name.
+        """
+        if not is_model_version(version):
+            raise InvalidModel(f"there is no model {version[:80]!r}: a version has letters, digits and - only")
+        return ArtifactFolder(self._storage.inside(_FOLDER), version)
 
     def unpublished(self, *, live: str, published_at: datetime) -> list[str]:
         """Return the versions that were written after the live one was published, but for rejected ones.
@@ -143,10 +187,10 @@ class ModelStore:
             When it cannot be read now, which says nothing of it.
         """
         manifest = self.manifest(version)
-        uri, manifest_sha256 = self.address(version)
+        _, manifest_sha256 = self.address(version)
 
         def itself() -> FactorModel:
-            return load_model(uri, manifest_sha256=manifest_sha256)
+            return self.load(version, manifest_sha256=manifest_sha256)
 
         ways: list[Callable[[], FactorModel | None]] = []
         if manifest.is_rejected:  # never fitted on its hold-out, it is its own holdout model
@@ -154,12 +198,12 @@ class ModelStore:
         else:
             # 0: of an earlier release, which did not say up to when it was fitted
             ways += [itself] if 0 < manifest.reference_s < cut_s else []
-            ways += [lambda: load_holdout_model(uri, manifest)]
+            ways += [lambda: load_holdout_model(self._artifact(version), manifest)]
         for load in ways:
             try:
                 model = load()
             except InvalidModel as error:
-                if isinstance(error.__cause__, DataDirError):
+                if isinstance(error.__cause__, DataDirError) and not isinstance(error.__cause__, NotAFile):
                     raise error.__cause__ from None
                 log.warning("%s", error)
                 continue

@@ -28,14 +28,14 @@ def test_what_is_written_is_read(storage: Storage) -> None:
     assert storage.read_file("a/b/c.bin") == b"\x00\xff"
 
 
-def test_a_large_file_is_read_in_pieces(storage: Storage) -> None:
+def test_an_opened_file_has_its_size(storage: Storage) -> None:
     content = bytes(range(256)) * 10_000
-    storage.write_file("a", content)
-    pieces = list(storage.pieces("a"))
-    assert b"".join(pieces) == content
-    assert len(pieces) > 1
-    storage.write_file("empty", b"")
-    assert list(storage.pieces("empty")) == []
+    storage.write_file("a/b", content)
+    with storage.opened("a/b") as (file, size):
+        assert (file.read(), size) == (content, len(content))
+    assert storage.read_at_most("a/b", len(content)) == content
+    with pytest.raises(DataDirError, match="more than 255 bytes"):
+        storage.read_at_most("a/b", 255)
 
 
 def test_writing_again_replaces(storage: Storage) -> None:
@@ -65,7 +65,7 @@ def test_a_missing_file_stays_a_missing_file(storage: Storage) -> None:
     with pytest.raises(FileNotFoundError):
         storage.read_file("nowhere/nothing")
     with pytest.raises(FileNotFoundError):
-        list(storage.pieces("nowhere/nothing"))
+        storage.read_at_most("nowhere/nothing", 1)
 
 
 def test_deleting_removes_files_and_folders_and_minds_no_absence(storage: Storage) -> None:

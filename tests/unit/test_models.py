@@ -245,7 +245,7 @@ def test_a_storage_that_cannot_be_read_now_is_no_damaged_model(
     def away(self: Storage, relative: str) -> bytes:
         raise DataDirError("timed out")
 
-    monkeypatch.setattr(Storage, "pieces", away)
+    monkeypatch.setattr(Storage, "opened", away)
     with pytest.raises(DataDirError, match="timed out"):
         ModelStore(storage).model_for_holdout(version, cut_s=10**10)
 
