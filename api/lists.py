@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from recsys.redis.damage import list_problem
+from recsys.runtime.logs import RepeatsLeftOut
 from recsys.storage.catalogue import Item
+
+log = logging.getLogger(__name__)
+log.addFilter(RepeatsLeftOut(every_s=30.0))
 
 Listed = dict[str, Any]
 """An item of a list: item_id, score, and title and category if they are known."""
@@ -17,6 +23,22 @@ Listed = dict[str, Any]
 _UNKNOWN = Item()
 _NEXT_ITEM = b'},{"item_id":'
 """Between two items, and never inside a string, which holds no quotation mark without a backslash before it."""
+
+
+def parse_list(content: bytes | None, most: int | None = None) -> Listed | None:
+    """Parse a cached list, or so many of its items; None if there is none, or it is no list, which is said."""
+    if content is None:
+        return None
+    found: Listed | None
+    try:
+        found = orjson.loads(content) if most is None else parse_start(content, most)
+        problem = list_problem(found)
+    except orjson.JSONDecodeError as error:
+        found, problem = None, str(error)
+    if problem:
+        log.warning("a list in Redis is damaged, %s: it is passed over", problem)
+        return None
+    return found
 
 
 def parse_start(content: bytes, most: int) -> dict[str, Any]:

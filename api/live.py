@@ -37,7 +37,7 @@ class Live:
         self._data_dir = data_dir
         self._poll_s = settings.consumer.model_poll_s
         self._histories = HistoriesLook(settings, store, data_dir)
-        self._model = LiveModel(store, poll_s=self._poll_s)
+        self._model = LiveModel(store, data_dir.models, poll_s=self._poll_s)
         self._stopped = threading.Event()
         self._stamp: bytes | None = None
         self._problem = ""

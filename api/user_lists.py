@@ -6,9 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
-
-from api.lists import Listed, ListFilter, parse_start
+from api.lists import Listed, ListFilter, parse_list
 from api.services import Services, no_lists
 from recsys.api_schemas import MOST_ITEMS, Source
 from recsys.errors import RedisUnavailable
@@ -77,10 +75,10 @@ async def user_lists(services: Services, users: Sequence[str], list_filter: List
 
 def _parse(cached: UserList, n_items: int) -> dict[str, Any] | None:
     """Parse as many items of a list as are likely to be needed; all of them if the user's history is newer."""
-    if cached.content is None:
+    own = parse_list(cached.content, n_items)
+    if own is None or type(own.get("revision")) is not int:
         return None
-    own = parse_start(cached.content, n_items)
-    return own if own["revision"] == cached.revision else dict(orjson.loads(cached.content))
+    return own if own["revision"] == cached.revision else parse_list(cached.content)
 
 
 def _items_of_older_lists(
@@ -100,7 +98,7 @@ def _items_to_show(
     """Return the first n items of a user's list that may be shown."""
     items = list_filter.apply(own["items"], n, owned=purchased)
     if len(items) < n <= len(own["items"]) and cached.content is not None:  # there may be more than were parsed
-        items = list_filter.apply(orjson.loads(cached.content)["items"], n, owned=purchased)
+        items = list_filter.apply((parse_list(cached.content) or own)["items"], n, owned=purchased)
     return items
 
 
@@ -115,9 +113,9 @@ async def _popular_answers(
     content = in_category = await reader.popular(list_filter.category)
     if content is None and list_filter.category is not None:
         content = await reader.popular()
-    if content is None or services.live.histories_missing:  # there is no model yet, or Redis was emptied
+    popular = parse_list(content)
+    if popular is None or services.live.histories_missing:  # there is no model yet, or Redis was emptied
         return [_stale_answer(services, user, list_filter, n) for user in users]
-    popular = orjson.loads(content)
     if in_category is None:  # the popular list of all categories is read for its model and time only
         popular["items"] = []
     owned: dict[str, frozenset[str]] = {}

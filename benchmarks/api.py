@@ -36,6 +36,7 @@ from recsys.data.history import Entry
 from recsys.operations.verify import Truth, ranking_differences
 from recsys.redis import Store, open_store
 from recsys.settings import Settings
+from recsys.storage.data_dir import open_data_dir
 from tests.api import KEY_SETTING, KEYS, prepare
 from tests.conftest import opened_shop
 from tests.services import Api, RedisServer, Shop, kafka_server
@@ -84,7 +85,7 @@ class Stage:
     @cached_property
     def truth(self) -> Truth:
         """What lists must follow from, computed by a path of its own."""
-        return Truth.of_live_model(self.store, self.settings.ranking)
+        return Truth.of_live_model(self.store, open_data_dir(self.settings).models, self.settings.ranking)
 
     def stale(self) -> float:
         """Return how many stale lists were given out so far."""

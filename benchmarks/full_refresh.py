@@ -25,7 +25,7 @@ from recsys.lists.live_model import LoadedModel, prepare
 from recsys.lists.refresh_all import refresh_all_users
 from recsys.redis import open_store
 from recsys.settings import Settings
-from recsys.storage.artifact import load_model
+from recsys.storage.data_dir import open_data_dir
 
 USERS, ROUNDS = 200_000, 3
 
@@ -42,7 +42,8 @@ def fully_refreshed(settings: Settings) -> float:
         pointer = store.pointer.read()
         if pointer is None:
             raise RuntimeError("the pointer is gone")
-        live = LoadedModel(pointer, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))
+        models = open_data_dir(settings).models
+        live = LoadedModel(pointer, models.load(pointer.version, manifest_sha256=pointer.manifest_sha256))
         prepare(live.model)
         started = time.perf_counter()
         written = refresh_all_users(settings, store, live, lambda _: None)

@@ -22,7 +22,7 @@ from benchmarks.results import TIMES, Measured
 from benchmarks.stream import Stall, open_stall, publish_model
 from recsys.lists.live_model import LoadedModel, prepare
 from recsys.lists.refresh_all import refresh_all_users
-from recsys.storage.artifact import load_model
+from recsys.storage.data_dir import open_data_dir
 from tests.conftest import PARTITIONS
 from tests.services import wait_until
 
@@ -141,7 +141,8 @@ def fully_refreshed(stall: Stall) -> dict[str, float]:
     pointer = stall.store.pointer.read()
     if pointer is None:
         raise RuntimeError("the pointer is gone")
-    live = LoadedModel(pointer, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))
+    models = open_data_dir(stall.shop.settings()).models
+    live = LoadedModel(pointer, models.load(pointer.version, manifest_sha256=pointer.manifest_sha256))
     prepare(live.model)
     processes = {FULL_REFRESH: [psutil.Process()], FULL_REFRESH_REDIS: [redis_process(stall)]}
     before_s = {name: cpu_s(some) for name, some in processes.items()}

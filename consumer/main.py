@@ -31,6 +31,7 @@ from recsys.runtime.metrics_server import serve_metrics
 from recsys.runtime.service import end_late, on_termination, run_service
 from recsys.runtime.startup import until_ready
 from recsys.settings import Settings
+from recsys.storage.data_dir import open_data_dir
 
 log = logging.getLogger("consumer")
 _RETRY_S = 1.0
@@ -54,7 +55,12 @@ def _serve(settings: Settings) -> int:
     metrics = ConsumerMetrics()
     serve_metrics(settings.consumer.metrics_port, metrics.registry, variable="RECSYS_CONSUMER__METRICS_PORT")
     with open_store(settings) as store:
-        live = LiveModel(store, poll_s=settings.consumer.model_poll_s, on_refused=metrics.refused_models.inc)
+        live = LiveModel(
+            store,
+            open_data_dir(settings).models,
+            poll_s=settings.consumer.model_poll_s,
+            on_refused=metrics.refused_models.inc,
+        )
         stats = StatsLog(metrics, interval_s=settings.consumer.stats_interval_s)
         evictions = EvictionWatch(settings.redis, lambda found: metrics.evictions.note(*found))
         policy = PolicyWatch(settings.kafka, metrics.topic_compacted.set)

@@ -55,4 +55,6 @@ class Refresher:
 
     def read_and_refresh(self, users: Sequence[str]) -> None:
         """Refresh users by their states in Redis."""
-        self.refresh(self._users.read(users))
+        states = self._users.read(users)
+        self._users.set_aside_damaged(states)
+        self.refresh(states)

@@ -16,6 +16,7 @@ RecsysError
 │   └── TooManyMalformed   more records break the contract than the consumer may pass over
 ├── RedisError             Redis
 │   ├── RedisUnavailable   no server answers, or it refuses work for now
+│   ├── DamagedKey         a key holds what this project has not written
 │   ├── RedisUnsuitable    the server answers but cannot serve (too old, a read-only replica, out of memory)
 │   └── WritesLost         the server no longer holds what it had acknowledged
 ├── RebuildWouldLoseData              a rebuild would remove what it cannot bring back
@@ -129,6 +130,21 @@ class RedisUnavailable(RedisError):
 
 class RedisUnsuitable(RedisError):
     """The Redis server answers but cannot serve: too old, a read-only replica, misconfigured."""
+
+
+class DamagedKey(RedisError):
+    """A key of Redis holds what this project has not written.
+
+    Parameters
+    ----------
+    message : str
+        Names the key, and says what to do.
+    key : str
+    """
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class WritesLost(RedisError):

@@ -17,7 +17,6 @@ from recsys.operations.hidden_items import HiddenItems
 from recsys.redis import ModelPointer, Store
 from recsys.runtime.clock import now
 from recsys.settings import Settings
-from recsys.storage.artifact import load_model, load_popularity
 from recsys.storage.data_dir import DataDir
 
 log = logging.getLogger(__name__)
@@ -120,6 +119,8 @@ class HiddenFollower:
 
     def _load(self, pointer: ModelPointer) -> tuple[LoadedModel, NDArray[np.float64]]:
         if self._loaded is None or self._loaded[0].pointer != pointer:
-            model = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
-            self._loaded = LoadedModel(pointer, model), load_popularity(pointer.uri)
+            models = self._data_dir.models
+            model = models.load(pointer.version, manifest_sha256=pointer.manifest_sha256)
+            popularity = models.popularity(pointer.version, manifest_sha256=pointer.manifest_sha256)
+            self._loaded = LoadedModel(pointer, model), popularity
         return self._loaded

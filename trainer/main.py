@@ -13,7 +13,15 @@ from functools import partial
 from importlib import import_module
 from typing import NoReturn
 
-from recsys.errors import HistoriesMissing, LockHeld, NotEnoughData, NotEnoughNewEvents, RecsysError, RedisError
+from recsys.errors import (
+    DamagedKey,
+    HistoriesMissing,
+    LockHeld,
+    NotEnoughData,
+    NotEnoughNewEvents,
+    RecsysError,
+    RedisError,
+)
 from recsys.kafka.cleanup_policy import PolicyWatch
 from recsys.kafka.topics import describe_topic
 from recsys.operations.histories import ensure_histories
@@ -168,6 +176,11 @@ class _Rounds:
                 is_lost = trainer.rounds() < self._done
                 rollback = trainer.rollback_request()
                 self._aside.look()
+            except DamagedKey as error:
+                log.error("%s", error)
+                with suppress(RedisError):
+                    trainer.delete_damaged(error.key)
+                continue
             except RedisError as error:
                 log.warning("waiting: %s", error)
                 self._never.wait(_RETRY_S)

@@ -25,7 +25,7 @@ from recsys.runtime import fail_points
 from recsys.runtime.clock import json_time
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
-from recsys.storage.artifact import draft_of, load_model, load_popularity
+from recsys.storage.artifact import draft_of
 from recsys.storage.data_dir import DataDir
 from recsys.storage.rounds import RoundRecord
 from recsys.storage.segments import IMPORT_PREFIX
@@ -149,7 +149,7 @@ class Round:
 
     def _ensure_data_dir_is_the_one(self) -> None:
         """Refuse to make a model of the little that an empty data_dir can lead to, in place of a live one."""
-        pointer = self._pointer()
+        pointer = self._store.pointer.read_unless_damaged()
         if pointer is not None and not self._data_dir.models.versions():
             raise DataDirError(
                 f"Redis names the live model {pointer.version}, but {self._data_dir.url} holds no model: "
@@ -160,10 +160,12 @@ class Round:
         """Return the versions that rounds before this one wrote and did not publish."""
         models = self._data_dir.models
         models.remove_temporaries()
-        pointer = self._pointer()
+        pointer = self._store.pointer.read_unless_damaged()
         if pointer is None:  # nobody knows which one is live: keep them all
             return []
-        return models.unpublished(live=pointer.version, published_at=datetime.fromisoformat(pointer.published_at))
+        later = models.unpublished(live=pointer.version, published_at=datetime.fromisoformat(pointer.published_at))
+        were_live = {record.version for record in self._data_dir.rounds.publications()}  # whatever the pointer says
+        return [version for version in later if version not in were_live]
 
     def _archive_purchases(self) -> None:
         archive_new_purchases(
@@ -180,7 +182,8 @@ class Round:
 
     def _ensure_enough_new_events(self) -> None:
         """Raise `NotEnoughNewEvents` if fewer events are new than a scheduled round waits for."""
-        pointer, least = self._pointer(), self._settings.trainer.min_new_events
+        pointer = self._store.pointer.read_unless_damaged()
+        least = self._settings.trainer.min_new_events
         if pointer is None:
             return
         try:
@@ -203,7 +206,8 @@ class Round:
 
         If Redis has lost the pointer, it is the one that was made live last.
         """
-        pointer, models, rounds = self._pointer(), self._data_dir.models, self._data_dir.rounds
+        pointer = self._store.pointer.read_unless_damaged()
+        models, rounds = self._data_dir.models, self._data_dir.rounds
         kept = models.versions()
         version = (
             pointer.version if pointer else next((r.version for r in rounds.publications() if r.version in kept), "")
@@ -271,7 +275,8 @@ class Round:
     ) -> LoadedModel:
         """Write the artifact and move the pointer to it, unless another process has moved it since."""
         version, uri, manifest_sha256 = self._save(fitted, gate, holdout_model=candidate)
-        model = load_model(uri, manifest_sha256=manifest_sha256)  # as consumers will, before they are told
+        # As consumers will, before they are told.
+        model = self._data_dir.models.load(version, manifest_sha256=manifest_sha256)
         self._lock.ensure_held()
         fail_points.reach("before-pointer")
         pointer = self._move_pointer(version, uri, manifest_sha256, seen=pointer_before)
@@ -338,14 +343,14 @@ class Round:
         If Redis has lost the pointer to it, it is written again. Lists that an earlier round, or a rollback, has left
         are written, and all of them if Redis has ``lost`` some.
         """
-        seen, pointer = self._store.pointer.value(), self._pointer()
+        seen, pointer = self._store.pointer.value(), self._store.pointer.read_unless_damaged()
         last, _ = self._data_dir.rounds.last_of(version)
         if pointer is not None and last is not None and last.state == "succeeded" and not lost:
             return
         started_at = json_time(self._clock())
         log.warning("some lists are not of model %s: writing them was interrupted, or Redis lost them", version)
         uri, manifest_sha256 = self._data_dir.models.address(version)
-        model = load_model(uri, manifest_sha256=manifest_sha256)
+        model = self._data_dir.models.load(version, manifest_sha256=manifest_sha256)
         if pointer is None:
             pointer = self._move_pointer(version, uri, manifest_sha256, seen=seen)
         refresh_all_lists(
@@ -353,7 +358,7 @@ class Round:
             self._store,
             self._data_dir,
             LoadedModel(pointer, model),
-            load_popularity(uri),
+            self._data_dir.models.popularity(version, manifest_sha256=manifest_sha256),
             users=None,
             progress=self._progress,
             clock=self._clock,
@@ -373,13 +378,6 @@ class Round:
         keep = self._settings.trainer.keep_versions
         for version in self._data_dir.models.prune(keep=keep, live=live):
             log.info("model %s removed: %d newer ones are kept", version, keep)
-
-    def _pointer(self) -> ModelPointer | None:
-        try:
-            return self._store.pointer.read()
-        except InvalidModel as error:
-            log.warning("%s", error)
-            return None
 
     def _note(self, **facts: Any) -> None:
         self.outcome = replace(self.outcome, **facts)

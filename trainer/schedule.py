@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 
 from croniter import croniter
 
@@ -48,10 +48,13 @@ class Schedule:
         if last.get("state") == "succeeded" and last.get("version") == pointer.version:
             done = pointer.published_at
         elif last.get("state") == "rejected" and last.get("live_before") == pointer.version:
-            done = str(last["finished_at"])
+            done = str(last.get("finished_at"))
         else:
             return
-        completed = datetime.fromisoformat(done)
+        try:
+            completed = datetime.fromisoformat(done).astimezone(UTC)
+        except (ValueError, OverflowError):
+            return  # no round has written that
         if self._cron:
             due_in_s = self._until_next(min(completed, now()))
         else:

@@ -10,10 +10,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 import anyio
-import orjson
 from fastapi import APIRouter, Request, Response
 
-from api.lists import Listed, ListFilter
+from api.lists import Listed, ListFilter, parse_list
 from api.problems import Kind, ProblemError
 from api.routes.common import ItemId, UserId, answer, problems
 from api.security import Role, guarded
@@ -86,9 +85,9 @@ async def basket(request: Request, wanted: BasketRequest) -> Response:
         list_filter = ListFilter(services.live.hidden, services.live.catalogue)
     else:
         content = await services.reader.popular()
-        if content is None:
+        popular = parse_list(content) or services.live.popular
+        if popular is None:
             raise no_lists()
-        popular = orjson.loads(content)
         about |= {"source": Source.POPULAR, "model": popular["model"], "generated_at": popular["generated_at"]}
         items = popular["items"]
         owned = () if rules.include_purchased else (item for item, entry in entries.items() if entry.units > 0)

@@ -6,10 +6,9 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Query, Request, Response
 
-from api.lists import ListFilter
+from api.lists import ListFilter, parse_list
 from api.problems import Kind, ProblemError
 from api.routes.common import Category, ItemId, N, UserId, answer, answer_with_etag, problems
 from api.security import Role, guarded
@@ -26,6 +25,7 @@ from recsys.api_schemas import (
     UserHistory,
 )
 from recsys.data.event import UNITS_PER_QUANTITY, Identifier
+from recsys.errors import RedisUnavailable
 
 router = APIRouter(prefix="/v1", route_class=guarded(Role.READ))
 
@@ -158,9 +158,10 @@ def _cached(services: Services, content: bytes | None, n: int, **about: str) -> 
     """Return a cached list as it may be shown; an empty one if there is none."""
     if content is None:
         return {**about, "items": []}
-    found = orjson.loads(content)
+    if (found := parse_list(content)) is None:
+        raise RedisUnavailable("a list in Redis is damaged; the next model writes it again")
     list_filter = ListFilter(services.live.hidden, services.live.catalogue)
-    more = {name: found[name] for name in ("model", "revision", "generated_at") if name in found}
+    more: dict[str, Any] = {name: found[name] for name in ("model", "revision", "generated_at") if name in found}
     return {**about, **more, "items": list_filter.apply(found["items"], n)}
 
 

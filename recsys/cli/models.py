@@ -114,7 +114,7 @@ def rollback_command(
     data_dir = open_data_dir(settings)
     with open_store(settings) as store:
         store.connection.check()
-        pointer = store.pointer.read()
+        pointer = store.pointer.read_unless_damaged()
         live = "" if pointer is None else pointer.version
         target = version or previous_version(data_dir, live=live)  # as things are now
         try:

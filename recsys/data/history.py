@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -12,11 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.data.epoch import LAST_MS
 from recsys.data.event import UNITS_PER_QUANTITY, Event, EventType
-from recsys.data.history_kernels import read_owned
+from recsys.data.history_kernels import find_damaged, read_owned
 from recsys.data.owned_items import COLUMNS, Owned
 from recsys.data.vocabulary import Texts, Vocabulary
 from recsys.runtime.threads import map_ranges
+
+_VALUE = re.compile(r"-?[0-9]{1,12}(\.[0-9]{0,6})?\|[0-9]{1,12}(\|[0-9]{1,12}){0,2}")
 
 
 class Entry(NamedTuple):
@@ -56,8 +60,18 @@ class Entry(NamedTuple):
 
     @classmethod
     def parse(cls, value: str) -> Entry:
-        """Parse a value from Redis."""
+        """Parse a value from Redis.
+
+        Raises
+        ------
+        ValueError
+            When it is none.
+        """
+        if _VALUE.fullmatch(value) is None:
+            raise ValueError(f"{value[:40]!r} is no entry of a history")
         quantity, newest_s, purchases, span_s = [*value.split("|"), "1", "0"][:4]
+        if not 0 <= int(span_s) <= int(newest_s) <= LAST_MS // 1000:
+            raise ValueError(f"{value!r} is no entry of a history: it has no such times")
         units = int(Decimal(quantity) * UNITS_PER_QUANTITY)
         return cls(units, int(newest_s), int(newest_s) - int(span_s), int(purchases))
 
@@ -85,6 +99,25 @@ class History:
         """Item_id → entry, in no order; net quantities may be zero or negative."""
         lines = self.text.decode().split("\n") if self.text else []
         return dict(zip(lines[::2], map(Entry.parse, lines[1::2]), strict=True))
+
+
+def damaged_histories(texts: Sequence[bytes]) -> NDArray[np.bool_]:
+    """Return which texts are no histories: somebody else has written to them, or the disk has failed.
+
+    Parameters
+    ----------
+    texts : sequence of bytes
+        As Redis returns them, see `History`.
+    """
+    joined, damaged = Texts.of(texts), np.empty(len(texts), np.bool_)
+    find_damaged(joined.data, joined.bounds, damaged)
+    for place, text in enumerate(texts):
+        if not text.isascii() and not damaged[place]:
+            try:
+                text.decode()
+            except UnicodeDecodeError:
+                damaged[place] = True
+    return damaged
 
 
 def read_histories(histories: Sequence[History], items: Vocabulary) -> Owned:

@@ -12,6 +12,10 @@ from recsys.runtime.jit import compiled
 _LINE, _BAR, _MINUS, _POINT, _ZERO, _NINE = 10, 124, 45, 46, 48, 57
 _MILLIONTHS = 1_000_000
 _MANY = 64
+_MOST_DIGITS, _MOST_DECIMALS = 12, 6
+_LATER_FIELDS, _NEWEST_FIELD, _SPAN_FIELD = 3, 0, 2
+_LAST_S = 253_402_300_799
+"""The end of the year 9999."""
 
 
 @compiled()
@@ -73,6 +77,69 @@ def _read_value(text: Bytes, start: int, stop: int, entry: NDArray[np.int64]) ->
     entry[NEWEST] = _whole(text, quantity_end + 1, newest_end, 0)
     entry[PURCHASES] = _whole(text, newest_end + 1, purchases_end, 1)
     entry[FIRST] = entry[NEWEST] - _whole(text, purchases_end + 1, stop, 0)
+
+
+@compiled()
+def _digits(text: Bytes, start: int, stop: int) -> int:
+    """Return where the digits end that begin at a place."""
+    at = start
+    while at < stop and _ZERO <= text[at] <= _NINE:
+        at += 1
+    return at
+
+
+@compiled()
+def _is_value(text: Bytes, start: int, stop: int) -> bool:
+    """Whether a value is one as `recsys.data.history.Entry` describes it, with numbers that an int64 holds."""
+    at = start + 1 if start < stop and text[start] == _MINUS else start
+    end = _digits(text, at, stop)
+    if not 0 < end - at <= _MOST_DIGITS:
+        return False
+    if end < stop and text[end] == _POINT:
+        at, end = end + 1, _digits(text, end + 1, stop)
+        if end - at > _MOST_DECIMALS:
+            return False
+    newest_s, number = 0, 0
+    for field in range(_LATER_FIELDS):
+        if end == stop:
+            return field > 0  # the newest event is always there
+        if text[end] != _BAR:
+            return False
+        at = end + 1
+        end = _digits(text, at, stop)
+        if not 0 < end - at <= _MOST_DIGITS:
+            return False
+        number = _whole(text, at, end, 0)
+        if field == _NEWEST_FIELD:
+            newest_s = number
+            if newest_s > _LAST_S:
+                return False
+        elif field == _SPAN_FIELD and number > newest_s:
+            return False
+    return end == stop
+
+
+@compiled()
+def find_damaged(text: Bytes, bounds: Bounds, damaged: NDArray[np.bool_]) -> None:
+    """Find the histories that are not as `recsys.data.history.History` describes them.
+
+    Parameters
+    ----------
+    text, bounds : uint8; int64, (n_users + 1,)
+        Texts of histories.
+    damaged : bool, (n_users,)
+        Written.
+    """
+    for user in range(len(bounds) - 1):
+        at, stop = bounds[user], bounds[user + 1]
+        damaged[user] = False
+        while at < stop:
+            id_end = _line_end(text, at, stop)
+            value_end = _line_end(text, id_end + 1, stop)
+            if id_end == at or id_end >= stop or not _is_value(text, id_end + 1, value_end):
+                damaged[user] = True
+                break
+            at = value_end + 1
 
 
 @compiled()

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from recsys.data.history import Entry, History
-from recsys.errors import InvalidModel, RedisError
+from recsys.errors import DamagedKey, InvalidModel, RedisError
 from recsys.lists.encoding import items_json
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import refresh
 from recsys.redis import ModelPointer, ModelStamp, Store
-from recsys.storage.artifact import load_model
+from recsys.storage.models import ModelStore
 
 log = logging.getLogger(__name__)
 _RETRY_REFUSED_S = 30.0  # a shared disk may show the files later than Redis shows the pointer
@@ -58,14 +58,19 @@ class LiveModel:
     Parameters
     ----------
     store : Store
+    models : ModelStore
+        Where they are: Redis says which one is live, never where it is.
     poll_s : float
         Seconds between looks.
     on_refused : callable
         Called once for each model that is refused.
     """
 
-    def __init__(self, store: Store, *, poll_s: float, on_refused: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, store: Store, models: ModelStore, *, poll_s: float, on_refused: Callable[[], None] = lambda: None
+    ) -> None:
         self._store = store
+        self._models = models
         self._poll_s = poll_s
         self._on_refused = on_refused
         self._offered: LoadedModel | None = None
@@ -149,6 +154,11 @@ class LiveModel:
         try:
             hidden = self._store.catalogue.hidden()
             pointer = self._store.pointer.read()
+        except DamagedKey as error:
+            if self._refused != str(error):
+                log.error("%s; until then model and hidden items stay as this process saw them last", error)
+            self._refused = str(error)
+            return
         except RedisError as error:
             log.debug("cannot look at the model pointer: %s", error)
             return
@@ -165,9 +175,7 @@ class LiveModel:
         if pointer == self._refused and started - self._refused_at < _RETRY_REFUSED_S:
             return
         try:
-            model = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
-            if model.version != pointer.version:
-                raise InvalidModel(f"the model at {pointer.uri} is {model.version}, not {pointer.version}")
+            model = self._models.load(pointer.version, manifest_sha256=pointer.manifest_sha256)
             prepare(model)  # here, not in the first batch after the swap
         except InvalidModel as error:
             self._refuse(pointer, error)

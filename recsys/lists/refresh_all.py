@@ -28,8 +28,7 @@ from recsys.runtime import fail_points, threads
 from recsys.runtime.clock import now
 from recsys.runtime.progress import Advance, ProgressReporter
 from recsys.settings import Settings
-from recsys.storage.artifact import load_model
-from recsys.storage.data_dir import DataDir
+from recsys.storage.data_dir import DataDir, open_data_dir
 
 log = logging.getLogger(__name__)
 _FEW_USERS = 20_000
@@ -137,8 +136,7 @@ def refresh_users(
     hidden = store.catalogue.hidden()
     while users:
         states = store.users.read(users)
-        if aside := [user for user, state in states.items() if state.aside]:
-            store.users.set_aside(aside, if_damaged=True)
+        store.users.set_aside_damaged(states)
         behind = without_aside(states) if also_current else stale(states, live)
         computed = compute_lists(behind, live, settings.ranking, hidden=hidden)
         outcomes = publish_lists(store.users, computed, at=now())
@@ -192,7 +190,8 @@ def _open(settings: Settings, pointer: ModelPointer) -> tuple[Store, LoadedModel
         _until_the_end.enter_context(threads.limit(1))
         store = _until_the_end.enter_context(open_store(settings))
         store.connection.check()
-        live = LoadedModel(pointer, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))
+        models = open_data_dir(settings).models
+        live = LoadedModel(pointer, models.load(pointer.version, manifest_sha256=pointer.manifest_sha256))
         _opened = settings, store, live
     return _opened[1], _opened[2]
 

@@ -23,7 +23,6 @@ from recsys.redis.aside import Adoption
 from recsys.runtime import fail_points
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
-from recsys.storage.artifact import load_model
 from recsys.storage.data_dir import DataDir
 from recsys.storage.segments import IMPORT_PREFIX, Segment, events_of, in_order_of_application
 
@@ -96,7 +95,7 @@ def _make_again(
                 pending = _adopt(store, stream, pending, made)
                 if not pending:
                     break
-    _refresh(settings, store, made, progress)
+    _refresh(settings, store, data_dir, made, progress)
     log.info("%d users were made again from the archive and the topic", len(made))
     return made
 
@@ -122,11 +121,13 @@ def _adopt(store: Store, stream: StreamBeyond, users: Sequence[str], made: list[
     return [user for user, outcome in outcomes.items() if outcome is Adoption.MOVED]
 
 
-def _refresh(settings: Settings, store: Store, users: Sequence[str], progress: ProgressReporter) -> None:
-    pointer = store.pointer.read()
+def _refresh(
+    settings: Settings, store: Store, data_dir: DataDir, users: Sequence[str], progress: ProgressReporter
+) -> None:
+    pointer = store.pointer.read_unless_damaged()
     if pointer is None or not users:
         return  # the first model's full refresh makes the lists
-    live = LoadedModel(pointer, load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256))
+    live = LoadedModel(pointer, data_dir.models.load(pointer.version, manifest_sha256=pointer.manifest_sha256))
     with progress.stage("refresh their lists", len(users)) as advance:
         for start in range(0, len(users), settings.trainer.refresh_batch):
             part = users[start : start + settings.trainer.refresh_batch]

@@ -21,7 +21,6 @@ from recsys.runtime import fail_points
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.archive import Archive
-from recsys.storage.artifact import load_model, load_popularity
 from recsys.storage.data_dir import DataDir
 from recsys.storage.models import ModelStore
 from recsys.storage.rounds import RoundLog
@@ -85,7 +84,7 @@ def rebuild(
     positions = archive.positions(segments)
     here = positions.get(topic.id, {})
     starts = {topic.source(p): max(here.get(p, low), low) for p, (low, _) in watermarks.items()}
-    versions, pointer = models.versions(), store.pointer.read()
+    versions, pointer = models.versions(), store.pointer.read_unless_damaged()
     losses = list(_losses(store, archive, versions, pointer, positions, topic, watermarks))
     losses += compacted_away(settings.kafka, archive, positions, topic, watermarks)
     stage = store.rebuilding.resume()
@@ -140,18 +139,18 @@ def rebuild(
     to_read = beyond if stage is RebuildStage.APPLY else None
     _restore_catalogue(store, data_dir)
     HiddenItems(store, data_dir).restore()
-    pointer = store.pointer.read() or _newest_model(store, models, data_dir.rounds, clock)
+    pointer = store.pointer.read_unless_damaged() or _newest_model(store, models, data_dir.rounds, clock)
     if pointer is None:
         return Rebuilt(amended, 0, 0, "", to_read)
     try:
-        model = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
+        model = models.load(pointer.version, manifest_sha256=pointer.manifest_sha256)
     except InvalidModel as error:
         raise InvalidModel(
             f"{error}; the histories are restored. For the lists, restore the files of the model "
             f"or let the trainer make a new one"
         ) from error
     live = LoadedModel(pointer, model)
-    popularity = load_popularity(pointer.uri)
+    popularity = models.popularity(pointer.version, manifest_sha256=pointer.manifest_sha256)
     written = refresh_all_lists(
         settings, store, data_dir, live, popularity, users=None, progress=progress, clock=clock, also_current=True
     )
@@ -241,17 +240,17 @@ def _newest_model(
     store: Store, models: ModelStore, rounds: RoundLog, clock: Callable[[], datetime]
 ) -> ModelPointer | None:
     """Make the model live again that was live last, or else the newest one; None if there is none."""
-    kept = models.versions()
+    seen, kept = store.pointer.value(), models.versions()
     were_live = [record.version for record in rounds.publications() if record.version in kept]
     others = [version for version in reversed(kept) if not models.is_rejected(version)]
     for version in dict.fromkeys((*were_live, *others)):
         uri, manifest_sha256 = models.address(version)
         try:
-            load_model(uri, manifest_sha256=manifest_sha256)
+            models.load(version, manifest_sha256=manifest_sha256)
         except InvalidModel as error:
             log.warning("skipped a model: %s", error)
             continue
-        pointer = store.pointer.move(version, uri, manifest_sha256, seen=b"", at=clock())
+        pointer = store.pointer.move(version, uri, manifest_sha256, seen=seen, at=clock())
         if pointer is None:
             raise LockLost("another process moved the model pointer during the rebuild; run it again")
         return pointer

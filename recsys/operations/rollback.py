@@ -14,7 +14,6 @@ from recsys.redis import HeldLock, Store
 from recsys.runtime.clock import json_time
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
-from recsys.storage.artifact import load_model, load_popularity
 from recsys.storage.data_dir import DataDir
 from recsys.storage.rounds import RoundRecord
 
@@ -83,7 +82,7 @@ def roll_back(
     started_at = json_time(clock())
     models, rounds = data_dir.models, data_dir.rounds
     seen = store.pointer.value()
-    pointer = store.pointer.read()
+    pointer = store.pointer.read_unless_damaged()
     if pointer is not None and pointer.version not in (live_before, version):
         raise LockLost(
             f"model {pointer.version} went live while the rollback waited for the trainer, in place of "
@@ -92,7 +91,7 @@ def roll_back(
     with progress.stage("check the model"):
         models.manifest(version)
         uri, manifest_sha256 = models.address(version)
-        model = load_model(uri, manifest_sha256=manifest_sha256)
+        model = models.load(version, manifest_sha256=manifest_sha256)
     record = RoundRecord(
         kind="rollback",
         asked_by=asked_by,
@@ -113,7 +112,7 @@ def roll_back(
         rounds.write(path, record.model_copy(update={"published": False}))
         raise LockLost("another process moved the model pointer at the same time; nothing was rolled back")
     live = LoadedModel(pointer, model)
-    popularity = load_popularity(uri)
+    popularity = models.popularity(version, manifest_sha256=manifest_sha256)
     written = refresh_all_lists(settings, store, data_dir, live, popularity, users=None, progress=progress, clock=clock)
     if store.pointer.read() != pointer:
         raise LockLost(

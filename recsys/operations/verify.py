@@ -32,8 +32,8 @@ from recsys.redis import ModelPointer, Store
 from recsys.runtime.progress import Advance, ProgressReporter
 from recsys.settings import RankingSettings, Settings
 from recsys.storage.archive import Archive
-from recsys.storage.artifact import load_model
 from recsys.storage.data_dir import DataDir
+from recsys.storage.models import ModelStore
 from recsys.storage.segments import Segment
 
 _TOLERANCE = 1e-4
@@ -89,7 +89,7 @@ def verify(
     """
     if with_stream:
         ensure_histories(settings, store, data_dir)  # first: without them there is no model either
-    truth = Truth.of_live_model(store, settings.ranking)
+    truth = Truth.of_live_model(store, data_dir.models, settings.ranking)
     archive = data_dir.archive
     if truth.pointer.version not in data_dir.models.versions():
         raise NoModel(
@@ -115,7 +115,7 @@ def verify(
             if sample is None and attempt == 0:
                 pending = sorted(filter(store.users.can_hold, set(users) | set(replays)))
         if attempt > 0:
-            truth = truth.renewed(store)
+            truth = truth.renewed(store, data_dir.models)
         with progress.stage("compare" if attempt == 0 else "compare again", len(pending)) as advance:
             found = _compare(store, truth, replays, pending, advance)
         if stream is not None:
@@ -147,7 +147,7 @@ class Truth:
     rules: RankingSettings
 
     @classmethod
-    def of_live_model(cls, store: Store, rules: RankingSettings) -> Truth:
+    def of_live_model(cls, store: Store, models: ModelStore, rules: RankingSettings) -> Truth:
         """Read the live model and the hidden items.
 
         Raises
@@ -161,16 +161,16 @@ class Truth:
                 "Redis names no live model: make the first one with python -m trainer --once, "
                 "or restore an emptied Redis with recsys rebuild"
             )
-        model = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
+        model = models.load(pointer.version, manifest_sha256=pointer.manifest_sha256)
         factors = model.item_factors.astype(np.float64)
         gram = factors.T @ factors + model.regularization * np.eye(factors.shape[1])
         return cls(pointer, model, factors, gram, store.catalogue.hidden(), rules)
 
-    def renewed(self, store: Store) -> Truth:
+    def renewed(self, store: Store, models: ModelStore) -> Truth:
         """Return this, or what has taken its place if another model has been published."""
         if store.pointer.read() == self.pointer:
             return self
-        return Truth.of_live_model(store, self.rules)
+        return Truth.of_live_model(store, models, self.rules)
 
     def strength(self, entry: Entry) -> float:
         """Return s_ui of one owned item."""

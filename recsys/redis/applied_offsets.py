@@ -11,10 +11,11 @@ import threading
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from redis.exceptions import AskError
+from redis.exceptions import AskError, ResponseError
 
 from recsys.errors import WritesLost
 from recsys.redis.connection import Connection
+from recsys.redis.damage import is_wrong_kind, whole_number
 from recsys.redis.keys import Keys
 
 
@@ -44,7 +45,11 @@ class AppliedOffsets:
         keys = [self._keys.marks(shard) for shard in shards]
         found: list[list[bytes | None]] = self._connection.run([(key, ("HMGET", key, *marks)) for key in keys])
         for source, *values in zip(marks, *found, strict=True):
-            known = [int(value) for value in values if value is not None]
+            known = [
+                whole_number(self._keys, key, value)
+                for key, value in zip(keys, values, strict=True)
+                if value is not None
+            ]
             marks[source] = min(known) if len(known) == len(shards) else None
         return marks
 
@@ -52,11 +57,11 @@ class AppliedOffsets:
         """Return all marks that are there, also those of topics that are no more."""
         keys = [self._keys.marks(shard) for shard in self._connection.shard_tags()]
         marks: dict[str, int] = {}
-        for flat in self._connection.run([(key, ("HGETALL", key)) for key in keys]):
+        for key, flat in zip(keys, self._connection.run([(key, ("HGETALL", key)) for key in keys]), strict=True):
             pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
             for source, value in pairs:
-                name = source.decode()
-                marks[name] = max(marks.get(name, 0), int(value))
+                name = source.decode(errors="replace")
+                marks[name] = max(marks.get(name, 0), whole_number(self._keys, key, value))
         return marks
 
     def counts(self) -> list[int]:
@@ -155,10 +160,14 @@ class AppliedOffsets:
                 values = connection.read_response()
             except AskError:  # or MOVED: another node of the cluster has this shard
                 continue
-            _raise_if_lost(
-                expected,
-                {s: -1 if value is None else int(value) for s, value in zip(expected, values, strict=True)},
-            )
+            except ResponseError as error:
+                if is_wrong_kind(error):
+                    raise WritesLost(
+                        "Redis has lost the applied offsets: another kind of key is in their place"
+                    ) from None
+                raise
+            there = [-1 if value is None or not value.isdigit() else int(value) for value in values]
+            _raise_if_lost(expected, dict(zip(expected, there, strict=True)))
 
 
 def _raise_if_lost(expected: Mapping[str, int], found: Mapping[str, int]) -> None:

@@ -49,7 +49,8 @@ class AsideStore:
     def users(self) -> list[str]:
         """Return the users who are set aside, as far as processes have met them."""
         members = self._connection.run([(self._keys.aside, ("SMEMBERS", self._keys.aside))])[0]
-        return sorted(member.decode() for member in members)
+        names = (member.decode(errors="replace") for member in members)
+        return sorted(filter(self._anew.can_hold, names))
 
     def count(self) -> int:
         """Return how many there are."""

@@ -22,6 +22,7 @@ from redis.exceptions import NoScriptError, RedisClusterException
 
 from recsys.data.history import Entry
 from recsys.errors import RedisUnavailable
+from recsys.redis.damage import WRONG_KIND, damaged, is_wrong_kind
 from recsys.redis.keys import Keys
 from recsys.redis.rights import is_refusal, refused_command, user_of
 from recsys.runtime.logs import RepeatsLeftOut
@@ -109,7 +110,7 @@ class ReadStore:
                 async with self._pipeline() as pipeline:
                     for user in user_ids:
                         pipeline.get(keys.recs(user)).hget(keys.applied(user), "revision")
-                    return list(await pipeline.execute())
+                    return [_none_if_wrong_kind(reply) for reply in await pipeline.execute(raise_on_error=False)]
 
         else:
             users = [user_ids[start : start + _USERS_PER_CALL] for start in range(0, len(user_ids), _USERS_PER_CALL)]
@@ -122,7 +123,7 @@ class ReadStore:
 
         values = await self._read(found)
         return [
-            UserList(content, int(revision or 0)) for content, revision in zip(values[::2], values[1::2], strict=True)
+            UserList(content, _whole(revision)) for content, revision in zip(values[::2], values[1::2], strict=True)
         ]
 
     async def _evaluate(self, names: list[str]) -> Any:
@@ -148,7 +149,10 @@ class ReadStore:
         raise AssertionError("unreachable")
 
     async def owned_among(self, items: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:
-        """Return which of these items each user owns, given user → items; all in one round trip."""
+        """Return which of these items each user owns, given user → items; all in one round trip.
+
+        Of a history that cannot be read it is not known: then all of them might be owned.
+        """
         asked = {user: list(ids) for user, ids in items.items() if ids}
         if not asked:
             return {}
@@ -157,23 +161,28 @@ class ReadStore:
             async with self._pipeline() as pipeline:
                 for user, ids in asked.items():
                     pipeline.hmget(self._keys.history(user), ids)
-                return list(await pipeline.execute())
+                return [_none_if_wrong_kind(reply) for reply in await pipeline.execute(raise_on_error=False)]
 
         values = await self._read(found)
-        return {
-            user: frozenset(
-                item for item, value in zip(ids, own, strict=True) if value and Entry.parse(value.decode()).units > 0
-            )
-            for (user, ids), own in zip(asked.items(), values, strict=True)
-        }
+        return {user: _owned(ids, own) for (user, ids), own in zip(asked.items(), values, strict=True)}
 
     def _pipeline(self) -> Any:
         return self._client.pipeline() if self._is_cluster else self._client.pipeline(transaction=False)
 
     async def history(self, user_id: str) -> dict[str, Entry]:
-        """Return a user's history by item, with net quantities of any sign; empty for an unknown user."""
-        found = await self._read(lambda: self._client.hgetall(self._keys.history(user_id)))
-        return {item.decode(): Entry.parse(value.decode()) for item, value in found.items()}
+        """Return a user's history by item, with net quantities of any sign; empty for an unknown user.
+
+        Raises
+        ------
+        RedisUnavailable
+            Also when it is no history.
+        """
+        key = self._keys.history(user_id)
+        found = await self._read(lambda: self._client.hgetall(key), key)
+        try:
+            return {item.decode(): Entry.parse(value.decode()) for item, value in found.items()}
+        except ValueError as error:
+            raise self._damaged(key, error) from None
 
     async def again(self, user_id: str) -> bytes | None:
         """Return the list of what a user may buy again."""
@@ -188,19 +197,27 @@ class ReadStore:
         return await self._get(self._keys.similar(item_id))
 
     async def _get(self, key: str) -> bytes | None:
-        value: bytes | None = await self._read(lambda: self._client.get(key))
+        value: bytes | None = await self._read(lambda: self._client.get(key), key)
         return value
 
-    async def _read(self, ask: Callable[[], Awaitable[T]]) -> T:
-        async with self._turns:
-            return await self._read_now(ask)
+    def _damaged(self, key: str, problem: object) -> RedisUnavailable:
+        error = RedisUnavailable(str(damaged(self._keys, key, problem)))
+        _about_requests.warning("%s", error)
+        return error
 
-    async def _read_now(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def _read(self, ask: Callable[[], Awaitable[T]], key: str = "") -> T:
+        """Return what Redis answers; ``key`` is what is asked for, if it is one."""
+        async with self._turns:
+            return await self._read_now(ask, key)
+
+    async def _read_now(self, ask: Callable[[], Awaitable[T]], key: str) -> T:
         if self._probe is not None:
             raise RedisUnavailable(f"Redis at {self._shown} is unavailable")
         try:
             found = await self._asked(ask)
         except redis.ResponseError as error:  # of this request alone: a key of another kind, no permission
+            if key and is_wrong_kind(error):
+                raise self._damaged(key, WRONG_KIND) from None
             problem = f"Redis at {self._shown}: {error}"
             if is_refusal(error):
                 problem = f"Redis at {self._shown} refuses user {self._user}: {refused_command(error) or error}"
@@ -253,6 +270,30 @@ class ReadStore:
         if self._probe is not None:
             self._probe.cancel()
         await self._client.aclose()
+
+
+def _none_if_wrong_kind(reply: Any) -> Any:
+    """Return a reply, None in place of what a key of another kind was answered; raise any other error."""
+    if is_wrong_kind(reply):
+        return None
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+def _whole(revision: bytes | None) -> int:
+    return int(revision) if revision is not None and revision.isdigit() else 0
+
+
+def _owned(item_ids: Sequence[str], values: Sequence[bytes | None] | None) -> frozenset[str]:
+    """Return the items that are owned, or may be."""
+    if values is None:
+        return frozenset(item_ids)
+    try:
+        pairs = zip(item_ids, values, strict=True)
+        return frozenset(item for item, value in pairs if value and Entry.parse(value.decode()).units > 0)
+    except ValueError:  # no entry of a history
+        return frozenset(item_ids)
 
 
 @asynccontextmanager

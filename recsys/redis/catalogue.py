@@ -33,7 +33,7 @@ class CatalogueStore:
         """Return the items that operators hide, and the id of the copy that was made of them; empty if none was."""
         key, copy = self._keys.hidden, self._keys.hidden_copy
         members, known = self._connection.run([(key, ("SMEMBERS", key)), (copy, ("GET", copy))])
-        return frozenset(member.decode(errors="replace") for member in members), (known or b"").decode()
+        return frozenset(member.decode(errors="replace") for member in members), (known or b"").decode(errors="replace")
 
     def note_hidden_copy(self, copy_id: str) -> None:
         """Note the id of the copy, which follows the set from now on."""
@@ -46,32 +46,40 @@ class CatalogueStore:
 
     def hide(self, item_id: str) -> bool:
         """Keep an item out of all lists; return whether it was in them."""
-        with self._connection.errors_translated():
+        with self._connection.errors_translated(self._keys.hidden):
             return bool(self._connection.client.sadd(self._keys.hidden, item_id))
 
     def unhide(self, item_id: str) -> bool:
         """Let an item be recommended again; return whether it was hidden."""
-        with self._connection.errors_translated():
+        with self._connection.errors_translated(self._keys.hidden):
             return bool(self._connection.client.srem(self._keys.hidden, item_id))
 
     def titles(self, item_ids: Sequence[str]) -> dict[str, str]:
         """Return item id → title of those that have one."""
         if not item_ids:
             return {}
-        with self._connection.errors_translated():
+        with self._connection.errors_translated(self._keys.titles):
             found = self._connection.client.hmget(self._keys.titles, list(item_ids))
-        return {item: title.decode() for item, title in zip(item_ids, found, strict=True) if title is not None}
+        return {
+            item: title.decode(errors="replace")
+            for item, title in zip(item_ids, found, strict=True)
+            if title is not None
+        }
 
     def write(self, titles: Mapping[str, str], unavailable: Collection[str]) -> None:
         """Replace what is known of items: titles by item id, and the items that are not available."""
         client, titles_key, unavailable_key = self._connection.client, self._keys.titles, self._keys.unavailable
+        # Keys of another kind are written anew like all others.
+        for key, kind in ((titles_key, b"hash"), (unavailable_key, b"set")):
+            if self._connection.run([(key, ("TYPE", key))])[0] not in (kind, b"none"):
+                self._connection.run([(key, ("DEL", key))])
         with self._connection.errors_translated():
-            gone = {key.decode() for key in client.hkeys(titles_key)} - titles.keys()
+            gone = set(client.hkeys(titles_key)) - {item.encode() for item in titles}
             for part in _parts(list(titles.items())):
                 client.hset(titles_key, mapping=dict(part))
             for names in _parts(sorted(gone)):
                 client.hdel(titles_key, *names)
-            back = {member.decode() for member in client.smembers(unavailable_key)} - set(unavailable)
+            back = set(client.smembers(unavailable_key)) - {item.encode() for item in unavailable}
             for names in _parts(sorted(unavailable)):
                 client.sadd(unavailable_key, *names)
             for names in _parts(sorted(back)):
@@ -80,7 +88,7 @@ class CatalogueStore:
 
     def stamp(self) -> bytes:
         """Return what changes with every import of the catalogue; empty before the first."""
-        with self._connection.errors_translated():
+        with self._connection.errors_translated(self._keys.catalogue):
             return self._connection.client.get(self._keys.catalogue) or b""
 
 

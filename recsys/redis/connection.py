@@ -17,6 +17,7 @@ from redis.exceptions import AskError, ClusterCrossSlotError, NoScriptError, Red
 
 from recsys.errors import RecsysError, RedisError, RedisUnavailable, RedisUnsuitable, SettingsError
 from recsys.redis.cluster import Cluster, ClusterPipeline
+from recsys.redis.damage import WRONG_KIND, damaged, is_wrong_kind
 from recsys.redis.keys import Keys
 from recsys.redis.rights import Service, is_refusal, missing_rights, refused_command, user_of
 from recsys.redis.single_server import Call, ServerPipeline, SingleServer
@@ -72,14 +73,16 @@ class Connection:
         self._servers.close()
 
     @contextmanager
-    def errors_translated(self) -> Iterator[None]:
-        """Turn redis-py's errors into this project's."""
+    def errors_translated(self, key: str = "") -> Iterator[None]:
+        """Turn redis-py's errors into this project's; ``key`` is what the block asks for, if it is one."""
         try:
             yield
         except redis.ReadOnlyError as error:
             self._servers.reopen()  # demoted under our feet: a new connection may lead to the new primary
             raise RedisUnsuitable(f"Redis at {self._shown} has become a read-only replica") from error
         except redis.RedisError as error:
+            if key and is_wrong_kind(error):
+                raise damaged(self._keys, key, WRONG_KIND) from None
             raise self._translated(error) from error
         except RedisClusterException as error:  # not among the RedisErrors: no node can be used
             self._servers.reopen()
@@ -235,13 +238,21 @@ class Connection:
     def run(self, calls: Sequence[Call]) -> list[Any]:
         """Run commands, each with its key, in one round trip (to each node of a cluster); results in order."""
         with self.errors_translated():
-            return _successful(self._servers.run(calls))
+            return self._successful(calls, self._servers.run(calls))
+
+    def _successful(self, calls: Sequence[Call], results: list[Any]) -> list[Any]:
+        for (key, _), result in zip(calls, results, strict=True):
+            if is_wrong_kind(result):
+                raise damaged(self._keys, key, WRONG_KIND)
+            if isinstance(result, Exception):
+                raise result
+        return results
 
     @contextmanager
     def script_pipeline(self, name: str) -> Iterator[ScriptPipeline]:
         """Open a pipeline of calls of ``<name>.lua``."""
         with self.errors_translated(), self._servers.pipeline() as pipeline:
-            yield ScriptPipeline(self._servers, pipeline, *self._script(name))
+            yield ScriptPipeline(self._servers, pipeline, *self._script(name), self._successful)
 
     def run_script(self, name: str, calls: Iterable[ScriptCall]) -> list[Any]:
         """Run ``<name>.lua`` once per (keys, arguments), all in one round trip; results in order.
@@ -285,7 +296,8 @@ class Connection:
                 while True:
                     with self.errors_translated():
                         cursor, found = server.scan(cursor, match=pattern, count=2000, _type=kind)
-                    yield [key if isinstance(key, str) else key.decode() for key in found]
+                    # No key of ours, nor any that could be asked for, has a name that is no text.
+                    yield [name for name in map(_text, found) if name is not None]
                     if cursor == 0:
                         break
             with self.errors_translated():
@@ -310,11 +322,13 @@ class ScriptPipeline:
         pipeline: ServerPipeline | ClusterPipeline,
         text: str,
         digest: str,
+        successful: Callable[[Sequence[Call], list[Any]], list[Any]],
     ) -> None:
         self._servers = servers
         self._pipeline = pipeline
         self._text = text
         self._digest = digest
+        self._successful = successful
         self._calls: list[Call] = []
 
     def send(self, calls: Iterable[ScriptCall]) -> None:
@@ -340,7 +354,7 @@ class ScriptPipeline:
             again = self._servers.run([self._calls[place] for place in missing], first=load)
             for place, reply in zip(missing, again, strict=True):
                 replies[place] = reply
-        return _successful(replies)
+        return self._successful(self._calls, replies)
 
 
 def connection_problem(url: str, error: Exception) -> str:
@@ -362,6 +376,13 @@ def connection_problem(url: str, error: Exception) -> str:
     return text
 
 
+def _text(name: str | bytes) -> str | None:
+    try:
+        return name if isinstance(name, str) else name.decode()
+    except UnicodeDecodeError:
+        return None
+
+
 def _buffer_limit(connection: Any) -> str:
     """Return the setting of a server, as far as this user may see it."""
     try:
@@ -370,13 +391,6 @@ def _buffer_limit(connection: Any) -> str:
         return str(found[1].decode().partition(" slave")[0])
     except (redis.RedisError, IndexError):
         return "not known, for this user may not read it"
-
-
-def _successful(results: list[Any]) -> list[Any]:
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
-    return results
 
 
 def _cause(error: RedisClusterException) -> Exception:

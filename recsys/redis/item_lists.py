@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import orjson
 
 from recsys.redis.connection import Connection
+from recsys.redis.damage import damaged, json_object, list_problem
 from recsys.redis.keys import Keys
 from recsys.redis.single_server import Call
 from recsys.redis.users import ModelStamp
@@ -53,9 +54,8 @@ class ItemListStore:
 
     def popular(self, category: str | None = None) -> dict[str, Any] | None:
         """Return the popular list as apps see it, overall or of a category."""
-        with self._connection.errors_translated():
-            value: bytes | None = self._connection.client.get(self._keys.popular_in(category))
-        return orjson.loads(value) if value else None
+        key = self._keys.popular_in(category)
+        return self._list(key, self._connection.run([(key, ("GET", key))])[0])
 
     def write_similar(
         self, item_ids: Sequence[str], lists: Iterable[bytes], model: ModelStamp, *, at: datetime, ttl_s: int
@@ -76,12 +76,18 @@ class ItemListStore:
 
     def similar(self, item_id: str) -> dict[str, Any] | None:
         """Return an item's similar items as apps see them."""
-        with self._connection.errors_translated():
-            value: bytes | None = self._connection.client.get(self._keys.similar(item_id))
-        return orjson.loads(value) if value else None
+        return self.similar_many([item_id])[0]
 
     def similar_many(self, item_ids: Sequence[str]) -> list[dict[str, Any] | None]:
         """Return the similar items of many items, in order."""
         keys = [self._keys.similar(item_id) for item_id in item_ids]
         values = self._connection.run([(key, ("GET", key)) for key in keys])
-        return [orjson.loads(value) if value else None for value in values]
+        return [self._list(key, value) for key, value in zip(keys, values, strict=True)]
+
+    def _list(self, key: str, value: bytes | None) -> dict[str, Any] | None:
+        if not value:
+            return None
+        found = json_object(self._keys, key, value)
+        if problem := list_problem(found):
+            raise damaged(self._keys, key, problem)
+        return found

@@ -6,15 +6,20 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import orjson
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
+from recsys.data.event import NO_CONTROL_CHARACTERS
 from recsys.runtime.clock import json_time, now
 
 _PROC = Path("/proc")
 _STATE, _STARTED = 0, 19
 """Places in /proc/<pid>/stat behind the name of the program."""
 _ENDED = (b"Z", b"X")
+_MOST_CHARACTERS = 256
+_Text = Annotated[str, StringConstraints(max_length=_MOST_CHARACTERS, pattern=NO_CONTROL_CHARACTERS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +44,12 @@ class LockHolder:
     """
 
     token: str
-    work: str = ""
-    host: str = ""
-    pid: int = 0
-    since: str = ""
-    system: str = ""
-    started: str = ""
+    work: _Text = ""
+    host: _Text = ""
+    pid: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    since: _Text = ""
+    system: _Text = ""
+    started: _Text = ""
 
     @classmethod
     def this_process(cls, work: str, token: str) -> LockHolder:
@@ -58,9 +63,9 @@ class LockHolder:
     def parse(cls, value: bytes) -> LockHolder:
         """Read the lock's value; earlier releases wrote a token only."""
         try:
-            return cls(**orjson.loads(value))
-        except (orjson.JSONDecodeError, TypeError):
-            return cls(value.decode(errors="replace"))
+            return _HOLDER.validate_json(value, strict=True)
+        except ValidationError:
+            return cls(value[:_MOST_CHARACTERS].decode(errors="replace"))
 
     def packed(self) -> str:
         """Return it as the lock's value."""
@@ -69,7 +74,7 @@ class LockHolder:
     @property
     def has_ended(self) -> bool:
         """Whether the process has certainly ended: it ran on this system, which has it no more."""
-        if not self.system or self.system != _system():
+        if not self.pid or not self.system or self.system != _system():
             return False
         try:
             os.kill(self.pid, 0)
@@ -84,6 +89,9 @@ class LockHolder:
         if not self.work:
             return "a trainer or command of another release"
         return f"{self.work} (process {self.pid} on {self.host}, since {self.since})"
+
+
+_HOLDER = TypeAdapter(LockHolder)
 
 
 def _system() -> str:

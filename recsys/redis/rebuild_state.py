@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from enum import StrEnum
 
 from recsys.errors import WritesLost
 from recsys.redis.connection import Connection
+from recsys.redis.damage import damaged
 from recsys.redis.keys import Keys
 
+log = logging.getLogger(__name__)
 _STAGE, _RUN = "stage", "run"
 
 
@@ -44,12 +47,16 @@ class RebuildState:
 
     def resume(self) -> RebuildStage | None:
         """Take over a rebuild that was interrupted; None if there is none, or Redis has lost a part of it."""
-        with self._connection.errors_translated():
+        with self._connection.errors_translated(self._keys.rebuild):
             run, stage = self._connection.client.hmget(self._keys.rebuild, [_RUN, _STAGE])
         if run is None or stage is None:
             return None
-        self._run = run.decode()
-        return RebuildStage(stage.decode()) if self._is_whole() else None
+        try:
+            self._run, found = run.decode(), RebuildStage(stage.decode())
+        except ValueError:
+            log.warning("%s", damaged(self._keys, self._keys.rebuild, "it holds no stage of a rebuild"))
+            return None
+        return found if self._is_whole() else None
 
     def ensure_whole(self) -> None:
         """Raise `WritesLost` if any part of Redis has been emptied since the rebuild began."""
@@ -68,7 +75,7 @@ class RebuildState:
         """Return the segments that have been applied."""
         with self._connection.errors_translated():
             fields: list[bytes] = self._connection.client.hkeys(self._keys.rebuild)
-        return frozenset(field.decode() for field in fields) - {_STAGE, _RUN}
+        return frozenset(field.decode(errors="replace") for field in fields) - {_STAGE, _RUN}
 
     def forget_segments(self) -> None:
         """All segments are to be applied again."""
@@ -86,7 +93,7 @@ class RebuildState:
 
     def _is_whole(self) -> bool:
         runs = self._connection.run([(key, ("GET", key)) for key in self._run_keys()])
-        return all(run is not None and run.decode() == self._run for run in runs)
+        return all(run is not None and run == self._run.encode() for run in runs)
 
     def _write(self, field: str, value: str) -> None:
         with self._connection.errors_translated():

@@ -17,6 +17,7 @@ from recsys.redis.keys import Keys
 from recsys.redis.lock_holder import LockHolder
 
 log = logging.getLogger(__name__)
+_NO_EXPIRY = -1
 
 
 class HeldLock:
@@ -89,7 +90,7 @@ class TrainerLock:
                 lock.do_release(token)
 
         try:
-            with self._connection.errors_translated():
+            with self._connection.errors_translated(self._keys.trainer_lock):
                 if not lock.acquire(token=token) and not (self._is_freed(lock) and lock.acquire(token=token)):
                     raise self._held_by_another()
             held = HeldLock(self._connection, lock, ttl_s)
@@ -124,6 +125,12 @@ class TrainerLock:
         value, left_ms = client.get(key), client.pttl(key)
         holder = "another process" if value is None else str(LockHolder.parse(value))
         left_s = max(0, left_ms) / 1000
+        if left_ms == _NO_EXPIRY:
+            return LockHeld(
+                f"{holder} holds the lock on archive and models, which never expires: delete the key {key} in Redis if "
+                f"nobody is at work",
+                holder,
+            )
         return LockHeld(
             f"{holder} holds the lock on archive and models; if it has died, the lock expires in {left_s:.0f} s",
             holder,

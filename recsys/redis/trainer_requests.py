@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from recsys.redis.connection import Connection
+from recsys.redis.damage import damaged, json_object, whole_number
 from recsys.redis.keys import Keys
 
 _REQUEST = """
@@ -32,6 +34,9 @@ class RollbackRequest:
     def packed(self) -> bytes:
         """Return it as Redis keeps it."""
         return orjson.dumps(self)
+
+
+_ROLLBACK_REQUEST = TypeAdapter(RollbackRequest)
 
 
 class Requests(NamedTuple):
@@ -63,17 +68,17 @@ class TrainerRequests:
 
     def say_alive(self, *, ttl_s: float) -> None:
         """Tell `recsys retrain` that a trainer is here to take requests."""
-        with self._connection.errors_translated():
+        with self._connection.errors_translated(self._keys.trainer_alive):
             self._connection.client.set(self._keys.trainer_alive, b"1", px=int(ttl_s * 1000))
 
     def say_gone(self) -> None:
         """Take `say_alive` back."""
-        with self._connection.errors_translated():
+        with self._connection.errors_translated(self._keys.trainer_alive):
             self._connection.client.delete(self._keys.trainer_alive)
 
     def is_alive(self) -> bool:
         """Whether a trainer service runs."""
-        with self._connection.errors_translated():
+        with self._connection.errors_translated(self._keys.trainer_alive):
             return bool(self._connection.client.exists(self._keys.trainer_alive))
 
     def request(self, *, force: bool = False) -> int:
@@ -81,31 +86,43 @@ class TrainerRequests:
 
         With ``force`` its model is to be published whatever the gate says.
         """
-        with self._connection.errors_translated():
+        with self._connection.errors_translated(self._keys.trainer_requests):
             return int(self._connection.client.eval(_REQUEST, 1, self._keys.trainer_requests, int(force)))
 
     def request_rollback(self, request: RollbackRequest) -> None:
         """Ask the trainer for a rollback; it takes the place of one that still waits."""
-        with self._connection.errors_translated():
+        with self._connection.errors_translated(self._keys.trainer_requests):
             self._connection.client.hset(self._keys.trainer_requests, "rollback", request.packed())
 
     def rollback_request(self) -> RollbackRequest | None:
         """Return the rollback that waits."""
-        with self._connection.errors_translated():
+        with self._connection.errors_translated(self._keys.trainer_requests):
             value = self._connection.client.hget(self._keys.trainer_requests, "rollback")
-        return RollbackRequest(**orjson.loads(value)) if value else None
+        if not value:
+            return None
+        key = self._keys.trainer_requests
+        try:
+            return _ROLLBACK_REQUEST.validate_json(value, strict=True)
+        except ValidationError:
+            raise damaged(self._keys, key, "rollback is no request") from None
 
     def take_rollback(self, request: RollbackRequest) -> None:
         """Note that a rollback is done, or cannot be; another one that came meanwhile goes on waiting."""
-        with self._connection.errors_translated():
+        with self._connection.errors_translated(self._keys.trainer_requests):
             self._connection.client.eval(_TAKE_ROLLBACK, 1, self._keys.trainer_requests, request.packed())
+
+    def delete_damaged(self, key: str) -> None:
+        """Delete a damaged key of the trainer's that it can do without: requests, or who is set aside."""
+        if key in (self._keys.trainer_requests, self._keys.aside):
+            self._connection.run([(key, ("DEL", key))])
 
     def requests(self) -> Requests:
         """Return how many requests there were, and how many are served."""
         names = ["requested", "finished", "forced", "forced_finished"]
-        with self._connection.errors_translated():
+        with self._connection.errors_translated(self._keys.trainer_requests):
             values = self._connection.client.hmget(self._keys.trainer_requests, names)
-        return Requests(*(int(value or 0) for value in values))
+        key = self._keys.trainer_requests
+        return Requests(*(whole_number(self._keys, key, value or b"0") for value in values))
 
     def finish(self, served: Requests, status: Mapping[str, Any]) -> None:
         """Record the outcome of the round that served all requests up to these.
@@ -120,27 +137,28 @@ class TrainerRequests:
             "outcome": orjson.dumps(status),
             "rounds": str(self.rounds() + 1),
         }
-        with self._connection.errors_translated():
+        with self._connection.errors_translated(self._keys.trainer_requests):
             self._connection.client.hset(self._keys.trainer_requests, mapping=outcome)
 
     def rounds(self) -> int:
         """Return how many rounds have finished; it only falls when Redis loses writes."""
-        with self._connection.errors_translated():
-            return int(self._connection.client.hget(self._keys.trainer_requests, "rounds") or 0)
+        with self._connection.errors_translated(self._keys.trainer_requests):
+            value = self._connection.client.hget(self._keys.trainer_requests, "rounds")
+        return whole_number(self._keys, self._keys.trainer_requests, value or b"0")
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         """Tell how far the round is."""
-        with self._connection.errors_translated():
+        with self._connection.errors_translated(self._keys.trainer_status):
             self._connection.client.set(self._keys.trainer_status, orjson.dumps(status))
 
     def outcome(self) -> dict[str, Any]:
         """Return how the newest finished round ended; empty before the first."""
-        with self._connection.errors_translated():
+        with self._connection.errors_translated(self._keys.trainer_requests):
             value = self._connection.client.hget(self._keys.trainer_requests, "outcome")
-        return dict(orjson.loads(value)) if value else {}
+        return json_object(self._keys, self._keys.trainer_requests, value) if value else {}
 
     def status(self) -> dict[str, Any]:
         """Return how far the newest round is, or how it ended; empty before the first."""
-        with self._connection.errors_translated():
+        with self._connection.errors_translated(self._keys.trainer_status):
             value = self._connection.client.get(self._keys.trainer_status)
-        return dict(orjson.loads(value)) if value else {}
+        return json_object(self._keys, self._keys.trainer_status, value) if value else {}

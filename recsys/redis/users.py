@@ -16,8 +16,10 @@ from typing import Any, Final
 import orjson
 
 from recsys.data.event import ensure_fits_cluster, fits_cluster
-from recsys.data.history import History
+from recsys.data.history import History, damaged_histories
+from recsys.errors import DamagedKey
 from recsys.redis.connection import Connection, ScriptCall, ScriptPipeline
+from recsys.redis.damage import damaged, json_object, list_problem
 from recsys.redis.keys import Keys
 from recsys.redis.placed_events import PlacedEvent, packed
 from recsys.runtime import fail_points
@@ -62,6 +64,8 @@ class UserState:
     listed_sequence: int
     history: History
     aside: bool = False
+    damaged: bool = False
+    """Whether the history itself could not be read; the user must be set aside, and counts as if without one."""
 
     def after(self, earlier: UserState) -> UserState:
         """Return this state as what both applications led to."""
@@ -158,10 +162,7 @@ class UserStore:
         users = list(dict.fromkeys(user_ids))
         calls = (((self._keys.history(user), self._keys.applied(user), self._keys.recs(user)), ()) for user in users)
         replies = self._connection.run_script_for_users("read", calls)
-        return {
-            user: UserState(0, 0, revision, listed, History(text), bool(aside))
-            for user, (revision, listed, text, aside) in zip(users, replies, strict=True)
-        }
+        return _states_of(users, [(0, 0, *reply) for reply in replies])
 
     @contextmanager
     def _applying(
@@ -186,13 +187,22 @@ class UserStore:
         with self._connection.script_pipeline("apply") as pipeline:
             applying = Applying(pipeline, events, calls, partial(self._connection.run_script, "apply"), earlier)
             yield applying
-        if applying.aside:
-            log.warning(
-                "Redis has lost a part of what it held of %s: set aside; the trainer or recsys rebuild makes the "
-                "histories again",
-                _named(applying.aside),
-            )
-            self._connection.run([(self._keys.aside, ("SADD", self._keys.aside, *applying.aside))])
+        self._note_aside(applying.aside)
+        if applying.damaged:
+            self.set_aside(applying.damaged)
+
+    def _note_aside(self, users: Sequence[str]) -> None:
+        if not users:
+            return
+        log.warning(
+            "Redis has lost a part of what it held of %s, or holds what is no history: set aside; the trainer or "
+            "recsys rebuild makes the histories again",
+            _named(users),
+        )
+        try:
+            self._connection.run([(self._keys.aside, ("SADD", self._keys.aside, *users))])
+        except DamagedKey as error:  # they are marked in their own keys: they are named again with their next events
+            log.error("%s", error)
 
     @contextmanager
     def publishing(self, model: ModelStamp, *, at: datetime) -> Iterator[Publishing]:
@@ -241,17 +251,37 @@ class UserStore:
             with self._applying(part, with_history=False, set_aside=not if_damaged) as applying:
                 applying.states()
 
+    def set_aside_damaged(self, states: Mapping[str, UserState]) -> None:
+        """Set those users aside whose states, as they were read, are not as they were written."""
+        self.set_aside([user for user, state in states.items() if state.damaged])
+        self.set_aside([user for user, state in states.items() if state.aside and not state.damaged], if_damaged=True)
+
     def lists(self, user_ids: Sequence[str]) -> list[dict[str, Any] | None]:
-        """Return the published lists as apps see them, None where there is none."""
+        """Return the published lists as apps see them, None where there is none, or something that is no list."""
         return self._read_json([self._keys.recs(user) for user in user_ids])
 
     def again_lists(self, user_ids: Sequence[str]) -> list[dict[str, Any] | None]:
-        """Return the lists of what users may buy again as apps see them, None where there is none."""
+        """Return the lists of what users may buy again as apps see them, None as in `lists`."""
         return self._read_json([self._keys.again(user) for user in user_ids])
 
     def _read_json(self, keys: Sequence[str]) -> list[dict[str, Any] | None]:
-        values = self._connection.run([(key, ("GET", key)) for key in keys])
-        return [orjson.loads(value) if value else None for value in values]
+        # As one key of another kind must not keep the others from being read, a script reads them.
+        values = self._connection.run_script("text", [((key,), ()) for key in keys])
+        return [self._list(key, value) for key, value in zip(keys, values, strict=True)]
+
+    def _list(self, key: str, value: bytes | None) -> dict[str, Any] | None:
+        """Return the list of a user; None, and a log line, for what is none: the next event writes it again."""
+        if not value:
+            return None
+        try:
+            found = json_object(self._keys, key, value)
+        except DamagedKey as error:
+            log.warning("%s", error)
+            return None
+        problem = list_problem(found) or ("" if type(found.get("revision")) is int else "it does not say its revision")
+        if problem:
+            log.warning("%s", damaged(self._keys, key, problem))
+        return None if problem else found
 
 
 class Applying:
@@ -272,6 +302,8 @@ class Applying:
         self._earlier = earlier
         self.aside: list[str] = []
         """The users who turned out to be set aside, once `states` has returned."""
+        self.damaged: list[str] = []
+        """The users who must be, because their histories cannot be read."""
         self._has_many = any(len(placed) > _EVENTS_PER_CALL for placed in events.values())
         pipeline.send(calls({user: placed[:_EVENTS_PER_CALL] for user, placed in events.items()}))
 
@@ -292,7 +324,8 @@ class Applying:
             later = _states_of(part, self._run(self._calls(part)))
             states |= {user: state.after(states[user]) for user, state in later.items()}
             start += _EVENTS_PER_CALL
-        self.aside = [user for user, state in states.items() if state.aside]
+        self.aside = [user for user, state in states.items() if state.aside and not state.damaged]
+        self.damaged = [user for user, state in states.items() if state.damaged]
         return states
 
 
@@ -333,10 +366,15 @@ class Publishing:
 
 
 def _states_of(users: Iterable[str], results: Sequence[Any]) -> dict[str, UserState]:
-    return {
-        user: UserState(applied, duplicates, revision, listed, History(text), bool(aside))
-        for user, (applied, duplicates, revision, listed, text, aside) in zip(users, results, strict=False)
-    }
+    states = {}
+    damaged_ones = damaged_histories([text for _, _, _, _, text, _ in results])
+    for user, result, damaged_one in zip(users, results, damaged_ones.tolist(), strict=False):
+        applied, duplicates, revision, listed, text, aside = result
+        history = History(b"" if damaged_one else text)
+        states[user] = UserState(
+            applied, duplicates, revision, listed, history, bool(aside) or damaged_one, damaged_one
+        )
+    return states
 
 
 def _named(users: Sequence[str]) -> str:

@@ -189,3 +189,39 @@ def test_more_reads_at_once_than_there_are_connections_wait_their_turn(store: St
         return [cached.revision for (cached,) in found]
 
     assert read(store_settings.redis, asked, timeout_s=5) == [1] * 300
+
+
+def test_what_is_damaged_of_one_user_concerns_nobody_else(store: Store, store_settings: Settings) -> None:
+    for user in "abcd":
+        publish(store, user, "i", "j")
+    client, keys = store.connection.client, store.users._keys
+    for key in (keys.applied("a"), keys.history("b"), keys.recs("a")):
+        client.delete(key)
+        client.rpush(key, "x")
+    client.hset(keys.applied("c"), "revision", "abc")
+    client.hset(keys.history("c"), "i", "x|1")
+    users = ["a", "b", "c", "d"]
+    found = read(store_settings.redis, lambda reader: reader.user_lists(users))
+    assert [one.revision for one in found] == [0, 1, 0, 1]
+    assert [one.content is None for one in found] == [True, False, False, False]
+    owned = read(store_settings.redis, lambda reader: reader.owned_among(dict.fromkeys(users, ("i", "z"))))
+    assert owned == {"a": {"i"}, "b": {"i", "z"}, "c": {"i", "z"}, "d": {"i"}}, "what may be owned is not recommended"
+    for user in "bc":
+        with pytest.raises(RedisUnavailable, match="history is damaged"):
+            read(store_settings.redis, lambda reader, user=user: reader.history(user))  # type: ignore[misc]
+    assert set(read(store_settings.redis, lambda reader: reader.history("d"))) == {"i", "j"}
+
+
+def test_a_key_of_another_kind_is_named(store: Store, store_settings: Settings) -> None:
+    client, keys = store.connection.client, store.users._keys
+    for key in (keys.popular_in(None), keys.similar("i"), keys.again("u")):
+        client.rpush(key, "x")
+    asks: list[Callable[[ReadStore], Awaitable[Any]]] = [
+        lambda reader: reader.popular(),
+        lambda reader: reader.similar("i"),
+        lambda reader: reader.again("u"),
+    ]
+    for ask, key in zip(asks, (keys.popular_in(None), keys.similar("i"), keys.again("u")), strict=True):
+        with pytest.raises(RedisUnavailable) as caught:
+            read(store_settings.redis, ask)
+        assert key in str(caught.value)

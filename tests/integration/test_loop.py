@@ -129,7 +129,7 @@ def opened_parts(settings: Settings, *, with_model: bool = True) -> Iterator[Par
         if with_model:
             publish_model(settings, store, seed=1)
         metrics, stop = ConsumerMetrics(), threading.Event()
-        live = stack.enter_context(LiveModel(store, poll_s=0.05).followed())
+        live = stack.enter_context(LiveModel(store, open_data_dir(settings).models, poll_s=0.05).followed())
         consumer = open_consumer(settings.kafka, settings.kafka.group_id)
         stack.callback(close, consumer)
         topic = describe_topic(settings.kafka, settings.kafka.topic)
@@ -313,7 +313,7 @@ def test_the_service_reads_commits_and_goes_on_where_it_was(broker: str, redis_u
                 for user in users:
                     publisher.publish(make_event(user, item))
             metrics, stop = ConsumerMetrics(), threading.Event()
-            with LiveModel(store, poll_s=0.05).followed() as live:
+            with LiveModel(store, open_data_dir(settings).models, poll_s=0.05).followed() as live:
                 service = threading.Thread(target=consume, args=(settings, store, live, metrics, stop))
                 service.start()
                 wait_until(

@@ -170,3 +170,21 @@ def test_popular_lists_are_stale_while_histories_are_missing() -> None:
         (False, "personal", "ab"),
         (True, "popular", "pq"),
     ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"{", b"[]", b"null", b"{}", b"\xff",
+        b'{"model": "m1", "generated_at": "x", "items": [], "revision": "abc"}',
+        b'{"model": "m1", "generated_at": "x", "items": {}, "revision": 3}',
+        b'{"model": "m1", "generated_at": "x", "items": [{"item_id": 5, "score": 1}], "revision": 3}',
+        b'{"model": "m1", "generated_at": "x", "items": [{"item_id": "a", "score": "b"}], "revision": 3}',
+        b'{"items": [{"item_id": "a"},{"item_id": "b"},{"item_id": "c"',
+    ],
+)  # fmt: skip
+def test_whoever_has_a_damaged_list_gets_the_popular_one_and_nobody_else(content: bytes) -> None:
+    redis = Redis({"u": UserList(content, 3), "v": cached("a", "b")}, popular={None: ["p"]})
+    found = answers(redis, "u", "v")
+    assert [one["source"] for one in found] == ["popular", "personal"]
+    assert [[item["item_id"] for item in one["items"]] for one in found] == [["p"], ["a", "b"]]

@@ -22,7 +22,8 @@ from recsys.storage import private_copy
 from recsys.storage.artifact import load_model, load_popularity
 from recsys.storage.files import NotAFile, Storage
 from recsys.storage.models import ModelStore
-from tests.unit.test_models import forge, make_draft, make_model, npy, rewrite_manifest, save
+from tests.builders import make_draft, make_model
+from tests.unit.test_models import forge, npy, rewrite_manifest, save
 
 BIG = 1_000_000
 
@@ -153,7 +154,9 @@ def test_a_manifest_without_end_is_not_read(planted: Planted) -> None:
         planted.store.manifest(planted.version)
 
 
-@pytest.mark.parametrize("name", ["item_factors.npy", "item_gram.npy", "index_rows.npy", "items.parquet", "popular.json"])
+@pytest.mark.parametrize(
+    "name", ["item_factors.npy", "item_gram.npy", "index_rows.npy", "items.parquet", "popular.json"]
+)
 def test_no_file_is_larger_than_its_model_can_need(planted: Planted, name: str) -> None:
     with (planted.folder / name).open("r+b") as file:
         file.truncate(2**40)
@@ -211,7 +214,9 @@ def parquet(ids: Any, **more: Any) -> bytes:
             id="another column",
         ),
         pytest.param(
-            parquet([f"{row:02d}" for row in range(40)], **{f"c{n}": [0] * 40 for n in range(100)}), "columns", id="columns"
+            parquet([f"{row:02d}" for row in range(40)], **{f"c{n}": [0] * 40 for n in range(100)}),
+            "columns",
+            id="columns",
         ),
         pytest.param(parquet(pa.array(["x" * 1_000] * 40)), "not strictly increasing", id="repeated"),
     ],

@@ -7,12 +7,23 @@
 -- returns 1 if done, 0 if events were passed over meanwhile, -1 if the user is not set aside, -2 if Redis has lost what
 --         was made anew
 -- The mark goes last: whatever fails before, the user is still set aside, and is made again from the beginning.
-local state = redis.call('HMGET', KEYS[2], 'aside', 'revision')
+local function fields(key, ...)
+  local found = redis.pcall('HMGET', key, ...)
+  if found.err and string.find(found.err, 'WRONGTYPE', 1, true) then return {} end
+  return found
+end
+
+local state = fields(KEYS[2], 'aside', 'revision')
+if state.err then return state end
 if not state[1] then return -1 end
 if state[1] ~= ARGV[1] or state[2] ~= ARGV[2] then return 0 end
-local made = redis.call('HMGET', KEYS[7], 'revision', 'holds')
+local made = fields(KEYS[7], 'revision', 'holds')
+if made.err then return made end
 if (made[1] or '0') ~= ARGV[3] then return -2 end
-local revision = string.format('%.0f', tonumber(state[2]) + 1)
+if made[1] and not string.find(made[2] or '', '^%d+:') then return -2 end
+-- A revision that is no number is replaced by one that cannot have been reached.
+local seen = string.find(state[2] or '', '^%d+$') and #state[2] < 16 and tonumber(state[2])
+local revision = string.format('%.0f', (seen or tonumber(redis.call('TIME')[1])) + 1)
 for i = 1, 3, 2 do
   if redis.call('EXISTS', KEYS[5 + i]) == 1 then redis.call('RENAME', KEYS[5 + i], KEYS[i]) else redis.call('DEL', KEYS[i]) end
 end

@@ -1,6 +1,6 @@
 -- Applies one user's events, each exactly once in effect, and returns the state they lead to.
 -- The readable twin of what happens to the history is recsys/data/history.py; why it is exactly once: docs/architecture.md.
--- A user of whom Redis has lost a part is set aside: events are passed over until the user has been made again
+-- A user of whom Redis has lost a part, or holds what this script has not written, is set aside: events are passed over until the user has been made again
 -- (recsys/operations/make_again.py).
 --
 -- KEYS  history (hash), applied (hash), seen (string), recs (string), again (string)
@@ -26,33 +26,68 @@ local MILLION = 1000000
 -- have passed the user over; and a low-water mark for each source.
 local low_water_marks, mark_count = {}, 0
 local stored_revision, listed, listed_sequence, holds, aside = nil, -1, -1, nil, nil
-local flat = redis.call('HGETALL', applied_key)
-for i = 1, #flat, 2 do
-  local name, value = flat[i], flat[i + 1]
-  if name == 'revision' then stored_revision = tonumber(value)
-  elseif name == 'listed' then listed = tonumber(value)
-  elseif name == 'sequence' then listed_sequence = tonumber(value)
-  elseif name == 'holds' then holds = value
-  elseif name == 'aside' then aside = tonumber(value)
-  elseif tonumber(value) then
-    low_water_marks[name] = tonumber(value)
-    mark_count = mark_count + 1
-  end
-end
-local revision = stored_revision or 0
-local item_count = redis.call('HLEN', history_key)
+local revision, item_count = 0, 0
 
 -- seen: source -> {offset, id, offset, id, ...} by increasing offset
 local seen, known, seen_count = {}, {}, 0
-local packed = redis.call('GET', seen_key)
-if packed then seen = cmsgpack.unpack(packed) end
-for _, pairs_of_source in pairs(seen) do
-  for i = 2, #pairs_of_source, 2 do
-    known[pairs_of_source[i]] = true
-    seen_count = seen_count + 1
-  end
-end
 local seen_changed, marks_changed = false, {}
+
+-- What is not as this script writes it, of whatever kind, ends read_keys or apply_events, which write nothing, with an
+-- error: the user is set aside, and nobody else is any the worse for it. refused: Redis has said no for another reason.
+local refused = nil
+local is_applied_damaged = true
+
+local function fail(reply)
+  if not string.find(reply.err, 'WRONGTYPE', 1, true) then refused = reply end
+  error('damaged')
+end
+
+local LARGEST = 9007199254740991
+
+local function whole(value)
+  local number = tonumber(value)
+  if number and number >= 0 and number <= LARGEST and number % 1 == 0 then return number end
+end
+
+local function whole_or_damaged(value)
+  return whole(value) or error('damaged')
+end
+
+local function read_keys()
+  local flat = redis.pcall('HGETALL', applied_key)
+  if flat.err then fail(flat) end
+  is_applied_damaged = false
+  for i = 1, #flat, 2 do
+    local name, value = flat[i], flat[i + 1]
+    if name == 'revision' then stored_revision = whole_or_damaged(value); revision = stored_revision
+    elseif name == 'listed' then listed = whole_or_damaged(value)
+    elseif name == 'sequence' then listed_sequence = whole_or_damaged(value)
+    elseif name == 'holds' then holds = value
+    elseif name == 'aside' then aside = whole_or_damaged(value)
+    else
+      local mark = whole(value)
+      if mark then
+        low_water_marks[name] = mark
+        mark_count = mark_count + 1
+      end
+    end
+  end
+  item_count = redis.pcall('HLEN', history_key)
+  if type(item_count) == 'table' then fail(item_count) end
+  local packed = redis.pcall('GET', seen_key)
+  if packed then
+    if packed.err then fail(packed) end
+    seen = cmsgpack.unpack(packed)
+  end
+  local ids, count = known, 0  -- what is local here costs less
+  for _, pairs_of_source in pairs(seen) do
+    for i = 2, #pairs_of_source, 2 do
+      ids[pairs_of_source[i]] = true
+      count = count + 1
+    end
+  end
+  seen_count = count
+end
 
 -- Whether the keys hold what the last call left in them. They vouch for each other: holds is
 -- "<revision>:<items>:<ids>:<low-water marks>". An older version of this script changes the revision, but not holds: then
@@ -65,7 +100,8 @@ local function is_whole()
   if not stored_revision then return item_count == 0 and seen_count == 0 and mark_count == 0 and not holds end
   if not holds or holds == what_is_held() then return true end
   local of, items, ids, marks = string.match(holds, '^(%d+):(%d+):(%d+):(%d+)$')
-  if not of or tonumber(of) < revision then return true end
+  if not of then return false end
+  if tonumber(of) < revision then return true end
   return tonumber(of) == revision and tonumber(items) == item_count and mark_count >= tonumber(marks)
     and seen_count >= math.min(tonumber(ids), max_ids)
 end
@@ -77,13 +113,16 @@ local function set_aside()
     revision = stored_revision and stored_revision + 1 or tonumber(redis.call('TIME')[1])
   end
   if not aside or #events > 0 then aside = (aside or 0) + 1 end
+  if is_applied_damaged then redis.call('DEL', applied_key) end
   redis.call('HSET', applied_key, 'revision', string.format('%.0f', revision), 'aside', string.format('%.0f', aside))
   redis.call('PERSIST', applied_key)
   redis.call('DEL', recs_key, KEYS[5])
   return {0, 0, revision, -1, '', 1}
 end
 
-if aside or ARGV[6] == '1' or not is_whole() then return set_aside() end
+local is_read = pcall(read_keys)
+if refused then return refused end
+if aside or ARGV[6] == '1' or not is_read or not is_whole() then return set_aside() end
 
 -- The ids of all complete sources, by time instead of offset: of a file in any order, the newest are kept. Their
 -- sources' own low-water marks need no ids.
@@ -129,15 +168,12 @@ local function remember_copy(source, offset, id)
 end
 
 -- item -> {units, newest, first, purchases}; false = removed. Only touched items, unless the history is full.
-local entries, touched, complete, is_damaged = {}, {}, false, false
+local entries, touched, complete = {}, {}, false
 
 local function parse(value)
-  local quantity, newest, purchases, span = string.match(value, '^([^|]+)|(-?%d+)|?(%d*)|?(%d*)')
+  local quantity, newest, purchases, span = string.match(value, '^(-?%d+%.?%d*)|(-?%d+)|?(%d*)|?(%d*)$')
   newest = tonumber(newest)
-  if not newest or not tonumber(quantity) then
-    is_damaged = true
-    return {0, 0, 0, 0}
-  end
+  if not newest then error('damaged') end
   return {
     math.floor(tonumber(quantity) * MILLION + 0.5), newest, newest - (tonumber(span) or 0), tonumber(purchases) or 1
   }
@@ -146,7 +182,8 @@ end
 local function read(item)
   local entry = entries[item]
   if entry == nil and not complete then
-    local value = redis.call('HGET', history_key, item)
+    local value = redis.pcall('HGET', history_key, item)
+    if value and value.err then fail(value) end
     entry = value and parse(value) or false
     entries[item] = entry
   end
@@ -155,7 +192,8 @@ end
 
 local function read_all()
   if complete then return end
-  local all = redis.call('HGETALL', history_key)
+  local all = redis.pcall('HGETALL', history_key)
+  if all.err then fail(all) end
   for i = 1, #all, 2 do
     if entries[all[i]] == nil then entries[all[i]] = parse(all[i + 1]) end
   end
@@ -226,53 +264,51 @@ end
 
 -- erased: what is stored is from before a forget. forgotten: and nothing came after it.
 local applied, duplicates, erased, forgotten = 0, 0, false, false
-for _, event in ipairs(events) do
-  local source, offset, id, item, units, timestamp, is_complete = unpack(event)
-  if offset <= (low_water_marks[source] or -1) then
-    duplicates = duplicates + 1
-  elseif id ~= '' and known[id] then
-    duplicates = duplicates + 1
-    if is_complete then raise_floor(source, offset) else remember_copy(source, offset, id) end
-  else
-    applied = applied + 1
-    if item == '' then
-      -- What was applied from other sources stays recognized. Of this source only what came before it does: should
-      -- later offsets have been applied already (the stream is read again), they are erased here and count again.
-      for seen_source, positions in pairs(seen) do
-        if seen_source ~= source and #positions > 0 then raise_floor(seen_source, positions[#positions - 1]) end
-      end
-      raise_floor(source, offset)
-      seen, known, seen_count, seen_changed = {}, {}, 0, true
-      entries, touched, complete, item_count, heap = {}, {}, true, 0, nil
-      erased, forgotten = true, true
+local function apply_events()
+  for _, event in ipairs(events) do
+    local source, offset, id, item, units, timestamp, is_complete = unpack(event)
+    if offset <= (low_water_marks[source] or -1) then
+      duplicates = duplicates + 1
+    elseif id ~= '' and known[id] then
+      duplicates = duplicates + 1
+      if is_complete then raise_floor(source, offset) else remember_copy(source, offset, id) end
     else
-      forgotten = false
-      if is_complete then
+      applied = applied + 1
+      if item == '' then
+        -- What was applied from other sources stays recognized. Of this source only what came before it does: should
+        -- later offsets have been applied already (the stream is read again), they are erased here and count again.
+        for seen_source, positions in pairs(seen) do
+          if seen_source ~= source and #positions > 0 then raise_floor(seen_source, positions[#positions - 1]) end
+        end
         raise_floor(source, offset)
-        if id ~= '' then remember_imported(timestamp, id) end
+        seen, known, seen_count, seen_changed = {}, {}, 0, true
+        entries, touched, complete, item_count, heap = {}, {}, true, 0, nil
+        erased, forgotten = true, true
       else
-        remember(source, offset, id)
+        forgotten = false
+        if is_complete then
+          raise_floor(source, offset)
+          if id ~= '' then remember_imported(timestamp, id) end
+        else
+          remember(source, offset, id)
+        end
+        local entry = read(item)
+        if entry then
+          entry[1] = entry[1] + units
+          if timestamp > entry[2] then entry[2] = timestamp end
+          if timestamp < entry[3] then entry[3] = timestamp end
+          if units > 0 then entry[4] = entry[4] + 1 end
+        else
+          entries[item] = {units, timestamp, timestamp, units > 0 and 1 or 0}
+          item_count = item_count + 1
+        end
+        touched[item] = true
+        if heap then push(entries[item][2], item) end
+        if item_count > max_items then evict_oldest() end
       end
-      local entry = read(item)
-      if entry then
-        entry[1] = entry[1] + units
-        if timestamp > entry[2] then entry[2] = timestamp end
-        if timestamp < entry[3] then entry[3] = timestamp end
-        if units > 0 then entry[4] = entry[4] + 1 end
-      else
-        entries[item] = {units, timestamp, timestamp, units > 0 and 1 or 0}
-        item_count = item_count + 1
-      end
-      touched[item] = true
-      if heap then push(entries[item][2], item) end
-      if item_count > max_items then evict_oldest() end
     end
   end
-end
-
-if is_damaged then return set_aside() end
-
-if seen_changed then
+  if not seen_changed then return end
   -- Evict from the source that holds most, its lowest offset first: its low-water mark then rises over nothing unknown.
   local first = {}
   while seen_count > max_ids do
@@ -292,6 +328,10 @@ if seen_changed then
     seen[source] = #kept > 0 and kept or nil
   end
 end
+
+local is_computed = pcall(apply_events)
+if refused then return refused end
+if not is_computed then return set_aside() end
 
 -- In this order a write that Redis refuses, as to a user who lacks the right, does no harm: what the keys hold comes first, so
 -- that they do not agree and the user is set aside; and an event is known before it counts, or it would count again.
@@ -348,7 +388,7 @@ end
 if erased then redis.call('DEL', recs_key, KEYS[5]) end
 
 local current = -1
-if listed == revision and redis.call('EXISTS', recs_key) == 1 then current = listed_sequence end
+if listed == revision and redis.pcall('GETRANGE', recs_key, 0, 0) == '{' then current = listed_sequence end
 local history = ''
 if ARGV[4] == '1' and item_count > 0 then history = table.concat(redis.call('HGETALL', history_key), '\n') end
 return {applied, duplicates, revision, current, history, 0}

@@ -6,7 +6,8 @@
 local marks = {}
 for i = 1, #ARGV, 3 do
   local source, expected, new = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-  local found = tonumber(redis.call('HGET', KEYS[1], source) or nil)
+  local value = redis.call('HGET', KEYS[1], source) or ''
+  local found = #value < 16 and string.find(value, '^%d+$') and tonumber(value) or nil  -- what is no number is none
   if expected and (not found or found < expected) then
     marks[#marks + 1] = found or -1
   else

@@ -1,0 +1,98 @@
+"""What is in Redis and was not written by this project: said with the key's name, and with what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from recsys.errors import DamagedKey
+from recsys.redis.keys import Keys
+
+MOST: int = 2**53 - 1
+"""The largest number that Lua has exactly."""
+WRONG_KIND = "it holds the wrong kind of value"
+_WRITTEN_AGAIN = "delete it: the trainer's next round, or recsys models rollback with the live version, writes it again"
+
+
+def damaged(keys: Keys, key: str, problem: object) -> DamagedKey:
+    """Return the error that names a key, what is wrong with it, and what to do."""
+    shown = key if key.isprintable() else repr(key)
+    return DamagedKey(f"Redis: the key {shown} is damaged: {problem}; {_advice(keys, key)}", key)
+
+
+def is_wrong_kind(error: object) -> bool:
+    """Whether Redis says that a key is of another kind."""
+    return isinstance(error, Exception) and str(error).startswith("WRONGTYPE")
+
+
+def whole_number(keys: Keys, key: str, value: bytes) -> int:
+    """Return a number that is never negative.
+
+    Raises
+    ------
+    DamagedKey
+        When it is none, or larger than any that is written.
+    """
+    if value.isdigit() and len(value) <= len(str(MOST)) and (number := int(value)) <= MOST:
+        return number
+    raise damaged(keys, key, f"it holds {value[:40]!r} in place of a number")
+
+
+def json_object(keys: Keys, key: str, value: bytes) -> dict[str, Any]:
+    """Return a JSON object.
+
+    Raises
+    ------
+    DamagedKey
+        When it is none.
+    """
+    try:
+        found = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise damaged(keys, key, f"it is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise damaged(keys, key, "it is no JSON object")
+    return found
+
+
+def list_problem(found: object) -> str:
+    """Return what is wrong with a list, of a user or one that all share; empty for one as it should be."""
+    if not isinstance(found, dict):
+        return "it is no JSON object"
+    if not isinstance(found.get("model"), str) or not isinstance(found.get("generated_at"), str):
+        return "it does not say its model and time"
+    items = found.get("items")
+    if not isinstance(items, list):
+        return "it has no items"
+    for item in items:
+        if not isinstance(item, dict) or type(item.get("item_id")) is not str:
+            return "an item of it has no item_id"
+        if type(item.get("score")) not in (float, int):
+            return "an item of it has no score"
+    return ""
+
+
+def _advice(keys: Keys, key: str) -> str:
+    named = {
+        keys.model: "the trainer's next round writes a new one",
+        keys.hidden: f"delete it and {keys.hidden_copy}: the trainer hides again what its copy in data_dir names",
+        keys.hidden_copy: "delete it: the trainer hides again what its copy in data_dir names",
+        keys.trainer_requests: "the trainer deletes it: ask again for retrains and rollbacks that wait",
+        keys.trainer_status: "the next round writes it again",
+        keys.trainer_lock: "delete it if no trainer and no command is at work",
+        keys.aside: "the trainer deletes it: users who are set aside are named again with their next events",
+    }
+    if key in named:
+        return named[key]
+    if key in (keys.titles, keys.unavailable, keys.catalogue):
+        return "delete it, then import the items again with recsys items import"
+    if key.startswith(keys.marks("")):
+        return "delete it, then run recsys rebuild"
+    if key.startswith(keys.rebuild):
+        return "delete it: recsys rebuild then begins anew"
+    if key.startswith((keys.popular_in(None), f"{keys.prefix}:item:")):
+        return _WRITTEN_AGAIN
+    if key.endswith(("}:recs", "}:again")):
+        return "the user's next event, the next model or recsys rebuild writes it again"
+    return "recsys rebuild brings the user back"
