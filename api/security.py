@@ -146,18 +146,45 @@ def _parsed(place: int, entry: str) -> _Key:
     return _Key(digest, Caller(name, role))
 
 
+_FORWARDED = re.compile(
+    r"""
+      forwarded | \bvia\b | prox(y|ied) | original | rewrite | override      # Forwarded, X-Forwarded-*, X-Original-*
+    | \bip\b | (client|real|remote)ip\b                                    # CF-Connecting-IP, True-Client-IP
+    | (client|remote|peer|source|user)-(addr|address|host|port|user|cert)\b # X-Remote-Addr
+    | cdn | ^(cf|fly|fastly|akamai|incap|ssl|front-end|max-forwards)\b      # CDN-Loop, CF-Ray, Front-End-Https
+    | ^x-(host|scheme|proto|url-scheme|ssl|varnish|haproxy|cache|served-by)\b
+    | ^x-(amz|amzn|amazon|arr|azure|cloud|envoy|vercel|nf|akamai|appengine|google|ms)\b
+    """,
+    re.VERBOSE,
+)
+"""In the name of a header: what proxies, load balancers and networks say of whom they speak for, standard or not."""
+
+
 def _is_from_here(request: Request) -> bool:
     """Whether a request comes from this machine, not through a proxy, nor from a page that a browser shows."""
     try:
         own = request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
     except ValueError:
         own = False
-    host = re.sub(r":[0-9]+$", "", request.headers.get("host", ""))
-    forwarded = any(name in request.headers for name in ("forwarded", "x-forwarded-for", "x-real-ip", "via"))
-    elsewhere = request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-    if origin := urlsplit(request.headers.get("origin", "")).hostname:
-        elsewhere |= origin not in ("localhost", "127.0.0.1", "::1")
-    return own and not forwarded and not elsewhere and host.lower() in _LOOPBACK_NAMES
+    if not own or any(_FORWARDED.search(name.replace("_", "-")) for name in request.headers):
+        return False
+    hosts = {re.sub(r":[0-9]+$", "", host).lower() for host in request.headers.getlist("host")}
+    origins = request.headers.getlist("origin")
+    sites = request.headers.getlist("sec-fetch-site")
+    return (
+        len(hosts) == 1
+        and hosts.issubset(_LOOPBACK_NAMES)
+        and all(site in ("none", "same-origin") for site in sites)
+        and all(_is_origin_from_here(origin) for origin in origins)
+    )
+
+
+def _is_origin_from_here(origin: str) -> bool:
+    try:
+        host = urlsplit(origin).hostname
+    except ValueError:  # such as http://[zz]
+        return False
+    return host in ("localhost", "127.0.0.1", "::1")  # not null either: that is a page without an address
 
 
 class RateLimiter:

@@ -94,6 +94,50 @@ def test_without_keys_only_programs_on_this_machine_may_read(asked: Request, exp
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port",
+        "X-Forwarded-Server", "X-Forwarded", "X_Forwarded_For", "X-Real-IP", "X-Client-IP", "Client-IP",
+        "True-Client-IP", "X-Cluster-Client-IP", "Fastly-Client-IP", "CF-Connecting-IP", "CF-Connecting-IPv6", "CF-Ray",
+        "CDN-Loop", "X-Original-URL", "X-Original-Host", "X-Original-Forwarded-For", "X-Rewrite-URL", "X-Host",
+        "X-Remote-IP", "X-Remote-Addr", "X-ProxyUser-Ip", "Proxy-Connection", "X-Envoy-External-Address",
+        "X-Amzn-Trace-Id", "X-Azure-ClientIP", "X-Sucuri-ClientIP", "X-Nf-Client-Connection-Ip", "Fly-Client-IP",
+        "X-Scheme", "X-Url-Scheme", "Front-End-Https", "SSL-Client-Cert", "X-Varnish", "X-HTTP-Host-Override",
+        "Max-Forwards", "X-Cloud-Trace-Context", "Akamai-Origin-Hop", "X-AppEngine-User-IP",
+    ],
+)  # fmt: skip
+def test_whatever_marks_a_request_as_forwarded_ends_the_rule_of_this_machine(name: str) -> None:
+    for value in ("192.0.2.7", "127.0.0.1", ""):
+        assert status(Keyring([]), request(**{name.lower(): value})) == 403, value
+    assert status(Keyring([f"shop:read:{KEY}"]), request("127.0.0.1", authorization=f"Bearer {KEY}")) == 200
+
+
+def test_what_programs_of_this_machine_send_of_themselves_is_no_mark() -> None:
+    usual = (
+        "accept accept-encoding accept-language authorization baggage cache-control connection content-length "
+        "content-type cookie dnt expect idempotency-key if-none-match keep-alive pragma priority range referer "
+        "sec-ch-ua-platform sec-gpc te traceparent tracestate transfer-encoding upgrade-insecure-requests user-agent "
+        "x-correlation-id x-csrf-token x-request-id x-requested-with x-schemathesis-testcaseid"
+    )
+    assert status(Keyring([]), request(**dict.fromkeys(usual.split(), "x"))) == 200
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://[zz]", "http://[::1", "null", "", "http://", "//[", "https://shop.example", "http://a@[v1.x]"]
+)
+def test_an_origin_that_is_none_of_this_machine_is_refused_also_if_it_cannot_be_read(origin: str) -> None:
+    assert status(Keyring([]), request(origin=origin)) == 403
+
+
+@pytest.mark.parametrize("name", ["host", "origin", "sec-fetch-site"])
+def test_a_header_that_comes_twice_must_be_right_twice(name: str) -> None:
+    asked = request(origin="http://localhost:3000", sec_fetch_site="same-origin")
+    assert status(Keyring([]), asked) == 200
+    asked.scope["headers"].append((name.encode(), b"http://shop.example"))
+    assert status(Keyring([]), Request(asked.scope)) == 403
+
+
+@pytest.mark.parametrize(
     ("entry", "problem"),
     [
         ("shop", "cannot be read"),
