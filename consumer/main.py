@@ -53,7 +53,8 @@ def _serve(settings: Settings) -> int:
     on_termination(lambda _: stop.set())
     end_late(_LONGEST_STOP_S, log)  # what was not committed is read again
     metrics = ConsumerMetrics()
-    serve_metrics(settings.consumer.metrics_port, metrics.registry, variable="RECSYS_CONSUMER__METRICS_PORT")
+    own, variable = settings.consumer, "RECSYS_CONSUMER__METRICS_PORT"
+    serve_metrics(own.metrics_port, metrics.registry, variable=variable, host=own.metrics_host)
     with open_store(settings) as store:
         live = LiveModel(
             store,

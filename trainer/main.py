@@ -96,7 +96,8 @@ def _serve(settings: Settings) -> int:
         data_dir = open_data_dir(settings)
         with open_store(settings) as store:
             metrics = TrainerMetrics()
-            serve_metrics(settings.trainer.metrics_port, metrics.registry, variable="RECSYS_TRAINER__METRICS_PORT")
+            own, variable = settings.trainer, "RECSYS_TRAINER__METRICS_PORT"
+            serve_metrics(own.metrics_port, metrics.registry, variable=variable, host=own.metrics_host)
             ready = partial(_ensure_ready, settings, store, data_dir)
             asked = f"Redis, {data_dir.url}, or Kafka at {settings.kafka.bootstrap_servers}"
             until_ready(ready, stop=threading.Event(), log=log, asked=asked)

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from recsys.settings.fields import MetricsPort, NotEmpty, Positive, Seconds
 from recsys.settings.masking import UrlParts, is_secret
 
 log = logging.getLogger(__name__)
@@ -49,25 +50,6 @@ _PERCENT_ENCODE = (
     "in user and password, special characters must be percent-encoded: # as %23, ? as %3F, / as %2F, @ as %40, "
     ": as %3A, % as %25, [ as %5B, ] as %5D, a space as %20"
 )
-
-
-Positive = Annotated[int, Field(gt=0)]
-
-
-NotEmpty = Annotated[str, Field(min_length=1)]
-
-
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-def _port_or_any(value: object) -> object:
-    """Check here, so that one line names the setting: pydantic would say what is wrong for each type of the union."""
-    if value == "any" or (isinstance(value, int | str) and str(value).isdecimal() and int(value) <= 65535):
-        return value if value == "any" else int(value)
-    raise ValueError("must be a port up to 65535, 0 for none, or any for one that is free")
-
-
-MetricsPort = Annotated[int | Literal["any"], BeforeValidator(_port_or_any)]
 
 
 class Section(BaseModel):
@@ -256,6 +238,8 @@ class ConsumerSettings(Section):
     """Time between checks of the model pointer and the hidden items."""
     stats_interval_s: Seconds = 10.0
     """Time between log lines with rates and latencies."""
+    metrics_host: NotEmpty = "127.0.0.1"
+    """Address on which the metrics are served; 0.0.0.0 = all addresses: they ask for no key."""
     metrics_port: MetricsPort = 0
     """Port of the Prometheus metrics; 0 means none, `any` a free one, which the log names."""
 
@@ -298,6 +282,8 @@ class TrainerSettings(Section):
 
     niceness: Annotated[int, Field(ge=0, le=19)] = 10
     """Added to the niceness of the trainer's processes, so that consumers on the same machine go first."""
+    metrics_host: NotEmpty = "127.0.0.1"
+    """Address on which the metrics are served; 0.0.0.0 = all addresses: they ask for no key."""
     metrics_port: MetricsPort = 0
     """Port of the Prometheus metrics; 0 means none, `any` a free one, which the log names."""
 

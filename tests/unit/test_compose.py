@@ -146,7 +146,9 @@ def test_consumer_can_be_scaled() -> None:
 
 
 def test_metrics_are_exposed_where_the_consumer_serves_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    port = settings_of("consumer", monkeypatch).consumer.metrics_port
+    consumer = settings_of("consumer", monkeypatch).consumer
+    port = consumer.metrics_port
+    assert consumer.metrics_host == "0.0.0.0"  # noqa: S104 - for the other containers; nothing publishes the port
     assert SERVICES["consumer"]["expose"] == [str(port)]
     assert f'"127.0.0.1", {port}' in SERVICES["consumer"]["healthcheck"]["test"][-1]
 
