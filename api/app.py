@@ -20,10 +20,12 @@ from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 import recsys
+from api.connections import Connections
 from api.guard import Guard
 from api.live import Live
 from api.metrics import ApiMetrics
 from api.problems import install
+from api.protocol import CONNECTIONS
 from api.purchases import PurchaseSink
 from api.routes import computing, docs, health, operating, purchases, reading
 from api.security import Audit, Keyring, RateLimiter, Role
@@ -98,7 +100,7 @@ def create_app(settings: Settings) -> FastAPI:
     keyring, audit, metrics = Keyring.of(settings.api), Audit(settings.api.audit_file), ApiMetrics()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         timeout_s = settings.api.redis_timeout_ms / 1000
         async with open_read_store(settings.redis, timeout_s=timeout_s, on_away=metrics.outages.inc) as reader:
             with ExitStack() as stack:
@@ -135,7 +137,7 @@ def create_app(settings: Settings) -> FastAPI:
                     operating=CapacityLimiter(_OPERATING_THREADS),
                 )
                 _collect_rarely()
-                yield
+                yield {CONNECTIONS: _connections(settings, metrics)}  # for api.protocol
 
     app = FastAPI(
         title="recsys",
@@ -163,9 +165,20 @@ def create_app(settings: Settings) -> FastAPI:
         metrics=metrics,
         max_concurrency=settings.api.max_concurrency,
         max_body_bytes=settings.api.max_body_bytes,
+        body_within_s=settings.api.client_timeout_s,
     )
     _describe_security(app)
     return app
+
+
+def _connections(settings: Settings, metrics: ApiMetrics) -> Connections:
+    return Connections(
+        settings.api.max_connections,
+        settings.api.max_connections_per_address,
+        settings.api.client_timeout_s,
+        metrics.connections,
+        metrics.connections_ended,
+    )
 
 
 def _describe_security(app: FastAPI) -> None:

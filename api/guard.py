@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from urllib.parse import parse_qsl, quote
 
@@ -22,8 +22,10 @@ PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """Answered also when there is too much to do."""
 _Header = tuple[bytes, bytes]
 _MOST_NAMES, _LONGEST_NAME = 10, 40
-_BODY_WITHIN_S = 10.0
-"""Between two parts of a body: whoever stops sending holds a place that others need."""
+_ALIVE = "/livez"
+_STUCK_AFTER_S = 60.0
+"""After the time for a body: longer than any request takes that does not hang."""
+_LONGEST_LENGTH_DIGITS = 18
 _ALWAYS: Sequence[_Header] = ((b"x-content-type-options", b"nosniff"),)
 
 
@@ -35,17 +37,28 @@ class Guard:
     app : ASGIApp
     metrics : ApiMetrics
     max_concurrency : int
-        Requests under way; more are answered 503 at once, for those that wait only make it worse.
+        Requests at work; more are answered 503 at once, for those that wait only make it worse.
     max_body_bytes : int
         A longer body is answered 413; no more than that of it is ever held.
+    body_within_s : float
+        A body that has not come to its end by then is answered 408: it holds a place that others need.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: ApiMetrics, max_concurrency: int, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: ApiMetrics,
+        max_concurrency: int,
+        max_body_bytes: int,
+        body_within_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._app = app
         self._metrics = metrics
-        self._most = max_concurrency
+        self._places = _Places(max_concurrency, body_within_s + _STUCK_AFTER_S, clock)
         self._longest = max_body_bytes
-        self._under_way = 0
+        self._body_within_s = body_within_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request."""
@@ -58,13 +71,15 @@ class Guard:
         scope = {**scope, "method": method, "path": scope["raw_path"].decode("latin-1")}
         started = time.perf_counter()
         answer = _Answer(send, scope)
-        self._under_way += 1
         try:
-            if self._under_way > self._most and scope["path"] not in PROBES:
+            if scope["path"] in PROBES:
+                if scope["path"] == _ALIVE and self._places.are_stuck():
+                    await answer.problem(Kind.OVERLOADED, _STUCK, (b"retry-after", b"1"))
+                    return
+            elif not answer.takes_place(self._places):
                 await answer.problem(Kind.OVERLOADED, "try again in a moment", (b"retry-after", b"1"))
                 return
-            declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-            if declared.isdigit() and int(declared) > self._longest:
+            if _declared_length(scope) > self._longest:
                 await self._too_large(answer)
                 return
             await self._app(scope, self._bounded(receive), answer.send)
@@ -74,7 +89,7 @@ class Guard:
             log.error("unexpected error", exc_info=error)
             await answer.problem(Kind.INTERNAL_ERROR, "the log says more")
         finally:
-            self._under_way -= 1
+            answer.leave_place()
             route = scope.get("route")
             self._metrics.note_request(
                 getattr(route, "path", "none"), scope["method"], answer.status, time.perf_counter() - started
@@ -89,21 +104,66 @@ class Guard:
 
     def _bounded(self, receive: Receive) -> Receive:
         received = 0
+        due = asyncio.get_running_loop().time() + self._body_within_s
+        is_complete = False
 
         async def bounded() -> Message:
-            nonlocal received
+            nonlocal received, is_complete
+            if is_complete:
+                return await receive()  # tells when the client has gone; an answer may take its time
             try:
-                async with asyncio.timeout(_BODY_WITHIN_S):
+                async with asyncio.timeout_at(due):
                     message = await receive()
             except TimeoutError:
                 raise HTTPException(HTTPStatus.REQUEST_TIMEOUT) from None
             if message["type"] == "http.request":
+                is_complete = not message.get("more_body", False)
                 received += len(message.get("body", b""))
                 if received > self._longest:  # whatever its headers say
                     raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return message
 
         return bounded
+
+
+_STUCK = "all places are taken, and none has become free for over a minute; restart this process"
+
+
+class _Places:
+    """Places for requests at work: from when they come until their answer begins.
+
+    An answer that its client does not read, and later a stream that lasts, holds none; the connections are bounded.
+    """
+
+    def __init__(self, most: int, stuck_after_s: float, clock: Callable[[], float]) -> None:
+        self._most = most
+        self._stuck_after_s = stuck_after_s
+        self._clock = clock
+        self._taken = 0
+        self._full_since = clock()
+
+    def take(self) -> bool:
+        """Take a place; return whether there was one."""
+        if self._taken >= self._most:
+            return False
+        self._taken += 1
+        if self._taken == self._most:
+            self._full_since = self._clock()
+        return True
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self._taken -= 1
+
+    def are_stuck(self) -> bool:
+        """Whether this process can no longer serve: nothing becomes free."""
+        return self._taken >= self._most and self._clock() - self._full_since >= self._stuck_after_s
+
+
+def _declared_length(scope: Scope) -> int:
+    """Return how long a body says it is; 0 where it does not say, or what it says is no number."""
+    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    return int(declared[:_LONGEST_LENGTH_DIGITS]) if declared.isdigit() else 0
 
 
 def _unknown_parameters(scope: Scope) -> list[str]:
@@ -124,10 +184,25 @@ class _Answer:
     def __init__(self, send: Send, scope: Scope) -> None:
         self._send = send
         self._scope = scope
+        self._places: _Places | None = None
         self.status = 0
+
+    def takes_place(self, places: _Places) -> bool:
+        """Take a place until the answer begins; return whether there was one."""
+        if not places.take():
+            return False
+        self._places = places
+        return True
+
+    def leave_place(self) -> None:
+        """Give the place back, if there still is one."""
+        if self._places is not None:
+            self._places.leave()
+            self._places = None
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self.leave_place()
             self.status = message["status"]
             message["headers"].extend(_ALWAYS)
             if self._scope["query_string"] and (unknown := _unknown_parameters(self._scope)):

@@ -11,6 +11,7 @@ import tempfile
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from api.connections import allow_open_files
 from api.metrics import SHARED_FOLDER
 from api.security import Audit, Keyring
 from api.sockets import OwnSocket, bound_socket
@@ -38,6 +39,7 @@ def _check(settings: Settings) -> None:
     """Raise what is wrong, before there are workers that would each say so."""
     Keyring.of(settings.api)
     Audit(settings.api.audit_file)
+    allow_open_files(settings.api)  # workers inherit it
     _ensure_port_is_free(settings)
     with open_store(settings):
         pass  # refuses options in the URL of Redis that it does not know; connects nowhere
@@ -69,6 +71,7 @@ def _run_uvicorn(settings: Settings) -> None:
         workers=settings.api.workers,
         loop="uvloop",
         http="api.protocol:BoundedProtocol",
+        ws="none",  # nothing here speaks it, and it would have no budgets
         log_config=None,
         access_log=False,
         server_header=False,

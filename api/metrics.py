@@ -33,6 +33,11 @@ class ApiMetrics:
         self.evictions = EvictionGauges("api", self._registry)
         self.events = counter("events", "Events posted, by what became of them", "status")
 
+        self.connections_ended = counter("connections_ended", "Connections ended by a budget, by which one", "reason")
+        self.connections = Gauge(
+            "recsys_api_connections", "Connections held", registry=self._registry, multiprocess_mode="livesum"
+        )
+
         def gauge(name: str, meaning: str) -> Gauge:
             return Gauge(f"recsys_api_{name}", meaning, registry=self._registry, multiprocess_mode="livemax")
 

@@ -15,9 +15,15 @@ router = APIRouter()
 metrics_router = APIRouter(route_class=guarded(Role.READ))
 
 
-@router.get("/livez", tags=["health"], summary="Whether the process is alive", response_model=dict[str, bool])
+@router.get(
+    "/livez",
+    responses={503: problems()[503]},
+    tags=["health"],
+    summary="Whether the process is alive",
+    response_model=dict[str, bool],
+)
 async def livez() -> Response:
-    """Answer; a supervisor that gets no answer should restart the process."""
+    """Answer; a supervisor that gets no answer, or 503 because nothing becomes free, should restart the process."""
     return answer({"alive": True})
 
 

@@ -321,6 +321,12 @@ class ApiSettings(Section):
     """Requests per second, per key and worker; as many may come at once; 0 means no limit."""
     max_concurrency: Annotated[int, Field(gt=0, le=100_000)] = 200
     """Requests that a worker handles at the same time; more are answered 503 at once."""
+    max_connections: Annotated[int, Field(gt=0, le=100_000)] = 800
+    """Connections of a worker; then the oldest one that waits for its client ends, or the new one is answered 503."""
+    max_connections_per_address: Annotated[int, Field(gt=0, le=100_000)] = 400
+    """The same for connections from one address; behind a proxy all of them are the proxy's."""
+    client_timeout_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 20.0
+    """How long a client may take to send the head of a request, and again for its body, and to read an answer."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=2**30)] = 1_048_576
     """Maximum size of a request body; a longer one is answered 413."""
     redis_timeout_ms: Annotated[float, Field(gt=0, le=60_000, allow_inf_nan=False)] = 50.0
