@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
 import time
+import traceback
 from collections.abc import Callable
+from typing import Any
 
 from recsys.settings import secrets
 
@@ -24,8 +27,24 @@ def configure_logging(level: str) -> None:
     logging.getLogger("implicit").setLevel(logging.WARNING)
 
 
+def escaped(text: str) -> str:
+    r"""Return a text whose control and format characters are written as JSON does: ``\u202e``.
+
+    Printed as they are, they would end the line, turn it round, or command the terminal.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
 class WithoutSecrets(logging.Formatter):
-    """Takes the secrets of the settings out of every line, tracebacks included."""
+    """Takes the secrets of the settings out of every line, tracebacks included, and escapes what ends or turns one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line without a traceback."""
+        return escaped(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        """Return a traceback, which has several lines."""
+        return "\n".join(map(escaped, super().formatException(ei).split("\n")))
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -33,7 +52,10 @@ class WithoutSecrets(logging.Formatter):
 
 
 class RepeatsLeftOut(logging.Filter):
-    """Lets a message that differs from an earlier one in digits alone pass only every so often."""
+    """Lets a message that differs from an earlier one in digits alone pass only every so often.
+
+    One with a traceback differs also if the error is of another class, or comes from another place.
+    """
 
     def __init__(self, *, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -43,7 +65,7 @@ class RepeatsLeftOut(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether the message may pass."""
-        words = re.sub(r"\d+", "", record.getMessage())
+        words = re.sub(r"\d+", "", record.getMessage()) + _place_of(record)
         now = self._clock()
         if now - self._said.get(words, float("-inf")) < self._every_s:
             return False
@@ -51,6 +73,14 @@ class RepeatsLeftOut(logging.Filter):
             self._said.clear()
         self._said[words] = now
         return True
+
+
+def _place_of(record: logging.LogRecord) -> str:
+    """Return of which class the error of a record is, and which line raised it."""
+    if record.exc_info is None or record.exc_info[0] is None:
+        return ""
+    frames = [f"{frame.f_code.co_filename}:{line}" for frame, line in traceback.walk_tb(record.exc_info[2])]
+    return f"{record.exc_info[0].__name__} {frames[-1] if frames else ''}"
 
 
 class GrowingIntervals:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -246,3 +247,33 @@ def test_silence_is_told_at_once_again_and_when_it_ends(caplog: pytest.LogCaptur
     silence.answered()
     assert seconds[-1] == 0
     assert [record.getMessage() for record in caplog.records] == ["Kafka at kafka-1:9092 answers again after 35 s"]
+
+
+@pytest.mark.usefixtures("root_logging")
+def test_a_log_line_stays_one_line_whatever_it_quotes(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO")
+    try:
+        raise ValueError("a\x1b[31mb\u202ec")
+    except ValueError as error:
+        logging.getLogger("test").warning("user %s: é", "x\n2026-01-01 forged\u2028\x9b\x7f", exc_info=error)
+    first, *trace = capsys.readouterr().err.splitlines()
+    assert r"user x\n2026-01-01 forged\u2028\u009b\u007f: é" in first
+    assert trace[-1] == r"ValueError: a\u001b[31mb\u202ec"
+    assert all(line.isprintable() for line in (first, *trace))
+
+
+def test_tracebacks_that_repeat_are_left_out_and_others_are_not() -> None:
+    now = 0.0
+    repeats = RepeatsLeftOut(every_s=60.0, clock=lambda: now)
+
+    def passes(error: Exception) -> bool:
+        try:
+            raise error
+        except Exception:
+            info = sys.exc_info()
+        return repeats.filter(logging.LogRecord("api.guard", logging.ERROR, "", 0, "unexpected error", (), info))
+
+    assert [passes(ValueError("a")) for _ in range(3)] == [True, False, False]
+    assert passes(KeyError("a"))
+    now = 60.0
+    assert passes(ValueError("b"))
