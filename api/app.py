@@ -22,13 +22,15 @@ from starlette.middleware.cors import CORSMiddleware
 import recsys
 from api.connections import Connections
 from api.guard import Guard
+from api.key_watch import KeyWatch
 from api.live import Live
 from api.metrics import ApiMetrics
 from api.problems import install
 from api.protocol import CONNECTIONS
 from api.purchases import PurchaseSink
+from api.rates import RateLimiter
 from api.routes import computing, docs, health, operating, purchases, reading
-from api.security import Audit, Keyring, RateLimiter, Role
+from api.security import Audit, Keyring, Role
 from api.services import Services
 from recsys.api_schemas import Problem
 from recsys.errors import RedisError
@@ -36,7 +38,7 @@ from recsys.kafka.cleanup_policy import PolicyWatch
 from recsys.kafka.decoder import event_reading
 from recsys.redis import EvictionWatch, Service, Store, open_store
 from recsys.redis.async_reader import open_read_store
-from recsys.runtime.logs import configure_logging
+from recsys.runtime.logs import RepeatsLeftOut, configure_logging
 from recsys.settings import Settings, load_settings
 from recsys.storage.data_dir import open_data_dir
 
@@ -53,6 +55,8 @@ _OBJECTS_BEFORE_COLLECTION = 50_000
 _LARGE_BULKS = 2
 _COMPUTING_THREADS = 4
 _OPERATING_THREADS = 4
+_LOGS_OF_REQUESTS = ("uvicorn.error", "api.guard", "api.problems")
+_REPEATED_EVERY_S = 60.0
 _DESCRIPTION = """Recommendations for apps that do not speak Redis.
 
 Lists are read from Redis as consumer and trainer wrote them. Errors are `application/problem+json` (RFC 9457) with a
@@ -63,9 +67,18 @@ def app_of_this_process() -> FastAPI:
     """Make the application of a worker, by the settings in its environment."""
     settings = load_settings()
     configure_logging(settings.log.level)
+    _leave_repeats_out()
     if (parent := multiprocessing.parent_process()) is not None:
         threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
     return create_app(settings)
+
+
+def _leave_repeats_out() -> None:
+    """Bound the lines that requests can cause, whoever sends them."""
+    for name in _LOGS_OF_REQUESTS:
+        logging.getLogger(name).addFilter(RepeatsLeftOut(every_s=_REPEATED_EVERY_S))
+    # Of uvicorn, the second line about each such request: advice that is not for this API.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "WebSocket library" not in str(record.msg))
 
 
 def _say_missing_rights(store: Store) -> None:
@@ -97,13 +110,15 @@ def create_app(settings: Settings) -> FastAPI:
     SettingsError
         When keys or the audit file cannot be read or written.
     """
-    keyring, audit, metrics = Keyring.of(settings.api), Audit(settings.api.audit_file), ApiMetrics()
+    audit, metrics = Audit(settings.api.audit_file), ApiMetrics()
+    keyring = _watched_keyring(settings, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         timeout_s = settings.api.redis_timeout_ms / 1000
         async with open_read_store(settings.redis, timeout_s=timeout_s, on_away=metrics.outages.inc) as reader:
             with ExitStack() as stack:
+                keyring.say_what_to_mend()
                 store = stack.enter_context(open_store(settings))
                 await to_thread.run_sync(_say_missing_rights, store)
                 data_dir = open_data_dir(settings)
@@ -130,6 +145,11 @@ def create_app(settings: Settings) -> FastAPI:
                     sink=sink,
                     keyring=keyring,
                     rates=RateLimiter(settings.api.rate_limit),
+                    posted=RateLimiter(
+                        settings.api.event_limit / 60,
+                        at_once=settings.api.event_limit,
+                        allowed=f"{settings.api.event_limit:,} events per minute are allowed",
+                    ),
                     audit=audit,
                     metrics=metrics,
                     large=asyncio.Semaphore(_LARGE_BULKS),
@@ -179,6 +199,14 @@ def _connections(settings: Settings, metrics: ApiMetrics) -> Connections:
         metrics.connections,
         metrics.connections_ended,
     )
+
+
+def _watched_keyring(settings: Settings, metrics: ApiMetrics) -> Keyring:
+    watch = KeyWatch(on_use=metrics.note_key_used, on_refused=lambda why: metrics.refused_keys.labels(why).inc())
+    keyring = Keyring.of(settings.api, watch=watch)
+    for entry, at_s in keyring.ends():
+        metrics.note_key_ends(entry, at_s)
+    return keyring
 
 
 def _describe_security(app: FastAPI) -> None:

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from recsys.runtime.metrics import EvictionGauges
+from recsys.settings.key_entries import KeyEntry
 
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable of prometheus_client."""
@@ -38,6 +39,21 @@ class ApiMetrics:
             "recsys_api_connections", "Connections held", registry=self._registry, multiprocess_mode="livesum"
         )
 
+        self.refused_keys = counter(
+            "refused_keys",
+            "Requests refused for their key: missing, wrong, expired, or slowed after too many wrong ones",
+            "why",
+        )
+
+        def moment(name: str, meaning: str) -> Gauge:
+            labels = ("key", "role", "entry")
+            return Gauge(f"recsys_api_{name}", meaning, labels, registry=self._registry, multiprocess_mode="max")
+
+        self._key_used = moment(
+            "key_last_used_timestamp_seconds", "When a key was last used, by its name, role and entry in the setting"
+        )
+        self._key_ends = moment("key_ends_timestamp_seconds", "When a key ends; those that never do are left out")
+
         def gauge(name: str, meaning: str) -> Gauge:
             return Gauge(f"recsys_api_{name}", meaning, registry=self._registry, multiprocess_mode="livemax")
 
@@ -53,6 +69,14 @@ class ApiMetrics:
         """Count a request that has been answered; status 0 = nobody was left to take the answer."""
         self._requests.labels(route, method, status).inc()
         self._seconds.labels(route).observe(seconds)
+
+    def note_key_used(self, entry: KeyEntry) -> None:
+        """Note that a key is in use now."""
+        self._key_used.labels(entry.name, entry.role, entry.place).set_to_current_time()
+
+    def note_key_ends(self, entry: KeyEntry, at_s: float) -> None:
+        """Show when a key ends, in epoch seconds."""
+        self._key_ends.labels(entry.name, entry.role, entry.place).set(at_s)
 
     def text(self) -> bytes:
         """Return all counts, as Prometheus reads them."""

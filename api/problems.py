@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from http import HTTPStatus
@@ -21,6 +22,12 @@ from recsys.settings import secrets
 
 log = logging.getLogger(__name__)
 _RETRY_AFTER_S = 1
+_HIDDEN_PLACE = "…"
+_PLACE = re.compile(
+    r"""[^\s"'(),;]*/[^\s"'(),;]*[^\s"'(),;:.]"""  # a path, or a URL
+    r"|(?<![\w.])(\[[0-9A-Fa-f:.]+\]|[A-Za-z][\w.-]*|\d{1,3}(\.\d{1,3}){3}):\d{1,5}\b"  # host and port
+    r"|\b\d{1,3}(\.\d{1,3}){3}\b"
+)
 
 
 class Kind(Enum):
@@ -28,6 +35,7 @@ class Kind(Enum):
 
     INVALID_REQUEST = ("invalid-request", 422, "The request breaks a rule")
     MISSING_KEY = ("missing-key", 401, "A valid key is required")
+    EXPIRED_KEY = ("expired-key", 401, "The key has expired")
     FORBIDDEN = ("forbidden", 403, "This is not allowed")
     NOT_FOUND = ("not-found", 404, "There is nothing at this address")
     UNKNOWN_ITEM = ("unknown-item", 404, "There is no such item")
@@ -37,7 +45,7 @@ class Kind(Enum):
     METHOD_NOT_ALLOWED = ("method-not-allowed", 405, "This address does not accept this method")
     BODY_TOO_SLOW = ("body-too-slow", 408, "The body did not arrive in time")
     BODY_TOO_LARGE = ("body-too-large", 413, "The body is too large")
-    TOO_MANY_REQUESTS = ("too-many-requests", 429, "This key has reached its rate limit")
+    TOO_MANY_REQUESTS = ("too-many-requests", 429, "A limit has been reached")
     INTERNAL_ERROR = ("internal-error", 500, "The API failed unexpectedly")
     PURCHASES_DISABLED = ("purchases-disabled", 403, "This API does not accept purchases")
     OVERLOADED = ("overloaded", 503, "Too many requests at the same time")
@@ -80,6 +88,11 @@ class ProblemError(Exception):
         self.detail = detail
         self.headers = dict(headers or {})
         self.extra = extra
+
+
+def without_places(text: str) -> str:
+    """Return an error of another process without paths, URLs and addresses: the log has them, a client needs none."""
+    return _PLACE.sub(_HIDDEN_PLACE, text)
 
 
 def problem_body(kind: Kind, detail: str, **extra: Any) -> bytes:

@@ -1,17 +1,20 @@
-"""Who may do what: keys with roles, limits per key, and the audit log."""
+"""Who may do what: keys with roles, and the audit log."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import ipaddress
 import logging
+import os
 import re
-import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import stat
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from enum import IntEnum
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,18 +23,23 @@ import orjson
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from api.key_watch import KeyWatch, say_end, today_utc
 from api.problems import Kind, ProblemError, status_of
+from api.rates import RateLimiter
 from recsys.errors import SettingsError
-from recsys.settings import ApiSettings
+from recsys.runtime.logs import escaped
+from recsys.settings import ApiSettings, secrets
+from recsys.settings.key_entries import HOW, KeyEntry, parse_entry, secrets_in_entry, split_entries
 
 log = logging.getLogger(__name__)
 audit_log = logging.getLogger("api.audit")
-_SHORTEST_KEY = 20
 _LONGEST_ACTION = 600
-_STRANGERS_A_SECOND = 5
-_HASHED = re.compile(r"sha256:([0-9a-fA-F]{64})")
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_HOW = "an entry is name:role:key with a role of read, write or operate; recsys key NAME ROLE makes one"
+_REFUSALS_A_SECOND = 0.1
+_REFUSALS_AT_ONCE = 10
+_OWNER_ONLY = 0o600
+_OF_OTHERS = stat.S_IWGRP | stat.S_IRWXO
+"""Rights that nobody but the owner may have to the audit file; the group may read it, such as to ship it elsewhere."""
+_ASKS_FOR_KEY = {"WWW-Authenticate": 'Bearer realm="recsys"'}
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -54,41 +62,62 @@ class Caller:
     role: Role
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
-    digest: bytes
-    caller: Caller
-
-
 class Keyring:
-    """The keys that are valid; a name may have several, for as long as a key is being replaced.
+    """The keys that are taken; a name may have several, for as long as a key is being replaced.
+
+    Parameters
+    ----------
+    entries : sequence of str
+        One for each key.
+    watch : KeyWatch or None
+        Told of every key that is sent.
+    warnings : sequence of str
+        What is wrong with where the entries are from.
 
     Raises
     ------
     SettingsError
-        When an entry cannot be read; it names the entry, never the key.
+        When an entry cannot be read; it says which one, and never shows a part of it.
     """
 
-    def __init__(self, entries: Sequence[str]) -> None:
-        self._keys = [_parsed(place, entry) for place, entry in enumerate(entries, start=1)]
+    def __init__(self, entries: Sequence[str], *, watch: KeyWatch | None = None, warnings: Sequence[str] = ()) -> None:
+        self._keys = [parse_entry(place, entry) for place, entry in enumerate(entries, start=1)]
+        self._callers = {key.place: Caller(key.name, Role[key.role.upper()]) for key in self._keys}
+        self._watch = watch or KeyWatch()
+        self._warnings = warnings
         self._nobody = Caller("", Role.READ)
 
     @classmethod
-    def of(cls, settings: ApiSettings) -> Keyring:
+    def of(cls, settings: ApiSettings, *, watch: KeyWatch | None = None) -> Keyring:
         """Read the keys that are set, from the environment or a file."""
-        lines = [settings.keys.get_secret_value()]
-        if settings.keys_file:
-            try:
-                text = Path(settings.keys_file).read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise SettingsError(f"RECSYS_API__KEYS_FILE: cannot read {settings.keys_file}: {error}") from None
-            lines = [line.partition(" #")[0] for line in text.splitlines() if not line.startswith("#")]
-            if not "".join(lines).strip():
-                raise SettingsError(f"RECSYS_API__KEYS_FILE: {settings.keys_file} holds no key; {_HOW}")
-        return cls([entry for line in lines for entry in line.replace(",", " ").split()])
+        if not settings.keys_file:
+            return cls(split_entries(settings.keys.get_secret_value()), watch=watch)
+        entries, is_open = _entries_in(settings.keys_file)
+        secrets.remember(secret for entry in entries for secret in secrets_in_entry(entry))
+        keyring = cls(entries, watch=watch)
+        if is_open and any(key.holds_key for key in keyring._keys):
+            keyring._warnings = [
+                f"{settings.keys_file} holds keys that all users of this machine can read: chmod 600 it, or put in the "
+                "entries of recsys key, which hold no key"
+            ]
+        return keyring
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def say_what_to_mend(self) -> None:
+        """Log what a person should look at: keys that end, keys that others can read."""
+        for warning in self._warnings:
+            log.warning("%s", warning)
+        for key in self._keys:
+            say_end(key, today_utc())
+
+    def ends(self) -> Iterator[tuple[KeyEntry, float]]:
+        """Yield the keys that end, and when, in epoch seconds."""
+        for key in self._keys:
+            if key.last_day is not None:
+                after = datetime.combine(key.last_day, datetime.min.time(), UTC) + timedelta(days=1)
+                yield key, after.timestamp()
 
     def caller(self, request: Request) -> Caller:
         """Return who sent a request.
@@ -96,7 +125,8 @@ class Keyring:
         Raises
         ------
         ProblemError
-            401 without a valid key; 403 where there are no keys and it does not come from this machine.
+            401 without a valid key; 403 where there are no keys and it does not come from this machine; 429 after too
+            many wrong keys from its address.
         """
         if not self._keys:
             if not _is_from_here(request):
@@ -105,45 +135,76 @@ class Keyring:
                     "without keys only programs on the machine of the API can call it; set RECSYS_API__KEYS",
                 )
             return self._nobody
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        found = None
-        if scheme.lower() == "bearer":
-            digest = hashlib.sha256(key.strip().encode()).digest()
-            for known in self._keys:  # to the end: how long it takes tells nothing
-                if hmac.compare_digest(known.digest, digest):
-                    found = known.caller
+        scheme, _, sent = request.headers.get("authorization", "").partition(" ")
+        key = sent.strip() if scheme.lower() == "bearer" else ""
+        host = request.client.host if request.client else ""
+        if not key:
+            self._watch.note_missing()
+            raise _no_key()
+        self._watch.ensure_may_try(host)
+        today = today_utc()
+        found = self._found(key, today)
         if found is None:
+            self._watch.note_wrong(host)
+            raise _no_key()
+        if found.has_ended(today):
+            self._watch.note_expired(found, host)
             raise ProblemError(
-                Kind.MISSING_KEY,
-                "send a valid key in the header Authorization: Bearer <key>",
-                headers={"WWW-Authenticate": 'Bearer realm="recsys"'},
+                Kind.EXPIRED_KEY,
+                f"key {found.name} ended with {found.last_day}; ask for a new one",
+                headers=_ASKS_FOR_KEY,
             )
+        self._watch.note_use(found, host, today)
+        return self._callers[found.place]
+
+    def _found(self, key: str, today: date) -> KeyEntry | None:
+        """Return the entry of a key, of several one that has not ended."""
+        digest = hashlib.sha256(key.encode()).digest()
+        found = None
+        for known in self._keys:  # to the end: how long it takes tells nothing
+            if hmac.compare_digest(known.digest, digest) and (found is None or found.has_ended(today)):
+                found = known
         return found
 
-    def authorize(self, request: Request, role: Role) -> Caller:
-        """Return who sent a request that needs a role, and note it in the request; raise 401 or 403 otherwise."""
-        caller = request.state.caller = self.caller(request)
-        if caller.role < role:
-            whose = f"key {caller.name} has the role {caller.role.name.lower()}" if caller.name else "there are no keys"
-            raise ProblemError(Kind.FORBIDDEN, f"this needs the role {role.name.lower()}; {whose}")
-        return caller
+
+def ensure_may(caller: Caller, role: Role) -> None:
+    """Raise 403 unless a caller has a role."""
+    if caller.role < role:
+        whose = f"key {caller.name} has the role {caller.role.name.lower()}" if caller.name else "there are no keys"
+        raise ProblemError(Kind.FORBIDDEN, f"this needs the role {role.name.lower()}; {whose}")
 
 
-def _parsed(place: int, entry: str) -> _Key:
-    name, _, rest = entry.partition(":")
-    word, _, key = rest.partition(":")
-    where = f"RECSYS_API__KEYS: entry {place}"
-    if not _NAME.fullmatch(name) or not key:
-        raise SettingsError(f"{where} cannot be read; {_HOW}")
+def _no_key() -> ProblemError:
+    return ProblemError(
+        Kind.MISSING_KEY, "send a valid key in the header Authorization: Bearer <key>", headers=_ASKS_FOR_KEY
+    )
+
+
+def _entries_in(path: str) -> tuple[list[str], bool]:
+    """Return the entries of a file, and whether everybody can read it.
+
+    Raises
+    ------
+    SettingsError
+        When it cannot be read, holds none, or others than its owner can write to it: they could add keys.
+    """
     try:
-        role = Role[word.upper()]
-    except KeyError:
-        raise SettingsError(f"{where} ({name}): there is no such role; {_HOW}") from None
-    hashed = _HASHED.fullmatch(key)
-    if not hashed and len(key) < _SHORTEST_KEY:
-        raise SettingsError(f"{where} ({name}): the key has fewer than {_SHORTEST_KEY} characters; {_HOW}")
-    digest = bytes.fromhex(hashed[1]) if hashed else hashlib.sha256(key.encode()).digest()
-    return _Key(digest, Caller(name, role))
+        with Path(path).open(encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"RECSYS_API__KEYS_FILE: cannot read {path}: {why}") from None
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise SettingsError(
+            f"RECSYS_API__KEYS_FILE: others can write to {path} (mode {stat.S_IMODE(mode):04o}), and so add keys; "
+            "chmod 600 it"
+        )
+    lines = [line.partition(" #")[0] for line in text.splitlines() if not line.startswith("#")]
+    entries = [entry for line in lines for entry in split_entries(line)]
+    if not entries:
+        raise SettingsError(f"RECSYS_API__KEYS_FILE: {path} holds no key; {HOW}")
+    return entries, bool(mode & stat.S_IROTH)
 
 
 _FORWARDED = re.compile(
@@ -187,49 +248,11 @@ def _is_origin_from_here(origin: str) -> bool:
     return host in ("localhost", "127.0.0.1", "::1")  # not null either: that is a page without an address
 
 
-class RateLimiter:
-    """A bucket of tokens for each key: a second's worth, filled at the rate.
-
-    Parameters
-    ----------
-    rate : float
-        Requests a second; 0 = no limit.
-    """
-
-    def __init__(self, rate: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate = rate
-        self._most = max(1.0, rate)
-        self._clock = clock
-        self._buckets: dict[str, tuple[float, float]] = {}
-
-    def has(self, name: str) -> bool:
-        """Take a token of a key, if there is one; return whether there was."""
-        try:
-            self.spend(name)
-        except ProblemError:
-            return False
-        return True
-
-    def spend(self, name: str) -> None:
-        """Take a token of a key; raise 429 if there is none."""
-        if not self._rate:
-            return
-        now = self._clock()
-        tokens, at = self._buckets.get(name, (self._most, now))
-        tokens = min(self._most, tokens + (now - at) * self._rate)
-        if tokens < 1:
-            self._buckets[name] = (tokens, now)
-            wait_s = int((1 - tokens) / self._rate) + 1
-            raise ProblemError(
-                Kind.TOO_MANY_REQUESTS,
-                f"{self._rate:g} requests per second are allowed; wait {wait_s} s",
-                headers={"Retry-After": str(wait_s)},
-            )
-        self._buckets[name] = (tokens - 1, now)
-
-
 class Audit:
     """What operators do, a JSON object a line, in the log and in a file if there is one.
+
+    Of what is refused each name gets only so many lines: whoever may do nothing must not fill the disk. How many were
+    left out stands in the next one, as ``left_out``.
 
     Raises
     ------
@@ -239,35 +262,50 @@ class Audit:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._strangers = RateLimiter(_STRANGERS_A_SECOND)
+        self._refusals = RateLimiter(_REFUSALS_A_SECOND, at_once=_REFUSALS_AT_ONCE)
+        self._left_out: dict[str, int] = {}
         if path:
             try:
-                self._append(b"")
+                self._append(b"", closing=True)
             except OSError as error:
-                raise SettingsError(f"RECSYS_API__AUDIT_FILE: cannot write {path}: {error.strerror}") from None
+                why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+                raise SettingsError(f"RECSYS_API__AUDIT_FILE: cannot write {path}: {why}") from None
 
     def note(self, request: Request, caller: Caller, status: int, what: str = "") -> None:
-        """Write what was asked for, by whom, and how it was answered; of strangers only so much, for it is unasked."""
-        if status == Kind.MISSING_KEY.status and not self._strangers.has(""):
+        """Write what was asked for, by whom, and how it was answered."""
+        if status >= HTTPStatus.BAD_REQUEST and not self._refusals.has(caller.name):
+            self._left_out[caller.name] = self._left_out.get(caller.name, 0) + 1
             return
+        left_out = self._left_out.pop(caller.name, 0)
         entry: Mapping[str, Any] = {
             "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "key": caller.name,
             "from": request.client.host if request.client else "",
-            "action": what or f"{request.method} {request.scope['path']}"[:_LONGEST_ACTION],
+            "action": (what or f"{request.method} {request.scope['path']}")[:_LONGEST_ACTION],
             "status": status,
+            **({"left_out": left_out} if left_out else {}),
         }
-        line = orjson.dumps(entry)
-        audit_log.info("%s", line.decode())
+        line = escaped(orjson.dumps(entry).decode())
+        audit_log.info("%s", line)
         if self._path:
             try:
-                self._append(line + b"\n")
+                self._append(line.encode() + b"\n")
             except OSError as error:
                 log.error("the audit file %s cannot be written: %s", self._path, error.strerror)
 
-    def _append(self, line: bytes) -> None:
-        with Path(self._path).open("ab", buffering=0) as file:
-            file.write(line)
+    def _append(self, line: bytes, *, closing: bool = False) -> None:
+        """Add a line, and if ``closing`` take from others the right to read the file."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(self._path, flags, _OWNER_ONLY)
+        try:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                raise OSError(errno.EINVAL, "it is no file")
+            if closing and mode & _OF_OTHERS:
+                os.fchmod(descriptor, stat.S_IMODE(mode) & ~_OF_OTHERS)
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
 
 
 def guarded(role: Role) -> type[APIRoute]:
@@ -279,8 +317,9 @@ def guarded(role: Role) -> type[APIRoute]:
 
             async def handler(request: Request) -> Response:
                 services = request.app.state.services
-                caller = services.keyring.authorize(request, role)
-                services.rates.spend(caller.name)
+                caller = request.state.caller = services.keyring.caller(request)
+                services.rates.spend(caller.name)  # also what the role does not allow
+                ensure_may(caller, role)
                 return await answer(request)
 
             async def audited(request: Request) -> Response:

@@ -12,7 +12,8 @@ from api.live import Live
 from api.metrics import ApiMetrics
 from api.problems import Kind, ProblemError
 from api.purchases import PurchaseSink
-from api.security import Audit, Keyring, RateLimiter
+from api.rates import RateLimiter
+from api.security import Audit, Keyring
 from recsys.data.event import EventReading
 from recsys.lists.live_model import LoadedModel
 from recsys.redis import Store
@@ -33,6 +34,8 @@ class Services:
         Redis, for what operators do; it blocks, so it is used in threads.
     sink : PurchaseSink or None
         None = purchases are not taken here.
+    rates, posted : RateLimiter
+        Of the requests of a key, and of the events that it posts.
     large : asyncio.Semaphore
         How many large bulks are at work at a time.
     computing, operating : CapacityLimiter
@@ -48,6 +51,7 @@ class Services:
     sink: PurchaseSink | None
     keyring: Keyring
     rates: RateLimiter
+    posted: RateLimiter
     audit: Audit
     metrics: ApiMetrics
     large: asyncio.Semaphore

@@ -18,7 +18,12 @@ KEYS = {
     "write": "write-key-write-key-write",
     "operate": "operate-key-operate-key-operate",
 }
-KEY_SETTING = {"RECSYS_API__KEYS": ",".join(f"{role}er:{role}:{key}" for role, key in KEYS.items())}
+EXPIRED_KEY = "expired-key-expired-key-expired"
+KEY_SETTING = {
+    "RECSYS_API__KEYS": ",".join(
+        [*(f"{role}er:{role}:{key}" for role, key in KEYS.items()), f"former:operate@2026-01-31:{EXPIRED_KEY}"]
+    )
+}
 PATIENT = {**KEY_SETTING, "RECSYS_API__REDIS_TIMEOUT_MS": "5000"}
 """For what must not depend on how busy the machine is."""
 SOLD_OUT = "item-007"

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from recsys.errors import SettingsError
+from recsys.settings.key_entries import secrets_in_entry, split_entries
 from recsys.settings.masking import is_secret, secrets, secrets_in_url
 from recsys.settings.sections import CONFIG_VARIABLE, ENV_PREFIX, Section, Settings
 
@@ -55,9 +56,8 @@ def secrets_of(settings: Settings) -> Iterator[str]:
             yield str(value)
         elif isinstance(value, str) and "://" in value:
             yield from secrets_in_url(value)
-    for entry in settings.api.keys.get_secret_value().split(","):
-        if ":sha256:" not in entry:  # a digest tells nobody the key
-            yield entry.rpartition(":")[2].strip()
+    for entry in split_entries(settings.api.keys.get_secret_value()):
+        yield from secrets_in_entry(entry)
 
 
 def _explained(problem: Any) -> str:

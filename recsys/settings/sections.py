@@ -16,11 +16,7 @@ from recsys.settings.fields import MetricsPort, NotEmpty, Positive, Seconds
 from recsys.settings.masking import UrlParts, is_secret
 
 log = logging.getLogger(__name__)
-
-
 ENV_PREFIX = "RECSYS_"
-
-
 CONFIG_VARIABLE = "RECSYS_CONFIG"
 
 
@@ -314,11 +310,13 @@ class ApiSettings(Section):
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Worker processes."""
     keys: SecretStr = SecretStr("")
-    """Keys, `name:role:key` separated by commas (`recsys key` makes one). Without keys only this machine can read."""
+    """Keys (`recsys key` makes one), separated by commas. Without keys only programs on this machine can read."""
     keys_file: str = ""
-    """File with the keys, one per line, such as a mounted secret; instead of RECSYS_API__KEYS."""
+    """File with the keys, one per line, which no other user may write to; instead of RECSYS_API__KEYS."""
     rate_limit: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Requests per second, per key and worker; as many may come at once; 0 means no limit."""
+    event_limit: Annotated[int, Field(ge=0, le=2**31)] = 6_000
+    """Events per minute that a key may post, per worker; a minute's worth may come at once; 0 means no limit."""
     max_concurrency: Annotated[int, Field(gt=0, le=100_000)] = 200
     """Requests that a worker handles at the same time; more are answered 503 at once."""
     max_connections: Annotated[int, Field(gt=0, le=100_000)] = 800

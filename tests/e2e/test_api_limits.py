@@ -19,7 +19,7 @@ import pytest
 from api.app import create_app, guarded_routes
 from api.security import Role
 from recsys.settings import Settings
-from tests.api import KEYS, PATIENT, Asked, asked_by
+from tests.api import EXPIRED_KEY, KEYS, PATIENT, Asked, asked_by
 from tests.services import IN_CI, Api, Shop, wait_until
 
 pytestmark = pytest.mark.kafka
@@ -62,6 +62,9 @@ def test_each_role_reaches_what_it_may_and_nothing_else(api: Api, method: str, p
         assert refused.status_code == 401
         assert refused.headers["content-type"] == "application/problem+json"
         assert refused.headers["www-authenticate"].startswith("Bearer")
+    ended = Asked(api, EXPIRED_KEY)(address, method, content=b"[" * 100)
+    assert (ended.status_code, ended.json()["type"]) == (401, "urn:recsys:problem:expired-key")
+    assert "former ended with 2026-01-31" in ended.json()["detail"]
 
 
 def test_what_operators_do_is_written_down(api_shop: Shop, tmp_path: Path) -> None:
@@ -248,7 +251,7 @@ def test_a_service_without_purchases_says_so(api_shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"RECSYS_API__KEYS": "shop:read:short"}, "RECSYS_API__KEYS: entry 1 (shop)"),
+        ({"RECSYS_API__KEYS": "shop:read:short"}, "RECSYS_API__KEYS: entry 1: the key has fewer than 20"),
         ({"RECSYS_API__AUDIT_FILE": "/no such folder/audit"}, "RECSYS_API__AUDIT_FILE: cannot write"),
         ({"RECSYS_API__KEYS_FILE": "/no such file"}, "RECSYS_API__KEYS_FILE: cannot read"),
         ({"RECSYS_API__WORKERS": "0"}, "RECSYS_API__WORKERS"),

@@ -1,18 +1,26 @@
 from __future__ import annotations
 
 import json
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
+from pydantic import SecretStr
 
-from api.problems import ProblemError
-from api.security import Audit, Caller, Keyring, RateLimiter, Role
+import api.security
+from api.key_watch import today_utc
+from api.problems import Kind, ProblemError
+from api.rates import RateLimiter
+from api.security import Audit, Caller, Keyring, Role, ensure_may
 from recsys.errors import SettingsError
-from recsys.settings import ApiSettings
+from recsys.settings import ApiSettings, Settings, secrets
+from recsys.settings.key_entries import parse_entry, secrets_in_entry
+from recsys.settings.loading import secrets_of
 
 KEY, OTHER = "a-key-of-twenty-characters", "another-key-of-some-characters"
+SECRET = "Zq3xv7Kp1mWn9Rt5Ly2Hc8"  # noqa: S105 - of these tests only
 
 
 def request(address: str | None = "127.0.0.1", **headers: str) -> Request:
@@ -34,7 +42,7 @@ def bearer(key: str) -> Request:
 
 def status(keyring: Keyring, asked: Request, role: Role = Role.READ) -> int:
     try:
-        keyring.authorize(asked, role)
+        ensure_may(keyring.caller(asked), role)
     except ProblemError as error:
         return error.kind.status
     return 200
@@ -145,15 +153,65 @@ def test_a_header_that_comes_twice_must_be_right_twice(name: str) -> None:
         ("sh op:read:x", "cannot be read"),
         (f"shop:admin:{KEY}", "no such role"),
         ("shop:read:tooshort", "fewer than 20"),
-        ("shop:read:sha256:abc", "fewer than 20"),
+        ("shop:read:sha256:abc", "64 hexadecimal digits"),
+        (f"shop:read@tomorrow:{KEY}", "is no day"),
+        (f"shop:read@2026-02-30:{KEY}", "is no day"),
+        (f"shop:read@20270131:{KEY}", "is no day"),
+        (f"{SECRET}:read:shop", "fewer than 20"),
+        (f"{SECRET}:shop:read", "no such role"),
+        (f"shop:{SECRET}:read", "no such role"),
+        (f"read:{SECRET}:shop", "no such role"),
+        (f"read:shop:{SECRET}", "no such role"),
+        (f"shop:read@{SECRET}:{KEY}", "is no day"),
+        (SECRET, "cannot be read"),
+        (f"{SECRET}:read", "cannot be read"),
     ],
 )
-def test_a_wrong_entry_is_named_without_its_key(entry: str, problem: str) -> None:
+def test_a_wrong_entry_is_named_without_any_part_of_it(entry: str, problem: str) -> None:
     with pytest.raises(SettingsError, match=problem) as told:
         Keyring([f"good:read:{KEY}", entry])
     assert "entry 2" in str(told.value)
-    assert KEY not in str(told.value)
-    assert "tooshort" not in str(told.value)
+    for part in (KEY, SECRET, "tooshort"):
+        assert part not in str(told.value)
+    assert {part for part in (KEY, SECRET) if part in entry} == set(secrets_in_entry(entry)) & {KEY, SECRET}
+
+
+def test_a_key_ends_with_its_last_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    keyring = Keyring([f"shop:read@2026-11-30:{KEY}", f"shop:read:{OTHER}"])
+    for day, expected in ((29, 200), (30, 200), (31, 401)):
+        today = date(2026, 11, 1) + timedelta(days=day - 1)
+        monkeypatch.setattr(api.security, "today_utc", lambda today=today: today)
+        assert status(keyring, bearer(KEY)) == expected
+        assert status(keyring, bearer(OTHER)) == 200
+    with pytest.raises(ProblemError, match="key shop ended with 2026-11-30; ask for a new one") as told:
+        keyring.caller(bearer(KEY))
+    assert told.value.kind is Kind.EXPIRED_KEY
+    assert told.value.headers["WWW-Authenticate"].startswith("Bearer")
+    prolonged = Keyring([f"shop:read@2026-11-30:{KEY}", f"shop:write@2027-11-30:{KEY}"])
+    assert prolonged.caller(bearer(KEY)).role is Role.WRITE
+    assert [(key.place, at_s) for key, at_s in keyring.ends()] == [(1, 1_796_083_200.0)]
+
+
+def test_a_key_that_is_made_for_some_days_ends_after_them(capsys: pytest.CaptureFixture[str]) -> None:
+    from recsys.cli.app import app
+
+    app(["key", "shop", "write", "--days", "30"], standalone_mode=False)
+    _, entry = (line.rsplit(" ", 1)[1] for line in capsys.readouterr().out.splitlines())
+    made = parse_entry(1, entry)
+    assert made.last_day is not None
+    assert abs((made.last_day - today_utc()).days - 30) <= 1
+    assert (made.name, made.role, made.holds_key) == ("shop", "write", False)
+
+
+def test_people_are_told_of_keys_that_end(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.security, "today_utc", lambda: date(2026, 11, 28))
+    days = {"old": "2026-11-27", "new": "2026-11-28", "soon": "2026-12-12", "later": "2026-12-13"}
+    Keyring([f"{name}:read@{day}:{KEY}" for name, day in days.items()]).say_what_to_mend()
+    assert [record.getMessage() for record in caplog.records] == [
+        "key old (entry 1) ended with 2026-11-27; recsys key old read makes the next one",
+        "key new (entry 2) ends with 2026-11-28, in 0 days; recsys key new read makes the next one",
+        "key soon (entry 3) ends with 2026-12-12, in 14 days; recsys key soon read makes the next one",
+    ]
 
 
 def test_keys_come_from_a_file_with_comments(tmp_path: Path) -> None:
@@ -163,8 +221,47 @@ def test_keys_come_from_a_file_with_comments(tmp_path: Path) -> None:
     assert [keyring.caller(bearer(key)).name for key in (KEY, f"{OTHER}#")] == ["shop", "old"]
     with pytest.raises(SettingsError, match="KEYS_FILE: cannot read"):
         Keyring.of(ApiSettings(keys_file=str(tmp_path / "none")))
+    path.write_bytes(b"shop:read:\xff")
+    with pytest.raises(SettingsError, match=r"cannot read .*: it is not UTF-8"):
+        Keyring.of(ApiSettings(keys_file=str(path)))
     with pytest.raises(ValueError, match="only one of them"):
         ApiSettings.model_validate({"keys": f"shop:read:{KEY}", "keys_file": str(path)})
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o620, 0o602])
+def test_a_file_of_keys_that_others_can_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"shop:read:{KEY}")
+    path.chmod(mode)
+    with pytest.raises(SettingsError, match=f"others can write to .*mode {mode:04o}.*chmod 600"):
+        Keyring.of(ApiSettings(keys_file=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("mode", "key", "warned"), [(0o644, KEY, True), (0o640, KEY, False), (0o444, f"sha256:{'1a' * 32}", False)]
+)
+def test_a_file_of_keys_that_others_can_read_is_warned_of_unless_it_has_digests_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, key: str, warned: bool
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"shop:read:{key}")
+    path.chmod(mode)
+    Keyring.of(ApiSettings(keys_file=str(path))).say_what_to_mend()
+    assert [str(path) in record.getMessage() for record in caplog.records] == [True] * warned
+    assert KEY not in caplog.text
+
+
+def test_keys_of_a_file_are_hidden_in_what_is_logged(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"shop:read:{SECRET}")
+    Keyring.of(ApiSettings(keys_file=str(path)))
+    assert SECRET not in secrets.hidden_in(f"a library quotes {SECRET}")
+
+
+def test_every_key_of_the_setting_is_hidden_in_what_is_logged() -> None:
+    keys = SecretStr(f"a:read:{KEY} b:read@2030-01-01:{OTHER}\n,c:read:sha256:{'1a' * 32}")
+    assert set(secrets_of(Settings(api=ApiSettings(keys=keys)))) >= {KEY, OTHER}
+    assert "1a" * 32 not in set(secrets_of(Settings(api=ApiSettings(keys=keys))))
 
 
 def is_allowed(rates: RateLimiter, name: str) -> bool:
@@ -208,13 +305,56 @@ def test_the_audit_file_gets_a_line_for_each_action(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     audit = Audit(str(path))
     audit.note(request(), Caller("ops", Role.OPERATE), 202)
-    for _ in range(100):  # whoever has no key cannot fill the disk
-        audit.note(request(None), Caller("", Role.READ), 401)
-    audit.note(request(), Caller("ops", Role.OPERATE), 202, "forget u")
-    first, second, *more = map(json.loads, path.read_text().splitlines())
+    for name in ("", "reader"):  # whoever may do nothing cannot fill the disk
+        for _ in range(100):
+            audit.note(request(None), Caller(name, Role.READ), 403 if name else 401)
+    for number in range(100):
+        audit.note(request(), Caller("ops", Role.OPERATE), 202, f"forget u{number}")
+    first, *others = map(json.loads, path.read_text().splitlines())
     assert (first["key"], first["action"], first["status"]) == ("ops", "GET /v1/popular", 202)
-    assert second["status"] == 401
-    assert len(more) < 20
-    assert more[-1]["action"] == "forget u"
+    assert 20 <= sum(line["status"] > 400 for line in others) < 40
+    assert [line["action"] for line in others if line["status"] == 202] == [
+        f"forget u{number}" for number in range(100)
+    ]
+    assert path.stat().st_mode & 0o777 == 0o600
     with pytest.raises(SettingsError, match="AUDIT_FILE: cannot write"):
         Audit(str(tmp_path / "no folder" / "audit.jsonl"))
+
+
+def test_how_many_refusals_were_left_out_stands_in_the_next_line(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    audit = Audit(str(path))
+    for _ in range(50):
+        audit.note(request(), Caller("shop", Role.WRITE), 403, "forget u")
+    audit.note(request(), Caller("shop", Role.WRITE), 202)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert (len(lines) - 1) + lines[-1]["left_out"] == 50
+
+
+def test_audit_lines_print_nothing_that_could_mislead_a_reader(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    caplog.set_level("INFO", "api.audit")
+    user = "a\u202eb\u2028c\x1b[2J\x9b\x7f\ufeff\u00e9\U000e0001"
+    Audit(str(path)).note(request(), Caller("ops", Role.OPERATE), 202, f"forget {user}")
+    for text in (path.read_text(), caplog.records[0].getMessage()):
+        assert text.strip("\n").isprintable()
+        assert json.loads(text)["action"] == f"forget {user}"
+        assert "\u00e9" in text  # what can be read stays
+
+
+def test_the_audit_file_is_for_its_owner_and_no_link(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.write_text("before\n")
+    path.chmod(0o666)
+    Audit(str(path)).note(request(), Caller("ops", Role.OPERATE), 202)
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert path.read_text().startswith("before\n{")
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(SettingsError, match="symbolic link"):
+        Audit(str(tmp_path / "link"))
+    with pytest.raises(SettingsError, match="cannot write"):
+        Audit(str(tmp_path))
+    with pytest.raises(SettingsError, match="it is no file"):
+        Audit("/dev/null")
