@@ -112,7 +112,7 @@ class KeyWatch:
         self._n_wrong += 1
         self._wrong_at = now
         if self._intervals.are_due():
-            log.warning("%d wrong keys were sent so far, the last one from %s", self._n_wrong, host)
+            log.warning("wrong keys sent so far: %d, the last one from %s", self._n_wrong, host)
 
     def _is_due(self, times: dict[int, float], entry: KeyEntry, every_s: float) -> bool:
         now = self._clock()

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from api.problems import Kind, ProblemError
 from recsys.api_schemas import LARGEST_INTEGER, BrokenRule
-from recsys.data.event import Event, EventReading, EventType, broken_rules
+from recsys.data.event import LONGEST_EVENT_ID, Event, EventReading, EventType, broken_rules
 from recsys.errors import KafkaError, KafkaUnavailable, MalformedEvent, RightMissing, TopicMissing
 from recsys.kafka.clients import (
     ClientError,
@@ -40,6 +40,7 @@ _LAST_DELIVERIES_S = 1.0
 _MOST_WAITING = 50
 """Requests that wait for Kafka at a time: others must go on while it is slow."""
 _DIGEST_BYTES = 12
+_ID_DIGEST_BYTES = 16
 _WHOLE = frozenset({"user_id", "item_id", "event_id", "timestamp"})
 
 
@@ -108,6 +109,27 @@ def read_event(
         key, digest = (blake2b(part.encode(), digest_size=_DIGEST_BYTES).hexdigest() for part in parts)
         event = event.model_copy(update={"event_id": f"http:{key}:{place}:{digest}"})
     return event
+
+
+def scoped(event: Event, client: str) -> Event:
+    """Return an event as it is published: the event_id that a client gave it in the name space of that client's key.
+
+    So no client can use up the ids of another, nor those of the shop's own producers, whose ids do not begin with
+    ``http:``. One that would be too long is replaced by its digest.
+
+    Parameters
+    ----------
+    event : Event
+    client : str
+        Name of the key.
+    """
+    if event.event_id is None:
+        return event
+    whole = f"http:{client}/{event.event_id}"
+    if len(whole) > LONGEST_EVENT_ID:
+        digest = blake2b(event.event_id.encode(), digest_size=_ID_DIGEST_BYTES).hexdigest()
+        whole = f"http:{client}#{digest}"  # a name holds neither / nor #
+    return event.model_copy(update={"event_id": whole})
 
 
 def _whole(name: str, value: object) -> object:

@@ -47,10 +47,13 @@ from recsys.errors import ApiError, ApiUnavailable
 _KEY = "Idempotency-Key"
 P = ParamSpec("P")
 T = TypeVar("T", bound=BaseModel)
-_AGAIN = (429, 502, 503, 504)
-_REFUSED = (429, 503)
+_LIMIT = 429
+_AGAIN = (_LIMIT, 502, 503, 504)
+_REFUSED = (_LIMIT, 503)
 """Answers after which the same request may do better; the latter are this API's own, and say that nothing was done."""
 _LONGEST_PAUSE_S = 5.0
+_LONGEST_LIMIT_S = 60.0
+"""How long a limit on what is sent (429) is waited out: nothing is broken, and more can be sent after that time."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,8 @@ class _Tries:
         self._pause_s *= 2
         wanted = "" if response is None else response.headers.get("retry-after", "")
         pause_s = max(self._pause_s, float(wanted) if wanted.isdigit() else 0.0)
+        if response is not None and response.status_code == _LIMIT:  # before that time it would only be refused again
+            return min(pause_s, _LONGEST_LIMIT_S) * random.uniform(1.0, 1.25)  # noqa: S311 - not for secrets
         return min(pause_s, _LONGEST_PAUSE_S) * random.uniform(0.75, 1.25)  # noqa: S311 - not for secrets
 
 

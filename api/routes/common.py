@@ -57,7 +57,7 @@ _MEANINGS = {
     404: "There is no such thing.",
     413: "The body is too large.",
     422: "Fields break rules; all of them are listed.",
-    429: "The key's rate is used up; Retry-After says when there is more.",
+    429: "A rate is used up, of the key or of wrong keys; Retry-After says when there is more.",
     503: "What it needs is away; Retry-After says when to try again.",
 }
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 import anyio
 from fastapi import APIRouter, Path, Request, Response
 
-from api.problems import Kind, ProblemError
+from api.problems import Kind, ProblemError, without_places
 from api.purchases import now_ms
 from api.routes.common import ItemId, UserId, answer, problems
 from api.routes.purchases import ensure_taken
@@ -60,7 +60,10 @@ async def models(request: Request) -> Response:
         for version, role in roles(data_dir, live=_live(services.store)).items():
             manifest = manifest_unless_damaged(data_dir.models, version)
             listed.append({"version": version, **({} if manifest is None else summary(manifest)), "role": role})
-        rounds = [record.model_dump(mode="json") for record in islice(data_dir.rounds.newest_first(), _ROUNDS_SHOWN)]
+        rounds = [
+            {**record.model_dump(mode="json"), "error": without_places(record.error)}
+            for record in islice(data_dir.rounds.newest_first(), _ROUNDS_SHOWN)
+        ]
         return {"models": listed, "rounds": rounds}
 
     return answer(await _in_thread(services, found))
@@ -121,12 +124,12 @@ def _retrain(services: Services, number: int) -> Retrain | None:
             id=number,
             state=RetrainState(record.state),
             version=record.version,
-            error=record.error,
+            error=without_places(record.error),
             reasons=[] if record.gate is None else record.gate.reasons,
         )
     outcome = services.store.trainer.outcome()  # of a round that left no record, for there was nothing to train on
     if outcome.get("request", 0) >= number and outcome.get("state") == "failed":
-        return Retrain(id=number, state=RetrainState.FAILED, error=str(outcome.get("error", "")))
+        return Retrain(id=number, state=RetrainState.FAILED, error=without_places(str(outcome.get("error", ""))))
     return Retrain(id=number, state=RetrainState.UNKNOWN)
 
 
@@ -163,7 +166,10 @@ async def rollback(request: Request, version: Version) -> Response:
         try:
             services.data_dir.models.manifest(version)
         except InvalidModel as error:
-            raise ProblemError(Kind.UNKNOWN_MODEL, str(error)) from None
+            log.warning("no rollback: %s", error)  # where models are is not for the network
+            raise ProblemError(
+                Kind.UNKNOWN_MODEL, f"model {version} is not there or damaged; GET /v1/models lists those that are kept"
+            ) from None
         _ensure_trainer(services.store)
         live = _live(services.store)
         services.store.trainer.request_rollback(RollbackRequest(version, live, caller.name or "operator"))
@@ -216,6 +222,7 @@ async def forget(request: Request, user_id: UserId) -> Response:
     """Publish a `forget`: the consumer erases history and lists, the trainer's next round the archived events."""
     services = services_of(request)
     sink = ensure_taken(services.sink)
+    services.posted.spend(request.state.caller.name)
     try:
         services.store.users.ensure_can_hold(user_id)
     except MalformedEvent as error:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Header, Request, Response
 
-from api.problems import Kind, ProblemError, invalid_request
-from api.purchases import PurchaseSink, RejectedEventError, now_ms, read_event
+from api.problems import Kind, ProblemError, invalid_request, status_of
+from api.purchases import PurchaseSink, RejectedEventError, now_ms, read_event, scoped
 from api.routes.common import answer, problems
-from api.security import Role, guarded
-from api.services import services_of
+from api.security import Caller, Role, guarded
+from api.services import Services, services_of
 from recsys.api_schemas import LARGEST_INTEGER, MOST_PURCHASES, BrokenRule, EventResult, EventStatus, PurchasesAccepted
 from recsys.data.epoch import NEWEST_MS, OLDEST_MS
-from recsys.data.event import NO_CONTROL_CHARACTERS, Event, EventType
+from recsys.data.event import LONGEST_EVENT_ID, NO_CONTROL_CHARACTERS, Event, EventType
 
 router = APIRouter(prefix="/v1", route_class=guarded(Role.WRITE))
+_LONGEST_USER_SHOWN = 256
 
 
 _LEAP_YEAR = r"(19(72|76|8[048]|9[26])|[2-9][0-9](0[48]|[2468][048]|[13579][26])|([2468][048]|[3579][26])00)"
@@ -41,7 +44,10 @@ def _or_null(schema: dict[str, Any], meaning: str) -> dict[str, Any]:
 
 
 _USER_ID = _id_schema(256, "An integer is read as its decimal digits.")
-_EVENT_ID = _or_null(_id_schema(128, ""), "A copy with the same event_id counts once.")
+_EVENT_ID = _or_null(
+    _id_schema(LONGEST_EVENT_ID, ""),
+    "A copy with the same event_id counts once, if it comes from a key of the same name.",
+)
 _TIMESTAMP = _or_null(
     {
         "anyOf": [
@@ -125,7 +131,7 @@ IdempotencyKey = Annotated[
         max_length=200,
         description=(
             "Any text that is the same when this request is sent again: gives events without event_id one that follows "
-            "from this text, the event's place and its content, so that a copy counts once."
+            "from this text, the event's place and its content, so that a copy from a key of the same name counts once."
         ),
     ),
 ]
@@ -148,9 +154,42 @@ async def post_purchases(request: Request, idempotency_key: IdempotencyKey = "")
     of them, again with the same event_ids or Idempotency-Key.
     """
     services = services_of(request)
-    sink = ensure_taken(services.sink)
-    caller = request.state.caller
     given = _parsed(await request.body())
+    try:
+        results = await _published(services, request.state.caller, given, idempotency_key)
+    except Exception as error:
+        _note_forgets(request, given, [status_of(error)] * len(given))
+        raise
+    _note_forgets(request, given, [_status(request, result) for result in results])
+    if all(result.status is EventStatus.REJECTED for result in results):
+        return invalid_request(
+            [
+                BrokenRule(field=".".join(filter(None, ("body", str(place), rule.field))), message=rule.message)
+                for place, result in enumerate(results)
+                for rule in result.errors
+            ]
+        )
+    counts = {status: sum(result.status is status for result in results) for status in EventStatus}
+    for status, count in counts.items():
+        services.metrics.events.labels(status).inc(count)
+    told = [result.model_dump(mode="json") for result in results]
+    if failed := counts[EventStatus.FAILED]:
+        raise ProblemError(
+            Kind.KAFKA_UNAVAILABLE,
+            f"Kafka did not confirm {failed} events; results says which, send them again",
+            results=told,
+        )
+    return answer(
+        {"accepted": counts[EventStatus.ACCEPTED], "rejected": counts[EventStatus.REJECTED], "results": told}, 202
+    )
+
+
+async def _published(
+    services: Services, caller: Caller, given: Sequence[object], idempotency_key: str
+) -> list[EventResult]:
+    """Publish the events that are valid; return what became of each of them all."""
+    sink = ensure_taken(services.sink)
+    services.posted.spend(caller.name, len(given))
     moment = now_ms()
     results: list[EventResult] = []
     events: list[Event] = []
@@ -168,35 +207,39 @@ async def post_purchases(request: Request, idempotency_key: IdempotencyKey = "")
         except RejectedEventError as error:
             results.append(EventResult(status=EventStatus.REJECTED, errors=error.errors))
         else:
-            events.append(event)
+            events.append(scoped(event, caller.name))
             results.append(EventResult(status=EventStatus.ACCEPTED, event_id=event.event_id))
-    if not events:
-        return invalid_request(
-            [
-                BrokenRule(field=".".join(filter(None, ("body", str(place), rule.field))), message=rule.message)
-                for place, result in enumerate(results)
-                for rule in result.errors
-            ]
-        )
-    delivered = iter(await sink.deliver(events))
-    for erased in (event.user_id for event in events if event.type is EventType.FORGET):
-        services.audit.note(request, caller, 202, f"forget {erased}")
+    delivered = iter(await sink.deliver(events) if events else ())
     for result in results:
         if result.status is EventStatus.ACCEPTED and not next(delivered):
             result.status = EventStatus.FAILED
-    counts = {status: sum(result.status is status for result in results) for status in EventStatus}
-    for status, count in counts.items():
-        services.metrics.events.labels(status).inc(count)
-    told = [result.model_dump(mode="json") for result in results]
-    if failed := counts[EventStatus.FAILED]:
-        raise ProblemError(
-            Kind.KAFKA_UNAVAILABLE,
-            f"Kafka did not confirm {failed} events; results says which, send them again",
-            results=told,
-        )
-    return answer(
-        {"accepted": counts[EventStatus.ACCEPTED], "rejected": counts[EventStatus.REJECTED], "results": told}, 202
-    )
+    return results
+
+
+def _status(request: Request, result: EventResult) -> int:
+    """Return the HTTP status that an event would have by itself."""
+    if result.status is EventStatus.ACCEPTED:
+        return HTTPStatus.ACCEPTED
+    if result.status is EventStatus.FAILED:
+        return Kind.KAFKA_UNAVAILABLE.status
+    may_forget = request.state.caller.role >= Role.OPERATE
+    return Kind.INVALID_REQUEST.status if may_forget else Kind.FORBIDDEN.status
+
+
+def _note_forgets(request: Request, given: Sequence[object], statuses: Sequence[int]) -> None:
+    """Write down who was to be erased: a line for each user who will be, one for all who will not for one reason."""
+    audit, caller = services_of(request).audit, request.state.caller
+    refused: dict[int, list[str]] = {}
+    for fields, status in zip(given, statuses, strict=True):
+        if isinstance(fields, dict) and fields.get("type") == EventType.FORGET:
+            user = str(fields.get("user_id", ""))[:_LONGEST_USER_SHOWN]
+            if status == HTTPStatus.ACCEPTED:
+                audit.note(request, caller, status, f"forget {user}")
+            else:
+                refused.setdefault(status, []).append(user)
+    for status, users in refused.items():
+        count = f"{len(users):,} users: " if len(users) > 1 else ""
+        audit.note(request, caller, status, f"forget {count}{', '.join(users)}")
 
 
 def ensure_taken(sink: PurchaseSink | None) -> PurchaseSink:

@@ -76,9 +76,10 @@ Identifier = Annotated[
     StringConstraints(strict=True, min_length=1, max_length=256, pattern=NO_CONTROL_CHARACTERS),
     BeforeValidator(_integer_to_text),
 ]
+LONGEST_EVENT_ID = 128
 EventId = Annotated[
     str,
-    StringConstraints(strict=True, min_length=1, max_length=128, pattern=NO_CONTROL_CHARACTERS),
+    StringConstraints(strict=True, min_length=1, max_length=LONGEST_EVENT_ID, pattern=NO_CONTROL_CHARACTERS),
     BeforeValidator(_integer_to_text),
 ]
 EpochMs = Annotated[int, Field(strict=True, ge=0, le=LAST_MS), BeforeValidator(_timestamp_to_epoch_ms)]

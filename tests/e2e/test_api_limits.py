@@ -112,9 +112,12 @@ def test_a_key_that_asks_too_often_is_told_to_wait(api_shop: Shop) -> None:
         ThreadPoolExecutor(30) as all_at_once,  # however slow the machine is, they come faster than one a second
     ):
         answers = list(all_at_once.map(lambda _: http.get("/v1/popular"), range(30)))
+        forbidden = list(all_at_once.map(lambda _: http.delete("/v1/users/u"), range(30)))
     refused = [answer for answer in answers if answer.status_code == 429]
     assert 0 < len(refused) < len(answers)
     assert int(refused[0].headers["retry-after"]) == 1
+    assert {answer.status_code for answer in forbidden} <= {403, 429}
+    assert 429 in {answer.status_code for answer in forbidden}  # what a key may not do counts as well
     assert refused[0].json()["type"] == "urn:recsys:problem:too-many-requests"
     assert writer("/v1/popular").status_code == 200  # another key
     assert Asked(api)("/livez").status_code == 200
@@ -252,6 +255,9 @@ def test_a_service_without_purchases_says_so(api_shop: Shop) -> None:
     ("settings", "said"),
     [
         ({"RECSYS_API__KEYS": "shop:read:short"}, "RECSYS_API__KEYS: entry 1: the key has fewer than 20"),
+        ({"RECSYS_API__KEYS": "short-Zq3xv7Kp1mWn9Rt5:read:shop"}, "RECSYS_API__KEYS: entry 1: the key has fewer"),
+        ({"RECSYS_API__KEYS": "shop:short-Zq3xv7Kp1mWn9Rt5:read"}, "RECSYS_API__KEYS: entry 1: there is no such role"),
+        ({"RECSYS_API__AUDIT_FILE": "/dev/null"}, "RECSYS_API__AUDIT_FILE: cannot write /dev/null: it is no file"),
         ({"RECSYS_API__AUDIT_FILE": "/no such folder/audit"}, "RECSYS_API__AUDIT_FILE: cannot write"),
         ({"RECSYS_API__KEYS_FILE": "/no such file"}, "RECSYS_API__KEYS_FILE: cannot read"),
         ({"RECSYS_API__WORKERS": "0"}, "RECSYS_API__WORKERS"),

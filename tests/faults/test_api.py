@@ -126,7 +126,7 @@ def test_kafka_is_away_and_what_is_posted_again_counts_once(
             breakable_kafka.freeze()  # it takes what it is sent, and does not say so
             try:
                 events = [{"user_id": "u", "item_id": f"item-{number:03d}"} for number in range(2, 7)]
-                refused = asked_by(api, "write")(
+                refused = asked_by(api, "operate")(
                     "/v1/purchases", "POST", json=events, headers={"Idempotency-Key": "an order"}
                 )
                 assert (refused.status_code, refused.json()["type"]) == (503, "urn:recsys:problem:kafka-unavailable")

@@ -94,6 +94,16 @@ def test_a_request_that_is_told_to_come_again_does(server: Server, status: int) 
     assert len(server.asked) == 3
 
 
+def test_a_limit_is_waited_out_for_as_long_as_the_api_says(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("recsys.client.time.sleep", slept.append)
+    server.answers = [(status, PROBLEM, {"Retry-After": "40"}) for status in (429, 503)] + [(200, POPULAR, {})]
+    with Client(server.url) as client:
+        client.popular()
+    assert slept[0] >= 40  # sooner would only be refused again
+    assert slept[1] <= 10
+
+
 def test_events_are_repeated_under_the_same_key(server: Server) -> None:
     accepted = {"accepted": 1, "rejected": 0, "results": [{"status": "accepted"}]}
     server.answers = [(503, PROBLEM, {}), (202, accepted, {})]

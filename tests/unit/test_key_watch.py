@@ -105,12 +105,12 @@ def test_a_flood_of_wrong_keys_is_said_in_few_lines(caplog: pytest.LogCaptureFix
         watched.status(f"wrong-{n}")
         watched.clock.now += 0.1
     lines = [record.getMessage() for record in caplog.records]
-    assert lines[0] == "1 wrong keys were sent so far, the last one from 192.0.2.7"
+    assert lines[0] == "wrong keys sent so far: 1, the last one from 192.0.2.7"
     assert 4 <= len(lines) <= 8
     assert not any("wrong-" in line for line in lines)
     watched.clock.now += HOUR_S
     watched.status("wrong")
-    assert caplog.records[-1].getMessage().startswith("6001 wrong keys")
+    assert caplog.records[-1].getMessage().startswith("wrong keys sent so far: 6001,")
 
 
 def test_requests_without_a_key_are_counted_and_use_up_no_tries(caplog: pytest.LogCaptureFixture) -> None:
