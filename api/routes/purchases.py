@@ -48,18 +48,27 @@ _EVENT_ID = _or_null(
     _id_schema(LONGEST_EVENT_ID, ""),
     "A copy with the same event_id counts once, if it comes from a key of the same name.",
 )
+_TIME_TEXT = {"type": "string", "pattern": _RFC_3339}
 _TIMESTAMP = _or_null(
     {
         "anyOf": [
-            {"type": "string", "pattern": _RFC_3339},
+            _TIME_TEXT,
             *(
-                {"type": "integer", "minimum": OLDEST_MS // 1000 * per_s, "maximum": NEWEST_MS // 1000 * per_s}
+                {
+                    "type": "integer",
+                    "minimum": OLDEST_MS // 1000 * per_s,
+                    "maximum": NEWEST_MS // 1000 * per_s + max(0, per_s // 1000 - 1),  # what is left of a ms is cut off
+                }
                 for per_s in (1, 1000, 1_000_000)
             ),
         ]
     },
     "RFC 3339 with a zone, or an integer since 1970: seconds, milliseconds or microseconds, whichever puts it between "
     "1990 and 2100; default: now.",
+)
+_FORGET_TIMESTAMP = _or_null(
+    {"anyOf": [_TIME_TEXT, {"type": "integer", "minimum": -LARGEST_INTEGER, "maximum": LARGEST_INTEGER}]},
+    "As of a purchase, but an integer that is no sensible time is read as now: no wish to be erased is lost over it.",
 )
 EVENT_SCHEMAS: dict[str, dict[str, Any]] = {
     "Event": {
@@ -99,7 +108,7 @@ EVENT_SCHEMAS: dict[str, dict[str, Any]] = {
             "user_id": _USER_ID,
             "event_id": _EVENT_ID,
             "type": {"const": "forget"},
-            "timestamp": _TIMESTAMP,
+            "timestamp": _FORGET_TIMESTAMP,
         },
         "examples": [{"user_id": "42", "type": "forget"}],
     },
