@@ -33,6 +33,7 @@ from recsys.operations.evaluate import (
 from recsys.operations.evaluation_report import html_report
 from recsys.redis import open_store
 from recsys.runtime.clock import now
+from recsys.runtime.private_files import create_file
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.archive import Archive
@@ -90,7 +91,8 @@ def evaluate_command(
         found = evaluate_model(version, judged, events, cut_s, on_recommender=lambda: advance(1))
     if html is not None:
         try:
-            html.write_text(html_report(found), encoding="utf-8")
+            with open(create_file(html), "w", encoding="utf-8") as report:
+                report.write(html_report(found))
         except OSError as error:
             raise InputFileError(f"--html: {html} cannot be written: {error.strerror}") from error
     if as_json:

@@ -1,7 +1,12 @@
-"""The mark on rejected rows that could pass for valid ones: their values could not be told from one another."""
+"""What values of rejected rows are marked with, and how an import takes it off.
+
+There is a mark on rows that could pass for valid ones: their values could not be told from one another. And there is
+one on values with which a formula would begin in a spreadsheet, where these files are mended.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,6 +15,24 @@ WHY: Final = "why"
 _MARK: Final = "[broken row]"
 _REMEDY: Final = f"; mend the values, then remove {_MARK}"
 _AGAIN: Final = "not mended yet: "
+_NO_FORMULA: Final = "'"
+_FORMULA = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+"""How a value begins that a spreadsheet may calculate, whatever stands before it already; also in wide characters."""
+_NUMBER = re.compile(r"'*[+-]?(?=\.?[0-9])[0-9]*([.,][0-9]+)*(e[+-]?[0-9]+)?", re.IGNORECASE)
+
+
+def _is_formula(value: str) -> bool:
+    return bool(_FORMULA.match(value)) and not _NUMBER.fullmatch(value)
+
+
+def without_formula(value: str) -> str:
+    """Return a value such that no spreadsheet calculates it: one that would begin a formula gets a ``'`` before it."""
+    return _NO_FORMULA + value if _is_formula(value) else value
+
+
+def with_formula(value: str) -> str:
+    """Return the value that `without_formula` was given."""
+    return value[1:] if value.startswith(_NO_FORMULA) and _is_formula(value) else value
 
 
 def _is_marked(value: str) -> bool:

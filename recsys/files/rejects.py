@@ -14,15 +14,17 @@ from typing import Any, TextIO
 
 from recsys.errors import InputFileError
 from recsys.files.batches import Reject
-from recsys.files.marks import WHY, marked
+from recsys.files.marks import WHY, marked, without_formula
 from recsys.files.tables import Table
+from recsys.runtime.private_files import create_file
 
 
 class RejectsFile:
     """A CSV file with the columns of the file that was read, and `why`; made when the first row comes.
 
     It has the delimiter and the encoding of that file, so that the same options read it. Rows that are not mended are
-    rejected again.
+    rejected again. Values that a spreadsheet would take for formulas begin with ``'``, which an import takes off again.
+    Nobody but its owner may read the file. One of the same name is replaced, and a symbolic link is refused.
 
     Parameters
     ----------
@@ -72,7 +74,8 @@ class RejectsFile:
     def _write(self, reject: Reject) -> None:
         names = [name for name in self._names if name != WHY]
         if self._file is None:
-            self._file = self.path.open("w", encoding=self._encoding, errors="backslashreplace", newline="")
+            descriptor = create_file(self.path)
+            self._file = open(descriptor, "w", encoding=self._encoding, errors="backslashreplace", newline="")
             self._file.write(self._line([*names, WHY]))
         values = list(map(_text, reject.values))
         if len(values) == len(self._names):
@@ -94,7 +97,8 @@ class RejectsFile:
 
     def _line(self, values: Sequence[str]) -> str:
         text = io.StringIO(newline="")
-        csv.writer(text, delimiter=self._delimiter, lineterminator="\n").writerow(values)
+        row = csv.writer(text, delimiter=self._delimiter, lineterminator="\n")
+        row.writerow(map(without_formula, values))
         return text.getvalue()
 
     def _cannot_be_written(self, error: OSError) -> InputFileError:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from recsys.errors import InputFileError
 from recsys.files.csv_rows import read_rows
-from recsys.files.marks import WHY, why_not_mended
+from recsys.files.marks import WHY, why_not_mended, with_formula
 
 _BATCH_ROWS = 100_000
 _MOST_NAMES, _LONGEST_NAME = 40, 60
@@ -215,7 +215,8 @@ class Table:
             first = next(read_rows(file, self.form.delimiter), None)
         if first is not None and first.problem:
             raise InputFileError(f"{self.path}: cannot be read: line {first.line}: {first.problem}")
-        return [] if first is None else [name.strip() for name in first.values]
+        names = [] if first is None else [name.strip() for name in first.values]
+        return [with_formula(name) for name in names] if WHY in names else names
 
     def _csv_rows(self, looks_like_row: Callable[[Sequence[Any]], bool]) -> Iterator[Row]:
         width, why = len(self.names), self.names.index(WHY) if WHY in self.names else None
@@ -227,13 +228,14 @@ class Table:
             )
             next(rows, None)  # the header
             for number, row in enumerate(rows, 1):
-                problem = row.problem
-                if not problem and len(row.values) != width:
-                    columns = "1 column" if len(row.values) == 1 else f"{len(row.values)} columns"
+                values, problem = row.values, row.problem
+                if not problem and len(values) != width:
+                    columns = "1 column" if len(values) == 1 else f"{len(values)} columns"
                     problem = f"the line has {columns}, the header {width}"
-                if not problem and why is not None:
-                    problem = why_not_mended(row.values, row.values[why])
-                yield Row(number, f"line {row.line}", row.values, problem)
+                if why is not None:
+                    values = [with_formula(value) for value in values]
+                    problem = problem or why_not_mended(values, values[why])
+                yield Row(number, f"line {row.line}", values, problem)
 
     def _parquet_rows(self, places: Collection[int]) -> Iterator[Row]:
         number = 0

@@ -18,6 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from recsys.errors import DataDirError
 from recsys.runtime import fail_points
+from recsys.runtime.private_files import create_file, make_folder
 from recsys.settings import masked_folder, secrets
 
 _TEMPORARY_SUFFIX = ".tmp"
@@ -32,7 +33,8 @@ class Storage:
     """A folder.
 
     Files and folders appear under their names only when they are complete and on disk: a crash leaves at most a
-    ``*.tmp`` behind, which nothing reads and the next write of the same name replaces.
+    ``*.tmp`` behind, which nothing reads and the next write of the same name replaces. On a local disk they are their
+    owner's alone, unless the folder has the set-group-ID bit: `recsys.runtime.private_files.mode_of_files`.
 
     Parameters
     ----------
@@ -81,10 +83,11 @@ class Storage:
                 self.fs.pipe_file(self.path(relative), content)  # object stores show an object once it is complete
                 return
             path = Path(self.path(relative))
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent, shared_with=Path(self.root))
             temporary = path.with_name(path.name + _TEMPORARY_SUFFIX)
+            _remove(temporary)
             try:
-                _write_and_sync(temporary, content, fail_point=fail_point)
+                self._write_and_sync(temporary, content, fail_point=fail_point)
                 temporary.replace(path)
             except OSError:
                 temporary.unlink(missing_ok=True)
@@ -103,12 +106,12 @@ class Storage:
                 return
             folder = Path(self.path(relative))
             temporary = folder.with_name(folder.name + _TEMPORARY_SUFFIX)
-            shutil.rmtree(temporary, ignore_errors=True)
+            _remove(temporary)
             try:
-                temporary.mkdir(parents=True)
+                make_folder(temporary, shared_with=Path(self.root))
                 for name, content in files.items():
-                    (temporary / name).parent.mkdir(exist_ok=True)
-                    _write_and_sync(temporary / name, content, fail_point="in-model")
+                    make_folder((temporary / name).parent, shared_with=Path(self.root))
+                    self._write_and_sync(temporary / name, content, fail_point="in-model")
                 for inner in {(temporary / name).parent for name in files}:
                     _sync_folder(inner)
                 temporary.rename(folder)
@@ -191,16 +194,13 @@ class Storage:
             return
         with self.errors_translated(relative):
             for path in list(Path(self.path(relative)).rglob(f"*{_TEMPORARY_SUFFIX}")):
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+                _remove(path)
 
     def check_writable(self) -> None:
         """Raise `DataDirError` unless a file can be written; whatever happens on the way, nothing is left."""
         try:
             if self.is_local:
-                Path(self.root).mkdir(parents=True, exist_ok=True)
+                make_folder(Path(self.root))
                 with tempfile.TemporaryFile(dir=self.root):  # it has no name that a crash could leave
                     return
             probe = self.path(f"writable-{os.getpid()}")
@@ -209,6 +209,16 @@ class Storage:
         except OSError as error:
             problem = error.strerror or error
             raise DataDirError(f"{self.root} is not a writable folder ({problem}); set RECSYS_DATA_DIR") from error
+
+    def _write_and_sync(self, path: Path, content: bytes, *, fail_point: str | None) -> None:
+        with open(create_file(path, shared_with=Path(self.root)), "wb") as file:
+            half = len(content) // 2
+            file.write(content[:half])
+            if fail_point is not None:
+                fail_points.reach(fail_point)
+            file.write(content[half:])
+            file.flush()
+            os.fsync(file.fileno())
 
 
 _NO_FILE = (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ENODEV)
@@ -242,15 +252,12 @@ def _regular(descriptor: int) -> BinaryIO:
         raise
 
 
-def _write_and_sync(path: Path, content: bytes, *, fail_point: str | None) -> None:
-    with path.open("wb") as file:
-        half = len(content) // 2
-        file.write(content[:half])
-        if fail_point is not None:
-            fail_points.reach(fail_point)
-        file.write(content[half:])
-        file.flush()
-        os.fsync(file.fileno())
+def _remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it; nothing happens if there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync_folder(path: Path) -> None:

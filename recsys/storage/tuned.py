@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from recsys.errors import DataDirError
+from recsys.runtime.private_files import ensure_own_folder, make_folder
 from recsys.settings import ModelSettings, Settings
 from recsys.storage.files import Storage
 from recsys.training.parameters import Parameters, Tuned
@@ -70,5 +72,22 @@ class TunedFile:
 
 
 def study_folder(storage: Storage) -> Path:
-    """Return where trials are written: under data_dir if it is a local folder, else among temporary files."""
-    return Path(storage.path(_FOLDER)) if storage.is_local else Path(tempfile.gettempdir()) / "recsys-tuning"
+    """Return where trials are written: under data_dir if it is a local folder, else among temporary files.
+
+    Among these every user has a folder of his own, which the next tuning finds again.
+
+    Raises
+    ------
+    DataDirError
+        When it cannot be made, or may be somebody else's.
+    """
+    own = Path(tempfile.gettempdir()) / f"recsys-tuning-{os.getuid()}"
+    folder = Path(storage.path(_FOLDER)) if storage.is_local else own
+    try:
+        if storage.is_local:
+            make_folder(folder, shared_with=Path(storage.root))
+        else:
+            ensure_own_folder(folder)
+    except OSError as error:
+        raise DataDirError(f"{folder}: the trials cannot be written: {error.strerror or error}") from error
+    return folder

@@ -14,6 +14,7 @@ from recsys.data.event import EventReading
 from recsys.errors import InputFileError
 from recsys.files.batches import RowCounts
 from recsys.files.columns import Columns
+from recsys.files.marks import with_formula, without_formula
 from recsys.files.numbers import NumberColumn
 from recsys.files.purchases import PurchaseFile
 from recsys.files.rejects import RejectsFile
@@ -53,6 +54,15 @@ def test_any_bytes_are_one_clear_error_or_every_row_is_accounted_for(
         with suppress(InputFileError):  # what a column means may be unclear without the rows that were taken
             again = PurchaseFile(rejects.path, Columns(delimiter=delimiter), events=EventReading(), now=NOW)
             assert not any(batch.events for batch in again.batches()), "what nobody has mended is rejected again"
+
+
+@given(st.text(st.sampled_from("'=+-@\t\r 1.,e\uff1da")))
+def test_no_value_begins_a_formula_and_every_one_comes_back(value: str) -> None:
+    shown = without_formula(value)
+    assert with_formula(shown) == value
+    assert not shown.startswith(("=", "@", "\t", "\r"))
+    if shown.startswith(("+", "-")):
+        float(shown.replace(",", "").replace(".", ""))  # a number, which is what it looks like
 
 
 @pytest.mark.slow

@@ -1,0 +1,152 @@
+"""Files and folders that are made are their owner's alone, and nothing that lies in their way is followed."""
+
+from __future__ import annotations
+
+import csv
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recsys.errors import DataDirError, InputFileError
+from recsys.runtime.private_files import create_file, ensure_own_folder, make_folder
+from recsys.storage.files import Storage
+from recsys.storage.tuned import study_folder
+from tests.purchase_files import csv_file, opened, rejected_values, written
+
+
+@pytest.fixture(autouse=True)
+def _generous_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+def test_what_is_written_under_data_dir_is_its_owners_alone(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path / "shop" / "data"))
+    storage.check_writable()
+    storage.write_file("archive/purchases/round/segment.parquet", b"x")
+    storage.write_folder("models/v", {"manifest.json": b"x", "holdout/manifest.json": b"y"}, last="manifest.json")
+    for path in [tmp_path / "shop", *(tmp_path / "shop").rglob("*")]:
+        assert mode(path) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_the_set_group_id_bit_says_that_the_group_may_read(tmp_path: Path) -> None:
+    tmp_path.chmod(0o2750)
+    storage = Storage(str(tmp_path))
+    storage.write_file("archive/a.parquet", b"x")
+    storage.write_folder("models/v", {"holdout/a": b"x", "manifest.json": b"x"}, last="manifest.json")
+    for path in tmp_path.rglob("*"):
+        assert mode(path) == (0o2750 if path.is_dir() else 0o640), path
+
+
+@pytest.mark.parametrize("kind", ["symbolic link", "hard link"])
+def test_a_link_in_the_way_of_a_write_is_replaced_and_what_it_leads_to_stays(tmp_path: Path, kind: str) -> None:
+    victim, storage = tmp_path / "victim", Storage(str(tmp_path / "data"))
+    victim.write_text("precious")
+    storage.write_file("hidden.json", b"1")
+    for planted in (tmp_path / "data" / "hidden.json.tmp", tmp_path / "data" / "hidden.json"):
+        planted.unlink(missing_ok=True)
+        planted.symlink_to(victim) if kind == "symbolic link" else planted.hardlink_to(victim)
+        storage.write_file("hidden.json", b"2")
+        assert storage.read_file("hidden.json") == b"2"
+        assert victim.read_text() == "precious"
+        assert not (tmp_path / "data" / "hidden.json").is_symlink()
+
+
+def test_a_link_in_the_way_of_a_folder_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "precious").write_text("1")
+    storage = Storage(str(tmp_path / "data"))
+    make_folder(tmp_path / "data" / "models")
+    (tmp_path / "data" / "models" / "v.tmp").symlink_to(tmp_path / "victim")
+    storage.write_folder("models/v", {"manifest.json": b"x"}, last="manifest.json")
+    assert [path.name for path in (tmp_path / "victim").iterdir()] == ["precious"]
+    (tmp_path / "data" / "left.tmp").symlink_to(tmp_path / "victim")
+    storage.remove_temporaries("")
+    assert not (tmp_path / "data" / "left.tmp").is_symlink()
+    assert (tmp_path / "victim" / "precious").exists()
+
+
+def test_a_file_that_an_operator_names_replaces_no_link(tmp_path: Path) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "report.html"
+    victim.write_text("precious")
+    path.symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic link"):
+        create_file(path)
+    path.unlink()
+    path.hardlink_to(victim)
+    os.close(create_file(path))
+    assert (victim.read_text(), path.read_text(), mode(path)) == ("precious", "", 0o600)
+    os.close(create_file(Path("/dev/null")))
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+def test_rejects_are_private_and_refuse_a_link(tmp_path: Path) -> None:
+    file, path, victim = (
+        csv_file(tmp_path, "user_id,item_id,timestamp\nu,a,soon\n"),
+        tmp_path / "r",
+        tmp_path / "victim",
+    )
+    victim.write_text("precious")
+    path.symlink_to(victim)
+    with pytest.raises(InputFileError, match=r"cannot write rejected rows: this is a symbolic link.*--rejects"):
+        written(file, path)
+    assert victim.read_text() == "precious"
+    path.unlink()
+    written(file, path)
+    assert mode(path) == 0o600
+
+
+FORMULAS = ["=cmd|' /C calc'!A0", "+1+2", "-2+3", "@SUM(1)", "\t=1", " =1", "\uff1d1", "'=1", "''@x", "-", "=", "\n=1"]
+NO_FORMULAS = ["-1", "+2.5", "-1.234,5", "-1e3", "'tis", "a=b", "1-2", "", "'"]
+
+
+def test_no_cell_of_rejects_is_a_formula_and_an_import_reads_them_as_they_were(tmp_path: Path) -> None:
+    header = ["user_id", "item_id", "timestamp", "=title"]
+    with (tmp_path / "purchases.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *(["u", "a", "soon", cell] for cell in [*FORMULAS, *NO_FORMULAS])])
+    given = rejected_values(opened(tmp_path / "purchases.csv"))
+    assert [row[3] for row in given] == [*FORMULAS, *NO_FORMULAS]
+    written(opened(tmp_path / "purchases.csv"), tmp_path / "rejects.csv")
+    with (tmp_path / "rejects.csv").open(newline="") as file:
+        first, *rows = csv.reader(file)
+    assert first == ["user_id", "item_id", "timestamp", "'=title", "why"]
+    assert [row[3] for row in rows] == [*(f"'{cell}" for cell in FORMULAS), *NO_FORMULAS]
+    again = opened(tmp_path / "rejects.csv")
+    assert again.table.names == [*header, "why"]
+    assert [row[:4] for row in rejected_values(again)] == given
+
+
+def test_the_folder_of_a_tuning_among_temporary_files_is_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    storage = Storage("memory://shop")
+    folder = study_folder(storage)
+    assert folder.parent == tmp_path
+    assert mode(folder) == 0o700
+    assert study_folder(storage) == folder, "an interrupted tuning is continued"
+    folder.chmod(0o777)
+    with pytest.raises(DataDirError, match=r"a folder of this user's own.*remove it"):
+        study_folder(storage)
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataDirError, match="a folder of this user's own"):
+        study_folder(storage)
+
+
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ensure_own_folder(tmp_path / "own")
+    own = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    with pytest.raises(PermissionError, match="this user's own"):
+        ensure_own_folder(tmp_path / "own")
