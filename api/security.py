@@ -27,7 +27,7 @@ from api.key_watch import KeyWatch, say_end, today_utc
 from api.problems import Kind, ProblemError, status_of
 from api.rates import RateLimiter
 from recsys.errors import SettingsError
-from recsys.runtime.logs import escaped
+from recsys.runtime.escapes import escaped
 from recsys.settings import ApiSettings, secrets
 from recsys.settings.key_entries import HOW, KeyEntry, parse_entry, secrets_in_entry, split_entries
 

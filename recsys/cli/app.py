@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -10,12 +12,34 @@ from typer.core import TyperGroup
 
 import recsys
 from recsys.cli import COMMANDS, CommandPlace
+from recsys.runtime.escapes import escaped
 
 _PLAIN: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
 
 
+@contextmanager
+def _arguments_escaped() -> Iterator[None]:
+    """Escape what an error about arguments quotes of them: names of files may hold anything."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(message := getattr(error, "message", None), str):
+            error.message = escaped(message, lines=True)  # type: ignore[attr-defined]
+        raise
+
+
 class _ImportedWhenRun(TyperGroup):
     """A group whose own help takes the registered names and short helps only."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Read the arguments of the group."""
+        with _arguments_escaped():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the arguments of a command, and run it."""
+        with _arguments_escaped():
+            return super().invoke(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return name, command and the arguments left, as Typer's groups do; the command is the real one."""

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from recsys.cli.columns import open_purchases, reads_purchases
-from recsys.cli.output import errors, is_narrow, new_table, results, settings_for_command
+from recsys.cli.output import errors, is_narrow, new_table, print_json, results, settings_for_command
 from recsys.data.event_log import EventLog
 from recsys.errors import InputFileError, NoModel
 from recsys.evaluation.compare import ALL, NEW, Score
@@ -96,7 +96,7 @@ def evaluate_command(
         except OSError as error:
             raise InputFileError(f"--html: {html} cannot be written: {error.strerror}") from error
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        print_json(found.model_dump_json(indent=2))
         return
     for table in evaluation_tables(found, n):
         results.print(table)

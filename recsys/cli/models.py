@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from recsys.cli.lock import held_lock
-from recsys.cli.output import counted, errors, is_narrow, new_table, results, settings_for_command
+from recsys.cli.output import counted, errors, is_narrow, new_table, print_json, results, settings_for_command
 from recsys.errors import InvalidModel, NoModel, RedisError
 from recsys.evaluation.compare import ALL, NEW
 from recsys.evaluation.gate_record import GateRecord
@@ -273,4 +273,4 @@ def _first(records: Iterable[RoundRecord], count: int) -> list[RoundRecord]:
 
 
 def _print_json(value: object) -> None:
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    print_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())

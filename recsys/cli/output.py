@@ -5,34 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from recsys.runtime.logs import WithoutSecrets
-from recsys.settings import Settings, load_settings, secrets
+from recsys.runtime.escapes import escaped
+from recsys.runtime.logs import SafeFormatter
+from recsys.runtime.terminal import SafeConsole
+from recsys.settings import Settings, load_settings
 
 BEHIND = 2
 """Exit code when nothing differs, but consumers have yet to apply records."""
 REJECTED = 3
 """Exit code when the gate has rejected a model."""
 _WIDTH_ELSEWHERE = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
-results = Console(highlight=False, markup=False, emoji=False, width=_WIDTH_ELSEWHERE)
-
-
-class _WithoutSecrets(Console):
-    """Takes the secrets of the settings out of every text: those of libraries and servers may quote them."""
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Print, as a console does."""
-        super().print(*(secrets.hidden_in(text) if isinstance(text, str) else text for text in objects), **options)
-
-
-errors = _WithoutSecrets(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-
-
+results = SafeConsole(width=_WIDTH_ELSEWHERE)
+errors = SafeConsole(stderr=True, soft_wrap=True, without_secrets=True)
 _NARROW = 150
 
 
@@ -42,10 +31,11 @@ def is_narrow() -> bool:
 
 
 def new_table(title: str = "", *, caption: str = "", show_header: bool = True) -> Table:
-    """Return a table as all commands print them."""
+    """Return a table as all commands print them; the caption may have several lines."""
     form = box.SIMPLE_HEAD if is_narrow() else box.HEAVY_HEAD
+    below = Text(escaped(caption, lines=True), style="table.caption") if caption else None
     return Table(
-        title=title or None, title_justify="left", caption=caption or None, caption_justify="left", box=form,
+        title=title or None, title_justify="left", caption=below, caption_justify="left", box=form,
         show_header=show_header, pad_edge=not is_narrow(), padding=(0, 1), show_edge=not is_narrow(),
     )  # fmt: skip
 
@@ -54,11 +44,16 @@ def settings_for_command() -> Settings:
     """Load the settings; a command logs only warnings, in one short line each."""
     settings = load_settings()
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(WithoutSecrets("%(levelname)s: %(message)s"))
+    handler.setFormatter(SafeFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # what matters comes back as an error
     logging.getLogger("recsys.runtime.progress").setLevel(logging.INFO)
     return settings
+
+
+def print_json(text: str) -> None:
+    """Write JSON to standard output, the same but for characters that a terminal obeys: these are escaped in it."""
+    print(escaped(text, lines=True))
 
 
 def counted(count: int, what: str, many: str = "") -> str:

@@ -29,6 +29,7 @@ from recsys.operations.import_items import import_items
 from recsys.redis import Store, open_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
+from recsys.runtime.terminal import SafeConsole
 from recsys.settings import CONFIG_VARIABLE, ENV_PREFIX, Settings, load_settings, masked_url
 from recsys.storage.data_dir import open_data_dir
 
@@ -40,7 +41,7 @@ def run_demo(*, keep: bool, households: int | None = None) -> None:
     """Run the demo, with all households or a sample; with ``keep``, leave its services running until Ctrl-C."""
     # Whatever ends the demo, everything that it started ends with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    console = Console(highlight=False, markup=False, emoji=False, width=None if _knows_width() else WIDTH)
+    console = SafeConsole(lines=True, width=None if _knows_width() else WIDTH)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recsys-demo-")))
         settings = _start_services(stack, folder)

@@ -16,6 +16,7 @@ from rich.text import Text
 from recsys.demo.hit_rates import FIRST_DAY, POPULAR, REFRESHED, TOP, HitRates
 from recsys.demo.stories import AGAIN_SHOWN, NEW_SHOWN, Story
 from recsys.demo.stream import Outcome, Progress
+from recsys.runtime.escapes import escaped
 
 WIDTH = 80
 _LINE_EVERY_S = 5.0
@@ -79,7 +80,7 @@ def live_view(console: Console) -> Iterator[LiveView]:
 def story_table(story: Story, titles: Mapping[str, str]) -> Group:
     """Show what a household bought and how its lists changed."""
     known = f"has bought {story.known_items} products so far" if story.known_items else "is new"
-    names = "; ".join(titles[item] for item in dict.fromkeys(story.bought))
+    names = "; ".join(escaped(titles[item]) for item in dict.fromkeys(story.bought))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
     table.add_column("", justify="right", width=2)
     for heading in ("before", "after"):
@@ -122,7 +123,7 @@ def _came_from(item: str | None, before: Sequence[str], places: int) -> str:
 def _entry(item: str | None, titles: Mapping[str, str], mark: str, style: str, mark_style: str) -> Text:
     if item is None:
         return Text("–", style="dim")
-    title = Text(titles[item], style=style)
+    title = Text(escaped(titles[item]), style=style)
     title.truncate(_LIST_WIDTH - (len(mark) + 2 if mark else 0), overflow="ellipsis")
     return title.append(f"  {mark}", style=mark_style) if mark else title
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
 
+from recsys.runtime.escapes import escaped
 from recsys.settings import secrets
 
 _SHORTEST_INTERVAL_S = 10.0
@@ -20,35 +19,26 @@ _LONGEST_INTERVAL_S = 600.0
 def configure_logging(level: str) -> None:
     """Write log lines to standard error, UTC, one line each."""
     handler = logging.StreamHandler(sys.stderr)
-    formatter = WithoutSecrets("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter = SafeFormatter("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("implicit").setLevel(logging.WARNING)
 
 
-def escaped(text: str) -> str:
-    r"""Return a text whose control and format characters are written as JSON does: ``\u202e``.
+class SafeFormatter(logging.Formatter):
+    """Takes the secrets of the settings out of every line, tracebacks included, and escapes what is not to be obeyed.
 
-    Printed as they are, they would end the line, turn it round, or command the terminal.
+    A message is one line, whatever it quotes; only a traceback has more.
     """
-    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
-
-
-class WithoutSecrets(logging.Formatter):
-    """Takes the secrets of the settings out of every line, tracebacks included, and escapes what ends or turns one."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line without a traceback."""
         return escaped(super().formatMessage(record))
 
-    def formatException(self, ei: Any) -> str:
-        """Return a traceback, which has several lines."""
-        return "\n".join(map(escaped, super().formatException(ei).split("\n")))
-
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        return secrets.hidden_in(super().format(record))
+        return escaped(secrets.hidden_in(super().format(record)), lines=True)
 
 
 class RepeatsLeftOut(logging.Filter):

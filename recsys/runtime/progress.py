@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from recsys.runtime.escapes import escaped
 
 log = logging.getLogger(__name__)
 _LOG_EVERY_S = 10.0
@@ -31,7 +32,7 @@ class ProgressReporter:
 
     def __init__(self, listener: Listener | None = None, console: Console | None = None) -> None:
         self._listener = listener
-        self._console = console or Console(file=sys.stderr)
+        self._console = console or Console(stderr=True)
         self.durations_s: dict[str, float] = {}
 
     @contextmanager
@@ -46,7 +47,7 @@ class ProgressReporter:
         if self._listener:
             self._listener(name, 0, total)
         with Progress(*bar, console=self._console, transient=False) if bar else nullcontext() as progress:
-            task = progress.add_task(name, total=total) if progress else None
+            task = progress.add_task(escaped(name), total=total) if progress else None
 
             def advance(steps: int) -> None:
                 nonlocal done, told, logged
@@ -73,7 +74,7 @@ class ProgressReporter:
 def _bar() -> tuple[SpinnerColumn, TextColumn, BarColumn, MofNCompleteColumn, TimeElapsedColumn]:
     return (
         SpinnerColumn(),
-        TextColumn("{task.description:<28}"),
+        TextColumn("{task.description:<28}", markup=False),
         BarColumn(bar_width=32),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
