@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import tempfile
+from functools import partial
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -16,8 +17,9 @@ from api.metrics import SHARED_FOLDER
 from api.security import Audit, Keyring
 from api.sockets import OwnSocket, bound_socket
 from recsys.errors import SettingsError
-from recsys.kafka.clients import open_producer
+from recsys.kafka.clients import open_producer, renew_logins
 from recsys.redis import open_store
+from recsys.runtime.hangup import at_hangup
 from recsys.runtime.service import on_termination, run_service
 from recsys.settings import Settings
 
@@ -49,6 +51,7 @@ def _check(settings: Settings) -> None:
 
 def _serve(settings: Settings) -> int:
     _say_who_may(settings, len(Keyring.of(settings.api)))
+    at_hangup(partial(renew_logins, settings.kafka))  # with several workers uvicorn replaces them one by one instead
     on_termination(lambda _: None)  # uvicorn stops at a signal, and then lets whoever was there before know
     with tempfile.TemporaryDirectory(prefix="recsys-api-") as folder:
         if settings.api.workers > 1:

@@ -7,6 +7,7 @@ import gc
 import logging
 import threading
 import time
+from functools import partial
 
 from consumer.commits import Commits, RefusedCommits
 from consumer.dead_letters import DeadLetters
@@ -20,13 +21,14 @@ from consumer.refresher import Refresher
 from consumer.stats import StatsLog
 from recsys.errors import KafkaUnavailable, OffsetsLost, RedisError, TopicMissing
 from recsys.kafka.cleanup_policy import PolicyWatch
-from recsys.kafka.clients import Consumer, open_consumer
+from recsys.kafka.clients import Consumer, open_consumer, renew_logins
 from recsys.kafka.decoder import make_decoder
 from recsys.kafka.start_offsets import start_offsets
 from recsys.kafka.topics import Topic, TopicWatch, create_topic_if_missing, describe_topic, ensure_group
 from recsys.lists.live_model import LiveModel
 from recsys.redis import EvictionWatch, Service, Store, open_store
 from recsys.runtime.clock import ended_by_clock_rollback
+from recsys.runtime.hangup import at_hangup
 from recsys.runtime.metrics_server import serve_metrics
 from recsys.runtime.service import end_late, on_termination, run_service
 from recsys.runtime.startup import until_ready
@@ -52,6 +54,7 @@ def _serve(settings: Settings) -> int:
     stop = threading.Event()
     on_termination(lambda _: stop.set())
     end_late(_LONGEST_STOP_S, log)  # what was not committed is read again
+    at_hangup(partial(renew_logins, settings.kafka))
     metrics = ConsumerMetrics()
     own, variable = settings.consumer, "RECSYS_CONSUMER__METRICS_PORT"
     serve_metrics(own.metrics_port, metrics.registry, variable=variable, host=own.metrics_host)

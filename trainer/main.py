@@ -23,12 +23,14 @@ from recsys.errors import (
     RedisError,
 )
 from recsys.kafka.cleanup_policy import PolicyWatch
+from recsys.kafka.clients import renew_logins
 from recsys.kafka.topics import describe_topic
 from recsys.operations.histories import ensure_histories
 from recsys.operations.rollback import roll_back
 from recsys.redis import EvictionWatch, Service, Store, open_store
 from recsys.redis.trainer_requests import Requests, RollbackRequest
 from recsys.runtime.clock import ended_by_clock_rollback, json_time, now
+from recsys.runtime.hangup import at_hangup
 from recsys.runtime.metrics_server import serve_metrics
 from recsys.runtime.progress import ProgressReporter
 from recsys.runtime.service import FAILED, end_late, on_termination, run_service
@@ -90,6 +92,7 @@ def _serve(settings: Settings) -> int:
     os.nice(settings.trainer.niceness)
     on_termination(_terminate)
     end_late(_LONGEST_STOP_S, log)  # the next round goes on from there
+    at_hangup(partial(renew_logins, settings.kafka))
     signal_request = _SignalRequest()
     signal.signal(signal.SIGUSR1, lambda *_: signal_request.open())
     try:

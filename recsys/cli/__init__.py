@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from recsys.errors import RecsysError, SettingsError
 from recsys.runtime.extras import extra_named
+from recsys.runtime.hardening import keep_to_itself
 
 __all__ = ["COMMANDS", "CommandPlace", "main"]
 
@@ -46,6 +47,7 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command; an expected error is one line on standard error and exit code 1 (2 for a wrong setting)."""
+    keep_to_itself()
     try:
         " ".join(sys.argv).encode()
     except UnicodeEncodeError:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +44,7 @@ __all__ = [
     "open_consumer",
     "open_producer",
     "open_reader",
+    "renew_logins",
 ]
 log = logging.getLogger(__name__)
 _librdkafka_log = logging.getLogger("librdkafka")
@@ -53,12 +55,54 @@ _librdkafka_log.addFilter(lambda record: "Coordinator load in progress: retrying
 _librdkafka_log.addFilter(RepeatsLeftOut(every_s=30.0))
 _librdkafka_log.addFilter(hide_in_records)
 T = TypeVar("T")
+C = TypeVar("C", bound=Consumer | Producer | AdminClient)
 ClientConfig = dict[str, str | int | float | bool]
 
 
 def client_config(settings: KafkaSettings, defaults: ClientConfig, fixed: ClientConfig) -> ClientConfig:
     """Merge properties: the operator's win over our defaults, but not over what the guarantees depend on."""
-    return {**defaults, **settings.librdkafka, **fixed, "bootstrap.servers": settings.bootstrap_servers}
+    properties = settings.reread().librdkafka
+    return {**defaults, **properties, **fixed, "bootstrap.servers": settings.bootstrap_servers}
+
+
+class _KnownConsumer(Consumer):
+    """A consumer that a weak reference can name."""
+
+
+class _KnownProducer(Producer):
+    """A producer that a weak reference can name."""
+
+
+_OpenClient = Consumer | Producer | AdminClient
+_open_clients: list[weakref.ref[_OpenClient]] = []
+"""What `renew_logins` tells; those that are gone are left out when the next one comes."""
+_register = threading.Lock()
+
+
+def _registered(client: C) -> C:
+    with _register:
+        _open_clients[:] = [*(known for known in _open_clients if known() is not None), weakref.ref(client)]
+    return client
+
+
+def renew_logins(settings: KafkaSettings) -> None:
+    """Read the file with the properties again and give its user and password to all clients of this process.
+
+    They log in with them the next time that they connect, or that a broker asks for it. Everything else among the
+    properties, such as certificates, is read when a client is made.
+    """
+    if not settings.librdkafka_file:
+        return
+    found = settings.reread().librdkafka
+    user, password = found.get("sasl.username"), found.get("sasl.password")
+    if user is None or password is None:
+        return
+    with _register:
+        clients = [client for known in _open_clients if (client := known()) is not None]
+    for client in clients:
+        with suppress(KafkaException, RuntimeError):  # one that was closed
+            client.set_sasl_credentials(str(user), str(password))
+    log.info("%d Kafka clients log in as %s with the password that is in its file now", len(clients), user)
 
 
 def open_consumer(
@@ -86,7 +130,7 @@ def open_consumer(
     config = client_config(settings, {"check.crcs": True, **_dotted(defaults)}, fixed)
     with _wrong_properties_named(settings):
         heard = _heard(config, settings) if on_commit is None else {**_heard(config, settings), "on_commit": on_commit}
-        return Consumer(heard, logger=_Lines(causes_of(settings)))
+        return _registered(_KnownConsumer(heard, logger=_Lines(causes_of(settings))))
 
 
 def open_reader(settings: KafkaSettings, name: str) -> Consumer:
@@ -98,7 +142,7 @@ def open_producer(settings: KafkaSettings, **defaults: str | int | float | bool)
     """Open an idempotent producer that waits for all replicas; defaults have ``_`` for ``.``."""
     config = client_config(settings, _dotted(defaults), {"enable.idempotence": True, "acks": "all"})
     with _wrong_properties_named(settings):
-        return Producer(_heard(config, settings), logger=_Lines(causes_of(settings)))
+        return _registered(_KnownProducer(_heard(config, settings), logger=_Lines(causes_of(settings))))
 
 
 def open_admin(settings: KafkaSettings) -> AdminClient:
@@ -108,7 +152,9 @@ def open_admin(settings: KafkaSettings) -> AdminClient:
     """
     config = client_config(settings, {}, {})
     with _wrong_properties_named(settings):
-        return AdminClient(_heard(config, settings), logger=_Lines(causes_of(settings), least=logging.CRITICAL))
+        return _registered(
+            AdminClient(_heard(config, settings), logger=_Lines(causes_of(settings), least=logging.CRITICAL))
+        )
 
 
 class _Lines:

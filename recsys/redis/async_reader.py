@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,11 +22,13 @@ from redis.exceptions import NoScriptError, RedisClusterException
 
 from recsys.data.history import Entry
 from recsys.errors import RedisUnavailable
+from recsys.redis.credentials import ServerCredentials, bare_url, shown_address
 from recsys.redis.damage import WRONG_KIND, damaged, is_wrong_kind
 from recsys.redis.keys import Keys
 from recsys.redis.rights import is_refusal, refused_command, user_of
+from recsys.redis.sentinel import open_async_client
 from recsys.runtime.logs import RepeatsLeftOut
-from recsys.settings import RedisSettings, masked_url
+from recsys.settings import RedisSettings
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ _USERS_PER_CALL = 128  # as long as that, a script holds up everyone else in Red
 _FAILURES = 3
 """So many reads in a row, and Redis is taken to be away: a single one may only have waited for a busy process."""
 _PROBE_EVERY_S = 0.1
+_PROBE_REFUSED_EVERY_S = 2.0
+"""When a person has to act first: each try is a login, or a handshake, that fails."""
 _TURNS_OF_GRACE = 50
 """Of an idle process they take no time."""
 _READS_AT_ONCE = 16
@@ -56,7 +60,8 @@ class ReadStore:
     """What requests read. Each call takes at most a few time-outs and then raises `RedisUnavailable`.
 
     When several reads in a row have failed, all others fail at once, so that none waits for a server that is away,
-    until a task that looks every tenth of a second has got an answer.
+    until a task that looks every tenth of a second has got an answer. Where a login or a certificate is refused, which
+    a person has to mend, it looks every two seconds.
 
     Parameters
     ----------
@@ -227,9 +232,10 @@ class ReadStore:
             problem = f"Redis at {self._shown}: {str(error) or type(error).__name__}"
             self._failures += 1
             if self._failures >= _FAILURES and self._probe is None:
-                log.warning("%s; trying again every %g s", problem, _PROBE_EVERY_S)
+                every_s = _PROBE_REFUSED_EVERY_S if _is_refused(error) else _PROBE_EVERY_S
+                log.warning("%s; trying again every %g s", problem, every_s)
                 self._on_away()
-                self._probe = asyncio.create_task(self._until_back())
+                self._probe = asyncio.create_task(self._until_back(every_s))
             raise RedisUnavailable(problem) from error
         self._failures = 0
         return found
@@ -256,12 +262,14 @@ class ReadStore:
         finally:
             task.cancel()
 
-    async def _until_back(self) -> None:
+    async def _until_back(self, every_s: float) -> None:
         while True:
-            await asyncio.sleep(_PROBE_EVERY_S)
-            with suppress(*_AWAY):
+            await asyncio.sleep(every_s)
+            try:
                 await self._asked(self._client.ping)
                 break
+            except _AWAY as error:
+                every_s = _PROBE_REFUSED_EVERY_S if _is_refused(error) else _PROBE_EVERY_S
         log.info("Redis at %s answers again", self._shown)
         self._failures, self._probe = 0, None
 
@@ -296,24 +304,30 @@ def _owned(item_ids: Sequence[str], values: Sequence[bytes | None] | None) -> fr
         return frozenset(item_ids)
 
 
+def _is_refused(error: Exception) -> bool:
+    """Whether a login was refused or a certificate cannot be verified: that does not pass by itself."""
+    return isinstance(error, redis.AuthenticationError) or "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
 @asynccontextmanager
 async def open_read_store(
     settings: RedisSettings, *, timeout_s: float, on_away: Callable[[], None] = lambda: None
 ) -> AsyncIterator[ReadStore]:
     """Open Redis for reading; it is first asked when something is read."""
-    url = settings.url.get_secret_value()
     # How long to wait, and whether to try again, is decided here: redis-py's time-outs know of no busy process.
     options: dict[str, Any] = {"socket_timeout": None, "retry": Retry(NoBackoff(), 0), "protocol": 2}
     client: Any
-    if settings.cluster:
-        client = RedisCluster.from_url(url, **options)
+    if settings.sentinel:
+        client = open_async_client(settings, timeout_s=timeout_s, **options)
     else:
-        client = redis.asyncio.Redis.from_url(url, **options)
+        options["credential_provider"] = ServerCredentials(settings)
+        kind: Any = RedisCluster if settings.cluster else redis.asyncio.Redis
+        client = kind.from_url(bare_url(settings), **options)
     reader = ReadStore(
         client,
         Keys(settings.prefix),
-        shown=masked_url(url),
-        user=user_of(url),
+        shown=shown_address(settings),
+        user=user_of(settings.url.get_secret_value()),
         timeout_s=timeout_s,
         is_cluster=settings.cluster,
         on_away=on_away,

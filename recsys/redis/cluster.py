@@ -22,6 +22,7 @@ from redis.connection import parse_url
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
+from recsys.redis.credentials import ServerCredentials, bare_url
 from recsys.redis.single_server import (
     Call,
     Command,
@@ -31,6 +32,7 @@ from recsys.redis.single_server import (
     receive,
     send,
 )
+from recsys.settings import RedisSettings
 
 _PAUSES_S = (0.0, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.2, 0.2)
 """Before each try of a call that is sent elsewhere or told to come again."""
@@ -47,10 +49,8 @@ class Cluster:
 
     Parameters
     ----------
-    url : str
-        Of any of its nodes.
-    timeout_s : float
-        How long each try waits for a node's answer.
+    settings : RedisSettings
+        The URL is that of any of its nodes; ``timeout_s`` is how long each try waits for a node's answer.
     on_connect : callable
         Given each new connection to any node, once it has logged in.
 
@@ -60,9 +60,9 @@ class Cluster:
         When the URL cannot be that of a cluster's node.
     """
 
-    def __init__(self, url: str, timeout_s: float, on_connect: Callable[[Any], None]) -> None:
-        SingleServer(url, timeout_s, on_connect).close()  # refuses what is wrong for any server
-        options = parse_url(url)
+    def __init__(self, settings: RedisSettings, on_connect: Callable[[Any], None]) -> None:
+        SingleServer(settings, on_connect).close()  # refuses what is wrong for any server
+        options = parse_url(url := bare_url(settings))
         if "path" in options:
             raise ValueError("a cluster cannot be reached through a Unix socket")
         if options.get("db"):
@@ -70,7 +70,8 @@ class Cluster:
         if ignored := sorted(options.keys() - set(REDIS_ALLOWED_KEYS)):
             raise ValueError(f"redis-py does not pass {', '.join(ignored)} on to the nodes of a cluster")
         self._url = url
-        self._timeout_s = timeout_s
+        self._credentials = ServerCredentials(settings)
+        self._timeout_s = settings.timeout_s
         self._on_connect = on_connect
         self._lock = threading.Lock()
         self._client: RedisCluster | None = None
@@ -84,6 +85,7 @@ class Cluster:
             if self._client is None:
                 self._client = _Client(
                     url=self._url,
+                    credential_provider=self._credentials,
                     startup_nodes=[ClusterNode(host, port) for host, port in self._known],
                     socket_timeout=self._timeout_s,
                     socket_connect_timeout=self._timeout_s,

@@ -17,12 +17,14 @@ from redis.exceptions import AskError, ClusterCrossSlotError, NoScriptError, Red
 
 from recsys.errors import RecsysError, RedisError, RedisUnavailable, RedisUnsuitable, SettingsError
 from recsys.redis.cluster import Cluster, ClusterPipeline
+from recsys.redis.credentials import bare_url, shown_address
 from recsys.redis.damage import WRONG_KIND, damaged, is_wrong_kind
 from recsys.redis.keys import Keys
 from recsys.redis.rights import Service, is_refusal, missing_rights, refused_command, user_of
+from recsys.redis.servers import open_servers
 from recsys.redis.single_server import Call, ServerPipeline, SingleServer
 from recsys.runtime.tls import NO_TLS, answers_in_plain_text, handshake_problem
-from recsys.settings import RedisSettings, masked_url
+from recsys.settings import RedisSettings
 
 _PORT = 6379
 _CLOSED = re.compile(r"closed by server|reset by peer|Broken pipe", re.IGNORECASE)
@@ -46,16 +48,14 @@ class Connection:
     """
 
     def __init__(self, settings: RedisSettings) -> None:
-        url = settings.url.get_secret_value()
         self.is_cluster = settings.cluster
-        self._shown = masked_url(url)
-        self._url = url
-        self._user = user_of(url)
+        self._shown = shown_address(settings)
+        self._url = "" if settings.sentinel else bare_url(settings)
+        self._user = user_of(settings.url.get_secret_value())
         self._keys = Keys(settings.prefix)
         self._checks: list[Callable[[Any], None]] = []
-        self._servers: Cluster | SingleServer
         try:
-            self._servers = (Cluster if settings.cluster else SingleServer)(url, settings.timeout_s, self._connected)
+            self._servers = open_servers(settings, self._connected)
         except (ValueError, TypeError) as error:
             raise SettingsError(f"RECSYS_REDIS__URL: {self._shown} is not a Redis URL: {error}") from None
         self._scripts: dict[str, tuple[str, str]] = {}
@@ -361,7 +361,7 @@ def connection_problem(url: str, error: Exception) -> str:
     """Return what is wrong with a connection, as redis-py says it, or that one side alone speaks TLS.
 
     A server in plain text waits for the end of the handshake as for that of a command; one that expects TLS closes a
-    plain connection.
+    plain connection. Without a URL, as where sentinels say where the server is, redis-py alone is asked.
     """
     text = str(error) or type(error).__name__
     parts = urlsplit(url)

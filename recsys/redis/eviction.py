@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import redis
 from redis.exceptions import RedisClusterException, ResponseError
 
-from recsys.redis.cluster import Cluster
-from recsys.redis.single_server import SingleServer
+from recsys.redis.servers import open_servers
 from recsys.runtime.logs import GrowingIntervals
 from recsys.settings import RedisSettings
 
@@ -49,9 +48,7 @@ class EvictionWatch:
     """
 
     def __init__(self, settings: RedisSettings, note: Callable[[Evictions], None]) -> None:
-        url = settings.url.get_secret_value()
-        self._servers: Cluster | SingleServer
-        self._servers = (Cluster if settings.cluster else SingleServer)(url, settings.timeout_s, lambda _: None)
+        self._servers = open_servers(settings, lambda _: None)
         self._note = note
         self._evicted: dict[str, tuple[str, int]] = {}
         """Address → run id of the server, and how many keys it had evicted at the last look."""

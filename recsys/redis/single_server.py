@@ -8,10 +8,11 @@ from typing import Any
 
 import hiredis
 import redis
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
-from recsys.settings import masked_url
+from recsys.redis.credentials import ServerCredentials, bare_url, shown_address
+from recsys.settings import RedisSettings
 
 _SENT_AT_ONCE_BYTES = 64 * 1024
 _CONNECTION_FAILED = (redis.ConnectionError, redis.TimeoutError)
@@ -26,14 +27,18 @@ def few_retries() -> Retry:
     return Retry(ExponentialBackoff(cap=0.2, base=0.02), retries=1)
 
 
+def no_retries() -> Retry:
+    """Try a command once only."""
+    return Retry(NoBackoff(), retries=0)
+
+
 class SingleServer:
     """A server that holds all keys.
 
     Parameters
     ----------
-    url : str
-    timeout_s : float
-        How long each try waits for an answer.
+    settings : RedisSettings
+        ``timeout_s`` is how long each try waits for an answer.
     on_connect : callable
         Given each new connection, once it has logged in.
 
@@ -43,8 +48,8 @@ class SingleServer:
         When the URL cannot be one.
     """
 
-    def __init__(self, url: str, timeout_s: float, on_connect: Callable[[Any], None]) -> None:
-        self._shown = masked_url(url)
+    def __init__(self, settings: RedisSettings, on_connect: Callable[[Any], None]) -> None:
+        self._shown = shown_address(settings)
 
         def connected(connection: Any) -> None:
             try:
@@ -54,16 +59,19 @@ class SingleServer:
                 raise
             on_connect(connection)
 
-        self.client = redis.Redis.from_url(
-            url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
+        self.client = self._open(
+            settings,
+            socket_timeout=settings.timeout_s,
+            socket_connect_timeout=settings.timeout_s,
             retry=few_retries(),
             protocol=2,
             redis_connect_func=connected,
         )
         pool = self.client.connection_pool
         pool.connection_class(**pool.connection_kwargs)  # refuses options that it does not know; connects nowhere
+
+    def _open(self, settings: RedisSettings, **options: Any) -> redis.Redis:
+        return redis.Redis.from_url(bare_url(settings), credential_provider=ServerCredentials(settings), **options)
 
     def close(self) -> None:
         """Close all sockets."""

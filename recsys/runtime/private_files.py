@@ -12,6 +12,7 @@ from pathlib import Path
 
 _FILE, _FOLDER = 0o600, 0o700
 _GROUP_MAY_READ, _GROUP_MAY_ENTER = 0o040, 0o050
+_WRITE = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)  # Windows knows neither
 
 
 def create_file(path: Path, *, shared_with: Path | None = None) -> int:
@@ -39,9 +40,9 @@ def create_file(path: Path, *, shared_with: Path | None = None) -> int:
         if stat.S_ISLNK(found):
             raise OSError(errno.ELOOP, "this is a symbolic link, and what it leads to shall not be overwritten")
         if not stat.S_ISREG(found):
-            return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            return os.open(path, _WRITE)
         path.unlink()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE)
+    descriptor = os.open(path, _WRITE | os.O_CREAT | os.O_EXCL, _FILE)
     if shared_with is not None and (mode := mode_of_files(shared_with)) != _FILE:
         os.fchmod(descriptor, mode)
     return descriptor

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from recsys.errors import RecsysError, SettingsError
+from recsys.runtime.escapes import escaped
+from recsys.runtime.hardening import keep_to_itself
 from recsys.runtime.logs import configure_logging
 from recsys.settings import Settings, load_settings, secrets
 
@@ -36,12 +38,13 @@ def run_service(
         Raises what is wrong with the settings, before anything is served: one line without a time, and exit code 2,
         just as for settings that cannot be loaded.
     """
+    keep_to_itself()
     try:
         settings = load_settings()
         configure_logging(settings.log.level)
         check(settings)
     except RecsysError as error:
-        print(f"error: {secrets.hidden_in(str(error))}", file=sys.stderr)
+        print(f"error: {escaped(secrets.hidden_in(str(error)))}", file=sys.stderr)
         return WRONG_SETTINGS
     try:
         return serve(settings)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from recsys.settings.loading import load_settings, variable_name
 from recsys.settings.masking import hide_in_records, masked_folder, masked_url, secrets
+from recsys.settings.redis import RedisSettings
+from recsys.settings.section import ENV_PREFIX
 from recsys.settings.sections import (
     CONFIG_VARIABLE,
-    ENV_PREFIX,
     ApiSettings,
     EventsSettings,
     HistorySettings,
     KafkaSettings,
     ModelSettings,
     RankingSettings,
-    RedisSettings,
     Settings,
     TrainerSettings,
 )

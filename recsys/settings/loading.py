@@ -6,16 +6,17 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from recsys.errors import SettingsError
-from recsys.settings.key_entries import secrets_in_entry, split_entries
-from recsys.settings.masking import is_secret, secrets, secrets_in_url
-from recsys.settings.sections import CONFIG_VARIABLE, ENV_PREFIX, Section, Settings
+from recsys.settings.masking import secrets
+from recsys.settings.secret_files import ensure_trustworthy
+from recsys.settings.section import ENV_PREFIX, Section, secret_kind, secrets_of
+from recsys.settings.sections import CONFIG_VARIABLE, Settings
 
 _TEST_PREFIX = "RECSYS_TEST_"
 
@@ -24,7 +25,6 @@ _NEAR = 0.8
 """How much alike a wrong name and its suggestion must be: a slip of the keyboard, not another word."""
 _ARRAYS = {"api.cors_origins": '["https://shop.example"]', "events.no_user": '["0", "guest"]'}
 """Setting → an example of what it is in the environment."""
-_SECRET = (["redis", "url"], ["api", "keys"])
 
 
 def load_settings() -> Settings:
@@ -42,22 +42,10 @@ def load_settings() -> Settings:
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
         raise SettingsError("; ".join(_explained(problem) for problem in problems)) from None
-    secrets.remember(secrets_of(settings))
+    held = [secret for secret in secrets_of(settings) if secret]
+    secrets.remember(held)
+    _check_trust_in_config_file(held)
     return settings
-
-
-def secrets_of(settings: Settings) -> Iterator[str]:
-    """Yield every secret that settings hold."""
-    yield from secrets_in_url(settings.redis.url.get_secret_value())
-    if "://" in settings.data_dir:
-        yield from secrets_in_url(settings.data_dir)
-    for name, value in settings.kafka.librdkafka.items():
-        if is_secret(name):
-            yield str(value)
-        elif isinstance(value, str) and "://" in value:
-            yield from secrets_in_url(value)
-    for entry in split_entries(settings.api.keys.get_secret_value()):
-        yield from secrets_in_entry(entry)
 
 
 def _explained(problem: Any) -> str:
@@ -65,12 +53,20 @@ def _explained(problem: Any) -> str:
     path = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
         return f"{_no_such_setting(variable_name(path))}{_where(path)}"
-    message = problem["msg"].removeprefix("Value error, ")
+    message: str = problem["msg"].removeprefix("Value error, ")
     if path[:2] == ["kafka", "librdkafka"]:
         return f"{variable_name(path[:2])}: {': '.join([*path[2:3], message])}"
+    if message.startswith(ENV_PREFIX):  # it names the setting itself
+        return f"{message}{_where(path)}"
     value = problem["input"]
-    shown = isinstance(value, str | int | float) and path not in _SECRET and not _is_section(path)
+    shown = isinstance(value, str | int | float) and not _may_be_secret(path) and not _is_section(path)
     return f"{variable_name(path)}: {message}" + (f" (given: {value!r})" if shown else "") + _where(path)
+
+
+def _may_be_secret(path: Sequence[str]) -> bool:
+    settings = type(Settings.model_fields[path[0]].default) if _is_section(path[:1]) and len(path) > 1 else Settings
+    name = path[1] if settings is not Settings else path[0]
+    return name in settings.model_fields and secret_kind(settings, name) is not None
 
 
 def _no_such_setting(name: str) -> str:
@@ -111,6 +107,14 @@ def _check_config_file() -> None:
         raise SettingsError(f"{CONFIG_VARIABLE}: cannot read {path}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{CONFIG_VARIABLE}: {path} is not TOML: {error}") from None
+
+
+def _check_trust_in_config_file(held: Sequence[str]) -> None:
+    """Look at who may use the TOML file, if it holds one of the secrets."""
+    if path := os.environ.get(CONFIG_VARIABLE):
+        text = Path(path).read_text(encoding="utf-8")
+        if any(secret in text for secret in held):
+            ensure_trustworthy(path, Path(path).stat().st_mode, CONFIG_VARIABLE)
 
 
 def _check_variables() -> None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, unquote_plus
+
+from recsys.settings.key_entries import secrets_in_entry, split_entries
 
 HIDDEN = "***"
 _SCHEMES = frozenset(
@@ -25,6 +28,8 @@ _SHOWN_OF_SASL = frozenset(
 )
 _HARMLESS_OPTION = re.compile(r"(db|protocol|health_check_interval|\w*timeout|ssl_cert_reqs|ssl_ca_certs)=[\w./-]*")
 _HOST = re.compile(r"([^\s:@\[\]]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_MISSPELT = re.compile(r":(.*)@", re.DOTALL)
+"""A user and a password in what should be a URL, as in ``s3:/key:password@bucket``."""
 _SHORTEST = 4
 """A shorter secret, or part of one, is not looked for in texts: it is in too many words."""
 _PART = 8
@@ -97,8 +102,11 @@ def masked_url(url: str) -> str:
 
 
 def masked_folder(url: str) -> str:
-    """Hide the password in the address of a folder, which may be a path or a URL."""
-    return masked_url(url) if "://" in url else url
+    """Hide the password in the address of a folder, which may be a path or a URL, or one that is misspelt."""
+    if "://" not in url:
+        return HIDDEN if _MISSPELT.search(url) else url
+    shown, mark, _ = re.match(r"([^?;#]*)([?;#]?)(.*)", masked_url(url), re.DOTALL).groups()  # type: ignore[union-attr]
+    return f"{shown}{mark}{HIDDEN}" if mark else shown
 
 
 def is_secret(name: str) -> bool:
@@ -119,6 +127,62 @@ def secrets_in_url(url: str) -> Iterator[str]:
         name, _, value = option.partition("=")
         if is_secret(name):
             yield from (value, unquote_plus(value))
+
+
+def _secrets_in_folder(url: str) -> Iterator[str]:
+    if "://" in url:
+        yield from secrets_in_url(url)
+    elif found := _MISSPELT.search(url):
+        yield from (found[1], found[1].rpartition(":")[2])
+
+
+def _is_url(value: Any) -> bool:
+    return isinstance(value, str) and "://" in value
+
+
+def _masked_properties(properties: Mapping[str, Any]) -> str:
+    return str(
+        {
+            name: HIDDEN if is_secret(name) else masked_url(value) if _is_url(value) else value
+            for name, value in properties.items()
+        }
+    )
+
+
+def _secrets_in_properties(properties: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in properties.items():
+        if is_secret(name):
+            yield str(value)
+        elif _is_url(value):
+            yield from secrets_in_url(value)
+
+
+def _secrets_in_keys(keys: str) -> Iterator[str]:
+    for entry in split_entries(keys):
+        yield from secrets_in_entry(entry)
+
+
+@dataclass(frozen=True, slots=True)
+class MayHoldSecret:
+    """Marks a setting as one that may hold a secret; `recsys.settings.sections` names one of these with its type.
+
+    Attributes
+    ----------
+    shown : callable
+        Value → what people are shown of it.
+    secrets : callable
+        Value → the secrets in it, which are taken out of all texts.
+    """
+
+    shown: Callable[[Any], str]
+    secrets: Callable[[Any], Iterable[str]]
+
+
+URL = MayHoldSecret(masked_url, secrets_in_url)
+FOLDER = MayHoldSecret(masked_folder, _secrets_in_folder)
+PROPERTIES = MayHoldSecret(_masked_properties, _secrets_in_properties)
+PASSWORD = MayHoldSecret(lambda value: HIDDEN if value else "", lambda value: [value])
+KEYS = MayHoldSecret(lambda value: HIDDEN if value else "", _secrets_in_keys)
 
 
 class Secrets:

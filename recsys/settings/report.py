@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from recsys.settings.loading import variable_name
-from recsys.settings.masking import HIDDEN, is_secret, masked_folder, masked_url
-from recsys.settings.sections import CONFIG_VARIABLE, Section, Settings
+from recsys.settings.masking import MayHoldSecret
+from recsys.settings.section import Section, secret_kind
+from recsys.settings.sections import CONFIG_VARIABLE, Settings
 
 
 def describe_settings(settings: Settings) -> Iterator[tuple[str, str, str, str]]:
@@ -25,17 +26,27 @@ def describe_settings(settings: Settings) -> Iterator[tuple[str, str, str, str]]
     for name, top in Settings.model_fields.items():
         value = getattr(settings, name)
         if not isinstance(value, Section):
-            yield _row([(name,)], value, top.description, environment, file_values)
+            described = _row([(name,)], value, secret_kind(Settings, name), top.description, environment, file_values)
+            yield _from_its_file(described, settings, name)
             continue
         for field_name, field in type(value).model_fields.items():
             former = [old for old, new in type(value).former_names.items() if new == field_name]
             names = [(name, known) for known in (field_name, *former)]
-            yield _row(names, getattr(value, field_name), field.description, environment, file_values)
+            kind = secret_kind(type(value), field_name)
+            described = _row(names, getattr(value, field_name), kind, field.description, environment, file_values)
+            yield _from_its_file(described, value, field_name)
+
+
+def _from_its_file(described: tuple[str, str, str, str], settings: BaseModel, name: str) -> tuple[str, str, str, str]:
+    """Return the description of a setting that may have a file of its own, with that file as its source."""
+    variable, value, source, meaning = described
+    return variable, value, f"{variable}_FILE" if getattr(settings, f"{name}_file", "") else source, meaning
 
 
 def _row(
     names: Sequence[tuple[str, ...]],
     value: Any,
+    kind: MayHoldSecret | None,
     description: str | None,
     environment: Mapping[str, str],
     file_values: Mapping[str, Any],
@@ -47,7 +58,7 @@ def _row(
         source = "file"
     else:
         source = "default"
-    return variable_name(names[0]), _shown(value), source, " ".join((description or "").split())
+    return variable_name(names[0]), _shown(value, kind), source, " ".join((description or "").split())
 
 
 def _is_in_environment(path: tuple[str, ...], environment: Mapping[str, str]) -> bool:
@@ -63,16 +74,7 @@ def _is_in_file(path: tuple[str, ...], file_values: Mapping[str, Any]) -> bool:
     return found is not None
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, SecretStr):
-        secret = value.get_secret_value()
-        return masked_url(secret) if "://" in secret else HIDDEN if secret else ""
-    if isinstance(value, dict):
-        return str({name: HIDDEN if is_secret(name) else _shown_property(item) for name, item in value.items()})
-    if isinstance(value, str):
-        return masked_folder(value)
+def _shown(value: Any, kind: MayHoldSecret | None) -> str:
+    if kind is not None:
+        return kind.shown(value.get_secret_value() if isinstance(value, SecretStr) else value)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
-
-
-def _shown_property(value: Any) -> Any:
-    return masked_folder(value) if isinstance(value, str) else value

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from recsys.settings.fields import MetricsPort, NotEmpty, Positive, Seconds
-from recsys.settings.masking import UrlParts, is_secret
+from recsys.settings.masking import FOLDER, KEYS, PROPERTIES
+from recsys.settings.redis import RedisSettings
+from recsys.settings.section import ENV_PREFIX, Section, with_secrets_from_files
 
-log = logging.getLogger(__name__)
-ENV_PREFIX = "RECSYS_"
 CONFIG_VARIABLE = "RECSYS_CONFIG"
 
 
@@ -41,34 +39,6 @@ _RESERVED_LIBRDKAFKA = frozenset(
 _SHORTEST_HALF_LIFE_DAYS = 0.01
 
 
-_LAST_PORT = 65_535
-_PERCENT_ENCODE = (
-    "in user and password, special characters must be percent-encoded: # as %23, ? as %3F, / as %2F, @ as %40, "
-    ": as %3A, % as %25, [ as %5B, ] as %5D, a space as %20"
-)
-
-
-class Section(BaseModel):
-    """A group of settings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-    former_names: ClassVar[Mapping[str, str]] = {}
-    """Former name → name: the former names of the previous release still work, with a warning."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _former_names(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        renamed = dict(given)
-        for former, name in cls.former_names.items():
-            if former in renamed:
-                value = renamed.pop(former)
-                renamed.setdefault(name, value)
-                log.warning("the setting %s is now called %s; the old name works in this release only", former, name)
-        return renamed
-
-
 class KafkaSettings(Section):
     """The stream of events."""
 
@@ -84,8 +54,10 @@ class KafkaSettings(Section):
     """Rebalance protocol; `consumer` (KIP-848) needs brokers of version 4.0 or newer."""
     timeout_s: Seconds = 10.0
     """How long to wait for a broker's answer before it counts as unavailable."""
-    librdkafka: dict[str, str | int | float | bool] = {}
+    librdkafka: Annotated[dict[str, str | int | float | bool], PROPERTIES, Field(repr=False)] = {}
     """Other librdkafka properties (TLS, SASL, tuning), passed on unchanged; a JSON object in the environment."""
+    librdkafka_file: str = ""
+    """File with these properties, a JSON object; instead of RECSYS_KAFKA__LIBRDKAFKA."""
 
     @field_validator("librdkafka")
     @classmethod
@@ -100,18 +72,6 @@ class KafkaSettings(Section):
         return self.dead_letter_topic or f"{self.topic}.dlq"
 
 
-def _may_hold_a_cut_password(parts: UrlParts, path: str) -> bool:
-    """Whether a URL of Redis looks as if one of its special characters were meant as a part of the password."""
-    if "#" in parts.rest or set("[]") & set(parts.credentials or ""):
-        return True
-    if any("@" in option and not is_secret(option.partition("=")[0]) for option in parts.options):
-        return True
-    has_authority = bool(parts.host or parts.credentials is not None)
-    if parts.scheme == "unix":  # a socket may have an @ in its name
-        return (has_authority and "@" in path) or not re.fullmatch(r"[\w.-]*", parts.host)
-    return "@" in path
-
-
 class EventsSettings(Section):
     """How events are read where they leave something open."""
 
@@ -121,46 +81,6 @@ class EventsSettings(Section):
     """Unit of integer timestamps, since 1970; `auto` is the only one that fits between `oldest` and a day after now."""
     no_user: list[str] = []
     """Ids that are no customers, such as `["0", "guest"]`, in lower or upper case: their purchases are passed over."""
-
-
-class RedisSettings(Section):
-    """Where histories and lists live."""
-
-    url: SecretStr = SecretStr("redis://localhost:6379/0")
-    """`redis://`, `rediss://` (TLS, certificates are verified) or `unix://`, with password and database if needed."""
-
-    @field_validator("url")
-    @classmethod
-    def _is_redis_url(cls, value: SecretStr) -> SecretStr:
-        """Refuse here what redis-py and urllib would refuse with a part of the password in their text."""
-        parts = UrlParts.of(value.get_secret_value())
-        path, _, _ = parts.rest.partition("?")
-        if parts.scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("must start with redis://, rediss:// or unix://")
-        if _may_hold_a_cut_password(parts, path):
-            raise ValueError(_PERCENT_ENCODE)
-        if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]*", path):
-            raise ValueError(f"the database, after the last /, must be a number; {_PERCENT_ENCODE}")
-        if not parts.has_host or (parts.port or 0) > _LAST_PORT:
-            raise ValueError(f"before the database there must be host:port; {_PERCENT_ENCODE}")
-        return value
-
-    @field_validator("prefix")
-    @classmethod
-    def _cannot_collide(cls, value: str) -> str:
-        if found := re.fullmatch(r"(.+?):popular(:.*)?", value):
-            raise ValueError(
-                f"must not have popular after a colon: the keys of this prefix could be those of the popular lists of "
-                f"categories that belong to the prefix {found[1]}"
-            )
-        return value
-
-    cluster: bool = False
-    """Whether the URL names a node of a Redis Cluster; the node names the others."""
-    prefix: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")] = "recsys"
-    """First part of every key. Installations that share a database have different ones."""
-    timeout_s: Seconds = 5.0
-    """How long a try waits for an answer; there are two tries."""
 
 
 class HistorySettings(Section):
@@ -309,7 +229,7 @@ class ApiSettings(Section):
     """Port to listen on; 0 means any free port, which the log names."""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Worker processes."""
-    keys: SecretStr = SecretStr("")
+    keys: Annotated[SecretStr, KEYS] = SecretStr("")
     """Keys (`recsys key` makes one), separated by commas. Without keys only programs on this machine can read."""
     keys_file: str = ""
     """File with the keys, one per line, which no other user may write to; instead of RECSYS_API__KEYS."""
@@ -361,8 +281,10 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    data_dir: NotEmpty = "data"
+    data_dir: Annotated[NotEmpty, FOLDER, Field(repr=False)] = "data"
     """Folder of archive and models: a local folder, or any fsspec URL such as `s3://bucket/recsys`."""
+    data_dir_file: str = ""
+    """File with that URL, where it holds a password; instead of RECSYS_DATA_DIR."""
     kafka: KafkaSettings = KafkaSettings()
     events: EventsSettings = EventsSettings()
     redis: RedisSettings = RedisSettings()
@@ -388,3 +310,8 @@ class Settings(BaseSettings):
         if path := os.environ.get(CONFIG_VARIABLE):
             sources.append(TomlConfigSettingsSource(settings_cls, toml_file=path))
         return tuple(sources)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _secrets_from_files(cls, given: Any) -> Any:
+        return with_secrets_from_files(cls, given) if isinstance(given, Mapping) else given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from redis.exceptions import BusyLoadingError
 
 from recsys.errors import RedisError, RedisUnavailable
 from recsys.redis import Service, Store, open_store
-from recsys.settings import Settings
+from recsys.redis.async_reader import open_read_store
+from recsys.settings import RedisSettings, Settings
 from tests.secured import PASSWORD, Authority, SecuredRedis, secured_redis
 from tests.services import kept_port
 
@@ -73,6 +75,24 @@ def test_certificate_that_cannot_be_verified(server: SecuredRedis, tmp_path: Pat
             assert f"certificate verify failed: {why}" in problem(url)
         finally:
             other.kill()
+
+
+async def told_when_away(url: str) -> None:
+    async with open_read_store(RedisSettings.model_validate({"url": url}), timeout_s=2) as reader:
+        for _ in range(3):
+            with pytest.raises(RedisUnavailable):
+                await reader.popular()
+
+
+def test_a_login_or_a_certificate_that_is_refused_is_not_tried_again_at_once(
+    server: SecuredRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    for url in (server.url_of("shop", "mistaken-0815"), f"rediss://localhost:{server.tls_port}/0"):
+        asyncio.run(told_when_away(url))
+        assert caplog.messages[-1].endswith("; trying again every 2 s")
+    asyncio.run(told_when_away(f"redis://localhost:{kept_port()}/0"))
+    assert caplog.messages[-1].endswith("; trying again every 0.1 s")
+    assert "mistaken-0815" not in caplog.text
 
 
 def test_replies_that_are_larger_than_the_limit_of_a_client(tmp_path: Path) -> None:

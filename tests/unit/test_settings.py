@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from recsys.errors import SettingsError
 from recsys.redis.rights import user_of
-from recsys.settings import Settings, load_settings, masked_url
+from recsys.settings import Settings, load_settings, masked_url, secrets
 from recsys.settings.report import describe_settings
 
 WriteToml = Callable[[str], Path]
@@ -471,3 +472,133 @@ def test_of_two_names_of_a_setting_the_new_one_counts(monkeypatch: pytest.Monkey
 )
 def test_the_user_of_a_url_is_named_where_it_cannot_be_the_password(url: str, user: str) -> None:
     assert user_of(url) == user
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "s3:/key:hunter2@bucket",
+        "sftp//shop:hunter2@host/x",
+        "shop:hunter2@host:/x",
+        "ftp://shop:hun/ter2@host/x",
+        "FTP://shop:hunter2@host/x",
+        "ftp://host/x;password=hunter2",
+        "s3://bucket?db=hunter2",
+        "simplecache::ftp://shop:hunter2@host/x",
+    ],
+)
+def test_a_password_of_the_data_dir_is_masked_wherever_it_stands(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    monkeypatch.setenv("RECSYS_DATA_DIR", folder)
+    assert "ter2" not in described()["RECSYS_DATA_DIR"][0]
+    assert "ter2" not in repr(load_settings())
+
+
+@pytest.mark.parametrize("folder", ["data", "/srv/data@shop", "/srv/10:30", "s3://bucket/recsys", "C:\\data"])
+def test_a_data_dir_without_a_password_is_shown(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    monkeypatch.setenv("RECSYS_DATA_DIR", folder)
+    assert described()["RECSYS_DATA_DIR"][0] == folder
+
+
+SECRETS_IN_FILES = [
+    ("RECSYS_REDIS__URL", "redis://shop:hunter2@host:1/0"),
+    ("RECSYS_KAFKA__LIBRDKAFKA", '{"sasl.password": "hunter2", "sasl.username": "shop"}'),
+    ("RECSYS_DATA_DIR", "s3://key:hunter2@bucket/recsys"),
+]
+
+
+def secret_file(folder: Path, content: str, mode: int = 0o600) -> Path:
+    path = folder / "secret"
+    path.write_text(content)
+    path.chmod(mode)
+    return path
+
+
+@pytest.mark.parametrize(("variable", "value"), SECRETS_IN_FILES)
+def test_a_secret_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    expected = load_settings()
+    monkeypatch.delenv(variable)
+    monkeypatch.setenv(f"{variable}_FILE", str(secret_file(tmp_path, f"{value}\n")))
+    found, described_value = load_settings(), described()[variable]
+    assert (found.redis.url, found.kafka.librdkafka, found.data_dir) == (
+        expected.redis.url, expected.kafka.librdkafka, expected.data_dir,
+    )  # fmt: skip
+    assert described_value[1] == f"{variable}_FILE"
+    assert "hunter2" not in described_value[0] + repr(found)
+    assert secrets.hidden_in("it said hunter2") == "it said ***"
+    monkeypatch.setenv(variable, value)
+    assert refusal() == f"{variable} and {variable}_FILE: only one of them can be set"
+
+
+@pytest.mark.parametrize(("variable", "value"), SECRETS_IN_FILES)
+def test_a_file_with_a_secret_that_others_may_write_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = secret_file(tmp_path, value)
+    monkeypatch.setenv(f"{variable}_FILE", str(path))
+    for mode in (0o620, 0o602, 0o666):
+        path.chmod(mode)
+        assert re.match(rf"{variable}_FILE: others than its owner may write into .* \(mode {mode:04o}\)", refusal())
+    path.chmod(0o644)
+    load_settings()
+    assert f"every user of this machine may read {path} (mode 0644)" in caplog.text
+    caplog.clear()
+    path.chmod(0o640)
+    load_settings()
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [("", "holds nothing"), ("\n", "holds nothing"), ("x" * 2_000_000, "is too large"), (None, "")]
+)
+def test_a_file_that_holds_no_secret_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None, why: str
+) -> None:
+    path = tmp_path / "none" if content is None else secret_file(tmp_path, content)
+    monkeypatch.setenv("RECSYS_REDIS__URL_FILE", str(path))
+    assert (why or "cannot read") in refusal()
+    monkeypatch.setenv("RECSYS_REDIS__URL_FILE", "/dev/zero")
+    assert refusal() == "RECSYS_REDIS__URL_FILE: /dev/zero is not a file"
+
+
+def test_a_file_of_properties_must_be_json_and_is_not_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RECSYS_KAFKA__LIBRDKAFKA_FILE", str(secret_file(tmp_path, "sasl.password=hunter2")))
+    assert "must hold a JSON object" in refusal()
+    assert "hunter2" not in refusal()
+
+
+def test_files_of_secrets_can_be_named_in_the_toml_file(toml: WriteToml, tmp_path: Path) -> None:
+    toml(f'[redis]\nurl_file = "{secret_file(tmp_path, "redis://:hunter2@host:1/0")}"\n')
+    assert load_settings().redis.url.get_secret_value() == "redis://:hunter2@host:1/0"
+
+
+def test_a_toml_file_with_a_secret_that_others_may_write_is_refused(
+    toml: WriteToml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toml('[redis]\nurl = "redis://:hunter2@host:1/0"\n')
+    path = Path(os.environ["RECSYS_CONFIG"])
+    path.chmod(0o666)
+    assert refusal().startswith("RECSYS_CONFIG: others than its owner may write into")
+    toml('[kafka]\ntopic = "orders"\n')
+    path.chmod(0o664)
+    assert load_settings().kafka.topic == "orders", "it holds no secret"
+
+
+def test_secrets_are_read_again_and_a_file_that_went_bad_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = secret_file(tmp_path, "redis://:hunter2@host:1/0")
+    monkeypatch.setenv("RECSYS_REDIS__URL_FILE", str(path))
+    monkeypatch.setenv("RECSYS_REDIS__PREFIX", "shop")
+    given = load_settings().redis
+    path.write_text("redis://:changed-too@host:1/0")
+    found = given.reread()
+    assert found.url.get_secret_value() == "redis://:changed-too@host:1/0"
+    assert found.prefix == "shop"
+    assert secrets.hidden_in("changed-too") == "***"
+    path.write_text("half a U")
+    assert given.reread().url == given.url
+    assert "what was read before is used: Value error, must start with redis://" in caplog.text
+    path.unlink()
+    assert given.reread().url == given.url
+    assert "cannot read" in caplog.text
