@@ -13,7 +13,7 @@ import redis
 
 from recsys.redis.keys import Keys
 
-__all__ = ["Service", "is_refusal", "missing_rights", "user_of"]
+__all__ = ["Service", "acl_rules", "is_refusal", "missing_rights", "user_of"]
 _KEY = "<key>"
 _COMMANDS: dict[str, tuple[str, ...]] = {
     "PING": (), "TIME": (), "INFO": (), "SCAN": ("0",),
@@ -50,6 +50,16 @@ class Service(Enum):
     def commands(self) -> frozenset[str]:
         """The commands."""
         return self.value
+
+
+def acl_rules(service: Service, prefix: str = "recsys") -> list[str]:
+    """Return the rules of an ACL that grant a service what it needs and nothing else, but for user and password.
+
+    MULTI and DISCARD are what it looks with at its own rights.
+    """
+    commands = sorted({*service.commands, "MULTI", "DISCARD"})
+    granted = [f"+{name.lower().replace(' ', '|')}" for name in commands]
+    return ["resetkeys", "resetchannels", f"~{prefix}:*", "-@all", *granted]
 
 
 def user_of(url: str) -> str:

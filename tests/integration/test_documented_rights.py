@@ -1,28 +1,37 @@
-"""The rights that docs/operations.md lists: enough for every service, and each is named when it is missing."""
+"""The rights that docs/operations.md lists: enough for every service, and each is named when it is missing.
+
+deploy/acl has the same ones as files. ``UPDATE_DOCUMENTS=1`` writes those of Redis into both, as the code needs them.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import redis
 
 from recsys.errors import RedisUnsuitable
 from recsys.redis import Service, open_store
 from recsys.redis.keys import Keys
+from recsys.redis.rights import acl_rules
 from recsys.settings import Settings
 from tests.api import KEY_SETTING, KEYS
 from tests.conftest import opened_shop
 from tests.planted import item_name, write_history
 from tests.secured import PASSWORD, SecuredKafka, SecuredRedis, secured_redis
-from tests.services import PROJECT, KafkaServer, RedisCluster, Shop, wait_until
+from tests.services import PROJECT, KafkaServer, RedisCluster, RedisServer, Shop, wait_until
 
-DOCUMENT = re.sub(r" \\\n +", " ", (PROJECT / "docs" / "operations.md").read_text())  # lines that go on
+OPERATIONS, ACL = PROJECT / "docs" / "operations.md", PROJECT / "deploy" / "acl"
+DOCUMENT = re.sub(r" \\\n +", " ", OPERATIONS.read_text())  # lines that go on
 SERVICES = {
     "consumer": Service.CONSUMER, "trainer": Service.TRAINER, "api": Service.API, "operator": Service.COMMAND,
 }  # fmt: skip
@@ -38,6 +47,75 @@ def redis_rights(service: str) -> list[str]:
     """Return the documented rules of a service's user, as ACL SETUSER takes them after name and password."""
     (line,) = re.findall(rf"^redis-cli ACL SETUSER {service} on '>PASSWORD' (.*)$", DOCUMENT, flags=re.MULTILINE)
     return shlex.split(line)
+
+
+def kafka_file(service: str) -> str:
+    """Return what deploy/acl has for a service: the documented commands, for any broker and any login."""
+    lines = "".join(f"acls --add {right}\n" for right in kafka_rights(service))
+    return (
+        f"#!/bin/sh\n# The rights of {service} in Kafka. Arguments go to kafka-acls.sh: "
+        f"--bootstrap-server HOST:PORT --command-config FILE\n"
+        f'set -eu\nserver="$*"\n# shellcheck disable=SC2086\nacls() {{ kafka-acls.sh $server "$@"; }}\n{lines}'
+    )
+
+
+def redis_file(service: str) -> str:
+    """Return what deploy/acl has for a service: a line of an ACL file."""
+    return f"user {service} on >PASSWORD {' '.join(redis_rights(service))}\n"
+
+
+def test_the_documented_rights_are_those_that_the_code_needs_and_those_of_deploy() -> None:
+    if os.environ.get("UPDATE_DOCUMENTS"):
+        update()
+        return
+    for name, service in SERVICES.items():
+        assert redis_rights(name) == acl_rules(service), "UPDATE_DOCUMENTS=1 writes docs/operations.md and deploy/acl"
+        assert (ACL / "redis" / f"{name}.acl").read_text() == redis_file(name)
+        assert (ACL / "kafka" / f"{name}.sh").read_text() == kafka_file(name)
+
+
+def update() -> None:
+    """Write the rights of Redis into the document, and all of them into deploy/acl."""
+    text = OPERATIONS.read_text()
+    for name, service in SERVICES.items():
+        line = f"redis-cli ACL SETUSER {name} on '>PASSWORD' {shlex.join(acl_rules(service))}"
+        wrapped = " \\\n".join(textwrap.wrap(line, 120, subsequent_indent="  ", break_on_hyphens=False))
+        (written,) = re.findall(
+            rf"^redis-cli ACL SETUSER {name} .*?(?<!\\)$", text, flags=re.MULTILINE | re.DOTALL
+        )  # fmt: skip
+        text = text.replace(written, wrapped)
+        (ACL / "redis" / f"{name}.acl").write_text(f"user {name} on >PASSWORD {' '.join(acl_rules(service))}\n")
+        (ACL / "kafka" / f"{name}.sh").write_text(kafka_file(name))
+    OPERATIONS.write_text(text)
+
+
+def test_redis_loads_the_acl_files_of_deploy(tmp_path: Path) -> None:
+    lines = [path.read_text() for path in sorted((ACL / "redis").glob("*.acl"))]
+    (tmp_path / "users.acl").write_text("".join(lines).replace(">PASSWORD", f">{PASSWORD}") + "user default off\n")
+    server = RedisServer(tmp_path, "--aclfile", str(tmp_path / "users.acl"))
+    server.client = redis.Redis(port=server.port, username="operator", password=PASSWORD)
+    server.start()
+    try:
+        for name, service in SERVICES.items():
+            url = f"redis://{name}:{PASSWORD}@127.0.0.1:{server.port}/0"
+            with open_store(Settings.model_validate({"redis": {"url": url}})) as store:
+                store.connection.check()
+                store.connection.ensure_rights(service)
+        with pytest.raises(redis.AuthenticationError):
+            redis.Redis(port=server.port).ping()
+    finally:
+        server.kill()
+
+
+def test_the_commands_for_kafka_of_deploy_are_what_kafka_acls_is_given(tmp_path: Path) -> None:
+    (tmp_path / "kafka-acls.sh").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "kafka-acls.sh").chmod(0o755)
+    for name in SERVICES:
+        command = ["sh", str(ACL / "kafka" / f"{name}.sh"), "--bootstrap-server", "kafka:9092"]
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        given = [f"--bootstrap-server kafka:9092 --add {right}" for right in kafka_rights(name)]
+        assert said.splitlines() == given != []
 
 
 @pytest.fixture
