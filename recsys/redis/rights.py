@@ -44,7 +44,7 @@ class Service(Enum):
     CONSUMER = _OF_CONSUMERS
     TRAINER = frozenset(_COMMANDS) - _OF_REBUILDS
     API = _OF_READERS | _OF_OPERATORS_OVER_HTTP
-    COMMAND = frozenset(_COMMANDS) - {"MGET"}
+    COMMAND = frozenset(_COMMANDS)  # MGET reads nothing that GET does not, so an operator may run a consumer as well
 
     @property
     def commands(self) -> frozenset[str]:
