@@ -238,7 +238,10 @@ def test_docker_commands_of_the_readme_fit_the_compose_file() -> None:
     exports = dict(re.findall(r"(RECSYS_\w+)=(\S+)", code))
     host_ports = {port.rsplit(":", 1)[0] for service in services.values() for port in service.get("ports", [])}
     assert exports["RECSYS_KAFKA__BOOTSTRAP_SERVERS"] in host_ports
-    assert exports["RECSYS_REDIS__URL"].removeprefix("redis://").removesuffix("/0") in host_ports
+    *_, host_address = services["passwords"]["command"]
+    assert host_address in host_ports
+    assert 'RECSYS_REDIS__URL="$(docker compose exec -T trainer cat /run/recsys/operator-on-host.url)"' in code
+    assert "passwords:/run/recsys:ro" in services["trainer"]["volumes"]
 
 
 _TESTED_ELSEWHERE = ("kafka-topics.sh", "kafka-configs.sh", "docker compose", "kafka-acls.sh", "ACL SETUSER")

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import yaml
 
+from recsys.redis import Service, open_store
 from recsys.settings import ENV_PREFIX, Settings, load_settings
 from recsys.settings.report import describe_settings
+from tests.services import RedisServer
 
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yml"
@@ -29,6 +36,23 @@ LONG_RUNNING = ("api", "consumer", "kafka", "redis", "trainer")
 PATCH_VERSION = re.compile(r"\d+\.\d+\.\d+(-[a-z-]+)?")
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588  # of Kafka's max.message.bytes
 LONGEST_STOP_S = 10
+PASSWORDS = "/run/recsys"
+"""Where the passwords of Redis are, in every container that needs one."""
+
+
+@cache
+def made_up_passwords() -> Path:
+    """Run the command that makes up passwords, with a folder of this machine, and return the folder."""
+    folder = Path(tempfile.mkdtemp(prefix="recsys-passwords-"))
+    atexit.register(shutil.rmtree, folder)
+    make_up_passwords(folder)
+    return folder
+
+
+def make_up_passwords(folder: Path) -> None:
+    command = [str(folder) if word == PASSWORDS else word for word in SERVICES["passwords"]["command"]]
+    assert command[0] == "python"
+    subprocess.run([sys.executable, *command[1:]], cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, check=True)
 
 
 def settings_of(service: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
@@ -37,7 +61,7 @@ def settings_of(service: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
             monkeypatch.delenv(variable)
     for variable, value in SERVICES[service]["environment"].items():
         assert isinstance(value, str), f"{variable} is not quoted"
-        monkeypatch.setenv(variable, value)
+        monkeypatch.setenv(variable, value.replace(PASSWORDS, str(made_up_passwords())))
     return load_settings()
 
 
@@ -47,7 +71,10 @@ def instructions(name: str) -> list[str]:
 
 def mounts(service: str) -> dict[str, str]:
     """Return the folder at which each volume is mounted."""
-    return {volume: folder for volume, folder, *_ in (text.split(":") for text in SERVICES[service].get("volumes", []))}
+    given = SERVICES[service].get("volumes", [])
+    short = (text.split(":") for text in given if isinstance(text, str))
+    long = {mount["source"]: mount["target"] for mount in given if isinstance(mount, dict)}
+    return {volume: folder for volume, folder, *_ in short} | long
 
 
 def seconds(duration: str) -> int:
@@ -83,6 +110,7 @@ def test_every_variable_of_a_service_is_a_setting(service: str, monkeypatch: pyt
     settings = settings_of(service, monkeypatch)
     from_environment = {row[0] for row in describe_settings(settings) if row[2] == "environment"}
     assert from_environment == set(SERVICES[service]["environment"])
+    assert "RECSYS_REDIS__URL" not in from_environment, "whoever looks at a container would see the password"
 
 
 @pytest.mark.parametrize("service", OURS)
@@ -92,7 +120,8 @@ def test_services_find_kafka_and_redis_by_their_names_in_the_network(
     settings = settings_of(service, monkeypatch)
     inside = dict(listener.split("://") for listener in kafka_listeners("KAFKA_ADVERTISED_LISTENERS"))["INSIDE"]
     assert settings.kafka.bootstrap_servers == inside == "kafka:9092"
-    assert settings.redis.url.get_secret_value() == "redis://redis:6379/0"
+    url = settings.redis.url.get_secret_value()
+    assert re.fullmatch(rf"redis://{service}:[\w-]{{43}}@redis:6379/0", url), "as a user of its own"
 
 
 @pytest.mark.parametrize("service", OURS)
@@ -187,21 +216,89 @@ def test_all_services_see_the_models_at_the_same_path(monkeypatch: pytest.Monkey
 
 def test_data_folder_of_the_image_belongs_to_its_user() -> None:
     assert f"install --directory --owner recsys --group recsys {mounts('trainer')['data']}" in DOCKERFILE
-    assert not any(text.endswith(":ro") for text in SERVICES["trainer"]["volumes"])
+    assert "data:/var/lib/recsys" in SERVICES["trainer"]["volumes"]
+    assert f"install --directory --owner recsys --group recsys {PASSWORDS}\n" in DOCKERFILE
+    assert SERVICES["passwords"]["volumes"] == [f"passwords:{PASSWORDS}"]
 
 
 def test_all_state_is_in_named_volumes() -> None:
     used = {volume for service in SERVICES for volume in mounts(service)}
-    assert used == set(COMPOSE["volumes"]) == {"kafka", "redis", "data"}
+    assert used == set(COMPOSE["volumes"]) == {"kafka", "redis", "passwords", "data"}
     assert SERVICES["kafka"]["environment"]["KAFKA_LOG_DIRS"] == mounts("kafka")["kafka"]
-    assert mounts("redis") == {"redis": "/data"}
+    assert mounts("redis") == {"redis": "/data", "passwords": PASSWORDS}
+
+
+def test_passwords_are_read_only_and_owned_by_who_makes_them_up() -> None:
+    for service in OURS:
+        assert f"passwords:{PASSWORDS}:ro" in SERVICES[service]["volumes"]
+    (mount,) = (mount for mount in SERVICES["redis"]["volumes"] if isinstance(mount, dict))
+    assert mount["read_only"]
+    assert mount["volume"] == {"nocopy": True}, "else Redis's image would decide who owns the folder"
+    assert "passwords" in SERVICES["redis"]["depends_on"]
+
+
+def redis_options() -> dict[str, str]:
+    command = SERVICES["redis"]["command"]
+    assert command[0] == "redis-server"
+    return dict(zip(command[1::2], command[2::2], strict=True))
 
 
 def test_redis_keeps_what_it_is_told() -> None:
-    command = SERVICES["redis"]["command"]
-    assert command[0] == "redis-server"
-    options = dict(zip(command[1::2], command[2::2], strict=True))
-    assert options == {"--appendonly": "yes", "--save": "", "--maxmemory-policy": "noeviction"}
+    assert redis_options() == {
+        "--appendonly": "yes", "--save": "", "--maxmemory": "2gb", "--maxmemory-policy": "noeviction",
+        "--aclfile": f"{PASSWORDS}/users.acl",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("service", LONG_RUNNING)
+def test_no_service_can_take_all_memory_or_all_processes(service: str) -> None:
+    assert re.fullmatch(r"\dg", SERVICES[service]["mem_limit"])
+    assert SERVICES[service]["pids_limit"] == 1024
+    gigabytes = int(redis_options()["--maxmemory"].removesuffix("gb"))
+    assert int(SERVICES["redis"]["mem_limit"].removesuffix("g")) >= 2 * gigabytes
+
+
+def test_passwords_are_made_up_once(tmp_path: Path) -> None:
+    make_up_passwords(tmp_path)
+    first = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    make_up_passwords(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == first
+    (tmp_path / "users.acl").unlink()  # as if it had been interrupted
+    make_up_passwords(tmp_path)
+    second = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert second.keys() == first.keys()
+    assert not set(second.values()) & set(first.values())
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes.pop("users.acl") == 0o644
+    assert set(modes.values()) == {0o600}
+    passwords = [text.partition("@")[0].rpartition(":")[2] for name, text in second.items() if name != "users.acl"]
+    assert not [password for password in passwords if password in second["users.acl"]], "Redis is told digests"
+
+
+def test_redis_lets_each_service_do_its_job_and_whoever_has_no_password_say_ping(tmp_path: Path) -> None:
+    options = [(name, value.replace(PASSWORDS, str(made_up_passwords()))) for name, value in redis_options().items()]
+    server = RedisServer(tmp_path, *(word for option in options for word in option))
+    server.start()
+    try:
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            server.client.get("recsys:popular")
+        services = {"api": Service.API, "consumer": Service.CONSUMER, "trainer": Service.TRAINER}
+        for name, service in {**services, "operator": Service.COMMAND}.items():
+            with open_store(Settings.model_validate({"redis": {"url": url_of(name, server)}})) as store:
+                store.connection.check()
+                store.connection.ensure_rights(service)
+        app = redis.Redis.from_url(url_of("app", server))
+        assert app.get("recsys:popular") is None
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            app.hgetall("recsys:{u}:history")
+    finally:
+        server.kill()
+
+
+def url_of(name: str, server: RedisServer) -> str:
+    url = (made_up_passwords() / f"{name}.url").read_text().strip()
+    assert "@redis:6379/" in url
+    return url.replace("@redis:6379/", f"@127.0.0.1:{server.port}/")
 
 
 def test_topics_are_created_as_the_settings_name_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,9 +330,9 @@ def test_long_running_services_have_health_checks_and_come_back(service: str) ->
     assert SERVICES[service]["restart"] == "unless-stopped"
 
 
-def test_one_shot_service_is_not_started_again() -> None:
-    assert set(SERVICES) - set(LONG_RUNNING) == {"topics"}
-    assert SERVICES["topics"]["restart"] == "no"
+def test_one_shot_services_are_not_started_again() -> None:
+    assert set(SERVICES) - set(LONG_RUNNING) == {"topics", "passwords"}
+    assert SERVICES["topics"]["restart"] == SERVICES["passwords"]["restart"] == "no"
 
 
 @pytest.mark.parametrize("service", OURS)
