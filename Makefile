@@ -6,7 +6,7 @@ ARGS ?=
 # The newest supported Python on PATH; make test-newest NEWEST=... names another.
 NEWEST ?= $(firstword $(foreach version,3.13 3.12 3.11,$(shell python$(version) -c 'print("python$(version)")' 2>/dev/null)) $(PYTHON))
 
-.PHONY: help demo test test-all test-newest faults fuzz bench bench-quick quality api-check check format lock clean
+.PHONY: help demo test test-all test-newest faults fuzz bench bench-quick quality api-check check audit sbom format lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -80,6 +80,20 @@ check: $(VENV)/installed  ## Lint, format, types, layers, compose file
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
+# In a virtual environment of its own: what looks at the locks shall not be among what they lock.
+AUDIT := .venv-audit
+$(AUDIT)/installed: deploy/audit/requirements.lock
+	@test -x $(AUDIT)/bin/pip || $(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
+	@touch $@
+
+audit: $(AUDIT)/installed  ## Which locked packages have known vulnerabilities? Says so where no data can be had
+	$(AUDIT)/bin/python deploy/audit/audit.py requirements/dev.lock benchmarks/requirements.lock deploy/audit/requirements.lock
+
+sbom: $(AUDIT)/installed  ## Write dist/sbom.json: what the image of the services is made of (CycloneDX)
+	@mkdir -p dist
+	$(AUDIT)/bin/cyclonedx-py requirements requirements/services.lock --pyproject pyproject.toml --mc-type application --output-reproducible --output-format JSON --validate --output-file dist/sbom.json
+
 format: $(VENV)/installed  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -94,7 +108,8 @@ lock:  ## Lock what pyproject.toml asks for; ARGS=--upgrade takes the newest ver
 	$(CUT) --extra services --output-file requirements/services.lock pyproject.toml
 	$(CUT) --group build --output-file requirements/build.lock
 	$(CUT) $(ARGS) --output-file benchmarks/requirements.lock benchmarks/requirements.in
+	$(CUT) $(ARGS) --output-file deploy/audit/requirements.lock deploy/audit/requirements.in
 	rm -rf .venv-lock
 
 clean:  ## Remove everything that make made
-	rm -rf .venv .venv-newest .venv-lock .faults.jsonl .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf .venv .venv-newest .venv-lock $(AUDIT) .faults.jsonl .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
