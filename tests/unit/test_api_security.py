@@ -17,7 +17,7 @@ from api.security import Audit, Caller, Keyring, Role, ensure_may
 from recsys.errors import SettingsError
 from recsys.settings import ApiSettings, Settings, secrets
 from recsys.settings.key_entries import parse_entry, secrets_in_entry
-from recsys.settings.loading import secrets_of
+from recsys.settings.section import secrets_of
 
 KEY, OTHER = "a-key-of-twenty-characters", "another-key-of-some-characters"
 SECRET = "Zq3xv7Kp1mWn9Rt5Ly2Hc8"  # noqa: S105 - of these tests only
