@@ -59,6 +59,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _reason = ""
     _in_body = False
     _lingers = False
+    _takes_nothing = False
     _bytes_without_progress = 0
     _due = math.inf
     """When what the client is sending must have come."""
@@ -97,8 +98,8 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.transport.abort()
             return
         for start in range(0, len(data), LONGEST_HEAD_BYTES):
-            if self.transport.is_closing():
-                return  # what follows an answer that ends the connection is dropped
+            if self._takes_nothing or self.transport.is_closing():
+                return  # what follows the last request, or an answer that ends the connection, is dropped
             self._feed(data[start : start + LONGEST_HEAD_BYTES])  # the whole of it, in most cases: no copy
 
     def _feed(self, data: bytes) -> None:
@@ -226,11 +227,17 @@ class BoundedProtocol(HttpToolsProtocol):
         raise _OverBudgetError
 
     def _break_off(self, reason: str) -> None:
-        """End a connection; tell the client why, where it waits for an answer."""
+        """Take nothing more, and end the connection when the requests before are answered; tell the client why."""
         self._connections.note_ended(reason, self._address)
         is_answering = self.cycle is not None and not self.cycle.response_complete
+        if is_answering and not self._in_body:
+            self._takes_nothing = True
+            self._due = math.inf
+            self.cycle.keep_alive = False
+            return
         has_sent = self._in_body or self._bytes_without_progress
-        if reason in _ANSWERS and has_sent and not is_answering:
+        has_begun = self.pipeline or (is_answering and self.cycle.response_started)
+        if reason in _ANSWERS and has_sent and not has_begun:
             self.transport.write(_closing_answer(_ANSWERS[reason]))
         self.transport.close_now()
 

@@ -159,7 +159,8 @@ def test_headers_without_end_are_not_held(api_shop: Shop) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 431")
 
 
-def test_a_body_that_stops_coming_ends_the_request(api: Api) -> None:
+def test_a_body_that_stops_coming_ends_the_request(api_shop: Shop) -> None:
+    api = api_shop.start_api(RECSYS_API__CLIENT_TIMEOUT_S="1", **PATIENT)
     host, port = api.url.removeprefix("http://").split(":")
     for path in (b"/v1/purchases", b"/v1/recommendations"):  # one reads the body itself, one has it read
         with socket.create_connection((host, int(port)), timeout=60) as connection:
