@@ -74,7 +74,7 @@ class Connection:
 
     @contextmanager
     def errors_translated(self, key: str = "") -> Iterator[None]:
-        """Turn redis-py's errors into this project's; ``key`` is what the block asks for, if it is one."""
+        """Turn redis-py's errors into this project's; ``key`` is the one key that the block asks for."""
         try:
             yield
         except redis.ReadOnlyError as error:
@@ -131,11 +131,8 @@ class Connection:
         return []
 
     def _missing_rights(self, service: Service) -> list[str]:
-        missing: list[str] = []
-        for connection in self._connections():
-            found = missing_rights(connection, self._keys, service)
-            missing.extend(right for right in found if right not in missing)
-        return missing
+        found = (missing_rights(connection, self._keys, service) for connection in self._connections())
+        return list(dict.fromkeys(chain.from_iterable(found)))
 
     def _connections(self) -> Iterator[Any]:
         """Yield a connection to each server, to ask about what went wrong; none to a server that cannot be asked."""
@@ -296,7 +293,6 @@ class Connection:
                 while True:
                     with self.errors_translated():
                         cursor, found = server.scan(cursor, match=pattern, count=2000, _type=kind)
-                    # No key of ours, nor any that could be asked for, has a name that is no text.
                     yield [name for name in map(_text, found) if name is not None]
                     if cursor == 0:
                         break
@@ -377,6 +373,7 @@ def connection_problem(url: str, error: Exception) -> str:
 
 
 def _text(name: str | bytes) -> str | None:
+    """Return the name of a key; None for one that is no text, as no key of this project is."""
     try:
         return name if isinstance(name, str) else name.decode()
     except UnicodeDecodeError:

@@ -35,7 +35,7 @@ class ModelPointer(BaseModel):
     """Grows with every publication, also with a rollback; Lua compares it, whose numbers are exact up to here."""
     uri: str = ""
     """Folder of the artifact, for people: nothing follows it. Where a model is follows from its version."""
-    manifest_sha256: Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{2,64}$")]
+    manifest_sha256: Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9A-Za-z]{1,64}$")]
     published_at: Annotated[str, StringConstraints(strict=True, max_length=64)]
 
     @field_validator("published_at")

@@ -21,6 +21,7 @@ from recsys.model.boosts import HABIT, NO_WEIGHTS, Boosts, BoostWeights
 from recsys.model.factor_model import FactorModel
 from recsys.model.top_n import ItemIndex
 from recsys.storage.files import Storage
+from recsys.storage.items_table import item_ids, item_popularity
 from recsys.storage.manifest import (
     _BIAS_FILES,
     _MANIFEST,
@@ -38,10 +39,6 @@ if TYPE_CHECKING:  # it brings the libraries of the trainer
 _HOLDOUT_FOLDER = "before-holdout"
 _FORMAT_VERSION = 1
 _INDEX_FILES = {"index_rows.npy", "index_factors.npy"}
-_MOST_ID_BYTES = 4 * 256
-_IDS_AT_ONCE = 65_536
-_MOST_ROW_GROUPS = 100_000
-_MOST_COLUMNS = 64
 _REQUIRED_FILES = {"item_factors.npy", "item_gram.npy", "items.parquet"}
 _HEADERS: dict[tuple[int, int], Callable[[Any], Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -237,7 +234,7 @@ def _load(folder: ArtifactFolder, manifest_sha256: str) -> FactorModel:
     n_items = len(arrays["item_factors.npy"])
     content = _items_parquet(folder, manifest)
     with _file_named("items.parquet"):
-        ids = _item_ids(content, n_items)
+        ids = item_ids(content, n_items)
     del content
     pa.default_memory_pool().release_unused()
     boosts = _boosts(manifest, arrays, n_items)
@@ -305,19 +302,7 @@ def load_popularity(folder: str | ArtifactFolder, *, manifest_sha256: str = "") 
         _, (n_items, *_) = manifest.arrays()["item_factors.npy"]
         content = _items_parquet(artifact, manifest)
         with _file_named("items.parquet"):
-            return _popularity(content, n_items)
-
-
-def _popularity(content: bytes, n_items: int) -> NDArray[np.float64]:
-    file = _ensured_parquet(content, n_items)
-    name = "popularity" if "popularity" in file.schema_arrow.names else "buyers"
-    kind = file.schema_arrow.field(name).type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise ValueError(f"column {name} is no column of numbers")
-    popularity: NDArray[np.float64] = file.read([name], use_threads=False)[name].to_numpy().astype(np.float64)
-    if not np.isfinite(popularity).all():
-        raise ValueError(f"column {name} holds a value that is no finite number")
-    return popularity
+            return item_popularity(content, n_items)
 
 
 @contextmanager
@@ -336,45 +321,6 @@ def _items_parquet(folder: ArtifactFolder, manifest: Manifest) -> bytes:
         if (len(content), hashlib.sha256(content).hexdigest()) != (record.size_bytes, record.sha256):
             raise Changed
     return content
-
-
-def _ensured_parquet(content: bytes, n_items: int) -> pq.ParquetFile:
-    """Open a table in memory whose metadata say that it has a row for each item and decodes to no more than ids need.
-
-    Ids are read with a dictionary: a long text that is repeated takes no memory for each time.
-    """
-    file = pq.ParquetFile(io.BytesIO(content), read_dictionary=["item_id"])
-    metadata = file.metadata
-    if metadata.num_rows != n_items:
-        raise ValueError(f"it has {metadata.num_rows:,} rows, but item_factors.npy has {n_items:,}")
-    if metadata.num_columns > _MOST_COLUMNS or metadata.num_row_groups > _MOST_ROW_GROUPS:
-        raise ValueError(
-            f"it has {metadata.num_columns:,} columns and {metadata.num_row_groups:,} row groups, too many"
-        )
-    groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
-    decoded = sum(group.column(at).total_uncompressed_size for group in groups for at in range(group.num_columns))
-    if decoded > (most := n_items * (_MOST_ID_BYTES + 64) + 2**20):
-        raise ValueError(f"it has {decoded:,} bytes when it is decompressed, more than {most:,}")
-    return file
-
-
-def _item_ids(content: bytes, n_items: int) -> list[str]:
-    file = _ensured_parquet(content, n_items)
-    names = file.schema_arrow.names
-    kind = file.schema_arrow.field("item_id").type if names.count("item_id") == 1 else None
-    if kind != pa.dictionary(pa.int32(), pa.string()):
-        raise ValueError("items.parquet needs a column item_id of strings without nulls")
-    ids: list[str] = []
-    # Not pq.read_table(), which imports pandas: 40 MiB. Not in Arrow's threads, which keep memory of their own.
-    for batch in file.iter_batches(_IDS_AT_ONCE, columns=["item_id"], use_threads=False):
-        found = batch.column(0)
-        if found.null_count or found.dictionary.null_count:
-            raise ValueError("items.parquet needs a column item_id of strings without nulls")
-        if found.dictionary.nbytes > _MOST_ID_BYTES * n_items + 2**20:
-            raise ValueError("its ids are too long")
-        values = found.dictionary.to_pylist()
-        ids.extend(values[at] for at in found.indices.to_pylist())
-    return ids
 
 
 def _mapped(name: str, copy: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...], *, size: int) -> NDArray[Any]:

@@ -113,20 +113,13 @@ def _folder() -> Path:
 def _shared_copy(folder: Path, source: BinaryIO, size: int, sha256: str) -> BinaryIO:
     kept = folder / sha256
     if (there := _locked(kept)) is not None:
-        try:
-            ensure_unchanged(source, size=size, sha256=sha256)
-        except Changed:
-            there.close()
-            raise
-        try:
-            ensure_unchanged(there, size=size, sha256=sha256)
-        except Changed:  # the machine stopped before all of it was on disk
-            there.close()
-            kept.unlink(missing_ok=True)
-            source.seek(0)
-        else:
-            there.seek(0)
+        if _is_equal(there, source, size, sha256):
             return there
+        # Either it is not the file that was asked for, or the machine stopped before all of the copy was on disk.
+        source.seek(0)
+        ensure_unchanged(source, size=size, sha256=sha256)
+        kept.unlink(missing_ok=True)
+        source.seek(0)
     descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=folder)
     try:
         copy = os.fdopen(descriptor, "w+b")
@@ -137,6 +130,21 @@ def _shared_copy(folder: Path, source: BinaryIO, size: int, sha256: str) -> Bina
     finally:
         Path(name).unlink(missing_ok=True)
     return copy
+
+
+def _is_equal(there: BinaryIO, source: BinaryIO, size: int, sha256: str) -> bool:
+    """Whether a copy has this sha256, and what the source holds; if not, it is closed."""
+    digest = hashlib.sha256()
+    for piece in pieces_up_to(there, size):
+        digest.update(piece)
+        if source.read(len(piece)) != piece:
+            break
+    else:
+        if not source.read(1) and there.tell() == size and digest.hexdigest() == sha256:
+            there.seek(0)
+            return True
+    there.close()
+    return False
 
 
 def _locked(kept: Path) -> BinaryIO | None:

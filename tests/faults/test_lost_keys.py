@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
+import redis
 
 from tests.faults.conftest import Report, rounds
 from tests.faults.ledger import Ledger
@@ -58,6 +60,52 @@ def test_users_whose_keys_are_lost_are_made_again(ledger: Ledger, report: Report
     assert trainer.stop() == 0
     assert consumer.stop() == 0
     report(16, f"Keys of users are lost under load: {what}", tally, faults=faults, recovery_s=recovery_s)
+
+
+def write_nonsense(ledger: Ledger, user: str, chance: random.Random) -> None:
+    """Write into a key of a user what this project never writes."""
+    client: Any = ledger.store.connection.client
+    history, applied, seen, recs, _ = ledger.store.users._keys.of_user(user)
+    kind = chance.choice(["kind", "revision", "mark", "field", "seen", "list"])
+    if kind == "kind":
+        key = chance.choice([history, applied, seen, recs])
+        client.delete(key)
+        client.rpush(key, "x")
+    elif kind == "revision":
+        client.hset(applied, chance.choice(["revision", "listed", "sequence"]), chance.choice(["abc", "-1", "nan"]))
+    elif kind == "mark":
+        client.hset(applied, "holds", "x")
+    elif kind == "field":
+        client.hset(history, chance.choice(["new", *map(bytes.decode, client.hkeys(history))]), "x|1")
+    elif kind == "seen":
+        client.set(seen, b"\xc1")
+    else:
+        client.set(recs, "no list")
+
+
+def test_users_whose_keys_hold_nonsense_are_made_again_and_the_others_served(ledger: Ledger, report: Report) -> None:
+    chance = random.Random(19)
+    trainer = ledger.shop.start_trainer(RECSYS_TRAINER__INTERVAL_S="86400")
+    consumer = start(ledger)
+    ledger.publish(200)
+    ledger.await_counted()
+    faults = rounds(12, 200)
+    with ledger.load(per_second=60):
+        for _ in range(faults):
+            with suppress(redis.ResponseError):  # the key holds nonsense already
+                write_nonsense(ledger, chance.choice(ledger._buying), chance)
+            time.sleep(0.1)
+    ledger.send(ledger.one_of_each())  # whoever is damaged is met again
+    ledger.flush()
+    wait_until(lambda: not ledger.store.aside.count(), "everyone is made again")
+    ledger.shop.recsys("rebuild")
+    recovery_s = ledger.await_counted()
+    consumer.ensure_running()
+    trainer.ensure_running()
+    tally = ledger.check()
+    assert trainer.stop() == 0
+    assert consumer.stop() == 0
+    report(19, "Keys of users hold nonsense under load", tally, faults=faults, recovery_s=recovery_s)
 
 
 @pytest.mark.slow

@@ -86,12 +86,10 @@ DAMAGES = [
     flipped_byte("items.parquet"),
     forged("item_factors.npy", _with_nan, "item_factors holds NaN or infinity"),
     forged("item_gram.npy", _with_nan, "item_gram holds NaN or infinity"),
-    forged("item_factors.npy", lambda array: array[:-1], "80 item ids, but 79 rows"),
+    forged("item_factors.npy", lambda array: array[:-1], "item_factors has shape (79, 8), not (80, 8)"),
     forged("item_gram.npy", lambda array: array[:-1, :-1], "item_gram has shape (7, 7), not (8, 8)"),
     forged("item_factors.npy", lambda array: array.astype(np.float64), "dtype float64, not float32"),
-    replaced(
-        "item_factors.npy", lambda content: content[:-40], "item_factors.npy: mmap length is greater than file size"
-    ),
+    replaced("item_factors.npy", lambda content: content[:-40], "item_factors has 2,520 bytes of numbers, not 2,560"),
     replaced("item_factors.npy", lambda _: pickle.dumps(print), "item_factors.npy: "),
     replaced("items.parquet", lambda content: content[:99] + content[100:], "items.parquet: "),
 ]
@@ -114,7 +112,10 @@ class Pointing:
         self._client: Any = ledger.store.connection.client
         self._key = ledger.store.pointer._keys.model
         self._copies = ledger.shop.folder / "copies"
+        self._copy_of: dict[bytes, Path] = {}
         self._live = json.loads(ledger.store.pointer.value())
+        self._folder = Path(self._live["uri"])
+        shutil.copytree(self._folder, self._copies / "0")
         self.version = str(self._live["version"])
         self.sequence = int(self._live["sequence"])
         self._made = 0
@@ -124,18 +125,23 @@ class Pointing:
         self._made += 1
         self.sequence += 1
         folder = self._copies / str(self._made)
-        shutil.copytree(self._live["uri"], folder)
-        pointer = {**self._live, "uri": str(folder), "sequence": self.sequence}
+        shutil.copytree(self._copies / "0", folder)
+        pointer = {**self._live, "sequence": self.sequence}
         if damage is not None:
             damage.do(folder)
             if damage.pinned:
                 pointer["manifest_sha256"] = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
         value = json.dumps(pointer).encode()
+        self._copy_of[value] = folder
         self.at(value)
         return value
 
     def at(self, pointer: bytes) -> None:
-        """Write a pointer as it is."""
+        """Write a pointer as it is; the copy that was made for it takes the place of the live version's folder."""
+        if copy := self._copy_of.get(pointer):
+            shutil.rmtree(self._folder, ignore_errors=True)
+            if copy.exists():
+                shutil.copytree(copy, self._folder)
         self._client.set(self._key, pointer)
 
 
