@@ -92,6 +92,7 @@ def read_event(
         if type(given["timestamp"]) is int:
             given["timestamp"] = reading.integer_timestamp(given, sent_ms=now_ms)
         event = Event.model_validate(given)
+        reading.ensure_return(event)
         users.ensure_can_hold(event.user_id)
     except ValidationError as error:
         raise RejectedEventError(

@@ -17,6 +17,7 @@ from recsys.data.epoch import DAY_MS, LAST_MS, NEWEST_MS, OLDEST_MS, EpochUnit, 
 from recsys.errors import MalformedEvent
 
 MAX_RECORD_BYTES = 64 * 1024
+MAX_QUANTITY = 1e6
 UNITS_PER_QUANTITY = 1_000_000
 """Quantities are summed as whole millionths, so the order of addition can never change a sum."""
 
@@ -96,7 +97,7 @@ class Event(BaseModel):
     type: EventType = EventType.PURCHASE
     item_id: Identifier | None = None
     """None for `forget`, and only then."""
-    quantity: Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)] = 1.0
+    quantity: Annotated[float, Field(strict=True, gt=0, le=MAX_QUANTITY, allow_inf_nan=False)] = 1.0
     price: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
     event_id: EventId | None = None
 
@@ -186,11 +187,28 @@ class EventReading:
         No integer is read as a time before this one, in epoch milliseconds.
     no_user : frozenset of str
         Ids that are no users, in lower case.
+    max_return : float
+        Most units of one return.
     """
 
     unit: EpochUnit | None = None
     oldest_ms: int = OLDEST_MS
     no_user: frozenset[str] = frozenset()
+    max_return: float = MAX_QUANTITY
+
+    def ensure_return(self, event: Event) -> None:
+        """Refuse a return of so much that the item would not count as owned for as long as anyone buys it.
+
+        Raises
+        ------
+        MalformedEvent
+            When it has more units than one return may have.
+        """
+        if event.type is EventType.RETURN and event.quantity > self.max_return:
+            raise MalformedEvent(
+                f"quantity: must be {self.max_return:,g} or less of a return; publish several, or set "
+                f"RECSYS_EVENTS__MAX_RETURN"
+            )
 
     def is_no_user(self, user_id: str) -> bool:
         """Whether this is what stands in the place of a user who is none."""
@@ -295,7 +313,9 @@ def decode(
         del fields["price"]
         on_unread_price()
     try:
-        return event_from_fields(fields)
+        event = event_from_fields(fields)
+        reading.ensure_return(event)
+        return event
     except MalformedEvent as error:
         raise MalformedEvent(_with_hint(error.reason, envelopes.of_json(fields)), value, location) from None
 

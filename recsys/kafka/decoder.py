@@ -96,6 +96,7 @@ def event_reading(settings: EventsSettings) -> EventReading:
         unit=None if settings.timestamp_unit == "auto" else EpochUnit(settings.timestamp_unit),
         oldest_ms=round(oldest.timestamp() * 1000),
         no_user=frozenset(word.lower() for word in settings.no_user),
+        max_return=settings.max_return,
     )
 
 

@@ -81,6 +81,8 @@ class EventsSettings(Section):
     """Unit of integer timestamps, since 1970; `auto` is the only one that fits between `oldest` and a day after now."""
     no_user: list[str] = []
     """Ids that are no customers, such as `["0", "guest"]`, in lower or upper case: their purchases are passed over."""
+    max_return: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 1_000.0
+    """Most units of one return; a larger one is malformed: it would hide the item from its owner for good."""
 
 
 class HistorySettings(Section):

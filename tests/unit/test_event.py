@@ -8,6 +8,8 @@ from pydantic import ValidationError
 from recsys.data.epoch import LAST_MS, NEWEST_MS, OLDEST_MS, EpochUnit
 from recsys.data.event import MAX_RECORD_BYTES, Event, EventReading, EventType, decode
 from recsys.errors import MalformedEvent
+from recsys.kafka.decoder import event_reading
+from recsys.settings import EventsSettings
 from tests.builders import NOON_MS, make_event, make_forget
 from tests.malformed import malformed_records
 
@@ -410,3 +412,23 @@ def test_no_reason_has_the_words_of_a_library() -> None:
             decode(value, record_timestamp_ms=NOON_MS)
         for word in ("Input should", "String should", "Value error", "valid string", "validation"):
             assert word not in caught.value.reason
+
+
+@pytest.mark.parametrize(("type_", "quantity", "is_read"), [
+    ("return", 1_000, True), ("return", 1_000.5, False), ("return", 1e6, False), ("purchase", 1e6, True),
+])  # fmt: skip
+def test_one_return_hides_an_item_for_no_more_than_a_bound(type_: str, quantity: float, is_read: bool) -> None:
+    value = json.dumps({"user_id": "u", "item_id": "i", "type": type_, "quantity": quantity}).encode()
+    reading = EventReading(max_return=1_000)
+    if is_read:
+        assert decode(value, reading=reading, record_timestamp_ms=NOON_MS).quantity == quantity
+        return
+    with pytest.raises(
+        MalformedEvent, match=r"quantity: must be 1,000 or less of a return; .*RECSYS_EVENTS__MAX_RETURN"
+    ):
+        decode(value, reading=reading, record_timestamp_ms=NOON_MS)
+
+
+def test_the_bound_of_returns_is_a_setting() -> None:
+    assert event_reading(EventsSettings()).max_return == 1_000
+    assert event_reading(EventsSettings(max_return=50_000)).max_return == 50_000
