@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
@@ -19,7 +20,7 @@ from recsys.settings import Settings
 from tests.conftest import opened_shop
 from tests.planted import event_json
 from tests.secured import PASSWORD, SecuredKafka, SecuredRedis, secured_redis
-from tests.services import Api, KafkaServer, Shop, running, wait_until
+from tests.services import Api, KafkaServer, Service, Shop, running, wait_until
 
 _CHANGED = "changed-since"
 
@@ -118,8 +119,19 @@ def test_services_go_on_with_new_passwords_after_sighup(
         wait_until(lambda: consumer.metrics().get("records_total", 0) >= 1, "the purchase counts")
         wait_until(lambda: httpx.get(f"{api.url}/v1/users/u/history").is_success, "the API reads again")
         for name, service in services.items():
+            ensure_kept_to_itself(service)
             assert service.stop() == 0, name
             assert not [word for word in (PASSWORD, _CHANGED, "mistaken-0815") if word in service.said()], name
+
+
+def ensure_kept_to_itself(service: Service) -> None:
+    """Fail if a service, or what it has started, shows a secret in the list of processes or may leave a core dump."""
+    own = psutil.Process(service.process.pid)
+    for process in (own, *own.children(recursive=True)):
+        arguments = " ".join(process.cmdline())
+        assert not [word for word in (PASSWORD, _CHANGED, "mistaken-0815") if word in arguments], arguments
+        assert process.rlimit(psutil.RLIMIT_CORE)[0] <= 1
+        assert "Umask:\t0077" in Path(f"/proc/{process.pid}/status").read_text()
 
 
 def started_api(shop: Shop, **settings: str) -> Api:
