@@ -26,6 +26,8 @@ from recsys.settings import Settings
 log = logging.getLogger("api")
 _STOP_WITHIN_S = 7
 """For requests under way; the rest of a stop takes a second or two, and supervisors often wait for 10 s."""
+_START_WITHIN_S = 60
+"""A new worker, after SIGHUP; else the one that it was to replace goes on."""
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -64,6 +66,19 @@ def _serve(settings: Settings) -> int:
     return 0
 
 
+class _Workers(Multiprocess):
+    """Workers that SIGHUP replaces one by one: each new one reads all settings again."""
+
+    def restart_all(self) -> None:
+        """Replace them, giving each new one time to import and open what it needs."""
+        usual_s = self.config.timeout_worker_healthcheck
+        self.config.timeout_worker_healthcheck = _START_WITHIN_S
+        try:
+            super().restart_all()
+        finally:
+            self.config.timeout_worker_healthcheck = usual_s
+
+
 def _run_uvicorn(settings: Settings) -> None:
     """Serve in this process, or have workers serve, until terminated."""
     config = uvicorn.Config(
@@ -84,13 +99,13 @@ def _run_uvicorn(settings: Settings) -> None:
     if settings.api.workers == 1:
         uvicorn.Server(config).run()
     elif not hasattr(socket, "SO_REUSEPORT"):
-        Multiprocess(config, sockets=[config.bind_socket()]).run()
+        _Workers(config, sockets=[config.bind_socket()]).run()
     else:
         # Held, so that it stays ours; who does not listen gets no connections.
         with bound_socket(settings.api.host, settings.api.port, True) as held:
             port = held.getsockname()[1]
             log.info("listening on http://%s:%d, in %d workers", settings.api.host, port, settings.api.workers)
-            Multiprocess(config, sockets=[OwnSocket(settings.api.host, port)]).run()  # type: ignore[list-item]
+            _Workers(config, sockets=[OwnSocket(settings.api.host, port)]).run()  # type: ignore[list-item]
 
 
 def _ensure_port_is_free(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -122,6 +123,38 @@ def test_services_go_on_with_new_passwords_after_sighup(
             ensure_kept_to_itself(service)
             assert service.stop() == 0, name
             assert not [word for word in (PASSWORD, _CHANGED, "mistaken-0815") if word in service.said()], name
+
+
+@pytest.mark.slow
+def test_sighup_replaces_the_workers_of_the_api_by_ones_that_know_the_new_keys(redis_url: str, tmp_path: Path) -> None:
+    old, new, path = "k" * 43, "n" * 43, tmp_path / "keys"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RECSYS_")} | {
+        "RECSYS_REDIS__URL": redis_url,
+        "RECSYS_DATA_DIR": str(tmp_path / "data"),
+        "RECSYS_API__PORT": "0",
+        "RECSYS_API__WORKERS": "2",
+        "RECSYS_API__PURCHASES": "false",
+        "RECSYS_API__KEYS_FILE": written(path, f"shop:read:{old}\n"),
+    }
+    log = tmp_path / "api.log"
+    with running([sys.executable, "-m", "api"], log, environment) as process:
+        api = Api(process, log)
+        api.await_saying(" on http://")
+
+        def status(key: str) -> int:
+            headers = {"Authorization": f"Bearer {key}", "Connection": "close"}
+            try:
+                return httpx.get(f"{api.url}/v1/users/u/history", headers=headers, timeout=30).status_code
+            except httpx.TransportError:
+                return 0
+
+        wait_until(lambda: status(old) == 200, "the API serves")
+        wait_until(lambda: api.said().count("startup complete") == 2, "both workers serve")
+        written(path, f"shop:read:{new}\n")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: api.said().count("startup complete") == 4, "both workers are replaced")
+        wait_until(lambda: status(old) == 401 and status(new) == 200, "the new key counts")
+        assert api.stop() == 0
 
 
 def ensure_kept_to_itself(service: Service) -> None:
