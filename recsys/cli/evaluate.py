@@ -125,7 +125,8 @@ def _events(
 
     def archived() -> EventLog:
         with progress.stage("read the archive"):
-            return archive.events()
+            events = archive.events()
+        return events.where(events.seconds <= int(now().timestamp()))  # what lies in the future was never bought
 
     if file is None:
         events = archived()

@@ -12,6 +12,8 @@ from recsys.data.interactions import Interactions
 from recsys.data.owned_items import COLUMNS, FIRST, NEWEST, PURCHASES, UNITS, Owned
 from recsys.data.vocabulary import Vocabulary
 
+_DAY_S = 24 * 3600
+
 
 @dataclass(frozen=True, eq=False)
 class EventLog:
@@ -23,6 +25,9 @@ class EventLog:
     user_codes, item_codes : integers, (n_events,); places in ``user_ids`` and ``item_ids``
     units : int64, (n_events,); signed quantities in millionths, below zero for returns
     seconds : int64, (n_events,); time of the event, in epoch seconds
+    days : int32, (n_events,), or None
+        Days since the epoch on which the events are known to have been made; None = those of their times. Of an event
+        that came in late it is the day on which it can have come in at the earliest: see `recsys.storage.archive`.
     """
 
     user_ids: Sequence[str]
@@ -31,6 +36,7 @@ class EventLog:
     item_codes: NDArray[np.integer]
     units: NDArray[np.int64]
     seconds: NDArray[np.int64]
+    days: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.units)
@@ -44,7 +50,13 @@ class EventLog:
             self.item_codes[chosen],
             self.units[chosen],
             self.seconds[chosen],
+            None if self.days is None else self.days[chosen],
         )
+
+    @property
+    def known_days(self) -> NDArray[np.int32]:
+        """The days on which events are known to have been made: int32, (n_events,)."""
+        return (self.seconds // _DAY_S).astype(np.int32) if self.days is None else self.days
 
     def newest_s(self, now_s: int) -> int:
         """Return the time of the newest event that is not in the future, in epoch seconds; 0 if there is none.
@@ -64,6 +76,7 @@ class EventLog:
             np.concatenate((self.item_codes, items[other.item_codes])),
             np.concatenate((self.units, other.units)),
             np.concatenate((self.seconds, other.seconds)),
+            np.concatenate((self.known_days, other.known_days)),
         )
 
     def interactions(self) -> Interactions:

@@ -3,6 +3,11 @@
 ``archive/purchases/<round>/<source>+<partition>+<first offset>-<last offset>.parquet``. A source is a topic id or
 an import. A segment covers all offsets from first to last, also those that held nothing valid, so the next offset
 to read follows from the names alone. Rounds sort by time of arrival.
+
+Rounds are the archive's own clock. Events say themselves when they were made, and whoever can publish can say anything;
+but nothing was made after it was archived, and what came in through the stream cannot have been there before the round
+that last read its partition. `Archive.events` bounds times by the former, and days on which users are known to have
+bought something by both.
 """
 
 from __future__ import annotations
@@ -22,12 +27,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from recsys.data.epoch import LAST_MS
 from recsys.data.event import UNITS_PER_QUANTITY, Event, EventType
 from recsys.data.event_log import EventLog
 from recsys.errors import DataDirError
 from recsys.storage.files import Storage
-from recsys.storage.segments import FOLDER, IMPORT_PREFIX, Segment, event_table
+from recsys.storage.segments import FOLDER, IMPORT_PREFIX, ROUND_FORMAT, Segment, event_table
 
+_DAY_S = 24 * 3600
 _CLEANUP_POLICY = b"cleanup_policy"
 """Key of a segment's metadata."""
 
@@ -64,7 +71,7 @@ class Archive:
 
     def new_round(self, at: datetime) -> str:
         """Name a round that sorts after all before it, whatever the clock says."""
-        name = at.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        name = at.astimezone(UTC).strftime(ROUND_FORMAT)
         newest = max((segment.round for segment in self.segments()), default="")
         if newest < name:
             return name
@@ -118,20 +125,25 @@ class Archive:
 
         Rows that an earlier segment covers are left out: two writers that did not know of each other wrote them.
         """
+        for _, table in self._fresh(columns, self.segments() if segments is None else segments):
+            yield table
+
+    def _fresh(self, columns: list[str], segments: Sequence[Segment]) -> Iterator[tuple[Segment, pa.Table]]:
+        """Yield segments with their rows, but those that an earlier one of these segments covers."""
         covered: dict[tuple[str, int], list[Segment]] = defaultdict(list)
-        for segment in self.segments() if segments is None else segments:
+        for segment in segments:
             earlier = covered[segment.source, segment.partition]
             overlapping = [part for part in earlier if part.first <= segment.last and segment.first <= part.last]
             earlier.append(segment)
             if not overlapping:
-                yield self.read(segment, columns)
+                yield segment, self.read(segment, columns)
                 continue
             table = self.read(segment, [*columns, "offset"])
             offsets = table["offset"].to_numpy()
             fresh = np.ones(len(offsets), dtype=bool)
             for part in overlapping:
                 fresh &= (offsets < part.first) | (offsets > part.last)
-            yield table.filter(pa.array(fresh)).select(columns)
+            yield segment, table.filter(pa.array(fresh)).select(columns)
 
     def erase_forgotten(self) -> int:
         """Carry out the `forget` events in the archive and return how many users were erased.
@@ -162,18 +174,20 @@ class Archive:
             self._storage.write_file(segment.path, _parquet(table.filter(pa.array(keep))), fail_point="in-segment")
 
     def events(self) -> EventLog:
-        """Return all events about items, each event_id of a user once."""
+        """Return all events about items, each event_id of a user once; times are bounded by the archive's clock."""
         columns = ["user_id", "item_id", "type", "quantity", "timestamp", "event_id"]
-        parts = [_coded(table) for table in self.tables(columns)]
+        clock = _Clock()
+        parts = [_coded(table, *clock.bounds(segment)) for segment, table in self._fresh(columns, self.segments())]
         user_ids, user_codes = _unified([part.users for part in parts])
         item_ids, item_codes = _unified([part.items for part in parts])
         units, seconds = (
             np.concatenate([np.empty(0, np.int64), *column])
             for column in ((part.units for part in parts), (part.seconds for part in parts))
         )
+        days = np.concatenate([np.empty(0, np.int32), *(part.days for part in parts)])
         counts = _first_of_each_id(user_codes, parts)
         del parts
-        log = EventLog(user_ids, user_codes, item_ids, item_codes, units, seconds)
+        log = EventLog(user_ids, user_codes, item_ids, item_codes, units, seconds, days)
         return log if counts.all() else log.where(counts)
 
 
@@ -186,6 +200,7 @@ class _Coded:
     users, items : pa.DictionaryArray, (n,)
     units : int64, (n,); signed millionths
     seconds : int64, (n,); epoch seconds
+    days : int32, (n,); see `EventLog`
     with_id : int64, (m,); which rows have an event id
     id_hashes : int64, (m,); its hash
     """
@@ -194,21 +209,45 @@ class _Coded:
     items: pa.DictionaryArray
     units: NDArray[np.int64]
     seconds: NDArray[np.int64]
+    days: NDArray[np.int32]
     with_id: NDArray[np.int64]
     id_hashes: NDArray[np.int64]
 
 
-def _coded(table: pa.Table) -> _Coded:
+class _Clock:
+    """What the archive knows about when events were made, from segments in order of arrival."""
+
+    def __init__(self) -> None:
+        self._read_before: dict[tuple[str, int], int] = {}
+
+    def bounds(self, segment: Segment) -> tuple[int, int]:
+        """Return between which moments the events of a segment came in, in epoch seconds.
+
+        The first segment of a partition may hold purchases of years, and so may files, which an operator imports.
+        """
+        archived_s = segment.archived_s
+        if archived_s is None:
+            return 0, LAST_MS // 1000
+        since_s = 0
+        if not segment.source.startswith(IMPORT_PREFIX):
+            place = (segment.source, segment.partition)
+            since_s = self._read_before.get(place, 0)
+            self._read_before[place] = archived_s
+        return min(since_s, archived_s), archived_s
+
+
+def _coded(table: pa.Table, since_s: int, archived_s: int) -> _Coded:
     table = table.filter(pc.is_valid(table["item_id"]))
     units = np.maximum(1, np.rint(table["quantity"].to_numpy() * UNITS_PER_QUANTITY)).astype(np.int64)
     is_return = pc.equal(table["type"], EventType.RETURN.value).to_numpy(zero_copy_only=False)
     units[is_return] *= -1
-    seconds = table["timestamp"].cast("int64").to_numpy() // 1000
+    seconds = np.minimum(table["timestamp"].cast("int64").to_numpy() // 1000, archived_s)
+    days = (np.maximum(seconds, since_s) // _DAY_S).astype(np.int32)
     with_id = np.flatnonzero(pc.is_valid(table["event_id"]).to_numpy(zero_copy_only=False))
     event_ids = table["event_id"].drop_null().to_pylist()
     hashes = np.fromiter(map(hash, event_ids), np.int64, len(event_ids))
     users, items = (pc.dictionary_encode(table[name]).combine_chunks() for name in ("user_id", "item_id"))
-    return _Coded(users, items, units, seconds, with_id, hashes)
+    return _Coded(users, items, units, seconds, days, with_id, hashes)
 
 
 def _unified(parts: Sequence[pa.DictionaryArray]) -> tuple[list[str], NDArray[np.int32]]:

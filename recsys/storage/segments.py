@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,8 @@ from recsys.data.event import Event, EventType
 from recsys.errors import DataDirError
 
 FOLDER = "archive/purchases"
+ROUND_FORMAT = "%Y%m%dT%H%M%S.%fZ"
+"""Names of rounds: when they began, in UTC."""
 IMPORT_PREFIX = "import-"
 """Of the sources that are files, whose rows start at 1."""
 SCHEMA = pa.schema(
@@ -47,6 +50,15 @@ class Segment:
         """Path relative to ``data_dir``."""
         name = f"{self.source}+{self.partition:05d}+{self.first:020d}-{self.last:020d}.parquet"
         return f"{FOLDER}/{self.round}/{name}"
+
+    @property
+    def archived_s(self) -> int | None:
+        """When its round began, in epoch seconds; None if the round has another kind of name."""
+        try:
+            began = datetime.strptime(self.round.partition("~")[0], ROUND_FORMAT)
+        except ValueError:
+            return None
+        return int(began.replace(tzinfo=UTC).timestamp())
 
     @classmethod
     def of_path(cls, path: str) -> Segment:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recsys.data.epoch import epoch_ms
 from recsys.data.event import Event, EventType
 from recsys.errors import DataDirError
 from recsys.operations.losses import archived_compacted
@@ -478,3 +479,47 @@ def test_what_was_archived_of_a_compacted_topic_is_told_in_ranges(archive: Archi
         "offsets 10 to 24, 30 to 31 of t, partition 0, were archived from a compacted topic",
         "offsets 5 to 6 of t, partition 1, were archived from a compacted topic",
     ]
+
+
+def stream_round(archive: Archive, round_: str, *events: Event, first: int, partition: int = 0) -> None:
+    last = first + len(events) - 1
+    archive.write(Segment(round_, "topic", partition, first, last), list(enumerate(events, start=first)))
+
+
+def days_of(archive: Archive) -> list[str]:
+    return [str(np.datetime64(int(day), "D")) for day in archive.events().known_days]
+
+
+def test_nothing_was_bought_after_it_was_archived(archive: Archive) -> None:
+    in_9999 = epoch_ms(datetime(9999, 1, 1, tzinfo=UTC))
+    stream_round(archive, "20261122T130000.000000Z", make_event(timestamp=in_9999), make_event(item_id="b"), first=0)
+    archive.write(
+        Segment("20261123T130000.500000Z~000001", "import-ab", 0, 1, 1), [(1, make_event("v", timestamp=in_9999))]
+    )
+    noon, day = NOON_MS // 1000, 86_400
+    assert archive.events().seconds.tolist() == [noon + 3_600, noon, noon + day + 3_600]
+    assert days_of(archive) == ["2026-11-22", "2026-11-22", "2026-11-23"]
+
+
+def test_what_comes_in_late_was_not_there_before_the_last_round(archive: Archive) -> None:
+    long_ago = epoch_ms(datetime(2020, 5, 5, tzinfo=UTC))
+    stream_round(archive, "20261110T000000.000000Z", make_event(timestamp=long_ago), first=0)
+    stream_round(archive, "20261120T000000.000000Z", make_event(timestamp=long_ago), make_event("v"), first=1)
+    stream_round(archive, "20261120T000000.000000Z", make_event("w", timestamp=long_ago), first=0, partition=1)
+    archive.write(Segment("20261121T000000.000000Z", "import-ab", 0, 1, 1), [(1, make_event("x", timestamp=long_ago))])
+    archive.write(Segment("20261122T000000.000000Z", "import-ab", 0, 2, 2), [(2, make_event("y", timestamp=long_ago))])
+    assert days_of(archive) == [
+        "2020-05-05",  # the first round of a partition: it may hold what was bought over years
+        "2026-11-10",
+        "2026-11-20",  # and nothing after the round that archived it
+        "2020-05-05",
+        "2020-05-05",  # an import is an operator's word
+        "2020-05-05",
+    ]
+    assert {day for day in (archive.events().seconds // 86_400).tolist()} == {18_387, 20_777}
+
+
+def test_rounds_with_other_names_bound_nothing(archive: Archive) -> None:
+    in_9999 = epoch_ms(datetime(9999, 1, 1, tzinfo=UTC))
+    stream_round(archive, "r1", make_event(timestamp=in_9999), first=0)
+    assert archive.events().seconds.tolist() == [in_9999 // 1000]
