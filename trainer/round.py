@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from recsys.errors import DataDirError, InvalidModel, LockLost, NotEnoughNewEvents
 from recsys.evaluation.gate_record import Decision, GateRecord
+from recsys.evaluation.split import Split
 from recsys.kafka.decoder import make_decoder
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import refresh_all_lists
@@ -34,6 +35,7 @@ from recsys.training.fit import Fitted
 from recsys.training.parameters import Parameters, iterations_of
 from trainer.archiver import archive_new_purchases
 from trainer.gate import LiveComparison, judge, reason_not_evaluable, unjudged
+from trainer.last_look import look, refused
 from trainer.parameters import parameters_for
 
 log = logging.getLogger(__name__)
@@ -133,15 +135,19 @@ class Round:
         parameters = parameters_for(
             self._settings, self._data_dir, engine, cut_s, self._progress, now, may_tune=scheduled
         )
-        gate, candidate = self._judge(engine, parameters, live, cut_s, force=force)
+        newest_s = engine.newest_s(int(now.timestamp()))
+        split = engine.split(cut_s, end_s=newest_s + 1) if self._settings.trainer.holdout_days else None
+        gate, candidate = self._judge(engine, parameters, live, split, force=force)
         self._lock.ensure_held()
         if gate.decision is Decision.REJECTED:
-            self._keep_rejected(gate, candidate)
-            self._keep_live(self.outcome.live_before, lost=lost)
+            self._keep_rejected(gate, candidate, lost=lost)
             return
         weights = None if candidate is None else candidate.weights  # those that were judged
-        newest_s = engine.newest_s(int(now.timestamp()))
         fitted = self._fit("fit", engine, parameters, reference_s=newest_s, weights=weights)
+        gate = self._look(engine, fitted, gate, candidate, force=force)
+        if gate.decision is Decision.REJECTED:
+            self._keep_rejected(gate, fitted, candidate, lost=lost)
+            return
         published = self._publish(fitted, gate, candidate, pointer_before)
         self._remove(leftovers)
         self._refresh(published, fitted.popularity, users=fitted.counts["users"])
@@ -225,16 +231,15 @@ class Round:
         return LiveComparison(version, manifest.counts.get("events", 0), model, chosen)
 
     def _judge(
-        self, engine: Engine, parameters: Parameters, live: LiveComparison | None, cut_s: int, *, force: bool
+        self, engine: Engine, parameters: Parameters, live: LiveComparison | None, split: Split | None, *, force: bool
     ) -> tuple[GateRecord, Fitted | None]:
         """Fit a candidate on what precedes the hold-out and judge it; None if it could not be judged."""
-        trainer, candidate = self._settings.trainer, None
-        include_purchased = self._settings.ranking.include_purchased
-        split = engine.split(cut_s) if trainer.holdout_days else None
+        candidate, include_purchased = None, self._settings.ranking.include_purchased
         reason = reason_not_evaluable(split, include_purchased=include_purchased)
         if split is None or reason:
             gate = unjudged(reason, engine.n_events, live)
         else:
+            cut_s = split.cut_s
             candidate = self._fit("fit before the hold-out", engine, parameters, reference_s=cut_s, before_s=cut_s)
             with self._progress.stage("judge", 2 if live is None or live.model is None else 3) as advance:
                 gate = judge(
@@ -243,13 +248,22 @@ class Round:
                     candidate.model,
                     live,
                     include_purchased=include_purchased,
-                    tolerance=trainer.gate_tolerance,
+                    tolerance=self._settings.trainer.gate_tolerance,
                     on_recommender=lambda: advance(1),
                 )
         if force and gate.decision is Decision.REJECTED:
             gate = gate.model_copy(update={"decision": Decision.FORCED})
         self._note(gate=gate, counts={"events": engine.n_events} if candidate is None else candidate.counts)
         return gate, candidate
+
+    def _look(
+        self, engine: Engine, fitted: Fitted, gate: GateRecord, candidate: Fitted | None, *, force: bool
+    ) -> GateRecord:
+        """Look at what would be published: the gate has judged a model that has not seen the newest purchases."""
+        with self._progress.stage("look at the model"):
+            reasons = look(self._data_dir.models, self.outcome.live_before, candidate, fitted, engine, self._settings)
+        self._note(gate=refused(gate, reasons, force=force) if reasons else gate)
+        return self.outcome.gate or gate
 
     def _fit(
         self,
@@ -327,15 +341,16 @@ class Round:
         if self._store.pointer.read() != live.pointer:
             raise LockLost(f"the pointer to model {live.stamp.version} was moved, or lost by Redis, during the round")
 
-    def _keep_rejected(self, gate: GateRecord, candidate: Fitted | None) -> None:
-        """Keep a candidate that the gate has rejected: an operator may want to look at it."""
+    def _keep_rejected(self, gate: GateRecord, model: Fitted | None, twin: Fitted | None = None, *, lost: bool) -> None:
+        """Keep a model that was rejected, for an operator may want to look at it, and the live one."""
         live = self.outcome.live_before
-        if candidate is not None:
-            version, _, _ = self._save(candidate, gate)
+        if model is not None:
+            version, _, _ = self._save(model, gate, holdout_model=twin)
             self._note(version=version)
             self._prune(live=live)
-        which = f" model {self.outcome.version}" if candidate is not None else ""
+        which = f" model {self.outcome.version}" if model is not None else ""
         log.warning("rejected%s; %s stays live: %s", which, live, "; ".join(gate.reasons))
+        self._keep_live(live, lost=lost)
 
     def _keep_live(self, version: str, *, lost: bool = False) -> None:
         """Let the live model go on, for this round makes no new one.

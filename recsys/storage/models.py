@@ -193,7 +193,7 @@ class ModelStore:
             return self.load(version, manifest_sha256=manifest_sha256)
 
         ways: list[Callable[[], FactorModel | None]] = []
-        if manifest.is_rejected:  # never fitted on its hold-out, it is its own holdout model
+        if manifest.is_rejected and not manifest.twin_sha256:  # never fitted on its hold-out: its own holdout model
             ways += [itself] if manifest.reference_s <= cut_s else []
         else:
             # 0: of an earlier release, which did not say up to when it was fitted

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from recsys.data.event_log import EventLog
+from recsys.data.interactions import Interactions
 from recsys.evaluation.split import Split, split_by_time
 from recsys.model.boosts import BoostWeights
 from recsys.runtime.progress import ProgressReporter
@@ -27,8 +30,15 @@ class Engine(Protocol):
         """Return the time of the newest event that is not in the future, in epoch seconds; 0 if there is none."""
         ...
 
-    def split(self, cut_s: int) -> Split:
-        """Return the purchases before and after a moment, of users who have both: models are measured on these."""
+    def split(self, cut_s: int, *, end_s: int) -> Split:
+        """Return the purchases before a moment and from it on, of users who have both: models are measured on these.
+
+        What was bought from ``end_s`` on is left out: it is in the future.
+        """
+        ...
+
+    def sample(self, n_users: int, *, seed: int) -> Interactions:
+        """Return what some users own, drawn at random: models are looked at with these."""
         ...
 
     def fit(
@@ -97,7 +107,7 @@ class Search:
 
 
 class InMemoryEngine:
-    """Makes models in this process, with `implicit`: the events are in memory, 30 bytes each.
+    """Makes models in this process: the events are in memory, 34 bytes each.
 
     Parameters
     ----------
@@ -116,9 +126,16 @@ class InMemoryEngine:
         """See `Engine`."""
         return self._events.newest_s(now_s)
 
-    def split(self, cut_s: int) -> Split:
+    def split(self, cut_s: int, *, end_s: int) -> Split:
         """See `Engine`."""
-        return split_by_time(self._events, cut_s=cut_s)
+        return split_by_time(self._events, cut_s=cut_s, end_s=end_s)
+
+    def sample(self, n_users: int, *, seed: int) -> Interactions:
+        """See `Engine`."""
+        events, rng = self._events, np.random.default_rng(seed)
+        chosen = np.zeros(len(events.user_ids), np.bool_)
+        chosen[rng.permutation(len(chosen))[:n_users]] = True
+        return events.where(chosen[events.user_codes]).interactions()
 
     def fit(
         self,

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from recsys.data.event import EventReading
+from recsys.data.event_log import EventLog
 from recsys.errors import DataDirError, InvalidModel, LockLost, NotEnoughData, NotEnoughNewEvents
 from recsys.evaluation.gate_record import Decision
 from recsys.files.columns import Columns
@@ -25,6 +26,7 @@ from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.data_dir import DataDir, open_data_dir
+from recsys.storage.segments import Segment
 from recsys.training import als
 from tests.builders import make_event
 from tests.shops import habitual_shop, write_parquet
@@ -45,7 +47,10 @@ class Shop:
     folder: Path
 
     def import_history(self) -> None:
-        write_parquet(habitual_shop(seed=0, n_users=USERS), self.folder / "history.parquet")
+        self.import_events(habitual_shop(seed=0, n_users=USERS))
+
+    def import_events(self, events: EventLog) -> None:
+        write_parquet(events, self.folder / "history.parquet")
         file = PurchaseFile(self.folder / "history.parquet", Columns(), events=EventReading(), now=now())
         rejects = self.folder / "rejects.csv"
         import_file(file, self.data_dir, self.store.users, rejects=rejects, progress=ProgressReporter(), clock=now)
@@ -122,7 +127,9 @@ def test_a_fit_without_finite_numbers_is_a_failed_round_with_a_reason(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = shop.round()
-    monkeypatch.setattr(als, "fit", lambda confidences, **_: np.full((confidences.shape[1], 4), np.nan, np.float32))
+    monkeypatch.setattr(
+        als, "fit", lambda confidences, *_, **__: np.full((confidences.shape[1], 4), np.nan, np.float32)
+    )
     with pytest.raises(InvalidModel, match=r"not finite, with alpha 1 and regularization 20; choose others"):
         shop.round()
     assert shop.live() == first.version
@@ -192,3 +199,54 @@ def test_a_report_tells_those_who_wait_and_leaves_a_record(shop: Shop) -> None:
     outcome = shop.store.trainer.outcome()
     assert (outcome["state"], outcome["events"], outcome["error"]) == ("failed", 7, "the disk is full")
     assert shop.store.trainer.requests().finished == request
+
+
+def test_a_model_that_one_item_would_fill_is_looked_at_and_refused(shop: Shop) -> None:
+    """The hold-out model has not seen the purchases of the last days, so the gate passes it."""
+    first = shop.round()
+    accounts, pushed = 400, "pushed"
+    habits = habitual_shop(seed=0, n_users=USERS)
+    newest_s = int(habits.seconds.max())
+    rng = np.random.default_rng(0)
+    days = np.tile(np.repeat(np.arange(6), 4), accounts)
+    bought = rng.integers(0, len(habits.item_ids), len(days))
+    bought[::4] = len(habits.item_ids)  # each day once
+    bots = EventLog(
+        [f"bot-{account}" for account in range(accounts)],
+        np.repeat(np.arange(accounts), 24),
+        [*habits.item_ids, pushed],
+        bought,
+        np.full(len(days), 10**6),
+        newest_s - days * 86_400 - rng.integers(0, 3_600, len(days)),
+    )
+    shop.import_events(bots)
+    refused = shop.round()
+    assert refused.gate is not None
+    assert refused.gate.decision is Decision.REJECTED
+    (reason,) = refused.gate.reasons
+    assert "would newly be among the first 10 of" in reason
+    assert not refused.published
+    assert shop.live() == first.version
+    assert shop.data_dir.models.manifest(refused.version).is_rejected
+    forced = shop.round(force=True)
+    assert forced.published
+    assert forced.gate is not None
+    assert forced.gate.decision is Decision.FORCED
+    assert shop.live() == forced.version
+
+
+def test_purchases_of_the_year_9999_in_an_old_archive_hold_nothing_up(shop: Shop) -> None:
+    shop.round()
+    in_9999_ms = 253_370_764_800_000
+    long_ago = "20260801T000000.000000Z"
+    rows = [(place, make_event(f"user-{place}", "item-000", timestamp=in_9999_ms)) for place in range(60)]
+    shop.data_dir.archive.write(Segment(long_ago, "an-earlier-topic", 0, 0, 59), rows)
+    outcome = shop.round()
+    assert outcome.published
+    assert outcome.gate is not None
+    assert outcome.gate.difference is not None
+    popular = shop.store.item_lists.popular()
+    assert popular is not None
+    assert "item-000" != popular["items"][0]["item_id"]
+    newest_s = int(habitual_shop(seed=0, n_users=USERS).seconds.max())
+    assert shop.data_dir.models.manifest(outcome.version).reference_s == newest_s

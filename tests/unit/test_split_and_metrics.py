@@ -14,6 +14,7 @@ from recsys.evaluation.baselines import baselines
 from recsys.evaluation.compare import compare
 from recsys.evaluation.metrics import NOBODY, coverage, intervals, novelty, user_metrics
 from recsys.evaluation.split import NEWCOMERS, RelevantItems, Split, split_by_time
+from recsys.training.engine import InMemoryEngine
 from tests.builders import NOON_S
 from tests.shops import habitual_shop
 
@@ -212,3 +213,18 @@ def test_nothing_known_before_the_cut_leaves_nobody_to_judge() -> None:
     assert split.n_users == 0
     assert len(split.items) == 0
     assert not user_metrics(np.empty((0, 5), np.int64), split.new, n=5).users.size
+
+
+def test_an_engine_leaves_out_what_lies_in_the_future() -> None:
+    events = EventLog(
+        ["u", "v"],
+        np.array([0, 1, 0, 1], np.int32),
+        ["a"],
+        np.zeros(4, np.int32),
+        np.full(4, 10**6),
+        np.array([10, 10, 20, 10**11]),
+    )
+    split = InMemoryEngine(events).split(15, end_s=21)
+    assert split.n_users == 1
+    assert split.everything.sizes.tolist() == [1]
+    assert InMemoryEngine(events).split(15, end_s=10**12).n_users == 2

@@ -1,0 +1,185 @@
+"""The last look at a model before it goes live.
+
+The gate judges a candidate that has not seen the hold-out, so it says nothing of what came in since. What is published
+is looked at here: beside what was live before, may it really take its place?
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.data.interactions import Interactions
+from recsys.errors import DataDirError, InvalidModel
+from recsys.evaluation.baselines import of_model
+from recsys.evaluation.gate_record import Decision, GateRecord
+from recsys.evaluation.split import Lists
+from recsys.model.factor_model import FactorModel
+from recsys.settings import Settings
+from recsys.storage.artifact import load_model, load_popularity
+from recsys.storage.models import ModelStore
+from recsys.training.engine import Engine
+from recsys.training.fit import Fitted
+
+log = logging.getLogger(__name__)
+USERS: Final = 1_000
+"""How many are drawn."""
+PLACES: Final = 10
+MOST_FILLED: Final = 0.7
+LEAST_KEPT: Final = 0.05
+MOST_NEWLY_POPULAR: Final = 5
+"""Bounds; docs/quality.md has what honest rounds come to."""
+KNOWN_AS_POPULAR: Final = 100
+LEAST_ITEMS: Final = 10 * PLACES
+LEAST_USERS: Final = 50
+"""With fewer items every list holds much of the catalogue, and with fewer users shares mean little."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A model, and what decides its popular list.
+
+    Attributes
+    ----------
+    model : FactorModel
+    popularity : float64, (n_items,)
+    """
+
+    model: FactorModel
+    popularity: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How far lists differ from those before.
+
+    Attributes
+    ----------
+    users : int
+        Who have a list of both models.
+    filled : float
+        Share of the lists whose first places one item newly holds: the item of which there are most. Items that were
+        among the most popular ones before do not count.
+    item : str
+        That item.
+    kept : float
+        Share of the first places that hold what they held before, in any order.
+    newly_popular : int
+        First places of the popular list whose items were not among the most popular ones before.
+    """
+
+    users: int
+    filled: float
+    item: str
+    kept: float
+    newly_popular: int
+
+
+def _shown_before(models: ModelStore, live: str, candidate: Fitted | None) -> Shown | None:
+    """Return the live model, or what was judged if that cannot be loaded; None before the first model."""
+    if not live:
+        return None
+    try:
+        uri, manifest_sha256 = models.address(live)
+        return Shown(load_model(uri, manifest_sha256=manifest_sha256), load_popularity(uri))
+    except (InvalidModel, DataDirError, FileNotFoundError) as error:
+        log.warning("the new model is not looked at beside the live one: %s", error)
+    return None if candidate is None else Shown(candidate.model, candidate.popularity)
+
+
+def refused(gate: GateRecord, reasons: list[str], *, force: bool) -> GateRecord:
+    """Return the gate's record with these reasons against publishing, which ``force`` overrules."""
+    decision = Decision.FORCED if force else Decision.REJECTED
+    return gate.model_copy(update={"decision": decision, "reasons": [*gate.reasons, *reasons]})
+
+
+def look(
+    models: ModelStore, live: str, candidate: Fitted | None, fitted: Fitted, engine: Engine, settings: Settings
+) -> list[str]:
+    """Say why a model may not take the place of the live version; empty if it may.
+
+    Parameters
+    ----------
+    live : str
+        Empty if there is none.
+    candidate : Fitted or None
+        What the gate has judged.
+    fitted : Fitted
+        What would be published.
+    """
+    before = _shown_before(models, live, candidate)
+    if before is None:
+        return []
+    after = Shown(fitted.model, fitted.popularity)
+    sample = engine.sample(USERS, seed=settings.model.seed)
+    found = change(before, after, sample, include_purchased=settings.ranking.include_purchased)
+    log.info(
+        "of the first %d places of %d lists %.0f%% stay; %.1f%% of the lists newly hold item %s",
+        PLACES, found.users, 100 * found.kept, 100 * found.filled, found.item,
+    )  # fmt: skip
+    return reasons_against(found, before, after)
+
+
+def change(before: Shown, after: Shown, sample: Interactions, *, include_purchased: bool) -> Change:
+    """Compare the first places of the same users' lists, and of the popular list.
+
+    Parameters
+    ----------
+    before, after : Shown
+    sample : Interactions
+        What some users own.
+    include_purchased : bool
+        Whether lists hold owned items, as they are published.
+    """
+    items = after.model.items
+    row_of = items.find(before.model.items.ids)
+    earlier, later = (_lists(shown.model, sample, include_purchased=include_purchased) for shown in (before, after))
+    both = (earlier >= 0).any(axis=1) & (later >= 0).any(axis=1)
+    earlier, later = np.where(earlier >= 0, row_of[earlier], -1)[both], later[both]
+    new = (later >= 0) & ~(later[:, :, None] == earlier[:, None, :]).any(axis=2)
+    known = row_of[_best(before.popularity, KNOWN_AS_POPULAR)]
+    filling = later[new & ~np.isin(later, known)]
+    counts = np.bincount(filling, minlength=len(items))
+    most, users = int(np.argmax(counts)), len(later)
+    listed = int((later >= 0).sum())
+    popular = _best(after.popularity, PLACES)
+    return Change(
+        users=users,
+        filled=float(counts[most] / users) if users else 0.0,
+        item=items.ids[most],
+        kept=float(1 - new.sum() / listed) if listed else 1.0,
+        newly_popular=int((~np.isin(popular, known)).sum()),
+    )
+
+
+def reasons_against(found: Change, before: Shown, after: Shown) -> list[str]:
+    """Say why a model may not take the other's place; empty if it may."""
+    if min(len(before.model.items), len(after.model.items)) < LEAST_ITEMS or found.users < LEAST_USERS:
+        return []
+    reasons = []
+    if found.filled > MOST_FILLED:
+        reasons.append(
+            f"item {found.item} would newly be among the first {PLACES} of {found.filled:.0%} of the lists "
+            f"({MOST_FILLED:.0%} is the most): who bought it?"
+        )
+    if found.kept < LEAST_KEPT:
+        reasons.append(f"only {found.kept:.1%} of the first {PLACES} of the lists would stay ({LEAST_KEPT:.0%} must)")
+    if found.newly_popular > MOST_NEWLY_POPULAR:
+        reasons.append(
+            f"{found.newly_popular} of the {PLACES} most popular items would be ones that were not among the "
+            f"{KNOWN_AS_POPULAR} most popular before ({MOST_NEWLY_POPULAR} may)"
+        )
+    return reasons
+
+
+def _lists(model: FactorModel, sample: Interactions, *, include_purchased: bool) -> Lists:
+    owned = sample.owned.translated(model.items.find(sample.items.ids))
+    return of_model(model, owned, n=PLACES, include_purchased=include_purchased)
+
+
+def _best(popularity: NDArray[np.float64], n: int) -> NDArray[np.int64]:
+    return np.lexsort((np.arange(len(popularity)), -popularity))[:n]
