@@ -23,6 +23,7 @@ from recsys.evaluation.metrics import user_metrics
 from recsys.evaluation.split import EVERYBODY, Split, split_by_time
 from recsys.model.boosts import DEMAND, NO_WEIGHTS, BoostWeights, habit_features
 from recsys.model.factor_model import FactorModel
+from recsys.model.influence import Buyers
 from recsys.recommend.user_lists import user_factors
 from recsys.training import boost_weights
 from recsys.training.fit import fit_model
@@ -46,9 +47,9 @@ def compare(shop: Shop) -> Iterator[tuple[str, float, float]]:
     learning, judging = split_by_time(before, cut_s=earlier_s), split_by_time(events, cut_s=cut_s)
     known = before.where(before.seconds < earlier_s)
     earlier = fit_model(known, parameters, reference_s=earlier_s, weights=NO_WEIGHTS).model
-    demand = boost_weights.item_demand(known, earlier)
+    demand = boost_weights.item_demand(Buyers.of(known), earlier)
     plain = fit_model(before, parameters, reference_s=cut_s, weights=NO_WEIGHTS).model
-    demand_now = boost_weights.item_demand(before, plain)
+    demand_now = boost_weights.item_demand(Buyers.of(before), plain)
 
     def judged(weights: BoostWeights) -> tuple[float, float]:
         model = replace(plain, boosts=weights.boosts(demand_now))

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.data.owned_items import FIRST, NEWEST, PURCHASES, Owned
+from recsys.data.vocabulary import Vocabulary
 from recsys.model.boosts_kernels import weigh_habits
+from recsys.model.influence import Buyers
 from recsys.runtime.threads import map_ranges
 
 _DAY_S = 24 * 3600
@@ -106,25 +108,12 @@ class BoostWeights:
 NO_WEIGHTS: Final = BoostWeights()
 
 
-def demand_features(
-    rows: NDArray[np.integer], seconds: NDArray[np.int64], n_items: int, *, reference_s: int
-) -> NDArray[np.float64]:
-    """Return each item's recent demand: log(1 + Σ 2^(−age/h)) over its purchases, for each half-life h.
+def demand_features(buyers: Buyers, items: Vocabulary, *, reference_s: int) -> NDArray[np.float64]:
+    """Return each item's recent demand, log(1 + decayed number of its buyers), for each half-life: (n_items, 3).
 
-    Parameters
-    ----------
-    rows : integers, (n_purchases,)
-    seconds : int64, (n_purchases,)
-        Times, in epoch seconds; times after the reference have age 0.
-    reference_s : int
-
-    Returns
-    -------
-    float64, (n_items, 3)
+    What one buyer adds is bounded, see `recsys.model.influence`. Purchases after the reference do not count.
     """
-    ages = np.maximum(0, reference_s - seconds) / _DAY_S
-    sums = [np.bincount(rows, np.exp2(-ages / half_life), n_items) for half_life in DEMAND_HALF_LIVES_DAYS]
-    return np.log1p(np.column_stack(sums))
+    return np.log1p(buyers.demand(items, reference_s=reference_s, half_lives_days=DEMAND_HALF_LIVES_DAYS))
 
 
 def decayed_frequency(owned: Owned, *, reference_s: int, half_life_days: float) -> NDArray[np.float64]:

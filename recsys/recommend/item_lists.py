@@ -8,31 +8,28 @@ from collections.abc import Collection, Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.event_log import EventLog
 from recsys.data.vocabulary import Vocabulary
 from recsys.model.factor_model import FactorModel
+from recsys.model.influence import Buyers
 from recsys.model.top_n import ItemIndex, top_n
 from recsys.recommend.user_lists import RankedList, RankedLists
 
-_DAY_S = 24 * 3600
 
+def popularity(buyers: Buyers, items: Vocabulary, *, reference_s: int, half_life_days: float) -> NDArray[np.float64]:
+    """Return the popularity of items, the decayed number of their buyers: float64, (n_items,).
 
-def popularity(events: EventLog, items: Vocabulary, *, reference_s: int, half_life_days: float) -> NDArray[np.float64]:
-    """Return the popularity of items, the decayed number of their purchases: float64, (n_items,).
+    What one buyer adds is bounded, see `recsys.model.influence`.
 
     Parameters
     ----------
-    events : EventLog
+    buyers : Buyers
     items : Vocabulary
     reference_s : int
-        The moment that ages are measured against, in epoch seconds; newer purchases have age 0.
+        The moment that ages are measured against, in epoch seconds; later purchases do not count.
     half_life_days : float
         Above 0; after this many days a purchase counts half.
     """
-    rows = items.find(events.item_ids)[events.item_codes]
-    bought = (rows >= 0) & (events.units > 0)
-    ages_days = np.maximum(0, reference_s - events.seconds[bought]) / _DAY_S
-    return np.bincount(rows[bought], np.exp2(-ages_days / half_life_days), len(items)).astype(np.float64)
+    return buyers.demand(items, reference_s=reference_s, half_lives_days=(half_life_days,))[:, 0]
 
 
 def popular_items(

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.event_log import EventLog
 from recsys.data.owned_items import Owned
 from recsys.evaluation.split import RelevantItems, Split
 from recsys.model.boosts import DEMAND, NO_WEIGHTS, BoostWeights, demand_features, habit_features
 from recsys.model.factor_model import FactorModel
+from recsys.model.influence import Buyers, share
 from recsys.recommend.user_lists import user_factors
 
 _MOST_USERS = 5_000
@@ -39,11 +39,9 @@ _LEAST_EFFECT = 0.03
 """Minimum rise of the log-odds of a purchase per standard deviation of x_u·y_i; real data has some tenths."""
 
 
-def item_demand(events: EventLog, model: FactorModel) -> NDArray[np.float64]:
-    """Return the demand for a model's items, from events up to its reference: float64, (n_items, 3)."""
-    rows = model.items.find(events.item_ids)[events.item_codes]
-    bought = (rows >= 0) & (events.units > 0)
-    return demand_features(rows[bought], events.seconds[bought], len(model.items), reference_s=model.reference_s)
+def item_demand(buyers: Buyers, model: FactorModel) -> NDArray[np.float64]:
+    """Return the demand for a model's items, from purchases up to its reference: float64, (n_items, 3)."""
+    return demand_features(buyers, model.items, reference_s=model.reference_s)
 
 
 def learn(split: Split, model: FactorModel, demand: NDArray[np.float64], *, seed: int = 0) -> BoostWeights:
@@ -69,13 +67,14 @@ def learn(split: Split, model: FactorModel, demand: NDArray[np.float64], *, seed
     if len(users) > _MOST_USERS:
         users = np.sort(rng.choice(users, _MOST_USERS, replace=False))
     owned, bought = split.owned.of(users), split.everything.of(users)
+    shares = share(owned.sizes + bought.sizes)  # nobody's examples outweigh those of all others
     whole = _not_owned(owned, bought, model, demand, rng)
     short = _not_owned(_shortened(owned, rng), bought, model, demand, rng)
     features = np.concatenate((whole.features, short.features))
     of_new = _regression(
         features,
         np.concatenate((whole.bought, short.bought)),
-        np.concatenate((whole.weights, _SHORT_SHARE * short.weights)),
+        np.concatenate((whole.weights * shares[whole.users], _SHORT_SHARE * short.weights * shares[short.users])),
     )
     # All weights are divided by that of x_u·y_i, and have no bound if that is nearly zero.
     if of_new is None or not of_new[1] * features[:, 0].std() >= _LEAST_EFFECT:
@@ -87,7 +86,7 @@ def learn(split: Split, model: FactorModel, demand: NDArray[np.float64], *, seed
     of_owned = _regression(
         np.column_stack((_features(owned, owner, owned.rows, model, demand), habits)),
         np.isin(pairs, bought.keys),
-        np.ones(len(owner)),
+        shares[owner],
     )
     if of_owned is None:
         return BoostWeights(demand=_floats(new_demand / unit))
@@ -104,6 +103,7 @@ def learn(split: Split, model: FactorModel, demand: NDArray[np.float64], *, seed
 class _Examples:
     """Pairs of a user and an item: features, whether the item was bought, and how many pairs each stands for."""
 
+    users: NDArray[np.int64]
     features: NDArray[np.float64]
     bought: NDArray[np.bool_]
     weights: NDArray[np.float64]
@@ -118,6 +118,7 @@ def _not_owned(
     drawn, weights = _drawn(np.union1d(owned.owners() * n_items + owned.rows, bought), n_users, n_items, rng)
     of, rows = np.divmod(np.concatenate((bought, drawn)), n_items)
     return _Examples(
+        of,
         _features(owned, of, rows, model, demand),
         np.arange(len(of)) < len(bought),
         np.concatenate((np.ones(len(bought)), weights)),

@@ -15,13 +15,18 @@ from recsys.evaluation.split import split_by_time
 from recsys.model.boosts import NO_WEIGHTS, BoostWeights
 from recsys.model.confidence import confidences_of
 from recsys.model.factor_model import FactorModel, gram
+from recsys.model.influence import BOUNDED, Bounds, Buyers
 from recsys.recommend.item_lists import popularity
 from recsys.training import als
 from recsys.training.boost_weights import item_demand, learn
 from recsys.training.parameters import Parameters
 
 _DAY_S = 24 * 3600
+_ENOUGH_USERS = 1_000
+"""With fewer, items need fewer buyers in proportion, so that everything enters the model of a small shop."""
 _UNSAVED = "unsaved"
+_ROUNDING = 1e-9
+"""Buyers who weigh a fifth each are enough when there are five."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +63,7 @@ def fit_model(
     *,
     reference_s: int,
     weights: BoostWeights | None = None,
+    bounds: Bounds = BOUNDED,
     on_iteration: Callable[[], None] = lambda: None,
 ) -> Fitted:
     """Fit item factors on all events, and learn the weights of demand and habits on the newest ones.
@@ -72,22 +78,23 @@ def fit_model(
         The moment that ages are measured against, in epoch seconds.
     weights : BoostWeights or None
         Weights that are known already; None = they are learned.
+    bounds : Bounds
+        Of what one user can move.
     on_iteration : callable
         Called after each of `iterations_of` iterations, or fewer if no weights are learned.
 
     Raises
     ------
     NotEnoughData
-        When nobody owns anything.
+        When nobody owns anything, or no item has enough buyers.
     """
-    interactions = events.interactions()
-    if not len(interactions.users):
-        raise NotEnoughData("there are no purchases to train on yet; publish some, or use recsys import")
-    model = _fit(interactions, parameters, reference_s, on_iteration)
+    buyers = Buyers.of(events, bounds)
+    interactions = supported(events.interactions(), buyers, parameters.min_buyers)
+    model = _fit(interactions, buyers, parameters, reference_s, on_iteration)
     if weights is None:
-        weights = _learned(events, parameters, reference_s, on_iteration)
-    boosts = weights.boosts(item_demand(events, model), repeat_weight=parameters.repeat_weight)
-    popular = popularity(events, model.items, reference_s=reference_s, half_life_days=parameters.popular_half_life_days)
+        weights = _learned(events, parameters, reference_s, bounds, on_iteration)
+    boosts = weights.boosts(item_demand(buyers, model), repeat_weight=parameters.repeat_weight)
+    popular = popularity(buyers, model.items, reference_s=reference_s, half_life_days=parameters.popular_half_life_days)
     counts = {
         "users": len(interactions.users),
         "items": len(interactions.items),
@@ -97,23 +104,64 @@ def fit_model(
     return Fitted(parameters, replace(model, boosts=boosts), weights, counts, interactions.buyers(), popular)
 
 
+def supported(interactions: Interactions, buyers: Buyers, min_buyers: float) -> Interactions:
+    """Leave out items whose buyers weigh too little together (`recsys.model.influence`).
+
+    One user, or one key that posts for many, could invent items without end: each would get factors, a list of similar
+    items, and a place in all others' search for theirs.
+
+    Parameters
+    ----------
+    interactions : Interactions
+    buyers : Buyers
+    min_buyers : float
+        What they must weigh; with fewer than 1,000 users less, in proportion.
+
+    Raises
+    ------
+    NotEnoughData
+        When nobody owns anything, or no item is left.
+    """
+    if not len(interactions.users):
+        raise NotEnoughData("there are no purchases to train on yet; publish some, or use recsys import")
+    owned, n_items = interactions.owned, len(interactions.items)
+    weights = buyers.weights(interactions.users, owned.sizes)
+    support = np.bincount(owned.rows, weights[owned.owners()], n_items)
+    kept = support >= min_buyers * min(1.0, len(interactions.users) / _ENOUGH_USERS) - _ROUNDING
+    if kept.all():
+        return interactions
+    if not kept.any():
+        raise NotEnoughData(
+            f"none of {n_items:,} items has buyers who weigh {min_buyers:g} together; lower RECSYS_MODEL__MIN_BUYERS"
+        )
+    return interactions.of_items(kept)
+
+
 def _learned(
-    events: EventLog, parameters: Parameters, reference_s: int, on_iteration: Callable[[], None]
+    events: EventLog, parameters: Parameters, reference_s: int, bounds: Bounds, on_iteration: Callable[[], None]
 ) -> BoostWeights:
     if not parameters.boost_window_days:
         return NO_WEIGHTS
     cut_s = reference_s - round(parameters.boost_window_days * _DAY_S)
     before = events.where(events.seconds < cut_s)
-    train = before.interactions()
-    split = split_by_time(events, cut_s=cut_s, train=train)
+    buyers = Buyers.of(before, bounds)
+    try:
+        train = supported(before.interactions(), buyers, parameters.min_buyers)
+    except NotEnoughData:
+        return NO_WEIGHTS
+    split = split_by_time(events, cut_s=cut_s, end_s=reference_s + 1, train=train)
     if not split.n_users:
         return NO_WEIGHTS
-    earlier = _fit(train, parameters, cut_s, on_iteration)
-    return learn(split, earlier, item_demand(before, earlier), seed=parameters.seed)
+    earlier = _fit(train, buyers, parameters, cut_s, on_iteration)
+    return learn(split, earlier, item_demand(buyers, earlier), seed=parameters.seed)
 
 
 def _fit(
-    interactions: Interactions, parameters: Parameters, reference_s: int, on_iteration: Callable[[], None]
+    interactions: Interactions,
+    buyers: Buyers,
+    parameters: Parameters,
+    reference_s: int,
+    on_iteration: Callable[[], None],
 ) -> FactorModel:
     item_factors = als.fit(
         confidences_of(
@@ -123,6 +171,7 @@ def _fit(
             half_life_days=parameters.half_life_days,
             reference_s=reference_s,
         ),
+        buyers.weights(interactions.users, interactions.owned.sizes),
         factors=parameters.factors,
         regularization=parameters.regularization,
         iterations=parameters.iterations,

@@ -23,6 +23,8 @@ class Parameters:
         Weights of demand and habits are learned on the purchases of this many days; 0 = plain ALS.
     popular_half_life_days : float
         See `recsys.recommend.item_lists.popularity`.
+    min_buyers : float
+        See `recsys.training.fit.supported`.
     """
 
     factors: int
@@ -34,6 +36,7 @@ class Parameters:
     seed: int
     boost_window_days: float
     popular_half_life_days: float = 30.0
+    min_buyers: float = 1.0
 
 
 def iterations_of(parameters: Parameters, *, learn: bool = True) -> int:

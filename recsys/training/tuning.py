@@ -22,9 +22,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from recsys.data.event_log import EventLog
 from recsys.errors import DataDirError, InvalidModel, NotEnoughData
-from recsys.evaluation.baselines import of_model
+from recsys.evaluation.baselines import model_lists
 from recsys.evaluation.metrics import user_metrics
 from recsys.evaluation.split import EVERYBODY, RelevantItems, Split, split_by_time
+from recsys.model.influence import Buyers
 from recsys.runtime import threads
 from recsys.runtime.progress import ProgressReporter
 from recsys.training.boost_weights import item_demand
@@ -246,11 +247,11 @@ def _judged(
     before = problem.events.where(problem.events.seconds < cut_s)
     fitted = fit_model(before, parameters, reference_s=cut_s)
     known = np.flatnonzero(split.segment(EVERYBODY))
-    owned, demand = split.owned.of(known), item_demand(before, fitted.model)
+    demand = item_demand(Buyers.of(before), fitted.model)
 
     def ndcg(wanted: RelevantItems, *, repeat_weight: float, include_purchased: bool) -> float:
         model = replace(fitted.model, boosts=fitted.weights.boosts(demand, repeat_weight=repeat_weight))
-        lists = of_model(model, owned, n=N, include_purchased=include_purchased)
+        lists = model_lists(model, split, n=N, include_purchased=include_purchased)[known]
         return float(user_metrics(lists, wanted.of(known), n=N).ndcg.mean())
 
     new = ndcg(split.new, repeat_weight=0.0, include_purchased=False)

@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys.data.event_log import EventLog
 from recsys.data.owned_items import Owned
+from recsys.data.vocabulary import Vocabulary
 from recsys.model.boosts import DEMAND, HABIT, BoostWeights, decayed_frequency, demand_features, habit_features, habits
+from recsys.model.influence import Buyers
 from tests.builders import NOON_S
 
 DAY_S = 86_400
@@ -54,13 +57,20 @@ def test_habits_tell_a_regular_purchase_that_is_due_from_one_that_is_not() -> No
     assert (lateness[2], interval[2]) == (0, 0)
 
 
-def test_demand_is_the_logarithm_of_decayed_purchases() -> None:
-    rows = np.array([0, 0, 2])
-    seconds = np.array([NOON_S, NOON_S - 30 * DAY_S, NOON_S + DAY_S])
-    found = demand_features(rows, seconds, 4, reference_s=NOON_S)
+def test_demand_is_the_logarithm_of_the_decayed_number_of_buyers() -> None:
+    items = Vocabulary(["a", "b", "c", "d"])
+    events = EventLog(
+        ["u", "v", "w"],
+        np.array([0, 1, 2], np.int32),
+        ["a", "c"],
+        np.array([0, 0, 1], np.int32),
+        np.full(3, 10**6),
+        np.array([NOON_S, NOON_S - 30 * DAY_S, NOON_S + DAY_S]),
+    )
+    found = demand_features(Buyers.of(events), items, reference_s=NOON_S)
     assert found.shape == (4, len(DEMAND))
     for column, half_life in enumerate((7, 30, 90)):
-        assert found[:, column] == pytest.approx([math.log(2 + 0.5 ** (30 / half_life)), 0, math.log(2), 0])
+        assert found[:, column] == pytest.approx([math.log(2 + 0.5 ** (30 / half_life)), 0, 0, 0])
 
 
 def test_no_weights_make_no_boosts_and_a_repeat_weight_lifts_frequency_alone() -> None:

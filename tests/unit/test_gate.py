@@ -11,6 +11,7 @@ from recsys.data.event_log import EventLog
 from recsys.evaluation.gate_record import CANDIDATE, LIVE, Decision, GateRecord
 from recsys.evaluation.split import Split, split_by_time
 from recsys.model.factor_model import FactorModel, gram
+from recsys.model.influence import Buyers
 from recsys.training.boost_weights import item_demand
 from recsys.training.fit import fit_model
 from recsys.training.parameters import Parameters
@@ -61,7 +62,7 @@ def shuffled(model: FactorModel) -> FactorModel:
 def unpopular(model: FactorModel) -> FactorModel:
     """Return a model that lists what is in least demand first."""
     assert model.boosts is not None
-    demand = item_demand(shop(0)[0], model)[:, -1]
+    demand = item_demand(Buyers.of(shop(0)[0]), model)[:, -1]
     return replace(model, boosts=replace(model.boosts, item_bias=(-100 * demand).astype(np.float32)))
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from recsys.data.event_log import EventLog
 from recsys.data.vocabulary import Vocabulary
+from recsys.model.influence import Buyers
 from recsys.recommend.item_lists import popular_by_category, popular_items, popularity
 from tests.builders import NOON_S
 
@@ -18,14 +19,14 @@ def test_popularity_fades() -> None:
         ["u"],
         np.zeros(5, np.int32),
         ["c", "a", "unknown"],
-        np.array([0, 1, 1, 2, 0], np.int32),
+        np.array([0, 1, 1, 2, 1], np.int32),
         np.array([10**6, 10**6, 5 * 10**6, 10**6, 10**6]),
         np.array([NOON_S - age * DAY_S for age in ages_days]),
     )
-    found = popularity(events, ITEMS, reference_s=NOON_S, half_life_days=30)
-    assert found == pytest.approx([0.5 + 0.25, 0, 2, 0])  # how much was bought at once does not matter
+    found = popularity(Buyers.of(events), ITEMS, reference_s=NOON_S, half_life_days=30)
+    assert found == pytest.approx([0.5 + 0.25, 0, 1, 0])  # neither how much was bought at once, nor what is to come
     returns = EventLog(["u"], np.zeros(1, np.int32), ["a"], np.zeros(1, np.int32), np.array([-1]), np.array([NOON_S]))
-    assert not popularity(returns, ITEMS, reference_s=NOON_S, half_life_days=30).any()
+    assert not popularity(Buyers.of(returns), ITEMS, reference_s=NOON_S, half_life_days=30).any()
 
 
 def test_popular_items_are_the_most_popular_ones_that_are_not_hidden() -> None:
