@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
+from recsys.errors import DamagedKey
 from recsys.redis.connection import Connection
 from recsys.redis.keys import Keys
 
@@ -69,9 +70,11 @@ class CatalogueStore:
     def write(self, titles: Mapping[str, str], unavailable: Collection[str]) -> None:
         """Replace what is known of items: titles by item id, and the items that are not available."""
         client, titles_key, unavailable_key = self._connection.client, self._keys.titles, self._keys.unavailable
-        # Keys of another kind are written anew like all others.
-        for key, kind in ((titles_key, b"hash"), (unavailable_key, b"set")):
-            if self._connection.run([(key, ("TYPE", key))])[0] not in (kind, b"none"):
+        for key, count in ((titles_key, "HLEN"), (unavailable_key, "SCARD")):
+            try:
+                self._connection.run([(key, (count, key))])
+            except DamagedKey as error:
+                log.warning("%s; it is written anew", error)
                 self._connection.run([(key, ("DEL", key))])
         with self._connection.errors_translated():
             gone = set(client.hkeys(titles_key)) - {item.encode() for item in titles}

@@ -17,7 +17,7 @@ __all__ = ["Service", "acl_rules", "is_refusal", "missing_rights", "user_of"]
 _KEY = "<key>"
 _COMMANDS: dict[str, tuple[str, ...]] = {
     "PING": (), "TIME": (), "INFO": (), "SCAN": ("0",),
-    "GET": (_KEY,), "MGET": (_KEY,), "EXISTS": (_KEY,), "SMEMBERS": (_KEY,),
+    "GET": (_KEY,), "GETRANGE": (_KEY, "0", "0"), "MGET": (_KEY,), "EXISTS": (_KEY,), "SMEMBERS": (_KEY,),
     "HGET": (_KEY, "f"), "HMGET": (_KEY, "f"), "HGETALL": (_KEY,), "HKEYS": (_KEY,), "HLEN": (_KEY,),
     "SCARD": (_KEY,), "RENAME": (_KEY, _KEY),
     "EVAL": ("return 0", "1", _KEY), "EVALSHA": ("0", "1", _KEY), "SCRIPT LOAD": ("return 0",),
@@ -27,8 +27,11 @@ _COMMANDS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Commands with arguments that Redis would take; they are never executed."""
 _OF_READERS = frozenset(
-    {"PING", "INFO", "GET", "HGET", "HMGET", "HGETALL", "SMEMBERS", "EXISTS", "MGET", "EVAL", "EVALSHA", "SCRIPT LOAD"}
-)
+    {
+        "PING", "INFO", "GET", "GETRANGE", "HGET", "HMGET", "HGETALL", "SMEMBERS", "EXISTS", "MGET", "EVAL", "EVALSHA",
+        "SCRIPT LOAD",
+    }
+)  # fmt: skip
 _OF_OPERATORS_OVER_HTTP = frozenset({"SADD", "SREM", "HSET", "HDEL", "HINCRBY"})
 _OF_REBUILDS = frozenset({"HSETNX", "UNLINK"})
 _OF_CONSUMERS = frozenset(_COMMANDS) - _OF_REBUILDS - {"SCAN", "SREM", "HINCRBY", "SCARD", "RENAME"}

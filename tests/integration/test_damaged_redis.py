@@ -407,3 +407,11 @@ def test_a_planted_name_among_those_aside_harms_nobody(shop: OfflineShop) -> Non
     shop.store.connection.client.sadd(keys_of(shop.store).aside, "v", "nobody")
     make_again(shop.settings, shop.store, shop.data_dir, ProgressReporter(), before_write=lambda: None)
     assert shop.histories() == whole
+
+
+def test_an_import_of_items_replaces_damaged_keys(store: Store) -> None:
+    for key in (keys_of(store).titles, keys_of(store).unavailable):
+        store.connection.client.set(key, "x")
+    store.catalogue.write({"a": "A"}, ["b"])
+    assert store.catalogue.titles(["a"]) == {"a": "A"}
+    assert store.catalogue.hidden() == {"b"}
