@@ -88,3 +88,14 @@ def test_outcomes_of_faults_are_read_as_they_are_written() -> None:
     assert guarantees.table(rows) == table
     again = rows[3] | {"events": rows[3]["events"] + 1}
     assert guarantees.table([*rows, again]).count("\n") == table.count("\n")
+
+
+@by_document
+def test_tests_that_documents_name_exist(document: Path) -> None:
+    named = set(re.findall(r"`(test_\w+)`", without_blocks(document)))
+    there = {
+        name
+        for path in (PROJECT / "tests").rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert not {name for name in named - there if not exists(f"tests/**/{name}")}
