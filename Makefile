@@ -6,7 +6,7 @@ ARGS ?=
 # The newest supported Python on PATH; make test-newest NEWEST=... names another.
 NEWEST ?= $(firstword $(foreach version,3.13 3.12 3.11,$(shell python$(version) -c 'print("python$(version)")' 2>/dev/null)) $(PYTHON))
 
-.PHONY: help demo test test-all test-newest faults fuzz bench bench-quick quality api-check check audit sbom format lock clean
+.PHONY: help demo test test-all test-newest faults fuzz bench bench-quick quality poisoning api-check audit sbom check format lock clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,9 @@ bench-quick: $(VENV)/installed  ## Compare only; fails when a ratio falls under 
 
 quality: $(VENV)/installed  ## Is the product good at what it is for? DATA= names Online Retail; writes docs/quality.md
 	$(BIN)/python -m benchmarks.quality $(if $(DATA),--data $(DATA)) $(ARGS)
+
+poisoning: $(VENV)/installed  ## How far can bots push an item? DATA= names Online Retail; writes docs/quality.md
+	$(BIN)/python -m benchmarks.poisoning $(if $(DATA),--data $(DATA)) $(ARGS)
 
 api-check: $(VENV)/installed  ## Is the HTTP API what it says, and fast enough? Needs wrk; writes docs/performance.md
 	CI=true $(BIN)/python -m pytest tests/e2e/test_api.py tests/e2e/test_api_limits.py tests/unit/test_openapi.py tests/unit/test_api_security.py

@@ -11,6 +11,8 @@ from benchmarks.results import FILE, Measured
 
 DOCS = Path(__file__).parent.parent / "docs"
 DOCUMENT = DOCS / "performance.md"
+_ELSEWHERE = ("quality", "poisoning")
+"""They are in quality.md."""
 _BEGIN, _END = "<!-- results: written by make bench -->\n", "<!-- end of results -->"
 
 
@@ -31,7 +33,7 @@ def replace(document: Path, begin: str, end: str, text: str) -> None:
 def _tables(found: Sequence[Measured]) -> str:
     runs = json.loads(FILE.read_text(encoding="utf-8"))
     lines: list[str] = []
-    for benchmark in dict.fromkeys(one.benchmark for one in found if one.benchmark != "quality"):
+    for benchmark in dict.fromkeys(one.benchmark for one in found if one.benchmark not in _ELSEWHERE):
         run = runs[benchmark]
         command = "make api-check" if benchmark == "api" else f"make bench ARGS={benchmark}"
         lines += [f"\n### {benchmark}\n", f"`{command}`, {run['at'][:10]}, {run['machine']}\n"]
