@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import IntEnum
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,6 +29,7 @@ from recsys.errors import SettingsError
 from recsys.runtime.escapes import escaped
 from recsys.settings import ApiSettings, secrets
 from recsys.settings.key_entries import HOW, KeyEntry, parse_entry, secrets_in_entry, split_entries
+from recsys.settings.secret_files import read_secret_file
 
 log = logging.getLogger(__name__)
 audit_log = logging.getLogger("api.audit")
@@ -92,10 +92,10 @@ class Keyring:
         """Read the keys that are set, from the environment or a file."""
         if not settings.keys_file:
             return cls(split_entries(settings.keys.get_secret_value()), watch=watch)
-        entries, is_open = _entries_in(settings.keys_file)
+        entries = _entries_in(settings.keys_file)
         secrets.remember(secret for entry in entries for secret in secrets_in_entry(entry))
         keyring = cls(entries, watch=watch)
-        if is_open and any(key.holds_key for key in keyring._keys):
+        if any(key.holds_key for key in keyring._keys) and os.stat(settings.keys_file).st_mode & stat.S_IROTH:
             keyring._warnings = [
                 f"{settings.keys_file} holds keys that all users of this machine can read: chmod 600 it, or put in the "
                 "entries of recsys key, which hold no key"
@@ -180,31 +180,20 @@ def _no_key() -> ProblemError:
     )
 
 
-def _entries_in(path: str) -> tuple[list[str], bool]:
-    """Return the entries of a file, and whether everybody can read it.
+def _entries_in(path: str) -> list[str]:
+    """Return the entries of a file.
 
     Raises
     ------
     SettingsError
         When it cannot be read, holds none, or others than its owner can write to it: they could add keys.
     """
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SettingsError(f"RECSYS_API__KEYS_FILE: cannot read {path}: {why}") from None
-    if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise SettingsError(
-            f"RECSYS_API__KEYS_FILE: others can write to {path} (mode {stat.S_IMODE(mode):04o}), and so add keys; "
-            "chmod 600 it"
-        )
+    text = read_secret_file(path, "RECSYS_API__KEYS_FILE", warns=False)
     lines = [line.partition(" #")[0] for line in text.splitlines() if not line.startswith("#")]
     entries = [entry for line in lines for entry in split_entries(line)]
     if not entries:
         raise SettingsError(f"RECSYS_API__KEYS_FILE: {path} holds no key; {HOW}")
-    return entries, bool(mode & stat.S_IROTH)
+    return entries
 
 
 _FORWARDED = re.compile(

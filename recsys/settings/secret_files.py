@@ -14,7 +14,7 @@ _WRITABLE_BY_OTHERS, _READABLE_BY_ALL = 0o022, 0o004
 _warned_of: set[str] = set()
 
 
-def read_secret_file(path: str, variable: str) -> str:
+def read_secret_file(path: str, variable: str, *, warns: bool = True) -> str:
     """Return what a file with a secret holds, without spaces and line ends around it.
 
     Parameters
@@ -22,6 +22,8 @@ def read_secret_file(path: str, variable: str) -> str:
     path : str
     variable : str
         The setting that names the file, for error texts.
+    warns : bool
+        Whether it is said that everyone may read the file.
 
     Raises
     ------
@@ -32,7 +34,7 @@ def read_secret_file(path: str, variable: str) -> str:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for whoever writes into it
             raise SettingsError(f"{variable}: {path} is not a file")
         with open(path, "rb") as file:
-            ensure_trustworthy(path, os.fstat(file.fileno()).st_mode, variable)
+            ensure_trustworthy(path, os.fstat(file.fileno()).st_mode, variable, warns=warns)
             content = file.read(_LARGEST + 1)
     except OSError as error:
         raise SettingsError(f"{variable}: cannot read {path}: {error.strerror or error}") from None
@@ -45,7 +47,7 @@ def read_secret_file(path: str, variable: str) -> str:
     return text
 
 
-def ensure_trustworthy(path: str, mode: int, variable: str) -> None:
+def ensure_trustworthy(path: str, mode: int, variable: str, *, warns: bool = True) -> None:
     """Look at who else may use a file that holds a secret; that everyone may read it is said once, as a warning.
 
     Raises
@@ -59,7 +61,7 @@ def ensure_trustworthy(path: str, mode: int, variable: str) -> None:
             f"{variable}: others than its owner may write into {path} ({permissions}), which holds a secret; "
             f"chmod 600 it"
         )
-    if mode & _READABLE_BY_ALL and path not in _warned_of:
+    if warns and mode & _READABLE_BY_ALL and path not in _warned_of:
         _warned_of.add(path)
         log.warning(
             "%s: every user of this machine may read %s (%s), which holds a secret; chmod 600 it",
