@@ -200,9 +200,9 @@ def town(kafka: ApacheKafka, redis: RedisServer, folder: Path) -> Iterator[tuple
         yield ledger, Town(ledger, kafka, redis)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "minutes",
-    [pytest.param(0, id="each fault once"), pytest.param(_MINUTES, marks=pytest.mark.slow, id=f"{_MINUTES} minutes")],
+    "minutes", [pytest.param(0, id="each fault once"), pytest.param(_MINUTES, id=f"{_MINUTES} minutes")]
 )
 def test_soak(
     breakable_kafka: ApacheKafka, breakable_redis: RedisServer, tmp_path: Path, report: Report, minutes: int
