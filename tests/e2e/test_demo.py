@@ -115,6 +115,7 @@ def check_what_is_kept(demo: KeptDemo, *, households: int) -> None:
     assert re.search(rf"{households:,} histories and [\d,]+ lists .*: 0 differences", checked)
 
 
+@pytest.mark.slow  # the README's blocks run in such a demo in every run of the tests
 @pytest.mark.timeout(1800)
 def test_demo_of_few_households_can_be_worked_with(tmp_path: Path) -> None:
     with kept_demo(tmp_path, "--households", "300") as demo:

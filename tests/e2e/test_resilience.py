@@ -98,7 +98,7 @@ def test_consumer_with_an_older_model_than_the_list_goes_on_at_once(shop: Shop, 
     train_planted(shop)
     with open_store(settings) as store:
         state = store.users.read(["user-1"])["user-1"]
-        far_ahead = ModelStamp("a-newer-one", 2**40)
+        far_ahead = ModelStamp("a-newer-one", int(NOW.timestamp()) + 10**9)
         write_lists(store.users, {"user-1": state.revision}, [RankedList(("x",), (1.0,))], far_ahead, at=NOW)
         consumer = shop.start_consumer()
         consumer.await_assigned()

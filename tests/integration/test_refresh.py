@@ -27,7 +27,7 @@ def loaded(seed: int, sequence: int) -> LoadedModel:
         version=f"20261122T1015{seed:02d}Z-1a2b3c",
         sequence=sequence,
         uri="",
-        manifest_sha256="",
+        manifest_sha256="0" * 64,
         published_at=NOW.isoformat(),
     )
     return LoadedModel(pointer, make_model(seed=seed))

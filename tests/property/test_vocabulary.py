@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys.data.epoch import LAST_MS
 from recsys.data.history import Entry, History, read_histories
 from recsys.data.vocabulary import Texts, Vocabulary
 from tests.builders import texts
 
 units = st.integers(-(4 * 10**15), 4 * 10**15) | st.integers(-3, 3).map(lambda n: n * 10**6) | st.integers(-99, 99)
-seconds = st.integers(0, 2**40)
+seconds = st.integers(0, LAST_MS // 1000)
 entry = st.builds(
-    lambda units, newest_s, span_s, purchases: Entry(units, newest_s, newest_s - span_s, purchases),
+    lambda units, newest_s, span_s, purchases: Entry(units, newest_s, max(0, newest_s - span_s), purchases),
     units,
     seconds,
     st.just(0) | seconds,
