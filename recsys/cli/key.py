@@ -44,5 +44,5 @@ def key_command(
     key = secrets.token_urlsafe(32)
     last_day = None if days is None else (datetime.now(UTC) + timedelta(days=days)).date()
     entry = entry_of(key, name, role.value, last_day)
-    results.print(f"key, for {name} (shown only now):       {key}", soft_wrap=True)
+    results.print(f"key, for {name} (shown only now): {key}", soft_wrap=True)
     results.print(f"entry, for RECSYS_API__KEYS or its file: {entry}", soft_wrap=True)

@@ -45,7 +45,7 @@ def previous_version(data_dir: DataDir, *, live: str) -> str:
         for version in (record.version, record.live_before):
             if version in kept and version != live:
                 return version
-    raise NoModel("no earlier model is kept; choose one that recsys models lists")
+    raise NoModel("no earlier model is kept that was live; recsys models lists those that can be named")
 
 
 def roll_back(

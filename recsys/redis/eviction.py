@@ -104,7 +104,8 @@ class EvictionWatch:
     def _look_at_policy(self, address: str, info: Mapping[str, Any]) -> None:
         policy, at_stake = str(info.get("maxmemory_policy", "")), _at_stake(info)
         if not at_stake:
-            self._policies.pop(address, None)
+            if self._policies.pop(address, None):
+                log.info("Redis at %s evicts nothing any more: its maxmemory-policy is %s", address, policy)
             return
         known, lines = self._policies.get(address, ("", GrowingIntervals()))
         if known != policy:
@@ -115,7 +116,7 @@ class EvictionWatch:
         log.log(
             logging.ERROR if at_stake == _HISTORIES else logging.WARNING,
             "Redis at %s may evict %s: its maxmemory-policy is %s, with maxmemory %s; set noeviction",
-            address, at_stake, policy, info.get("maxmemory"),
+            address, at_stake, policy, info.get("maxmemory") or "0, so not before it has one",
         )  # fmt: skip
 
     def _look_at_evicted(self, address: str, info: Mapping[str, Any]) -> None:
@@ -141,8 +142,6 @@ class EvictionWatch:
 
 
 def _at_stake(info: Mapping[str, Any]) -> str:
-    """Return what a server may evict as it is set; empty if nothing."""
+    """Return what a server may evict by its policy, once it has reached its maxmemory; empty if nothing."""
     policy = str(info.get("maxmemory_policy", ""))
-    if not int(info.get("maxmemory", 0)):
-        return ""
     return _HISTORIES if policy.startswith("allkeys") else _WITH_EXPIRY if policy.startswith("volatile") else ""

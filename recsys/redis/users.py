@@ -187,18 +187,16 @@ class UserStore:
         with self._connection.script_pipeline("apply") as pipeline:
             applying = Applying(pipeline, events, calls, partial(self._connection.run_script, "apply"), earlier)
             yield applying
+        if not set_aside:  # otherwise it is done on purpose, as by those who make users again
+            _warn_of_loss(applying.aside)
         self._note_aside(applying.aside)
         if applying.damaged:
+            _warn_of_loss(applying.damaged)
             self.set_aside(applying.damaged)
 
     def _note_aside(self, users: Sequence[str]) -> None:
         if not users:
             return
-        log.warning(
-            "Redis has lost a part of what it held of %s, or holds what is no history: set aside; the trainer or "
-            "recsys rebuild makes the histories again",
-            _named(users),
-        )
         try:
             self._connection.run([(self._keys.aside, ("SADD", self._keys.aside, *users))])
         except DamagedKey as error:  # they are marked in their own keys: they are named again with their next events
@@ -253,7 +251,9 @@ class UserStore:
 
     def set_aside_damaged(self, states: Mapping[str, UserState]) -> None:
         """Set those users aside whose states, as they were read, are not as they were written."""
-        self.set_aside([user for user, state in states.items() if state.damaged])
+        damaged = [user for user, state in states.items() if state.damaged]
+        _warn_of_loss(damaged)
+        self.set_aside(damaged)
         self.set_aside([user for user, state in states.items() if state.aside and not state.damaged], if_damaged=True)
 
     def lists(self, user_ids: Sequence[str]) -> list[dict[str, Any] | None]:
@@ -375,6 +375,15 @@ def _states_of(users: Iterable[str], results: Sequence[Any]) -> dict[str, UserSt
             applied, duplicates, revision, listed, history, bool(aside) or damaged_one, damaged_one
         )
     return states
+
+
+def _warn_of_loss(users: Sequence[str]) -> None:
+    if users:
+        log.warning(
+            "Redis has lost a part of what it held of %s, or holds what is no history: set aside; the trainer or "
+            "recsys rebuild makes the histories again",
+            _named(users),
+        )
 
 
 def _named(users: Sequence[str]) -> str:

@@ -26,7 +26,8 @@ class Watched:
     def look(self) -> list[tuple[int, str]]:
         """Look once; return the levels and texts of what is said."""
         self._caplog.clear()
-        self._watch.look()
+        with self._caplog.at_level(logging.INFO):
+            self._watch.look()
         return [(record.levelno, record.getMessage()) for record in self._caplog.records]
 
 
@@ -69,17 +70,24 @@ def test_a_policy_that_evicts_histories_is_said_when_it_is_set(
         assert text.endswith("set noeviction")
         assert watched.look() == [], "once"
     server.client.config_set("maxmemory-policy", "noeviction")
+    ((level, text),) = watched.look()
+    assert level == logging.INFO
+    assert text.endswith("evicts nothing any more: its maxmemory-policy is noeviction")
     assert watched.look() == []
-    assert watched.found == [(0, False), *[(0, True)] * 4, (0, False)]
+    assert watched.found == [(0, False), *[(0, True)] * 4, *[(0, False)] * 2]
     let_evict(server, "allkeys-random")
     assert len(watched.look()) == 1
 
 
-def test_a_policy_without_a_limit_evicts_nothing(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_policy_that_evicts_is_said_also_before_there_is_a_limit(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
     server.client.config_set("maxmemory-policy", "allkeys-lru")
     watched = Watched(server.url, caplog)
-    assert watched.look() == []
-    assert watched.found == [(0, False)]
+    ((level, text),) = watched.look()
+    assert level == logging.ERROR
+    assert "with maxmemory 0, so not before it has one" in text
+    assert watched.found == [(0, True)]
 
 
 def test_a_policy_that_evicts_what_expires_is_said(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
