@@ -99,12 +99,20 @@ class WatchedRedis:
         primary.start()
         replica.start("--replicaof", f"127.0.0.1 {primary.port}")
         for server in self.servers:
-            server.client.execute_command(
-                "ACL", "SETUSER", USER, "on", f">{PASSWORD}", "~*", "+@all", "-@dangerous", "+info"
-            )
+            self._admit(server)
         for sentinel in self.sentinels:
             sentinel.start()
         wait_until(lambda: all(map(self._knows_all, self.sentinels)), "the sentinels know everyone")
+
+    def start_again(self, server: RedisServer) -> None:
+        """Start a server that was killed; users that were made while it ran are gone with it."""
+        server.start()
+        self._admit(server)
+
+    def _admit(self, server: RedisServer) -> None:
+        server.client.execute_command(
+            "ACL", "SETUSER", USER, "on", f">{PASSWORD}", "~*", "+@all", "-@dangerous", "+info"
+        )
 
     def _knows_all(self, sentinel: Sentinel) -> bool:
         found = sentinel.client.execute_command("SENTINEL MASTERS")[MASTER]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+import redis
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import KafkaError, Message, Producer, TopicPartition
 
@@ -211,7 +212,14 @@ class Ledger:
         started = time.monotonic()
         with self._lock:
             wanted = _pairs(self._acknowledged)
-        wait_until(lambda: wanted <= self.counted(), "every acknowledged purchase is in a history", patience_s)
+
+        def are_counted() -> bool:
+            try:
+                return wanted <= self.counted()
+            except redis.ConnectionError:  # the server that has taken over is not known yet
+                return False
+
+        wait_until(are_counted, "every acknowledged purchase is in a history", patience_s)
         return time.monotonic() - started
 
     def await_listed(self) -> None:

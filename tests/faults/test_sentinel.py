@@ -29,7 +29,7 @@ def test_master_dies_and_its_replica_is_promoted(kafka: KafkaServer, tmp_path: P
                 with ledger.load(200):
                     dead = watched.kill_primary()
                 recovery_s = max(recovery_s, ledger.await_counted())
-                dead.start()
+                watched.start_again(dead)
             tally = ledger.check()
             wait_until(api.is_ready, "the API serves again")
             shop.recsys("retrain", "--wait", "--force", expect=0)
