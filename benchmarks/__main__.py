@@ -12,7 +12,7 @@ import sys
 import time
 
 from benchmarks import bulk, full_refresh, growth, latency, memory, scale_out, stream, top_n, training
-from benchmarks.results import TIMES, Measured, keep, load, machine, print_table
+from benchmarks.results import TIMES, Measured, keep, load, machine, print_table, report
 
 BENCHMARKS = {
     "top-n": top_n.measure,
@@ -52,9 +52,7 @@ def main() -> int:
     if not options.quick:
         _write_documents()
         return 0
-    for one in missed:
-        print(f"error: {one.benchmark}, {one.case}: {one.what} is {one.shown}, the bar is {one.bar}", file=sys.stderr)
-    return 1 if missed else 0
+    return report(missed)
 
 
 def _write_documents() -> None:

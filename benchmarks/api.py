@@ -29,7 +29,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks.results import Measured, keep, machine, print_table
+from benchmarks.results import Measured, keep, machine, print_table, report
 from recsys.api_schemas import Source
 from recsys.client import Client
 from recsys.data.history import Entry
@@ -365,10 +365,7 @@ def main() -> int:
 
         keep("api", found)
         document.write(load())
-    missed = [one for one in found if one.holds is False]
-    for one in missed:
-        print(f"error: {one.case}: {one.what} is {one.shown}, the bar is {one.bar}", file=sys.stderr)
-    return 1 if missed else 0
+    return report([one for one in found if one.holds is False])
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.document import DOCS
 from benchmarks.document import replace as replace_text
 from benchmarks.quality import GATED, Shop, complete_journey, events_of, online_retail
-from benchmarks.results import Measured, keep, print_table
+from benchmarks.results import Measured, keep, print_table, report
 from recsys.data.event_log import EventLog
 from recsys.evaluation.baselines import of_model
 from recsys.model.influence import BOUNDED, UNBOUNDED
@@ -246,10 +246,7 @@ def main() -> int:
     draw(drawn, PLOT)
     keep("poisoning", found)
     write_document(found)
-    missed = [one for one in found if one.holds is False]
-    for one in missed:
-        print(f"error: {one.case}: {one.what} is {one.value:.4f}, the bar is {one.bar}", file=sys.stderr)
-    return 1 if missed else 0
+    return report([one for one in found if one.holds is False])
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.quality_document import write_document
-from benchmarks.results import Measured, keep, print_table
+from benchmarks.results import Measured, keep, print_table, report
 from recsys.data.event_log import EventLog
 from recsys.data.interactions import Interactions
 from recsys.data.owned_items import Owned
@@ -392,10 +392,7 @@ def main() -> int:
     found += timed
     keep("quality", found)
     write_document(found)
-    missed = [one for one in found if one.holds is False]
-    for one in missed:
-        print(f"error: {one.case}: {one.what} is {one.value:.4f}, the bar is {one.bar}", file=sys.stderr)
-    return 1 if missed else 0
+    return report([one for one in found if one.holds is False])
 
 
 if __name__ == "__main__":

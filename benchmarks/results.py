@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -75,6 +76,13 @@ def print_table(found: Sequence[Measured]) -> None:
         for one in (one for one in found if (one.benchmark, one.case) == case):
             verdict = {True: "holds", False: "MISSED", None: ""}[one.holds]
             print(f"  {one.what:<52} {one.shown:>16}  {one.bar:<8} {verdict}".rstrip(), flush=True)
+
+
+def report(missed: Sequence[Measured]) -> int:
+    """Print the bars that were missed, and return the exit code."""
+    for one in missed:
+        print(f"error: {one.benchmark}, {one.case}: {one.what} is {one.shown}, the bar is {one.bar}", file=sys.stderr)
+    return 1 if missed else 0
 
 
 def load() -> list[Measured]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -33,11 +34,9 @@ def lose(ledger: Ledger, user: str, what: str, chance: random.Random) -> None:
         client.delete({"history": history, "applied": applied, "seen": seen}[kind])
 
 
-@pytest.mark.parametrize(
-    "what", [*(pytest.param(key, marks=pytest.mark.slow) for key in ("history", "applied", "seen")), "any"]
-)
-def test_users_whose_keys_are_lost_are_made_again(ledger: Ledger, report: Report, what: str) -> None:
-    chance = random.Random(what)
+@contextmanager
+def damaged_under_load(ledger: Ledger, chance: random.Random, damage: Callable[[str], None]) -> Iterator[int]:
+    """Damage users while they buy, with consumer and trainer at work; yield how often, then check and stop these."""
     trainer = ledger.shop.start_trainer(RECSYS_TRAINER__INTERVAL_S="86400")
     consumer = start(ledger)
     ledger.publish(200)
@@ -45,20 +44,33 @@ def test_users_whose_keys_are_lost_are_made_again(ledger: Ledger, report: Report
     faults = rounds(12, 200)
     with ledger.load(per_second=60):
         for _ in range(faults):
-            lose(ledger, chance.choice(ledger._buying), what, chance)
+            damage(chance.choice(ledger._buying))
             time.sleep(0.1)
     ledger.send(ledger.one_of_each())  # whoever has lost something is met again
-    if what == "any":  # two losses of one user, one after the other, may be all that there was
-        ledger.flush()
-        wait_until(lambda: not ledger.store.aside.count(), "everyone is made again who is known to have lost something")
-        ledger.shop.recsys("rebuild")
-    recovery_s = ledger.await_counted()
-    wait_until(lambda: not ledger.store.aside.count(), "everyone is made again")
+    yield faults
     consumer.ensure_running()
     trainer.ensure_running()
-    tally = ledger.check()
     assert trainer.stop() == 0
     assert consumer.stop() == 0
+
+
+def await_made_again(ledger: Ledger) -> None:
+    wait_until(lambda: not ledger.store.aside.count(), "everyone is made again who is known to be damaged")
+
+
+@pytest.mark.parametrize(
+    "what", [*(pytest.param(key, marks=pytest.mark.slow) for key in ("history", "applied", "seen")), "any"]
+)
+def test_users_whose_keys_are_lost_are_made_again(ledger: Ledger, report: Report, what: str) -> None:
+    chance = random.Random(what)
+    with damaged_under_load(ledger, chance, lambda user: lose(ledger, user, what, chance)) as faults:
+        if what == "any":  # two losses of one user, one after the other, may be all that there was
+            ledger.flush()
+            await_made_again(ledger)
+            ledger.shop.recsys("rebuild")
+        recovery_s = ledger.await_counted()
+        await_made_again(ledger)
+        tally = ledger.check()
     report(16, f"Keys of users are lost under load: {what}", tally, faults=faults, recovery_s=recovery_s)
 
 
@@ -85,26 +97,17 @@ def write_nonsense(ledger: Ledger, user: str, chance: random.Random) -> None:
 
 def test_users_whose_keys_hold_nonsense_are_made_again_and_the_others_served(ledger: Ledger, report: Report) -> None:
     chance = random.Random(19)
-    trainer = ledger.shop.start_trainer(RECSYS_TRAINER__INTERVAL_S="86400")
-    consumer = start(ledger)
-    ledger.publish(200)
-    ledger.await_counted()
-    faults = rounds(12, 200)
-    with ledger.load(per_second=60):
-        for _ in range(faults):
-            with suppress(redis.ResponseError):  # the key holds nonsense already
-                write_nonsense(ledger, chance.choice(ledger._buying), chance)
-            time.sleep(0.1)
-    ledger.send(ledger.one_of_each())  # whoever is damaged is met again
-    ledger.flush()
-    wait_until(lambda: not ledger.store.aside.count(), "everyone is made again")
-    ledger.shop.recsys("rebuild")
-    recovery_s = ledger.await_counted()
-    consumer.ensure_running()
-    trainer.ensure_running()
-    tally = ledger.check()
-    assert trainer.stop() == 0
-    assert consumer.stop() == 0
+
+    def damage(user: str) -> None:
+        with suppress(redis.ResponseError):  # the key holds nonsense already
+            write_nonsense(ledger, user, chance)
+
+    with damaged_under_load(ledger, chance, damage) as faults:
+        ledger.flush()
+        await_made_again(ledger)
+        ledger.shop.recsys("rebuild")
+        recovery_s = ledger.await_counted()
+        tally = ledger.check()
     report(19, "Keys of users hold nonsense under load", tally, faults=faults, recovery_s=recovery_s)
 
 
