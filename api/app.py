@@ -55,7 +55,7 @@ _OBJECTS_BEFORE_COLLECTION = 50_000
 _LARGE_BULKS = 2
 _COMPUTING_THREADS = 4
 _OPERATING_THREADS = 4
-_LOGS_OF_REQUESTS = ("uvicorn.error", "api.guard", "api.problems")
+_LOGS_OF_REQUESTS = ("uvicorn.error", "api.guard", "api.lists", "api.problems")
 _REPEATED_EVERY_S = 60.0
 _DESCRIPTION = """Recommendations for apps that do not speak Redis.
 
@@ -77,8 +77,6 @@ def _leave_repeats_out() -> None:
     """Bound the lines that requests can cause, whoever sends them."""
     for name in _LOGS_OF_REQUESTS:
         logging.getLogger(name).addFilter(RepeatsLeftOut(every_s=_REPEATED_EVERY_S))
-    # Of uvicorn, the second line about each such request: advice that is not for this API.
-    logging.getLogger("uvicorn.error").addFilter(lambda record: "WebSocket library" not in str(record.msg))
 
 
 def _say_missing_rights(store: Store) -> None:

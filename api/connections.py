@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 from prometheus_client import Counter, Gauge
@@ -102,7 +103,7 @@ class Connections:
         """End the oldest connection that waits for its client; return whether there was one."""
         for connection in among:
             if connection.waits_for_client:
-                self.note_ended("gave_way", site)
+                self.note_ended("gave_way", self._all[connection])
                 self.leave(connection)
                 connection.give_way()
                 return True
@@ -110,6 +111,7 @@ class Connections:
         return False
 
 
+@lru_cache(maxsize=10_000)
 def site_of(address: str) -> str:
     """Return what counts as one address: of IPv6 the /64, but an IPv4 address that is written as IPv6 is itself."""
     if ":" not in address:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 
+from api.connections import site_of
 from api.rates import RateLimiter
 from recsys.runtime.logs import GrowingIntervals
 from recsys.settings.key_entries import KeyEntry
@@ -22,8 +22,6 @@ _QUIET_S = 600.0
 _SAY_USE_EVERY_S = 3600.0
 _NOTE_USE_EVERY_S = 1.0
 _WARN_DAYS = 14
-_V6_NETWORK_BITS = 64
-"""A host of IPv6 can have any address of its network."""
 
 
 def today_utc() -> date:
@@ -72,14 +70,14 @@ class KeyWatch:
 
     def ensure_may_try(self, host: str) -> None:
         """Raise 429 if the address has used up its tries, and no right key came from it of late."""
-        address = _network(host)
+        address = site_of(host)
         if self._tries.is_empty(address) and self._clock() - self._known.get(address, float("-inf")) > _KNOWN_FOR_S:
             self._note_refused("slowed", host)
             raise self._tries.used_up(address)
 
     def note_wrong(self, host: str) -> None:
         """Count a wrong key; raise 429 if the address has used up its tries."""
-        address = _network(host)
+        address = site_of(host)
         if not self._tries.has(address):
             self._note_refused("slowed", host)
             raise self._tries.used_up(address)
@@ -93,7 +91,7 @@ class KeyWatch:
 
     def note_use(self, entry: KeyEntry, host: str, today: date) -> None:
         """Note that a key is in use; the log says it at most once an hour, and warns if the key ends soon."""
-        address = _network(host)
+        address = site_of(host)
         self._known[address] = self._clock()
         self._known.move_to_end(address)
         if len(self._known) > _MOST_ADDRESSES:
@@ -135,16 +133,3 @@ def say_end(entry: KeyEntry, today: date) -> None:
 
 def _replace(entry: KeyEntry) -> str:
     return f"recsys key {entry.name} {entry.role} makes the next one"
-
-
-def _network(host: str) -> str:
-    """Return what a host is counted under: its address, of IPv6 its network."""
-    if ":" not in host:
-        return host
-    try:
-        address = ipaddress.IPv6Address(host)
-    except ValueError:
-        return host
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.IPv6Network((int(address), _V6_NETWORK_BITS), strict=False))

@@ -10,11 +10,9 @@ from typing import Any
 import orjson
 
 from recsys.redis.damage import list_problem
-from recsys.runtime.logs import RepeatsLeftOut
 from recsys.storage.catalogue import Item
 
 log = logging.getLogger(__name__)
-log.addFilter(RepeatsLeftOut(every_s=30.0))
 
 Listed = dict[str, Any]
 """An item of a list: item_id, score, and title and category if they are known."""

@@ -7,9 +7,12 @@ import logging
 import os
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.supervisors import Multiprocess
 
 from api.connections import allow_open_files
@@ -69,14 +72,28 @@ def _serve(settings: Settings) -> int:
 class _Workers(Multiprocess):
     """Workers that SIGHUP replaces one by one: each new one reads all settings again."""
 
+    def keep_subprocess_alive(self) -> None:
+        """Start another worker for each that has ended."""
+        with self._metrics_of_ended_forgotten():
+            super().keep_subprocess_alive()
+
     def restart_all(self) -> None:
         """Replace them, giving each new one time to import and open what it needs."""
         usual_s = self.config.timeout_worker_healthcheck
         self.config.timeout_worker_healthcheck = _START_WITHIN_S
         try:
-            super().restart_all()
+            with self._metrics_of_ended_forgotten():
+                super().restart_all()
         finally:
             self.config.timeout_worker_healthcheck = usual_s
+
+    @contextmanager
+    def _metrics_of_ended_forgotten(self) -> Iterator[None]:
+        """Take back what was true of a worker only while it lived, such as the connections that it held."""
+        before = {process.pid for process in self.processes}
+        yield
+        for pid in before - {process.pid for process in self.processes}:
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 def _run_uvicorn(settings: Settings) -> None:

@@ -45,14 +45,21 @@ class ApiMetrics:
             "why",
         )
 
-        def moment(name: str, meaning: str) -> Gauge:
-            labels = ("key", "role", "entry")
-            return Gauge(f"recsys_api_{name}", meaning, labels, registry=self._registry, multiprocess_mode="max")
-
-        self._key_used = moment(
-            "key_last_used_timestamp_seconds", "When a key was last used, by its name, role and entry in the setting"
+        of_key = ("key", "role", "entry")
+        self._key_used = Gauge(
+            "recsys_api_key_last_used_timestamp_seconds",
+            "When a key was last used, by its name, role and entry in the setting",
+            of_key,
+            registry=self._registry,
+            multiprocess_mode="max",
         )
-        self._key_ends = moment("key_ends_timestamp_seconds", "When a key ends; those that never do are left out")
+        self._key_ends = Gauge(
+            "recsys_api_key_ends_timestamp_seconds",
+            "When a key ends; those that never do are left out",
+            of_key,
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
 
         def gauge(name: str, meaning: str) -> Gauge:
             return Gauge(f"recsys_api_{name}", meaning, registry=self._registry, multiprocess_mode="livemax")

@@ -211,6 +211,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._in_body or self._lingers:
             return self._lingers
         self._lingers = True
+        if self.loop.time() >= self._due:  # the body has taken too long, and the guard has said so
+            self._connections.note_ended("too_slow", self._address)
         self._bytes_without_progress = 0
         self.flow.resume_reading()
         if self._timer is not None:

@@ -11,8 +11,9 @@ import os
 import re
 import stat
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from enum import IntEnum
 from http import HTTPStatus
 from typing import Any
@@ -29,11 +30,12 @@ from recsys.errors import SettingsError
 from recsys.runtime.escapes import escaped
 from recsys.settings import ApiSettings, secrets
 from recsys.settings.key_entries import HOW, KeyEntry, parse_entry, secrets_in_entry, split_entries
-from recsys.settings.secret_files import read_secret_file
+from recsys.settings.secret_files import ensure_trustworthy, read_secret_file
 
 log = logging.getLogger(__name__)
 audit_log = logging.getLogger("api.audit")
 _LONGEST_ACTION = 600
+_DAY_S = 86_400.0
 _REFUSALS_A_SECOND = 0.1
 _REFUSALS_AT_ONCE = 10
 _OWNER_ONLY = 0o600
@@ -71,8 +73,6 @@ class Keyring:
         One for each key.
     watch : KeyWatch or None
         Told of every key that is sent.
-    warnings : sequence of str
-        What is wrong with where the entries are from.
 
     Raises
     ------
@@ -80,11 +80,10 @@ class Keyring:
         When an entry cannot be read; it says which one, and never shows a part of it.
     """
 
-    def __init__(self, entries: Sequence[str], *, watch: KeyWatch | None = None, warnings: Sequence[str] = ()) -> None:
+    def __init__(self, entries: Sequence[str], *, watch: KeyWatch | None = None) -> None:
         self._keys = [parse_entry(place, entry) for place, entry in enumerate(entries, start=1)]
         self._callers = {key.place: Caller(key.name, Role[key.role.upper()]) for key in self._keys}
         self._watch = watch or KeyWatch()
-        self._warnings = warnings
         self._nobody = Caller("", Role.READ)
 
     @classmethod
@@ -93,22 +92,17 @@ class Keyring:
         if not settings.keys_file:
             return cls(split_entries(settings.keys.get_secret_value()), watch=watch)
         entries = _entries_in(settings.keys_file)
-        secrets.remember(secret for entry in entries for secret in secrets_in_entry(entry))
-        keyring = cls(entries, watch=watch)
-        if any(key.holds_key for key in keyring._keys) and os.stat(settings.keys_file).st_mode & stat.S_IROTH:
-            keyring._warnings = [
-                f"{settings.keys_file} holds keys that all users of this machine can read: chmod 600 it, or put in the "
-                "entries of recsys key, which hold no key"
-            ]
-        return keyring
+        held = [secret for entry in entries for secret in secrets_in_entry(entry)]
+        secrets.remember(held)
+        if held:  # not digests alone, which everybody may read
+            ensure_trustworthy(settings.keys_file, os.stat(settings.keys_file).st_mode, "RECSYS_API__KEYS_FILE")
+        return cls(entries, watch=watch)
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def say_what_to_mend(self) -> None:
-        """Log what a person should look at: keys that end, keys that others can read."""
-        for warning in self._warnings:
-            log.warning("%s", warning)
+        """Log what a person should look at: keys that end."""
         for key in self._keys:
             say_end(key, today_utc())
 
@@ -116,8 +110,7 @@ class Keyring:
         """Yield the keys that end, and when, in epoch seconds."""
         for key in self._keys:
             if key.last_day is not None:
-                after = datetime.combine(key.last_day, datetime.min.time(), UTC) + timedelta(days=1)
-                yield key, after.timestamp()
+                yield key, datetime.combine(key.last_day, datetime.min.time(), UTC).timestamp() + _DAY_S
 
     def caller(self, request: Request) -> Caller:
         """Return who sent a request.
@@ -255,7 +248,9 @@ class Audit:
         self._left_out: dict[str, int] = {}
         if path:
             try:
-                self._append(b"", closing=True)
+                with self._opened() as file:
+                    if (mode := os.fstat(file).st_mode) & _OF_OTHERS:
+                        os.fchmod(file, stat.S_IMODE(mode) & ~_OF_OTHERS)
             except OSError as error:
                 why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
                 raise SettingsError(f"RECSYS_API__AUDIT_FILE: cannot write {path}: {why}") from None
@@ -278,21 +273,20 @@ class Audit:
         audit_log.info("%s", line)
         if self._path:
             try:
-                self._append(line.encode() + b"\n")
+                with self._opened() as file:
+                    os.write(file, line.encode() + b"\n")
             except OSError as error:
                 log.error("the audit file %s cannot be written: %s", self._path, error.strerror)
 
-    def _append(self, line: bytes, *, closing: bool = False) -> None:
-        """Add a line, and if ``closing`` take from others the right to read the file."""
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """Open the file to add to it; it may be no link and nothing but a file."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(self._path, flags, _OWNER_ONLY)
         try:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(errno.EINVAL, "it is no file")
-            if closing and mode & _OF_OTHERS:
-                os.fchmod(descriptor, stat.S_IMODE(mode) & ~_OF_OTHERS)
-            os.write(descriptor, line)
+            yield descriptor
         finally:
             os.close(descriptor)
 

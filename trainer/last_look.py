@@ -20,7 +20,6 @@ from recsys.evaluation.gate_record import Decision, GateRecord
 from recsys.evaluation.split import Lists
 from recsys.model.factor_model import FactorModel
 from recsys.settings import Settings
-from recsys.storage.artifact import load_model, load_popularity
 from recsys.storage.models import ModelStore
 from recsys.training.engine import Engine
 from recsys.training.fit import Fitted
@@ -84,8 +83,10 @@ def _shown_before(models: ModelStore, live: str, candidate: Fitted | None) -> Sh
     if not live:
         return None
     try:
-        uri, manifest_sha256 = models.address(live)
-        return Shown(load_model(uri, manifest_sha256=manifest_sha256), load_popularity(uri))
+        _, manifest_sha256 = models.address(live)
+        return Shown(
+            models.load(live, manifest_sha256=manifest_sha256), models.popularity(live, manifest_sha256=manifest_sha256)
+        )
     except (InvalidModel, DataDirError, FileNotFoundError) as error:
         log.warning("the new model is not looked at beside the live one: %s", error)
     return None if candidate is None else Shown(candidate.model, candidate.popularity)

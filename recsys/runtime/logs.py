@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 from recsys.runtime.escapes import escaped
 from recsys.settings import secrets
@@ -32,13 +33,19 @@ class SafeFormatter(logging.Formatter):
     A message is one line, whatever it quotes; only a traceback has more.
     """
 
+    # Secrets first: what is escaped is no longer found.
+
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line without a traceback."""
-        return escaped(super().formatMessage(record))
+        return escaped(secrets.hidden_in(super().formatMessage(record)))
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        return escaped(secrets.hidden_in(super().format(record)), lines=True)
+    def formatException(self, ei: Any) -> str:
+        """Return a traceback, which has several lines."""
+        return escaped(secrets.hidden_in(super().formatException(ei)), lines=True)
+
+    def formatStack(self, stack_info: str) -> str:
+        """Return a stack, which has several lines."""
+        return escaped(secrets.hidden_in(super().formatStack(stack_info)), lines=True)
 
 
 class RepeatsLeftOut(logging.Filter):

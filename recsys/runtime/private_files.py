@@ -96,5 +96,5 @@ def ensure_own_folder(path: Path) -> None:
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
             raise PermissionError(
-                errno.EPERM, "it must be a folder of this user's own that nobody else may enter; remove it"
+                errno.EPERM, "it must be a folder of this user's own that nobody else may enter; remove it", str(path)
             ) from None

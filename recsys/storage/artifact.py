@@ -31,7 +31,7 @@ from recsys.storage.manifest import (
     Weights,
     _parsed,
 )
-from recsys.storage.private_copy import Changed, ensure_unchanged, pieces_up_to, private_copy, remove_unused_copies
+from recsys.storage.private_copy import Changed, checked_pieces, ensure_unchanged, private_copy, remove_unused_copies
 
 if TYPE_CHECKING:  # it brings the libraries of the trainer
     from recsys.training.fit import Fitted
@@ -317,10 +317,7 @@ def _opened(folder: ArtifactFolder, name: str, manifest: Manifest) -> Iterator[B
 def _items_parquet(folder: ArtifactFolder, manifest: Manifest) -> bytes:
     record = manifest.files["items.parquet"]
     with _unchanged("items.parquet"), _opened(folder, "items.parquet", manifest) as file:
-        content = b"".join(pieces_up_to(file, record.size_bytes))
-        if (len(content), hashlib.sha256(content).hexdigest()) != (record.size_bytes, record.sha256):
-            raise Changed
-    return content
+        return b"".join(checked_pieces(file, size=record.size_bytes, sha256=record.sha256))
 
 
 def _mapped(name: str, copy: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...], *, size: int) -> NDArray[Any]:

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-_MOST_ID_BYTES = 4 * 256
+from recsys.storage.manifest import _BYTES_PER_ITEM, _SLACK_BYTES
+
 _MOST_ROW_GROUPS = 100_000
 _MOST_COLUMNS = 64
 _NEEDED = "it needs a column item_id of strings without nulls"
@@ -72,6 +73,6 @@ def _ensured(content: bytes, n_items: int) -> pq.ParquetFile:
         )
     groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
     decoded = sum(group.column(at).total_uncompressed_size for group in groups for at in range(group.num_columns))
-    if decoded > (most := n_items * (_MOST_ID_BYTES + 64) + 2**20):
+    if decoded > (most := n_items * _BYTES_PER_ITEM + _SLACK_BYTES):
         raise ValueError(f"it has {decoded:,} bytes when it is decompressed, more than {most:,}")
     return file

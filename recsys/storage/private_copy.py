@@ -12,12 +12,13 @@ import fcntl
 import hashlib
 import logging
 import os
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from recsys.runtime.private_files import ensure_own_folder
 
 log = logging.getLogger(__name__)
 _PIECE_BYTES = 2**20
@@ -68,20 +69,19 @@ def ensure_unchanged(source: BinaryIO, *, size: int, sha256: str) -> None:
     Changed
         When size or sha256 are others.
     """
-    digest, found = hashlib.sha256(), 0
-    for piece in pieces_up_to(source, size):
-        digest.update(piece)
-        found += len(piece)
-    if (found, digest.hexdigest()) != (size, sha256):
-        raise Changed
+    for _ in checked_pieces(source, size=size, sha256=sha256):
+        pass
 
 
-def pieces_up_to(source: BinaryIO, size: int) -> Iterator[bytes]:
-    """Yield a file piece by piece, up to a size; one more byte tells that it is longer."""
-    left = size + 1
+def checked_pieces(source: BinaryIO, *, size: int, sha256: str) -> Iterator[bytes]:
+    """Yield a file piece by piece, no more than ``size`` bytes and one, and `Changed` at its end if it is another."""
+    digest, left = hashlib.sha256(), size + 1
     while left and (piece := source.read(min(_PIECE_BYTES, left))):
+        digest.update(piece)
         left -= len(piece)
         yield piece
+    if left != 1 or digest.hexdigest() != sha256:
+        raise Changed
 
 
 def remove_unused_copies() -> None:
@@ -101,12 +101,8 @@ def _folder() -> Path:
     OSError
         When it cannot be made, or is somebody else's.
     """
-    folder = Path(tempfile.gettempdir()) / f"recsys-models-{os.geteuid()}"
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise PermissionError(1, "others may write there", str(folder))
+    folder = Path(tempfile.gettempdir()) / f"recsys-models-{os.getuid()}"
+    ensure_own_folder(folder)
     return folder
 
 
@@ -134,15 +130,11 @@ def _shared_copy(folder: Path, source: BinaryIO, size: int, sha256: str) -> Bina
 
 def _is_equal(there: BinaryIO, source: BinaryIO, size: int, sha256: str) -> bool:
     """Whether a copy has this sha256, and what the source holds; if not, it is closed."""
-    digest = hashlib.sha256()
-    for piece in pieces_up_to(there, size):
-        digest.update(piece)
-        if source.read(len(piece)) != piece:
-            break
-    else:
-        if not source.read(1) and there.tell() == size and digest.hexdigest() == sha256:
-            there.seek(0)
-            return True
+    with suppress(Changed):
+        if all(source.read(len(piece)) == piece for piece in checked_pieces(there, size=size, sha256=sha256)):
+            if not source.read(1):
+                there.seek(0)
+                return True
     there.close()
     return False
 
@@ -158,15 +150,10 @@ def _locked(kept: Path) -> BinaryIO | None:
 
 
 def _copied(source: BinaryIO, copy: BinaryIO, size: int, sha256: str) -> BinaryIO:
-    digest, found = hashlib.sha256(), 0
     try:
-        for piece in pieces_up_to(source, size):
-            digest.update(piece)
+        for piece in checked_pieces(source, size=size, sha256=sha256):
             copy.write(piece)
-            found += len(piece)
         copy.flush()
-        if (found, digest.hexdigest()) != (size, sha256):
-            raise Changed
     except BaseException:
         copy.close()
         raise

@@ -134,7 +134,7 @@ def test_sighup_replaces_the_workers_of_the_api_by_ones_that_know_the_new_keys(r
         "RECSYS_API__PORT": "0",
         "RECSYS_API__WORKERS": "2",
         "RECSYS_API__PURCHASES": "false",
-        "RECSYS_API__KEYS_FILE": written(path, f"shop:read:{old}\n"),
+        "RECSYS_API__KEYS_FILE": written(path, f"shop:read@2099-12-31:{old}\n"),
     }
     log = tmp_path / "api.log"
     with running([sys.executable, "-m", "api"], log, environment) as process:
@@ -148,12 +148,20 @@ def test_sighup_replaces_the_workers_of_the_api_by_ones_that_know_the_new_keys(r
             except httpx.TransportError:
                 return 0
 
+        def metrics(key: str) -> str:
+            headers = {"Authorization": f"Bearer {key}", "Connection": "close"}
+            return httpx.get(f"{api.url}/metrics", headers=headers, timeout=30).raise_for_status().text
+
         wait_until(lambda: status(old) == 200, "the API serves")
         wait_until(lambda: api.said().count("startup complete") == 2, "both workers serve")
+        assert "recsys_api_key_ends_timestamp_seconds{" in metrics(old)
         written(path, f"shop:read:{new}\n")
         process.send_signal(signal.SIGHUP)
         wait_until(lambda: api.said().count("startup complete") == 4, "both workers are replaced")
         wait_until(lambda: status(old) == 401 and status(new) == 200, "the new key counts")
+        wait_until(
+            lambda: "recsys_api_key_ends_timestamp_seconds{" not in metrics(new), "the former key's end is forgotten"
+        )
         assert api.stop() == 0
 
 

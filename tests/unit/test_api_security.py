@@ -228,6 +228,11 @@ def test_keys_come_from_a_file_with_comments(tmp_path: Path) -> None:
         ApiSettings.model_validate({"keys": f"shop:read:{KEY}", "keys_file": str(path)})
 
 
+def test_a_key_may_end_on_the_last_day_there_is() -> None:
+    ((_, at_s),) = Keyring([f"shop:read@9999-12-31:{KEY}"]).ends()
+    assert at_s == 253_402_300_800.0
+
+
 @pytest.mark.parametrize("mode", [0o666, 0o620, 0o602])
 def test_a_file_of_keys_that_others_can_write_to_is_refused(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "keys"
