@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.data.epoch import LAST_MS
 from recsys.data.owned_items import COLUMNS, FIRST, NEWEST, PURCHASES, UNITS
 from recsys.data.vocabulary_kernels import Bounds, Bytes, Table, find
 from recsys.runtime.jit import compiled
@@ -14,7 +15,7 @@ _MILLIONTHS = 1_000_000
 _MANY = 64
 _MOST_DIGITS, _MOST_DECIMALS = 12, 6
 _LATER_FIELDS, _NEWEST_FIELD, _SPAN_FIELD = 3, 0, 2
-_LAST_S = 253_402_300_799
+_LAST_S = LAST_MS // 1000
 """The end of the year 9999."""
 
 

@@ -11,7 +11,7 @@ PATTERN = r"^[0-9A-Za-z]+(?:[._-][0-9A-Za-z]+)*$"
 """Never a path, and never two dots in a row."""
 MOST_CHARACTERS = 64
 ModelVersion = Annotated[str, StringConstraints(strict=True, max_length=MOST_CHARACTERS, pattern=PATTERN)]
-_VERSION = re.compile(PATTERN.removesuffix("$"))
+_VERSION = re.compile(PATTERN)
 
 
 def is_model_version(name: str) -> bool:

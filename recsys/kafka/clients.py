@@ -128,7 +128,7 @@ def open_consumer(
     if settings.group_protocol == "classic":
         fixed["partition.assignment.strategy"] = "cooperative-sticky"
     config = client_config(settings, {"check.crcs": True, **_dotted(defaults)}, fixed)
-    with _wrong_properties_named(settings):
+    with _wrong_properties_named(settings, config):
         heard = _heard(config, settings) if on_commit is None else {**_heard(config, settings), "on_commit": on_commit}
         return _registered(_KnownConsumer(heard, logger=_Lines(causes_of(settings))))
 
@@ -141,7 +141,7 @@ def open_reader(settings: KafkaSettings, name: str) -> Consumer:
 def open_producer(settings: KafkaSettings, **defaults: str | int | float | bool) -> Producer:
     """Open an idempotent producer that waits for all replicas; defaults have ``_`` for ``.``."""
     config = client_config(settings, _dotted(defaults), {"enable.idempotence": True, "acks": "all"})
-    with _wrong_properties_named(settings):
+    with _wrong_properties_named(settings, config):
         return _registered(_KnownProducer(_heard(config, settings), logger=_Lines(causes_of(settings))))
 
 
@@ -151,7 +151,7 @@ def open_admin(settings: KafkaSettings) -> AdminClient:
     What goes wrong with its connections is said by the error of the call that fails, not by lines of its own.
     """
     config = client_config(settings, {}, {})
-    with _wrong_properties_named(settings):
+    with _wrong_properties_named(settings, config):
         return _registered(
             AdminClient(_heard(config, settings), logger=_Lines(causes_of(settings), least=logging.CRITICAL))
         )
@@ -179,20 +179,20 @@ def _heard(config: ClientConfig, settings: KafkaSettings) -> dict[str, Any]:
 
 
 @contextmanager
-def _wrong_properties_named(settings: KafkaSettings) -> Iterator[None]:
+def _wrong_properties_named(settings: KafkaSettings, config: ClientConfig) -> Iterator[None]:
     """Only the operator's properties can be wrong when a client is made."""
     try:
         yield
     except (KafkaException, TypeError, ValueError) as error:
         problem = error.args[0].str() if error.args and isinstance(error.args[0], ClientError) else str(error)
-        problem = _file_that_cannot_be_read(settings) or problem
+        problem = _file_that_cannot_be_read(config) or problem
         shown = secrets.hidden_where_settings_are_quoted(without_secrets(settings, problem))
         raise SettingsError(f"RECSYS_KAFKA__LIBRDKAFKA: {shown}") from None
 
 
-def _file_that_cannot_be_read(settings: KafkaSettings) -> str:
+def _file_that_cannot_be_read(config: ClientConfig) -> str:
     """Name the file, which librdkafka does not; empty when all can be read."""
-    for name, path in settings.librdkafka.items():
+    for name, path in config.items():
         if name.endswith(".location") and isinstance(path, str):
             try:
                 os.listdir(path) if Path(path).is_dir() else Path(path).open("rb").close()

@@ -76,6 +76,7 @@ class LiveModel:
         self._offered: LoadedModel | None = None
         self._refused: ModelPointer | str | None = None
         self._refused_at = float("-inf")
+        self._damage_said = ""
         self._wake = threading.Event()
         self._stopped = threading.Event()
         self.current: LoadedModel | None = None
@@ -155,9 +156,9 @@ class LiveModel:
             hidden = self._store.catalogue.hidden()
             pointer = self._store.pointer.read()
         except DamagedKey as error:
-            if self._refused != str(error):
+            if self._damage_said != str(error):
                 log.error("%s; until then model and hidden items stay as this process saw them last", error)
-            self._refused = str(error)
+            self._damage_said = str(error)
             return
         except RedisError as error:
             log.debug("cannot look at the model pointer: %s", error)
@@ -165,7 +166,7 @@ class LiveModel:
         except InvalidModel as error:
             self._refuse(str(error), error)
             return
-        self.hidden = hidden
+        self.hidden, self._damage_said = hidden, ""
         newest = self._offered
         if pointer is None or (newest is not None and pointer.stamp == newest.stamp):
             self._refused = None

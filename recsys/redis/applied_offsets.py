@@ -15,7 +15,7 @@ from redis.exceptions import AskError, ResponseError
 
 from recsys.errors import WritesLost
 from recsys.redis.connection import Connection
-from recsys.redis.damage import is_wrong_kind, whole_number
+from recsys.redis.damage import is_wrong_kind, whole_number, whole_or_none
 from recsys.redis.keys import Keys
 
 
@@ -166,7 +166,7 @@ class AppliedOffsets:
                         "Redis has lost the applied offsets: another kind of key is in their place"
                     ) from None
                 raise
-            there = [-1 if value is None or not value.isdigit() else int(value) for value in values]
+            there = [-1 if (mark := whole_or_none(value)) is None else mark for value in values]
             _raise_if_lost(expected, dict(zip(expected, there, strict=True)))
 
 

@@ -6,11 +6,9 @@ Writes, and whatever may take its time, go through `recsys.redis.connection`.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from importlib import resources
 from typing import Any, NamedTuple, TypeVar
 
 import redis
@@ -23,9 +21,10 @@ from redis.exceptions import NoScriptError, RedisClusterException
 from recsys.data.history import Entry
 from recsys.errors import RedisUnavailable
 from recsys.redis.credentials import ServerCredentials, bare_url, shown_address
-from recsys.redis.damage import WRONG_KIND, damaged, is_wrong_kind
+from recsys.redis.damage import WRONG_KIND, damaged, is_wrong_kind, whole_or_none
 from recsys.redis.keys import Keys
 from recsys.redis.rights import is_refusal, refused_command, user_of
+from recsys.redis.scripts import script
 from recsys.redis.sentinel import open_async_client
 from recsys.runtime.logs import RepeatsLeftOut
 from recsys.settings import RedisSettings
@@ -94,8 +93,7 @@ class ReadStore:
         self._user = user
         self._timeout_s = timeout_s
         self._is_cluster = is_cluster
-        self._script = resources.files("recsys.redis").joinpath("lua", "lists.lua").read_text(encoding="utf-8")
-        self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._script, self._digest = script("lists")
         self._on_away = on_away
         self._turns = asyncio.Semaphore(_READS_AT_ONCE)
         self._failures = 0
@@ -128,7 +126,8 @@ class ReadStore:
 
         values = await self._read(found)
         return [
-            UserList(content, _whole(revision)) for content, revision in zip(values[::2], values[1::2], strict=True)
+            UserList(content, whole_or_none(revision) or 0)
+            for content, revision in zip(values[::2], values[1::2], strict=True)
         ]
 
     async def _evaluate(self, names: list[str]) -> Any:
@@ -289,10 +288,6 @@ def _none_if_wrong_kind(reply: Any) -> Any:
     return reply
 
 
-def _whole(revision: bytes | None) -> int:
-    return int(revision) if revision is not None and revision.isdigit() else 0
-
-
 def _owned(item_ids: Sequence[str], values: Sequence[bytes | None] | None) -> frozenset[str]:
     """Return the items that are owned, or may be."""
     if values is None:
@@ -318,7 +313,7 @@ async def open_read_store(
     options: dict[str, Any] = {"socket_timeout": None, "retry": Retry(NoBackoff(), 0), "protocol": 2}
     client: Any
     if settings.sentinel:
-        client = open_async_client(settings, timeout_s=timeout_s, **options)
+        client = open_async_client(settings, **options)
     else:
         options["credential_provider"] = ServerCredentials(settings)
         kind: Any = RedisCluster if settings.cluster else redis.asyncio.Redis

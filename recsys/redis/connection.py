@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib import resources
 from itertools import chain, islice
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,10 +19,11 @@ from recsys.redis.credentials import bare_url, shown_address
 from recsys.redis.damage import WRONG_KIND, damaged, is_wrong_kind
 from recsys.redis.keys import Keys
 from recsys.redis.rights import Service, is_refusal, missing_rights, refused_command, user_of
+from recsys.redis.scripts import script
 from recsys.redis.servers import open_servers
 from recsys.redis.single_server import Call, ServerPipeline, SingleServer
 from recsys.runtime.tls import NO_TLS, answers_in_plain_text, handshake_problem
-from recsys.settings import RedisSettings
+from recsys.settings import RedisSettings, masked_url
 
 _PORT = 6379
 _CLOSED = re.compile(r"closed by server|reset by peer|Broken pipe", re.IGNORECASE)
@@ -57,8 +56,8 @@ class Connection:
         try:
             self._servers = open_servers(settings, self._connected)
         except (ValueError, TypeError) as error:
-            raise SettingsError(f"RECSYS_REDIS__URL: {self._shown} is not a Redis URL: {error}") from None
-        self._scripts: dict[str, tuple[str, str]] = {}
+            shown = masked_url(settings.url.get_secret_value())
+            raise SettingsError(f"RECSYS_REDIS__URL: {shown} is not a Redis URL: {error}") from None
         self._met: dict[str, tuple[str | None, str | None]] = {}
         self.epoch = 0
         """How often a connection has led to another server than before: restarted, or another one took over."""
@@ -249,7 +248,7 @@ class Connection:
     def script_pipeline(self, name: str) -> Iterator[ScriptPipeline]:
         """Open a pipeline of calls of ``<name>.lua``."""
         with self.errors_translated(), self._servers.pipeline() as pipeline:
-            yield ScriptPipeline(self._servers, pipeline, *self._script(name), self._successful)
+            yield ScriptPipeline(self._servers, pipeline, *script(name), self._successful)
 
     def run_script(self, name: str, calls: Iterable[ScriptCall]) -> list[Any]:
         """Run ``<name>.lua`` once per (keys, arguments), all in one round trip; results in order.
@@ -300,13 +299,6 @@ class Connection:
                 after = self._servers.layout()
             if after == before and not any(slots["moving"] for slots in after.values()):
                 return
-
-    def _script(self, name: str) -> tuple[str, str]:
-        if name not in self._scripts:
-            text = resources.files("recsys.redis").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
-            digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()  # as EVALSHA wants it
-            self._scripts[name] = (text, digest)
-        return self._scripts[name]
 
 
 class ScriptPipeline:

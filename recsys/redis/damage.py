@@ -9,8 +9,8 @@ import orjson
 from recsys.errors import DamagedKey
 from recsys.redis.keys import Keys
 
-MOST: int = 2**53 - 1
-"""The largest number that Lua has exactly."""
+_MOST_DIGITS = 15
+"""Lua has all whole numbers of so many digits exactly; the scripts have the same rule: lua/common.lua."""
 WRONG_KIND = "it holds the wrong kind of value"
 _WRITTEN_AGAIN = "delete it: the trainer's next round, or recsys models rollback with the live version, writes it again"
 
@@ -23,7 +23,12 @@ def damaged(keys: Keys, key: str, problem: object) -> DamagedKey:
 
 def is_wrong_kind(error: object) -> bool:
     """Whether Redis says that a key is of another kind."""
-    return isinstance(error, Exception) and str(error).startswith("WRONGTYPE")
+    return isinstance(error, Exception) and "WRONGTYPE" in str(error)  # Redis 6.2 says first which script it was
+
+
+def whole_or_none(value: bytes | None) -> int | None:
+    """Return a number as this project writes it, None for anything else."""
+    return int(value) if value is not None and value.isdigit() and len(value) <= _MOST_DIGITS else None
 
 
 def whole_number(keys: Keys, key: str, value: bytes) -> int:
@@ -34,7 +39,7 @@ def whole_number(keys: Keys, key: str, value: bytes) -> int:
     DamagedKey
         When it is none, or larger than any that is written.
     """
-    if value.isdigit() and len(value) <= len(str(MOST)) and (number := int(value)) <= MOST:
+    if (number := whole_or_none(value)) is not None:
         return number
     raise damaged(keys, key, f"it holds {value[:40]!r} in place of a number")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -53,7 +54,8 @@ class _Sentinels:
 
     def __init__(self, settings: RedisSettings, timeout_s: float) -> None:
         addresses = settings.sentinels()
-        options = _of_sentinels(settings, timeout_s / len(addresses))
+        share_s = timeout_s / len(addresses)
+        options = {**_of_sentinels(settings), "socket_timeout": share_s, "socket_connect_timeout": share_s}
         self._servers = [redis.Redis(host=host, port=port, retry=no_retries(), **options) for host, port in addresses]
 
     def discover_master(self, name: str) -> tuple[str, int]:
@@ -71,54 +73,52 @@ class _Sentinels:
             problems.append(_unknown(server, name))
         _refuse(name, problems)
 
-    def close(self) -> None:
-        """Close all sockets."""
-        for server in self._servers:
-            server.close()
-
 
 class _AsyncSentinels:
-    """The same, for an event loop."""
+    """All sentinels, asked at once: whoever opens a connection bounds how long that may take."""
 
-    def __init__(self, settings: RedisSettings, timeout_s: float) -> None:
-        addresses = settings.sentinels()
-        options = _of_sentinels(settings, timeout_s / len(addresses))
+    def __init__(self, settings: RedisSettings) -> None:
+        options = _of_sentinels(settings)
         options["retry"] = Retry(NoBackoff(), retries=0)
-        self._servers = [redis.asyncio.Redis(host=host, port=port, **options) for host, port in addresses]
+        self._servers = [redis.asyncio.Redis(host=host, port=port, **options) for host, port in settings.sentinels()]
 
     async def discover_master(self, name: str) -> tuple[str, int]:
+        """Return where the master is, as redis-py asks."""
         problems = []
-        for server in list(self._servers):
-            try:
-                found = await server.execute_command(_ASK, name)
-            except _UNANSWERED as error:
-                problems.append(_problem(server, error))
-                continue
-            if found:
-                self._servers.sort(key=lambda other: other is not server)
-                return found[0], int(found[1])
-            problems.append(_unknown(server, name))
+        asked = [asyncio.ensure_future(self._ask(server, name)) for server in self._servers]
+        try:
+            for answer in asyncio.as_completed(asked):
+                found = await answer
+                if not isinstance(found, str):
+                    return found
+                problems.append(found)
+        finally:
+            for task in asked:
+                task.cancel()
         _refuse(name, problems)
 
-    async def aclose(self) -> None:
-        for server in self._servers:
-            await server.aclose()
+    @staticmethod
+    async def _ask(server: redis.asyncio.Redis, name: str) -> tuple[str, int] | str:
+        """Return where the master is, or why that is not known."""
+        try:
+            found = await server.execute_command(_ASK, name)
+        except _UNANSWERED as error:
+            return _problem(server, error)
+        return (found[0], int(found[1])) if found else _unknown(server, name)
 
 
-def open_async_client(settings: RedisSettings, *, timeout_s: float, **options: Any) -> redis.asyncio.Redis:
+def open_async_client(settings: RedisSettings, **options: Any) -> redis.asyncio.Redis:
     """Return a client of the watched master for an event loop.
 
     Parameters
     ----------
     settings : RedisSettings
-    timeout_s : float
-        How long one try may take; all sentinels together may take as long.
     options : Any
         Of redis-py's connections to the master.
     """
     pool = AsyncPool(
         settings.sentinel_master,
-        _AsyncSentinels(settings, timeout_s),
+        _AsyncSentinels(settings),
         connection_class=_tls_or(settings, AsyncTlsConnection, AsyncConnection),
         **_of_the_server(settings),
         **options,
@@ -138,7 +138,7 @@ def _of_the_server(settings: RedisSettings) -> dict[str, Any]:
     return {**options, "credential_provider": ServerCredentials(settings)}
 
 
-def _of_sentinels(settings: RedisSettings, timeout_s: float) -> dict[str, Any]:
+def _of_sentinels(settings: RedisSettings) -> dict[str, Any]:
     """Return the options of connections to sentinels: those for TLS are the servers' own."""
     options = {name: value for name, value in _of_the_server(settings).items() if name.startswith("ssl")}
     if bare_url(settings).startswith("rediss://"):
@@ -146,8 +146,6 @@ def _of_sentinels(settings: RedisSettings, timeout_s: float) -> dict[str, Any]:
     return {
         **options,
         "credential_provider": SentinelCredentials(settings),
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
         "protocol": 2,
         "decode_responses": True,
     }

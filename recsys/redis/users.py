@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -265,9 +266,9 @@ class UserStore:
         return self._read_json([self._keys.again(user) for user in user_ids])
 
     def _read_json(self, keys: Sequence[str]) -> list[dict[str, Any] | None]:
-        # As one key of another kind must not keep the others from being read, a script reads them.
-        values = self._connection.run_script("text", [((key,), ()) for key in keys])
-        return [self._list(key, value) for key, value in zip(keys, values, strict=True)]
+        # Not GET: a key of another kind would keep the others from being read.
+        values = self._connection.run([(key, ("MGET", key)) for key in keys])
+        return [self._list(key, value) for key, (value,) in zip(keys, values, strict=True)]
 
     def _list(self, key: str, value: bytes | None) -> dict[str, Any] | None:
         """Return the list of a user; None, and a log line, for what is none: the next event writes it again."""
@@ -304,6 +305,8 @@ class Applying:
         """The users who turned out to be set aside, once `states` has returned."""
         self.damaged: list[str] = []
         """The users who must be, because their histories cannot be read."""
+        self._first: dict[str, UserState] = {}
+        self._first_replies: Sequence[Any] = ()
         self._has_many = any(len(placed) > _EVENTS_PER_CALL for placed in events.values())
         pipeline.send(calls({user: placed[:_EVENTS_PER_CALL] for user, placed in events.items()}))
 
@@ -312,11 +315,17 @@ class Applying:
         first = int(_FIRST_SHARE * len(self._events))
         if first < _LEAST_FIRST or self._has_many:  # then they are not yet what all events lead to
             return {}
-        return _states_of(self._events, self._pipeline.first_results(first))
+        self._first_replies = self._pipeline.first_results(first)
+        self._first = _states_of(self._events, self._first_replies)
+        return self._first
 
     def states(self) -> dict[str, UserState]:
         """Return the states of all users."""
-        states = dict(self._earlier) | _states_of(self._events, self._pipeline.results())
+        replies = self._pipeline.results()
+        # They are other ones if everything had to be sent again.
+        known = self._first if all(map(operator.is_, replies, self._first_replies)) else {}
+        rest = _states_of(list(self._events)[len(known) :], replies[len(known) :])
+        states = dict(self._earlier) | known | rest
         start = _EVENTS_PER_CALL
         while left := {user: placed for user, placed in self._events.items() if len(placed) > start}:
             # One round trip at a time: a later part must never be applied before an earlier one.

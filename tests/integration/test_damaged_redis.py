@@ -61,13 +61,16 @@ def seen_value(value: bytes) -> Damage:
     return lambda client, keys: client.set(keys.seen("u"), value)
 
 
+NO_NUMBERS = (
+    "abc", "-1", "nan", "inf", "1e300", "1e3", "0x10", " 5", "1.5", "1234567890123456", "99999999999999999999", "",
+)  # fmt: skip
 DAMAGES: dict[str, Damage] = {
     **{f"{name} is {kind}": of_another_kind(kind, name) for name in ("history", "applied") for kind in OTHER_KINDS},
     **{f"seen is {kind}": of_another_kind(kind, "seen") for kind in OTHER_KINDS},
     **{
         f"{field}={value}": applied_field(field, value)
-        for field in ("revision", "listed", "sequence", "aside")
-        for value in ("abc", "-1", "nan", "inf", "1e300", "1.5", "99999999999999999999", "")
+        for field in ("revision", "aside")
+        for value in NO_NUMBERS
     },
     "holds=abc": applied_field("holds", "abc"),
     **{f"a={value}": history_field("a", value) for value in (
@@ -175,6 +178,22 @@ def test_a_damaged_list_is_none_and_is_written_again(
     assert store.users.read(["u"])["u"].listed_sequence == -1, "it is not taken for a list"
     write_lists(store.users, {"u": revisions["u"]}, [a_list("x")], MODEL, at=NOW)
     assert store.users.lists(["u"]) != [None]
+
+
+@pytest.mark.parametrize("field", ["listed", "sequence"])
+@pytest.mark.parametrize("value", NO_NUMBERS)
+def test_what_is_known_of_a_list_may_be_nonsense_and_the_next_one_writes_it_again(
+    store: Store, field: str, value: str
+) -> None:
+    revisions = {user: state.revision for user, state in two_users(store).items()}
+    write_lists(store.users, revisions, [a_list("x"), a_list("y")], MODEL, at=NOW)
+    damage(store, applied_field(field, value))
+    read = store.users.read(["u"])["u"]
+    assert (read.aside, read.listed_sequence) == (False, -1)
+    applied = store.users.apply({"u": [placed(2, event("a"))]})["u"]
+    assert (applied.aside, applied.listed_sequence, applied.revision) == (False, -1, revisions["u"] + 1)
+    assert write_lists(store.users, {"u": applied.revision}, [a_list("z")], MODEL, at=NOW) == [PublishOutcome.PUBLISHED]
+    assert store.users.read(["u"])["u"].listed_sequence == MODEL.sequence
 
 
 def test_a_sequence_that_is_no_time_keeps_no_list_out(store: Store) -> None:
@@ -323,7 +342,7 @@ def test_a_shared_key_of_another_kind_is_named_with_what_to_do(store: Store, nam
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("value", ["abc", "-1", "1e3", "99999999999999999999", ""])
+@pytest.mark.parametrize("value", ["abc", "-1", "1e3", "9007199254740991", "9" * 20, "9" * 5000, ""])
 def test_numbers_that_are_none_are_said(store: Store, value: str) -> None:
     client, keys = store.connection.client, keys_of(store)
     client.hset(keys.trainer_requests, mapping={"requested": value or "x", "rounds": value or "x", "rollback": "{}"})

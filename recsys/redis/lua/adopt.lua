@@ -9,7 +9,7 @@
 -- The mark goes last: whatever fails before, the user is still set aside, and is made again from the beginning.
 local function fields(key, ...)
   local found = redis.pcall('HMGET', key, ...)
-  if found.err and string.find(found.err, 'WRONGTYPE', 1, true) then return {} end
+  if is_other_kind(found) then return {} end
   return found
 end
 
@@ -22,8 +22,7 @@ if made.err then return made end
 if (made[1] or '0') ~= ARGV[3] then return -2 end
 if made[1] and not string.find(made[2] or '', '^%d+:') then return -2 end
 -- A revision that is no number is replaced by one that cannot have been reached.
-local seen = string.find(state[2] or '', '^%d+$') and #state[2] < 16 and tonumber(state[2])
-local revision = string.format('%.0f', (seen or tonumber(redis.call('TIME')[1])) + 1)
+local revision = string.format('%.0f', (whole(state[2]) or tonumber(redis.call('TIME')[1])) + 1)
 for i = 1, 3, 2 do
   if redis.call('EXISTS', KEYS[5 + i]) == 1 then redis.call('RENAME', KEYS[5 + i], KEYS[i]) else redis.call('DEL', KEYS[i]) end
 end

@@ -38,15 +38,8 @@ local refused = nil
 local is_applied_damaged = true
 
 local function fail(reply)
-  if not string.find(reply.err, 'WRONGTYPE', 1, true) then refused = reply end
+  if not is_other_kind(reply) then refused = reply end
   error('damaged')
-end
-
-local LARGEST = 9007199254740991
-
-local function whole(value)
-  local number = tonumber(value)
-  if number and number >= 0 and number <= LARGEST and number % 1 == 0 then return number end
 end
 
 local function whole_or_damaged(value)
@@ -60,8 +53,8 @@ local function read_keys()
   for i = 1, #flat, 2 do
     local name, value = flat[i], flat[i + 1]
     if name == 'revision' then stored_revision = whole_or_damaged(value); revision = stored_revision
-    elseif name == 'listed' then listed = whole_or_damaged(value)
-    elseif name == 'sequence' then listed_sequence = whole_or_damaged(value)
+    elseif name == 'listed' then listed = whole(value) or -1  -- the next list writes both again
+    elseif name == 'sequence' then listed_sequence = whole(value) or -1
     elseif name == 'holds' then holds = value
     elseif name == 'aside' then aside = whole_or_damaged(value)
     else

@@ -10,7 +10,7 @@ for user = 1, users do
   found[2 * user - 1] = lists[user]
   local revision = redis.pcall('HGET', KEYS[users + user], 'revision')
   if type(revision) == 'table' then
-    if not string.find(revision.err, 'WRONGTYPE', 1, true) then return revision end
+    if not is_other_kind(revision) then return revision end
     revision = false
   end
   found[2 * user] = revision

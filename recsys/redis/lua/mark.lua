@@ -6,8 +6,7 @@
 local marks = {}
 for i = 1, #ARGV, 3 do
   local source, expected, new = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-  local value = redis.call('HGET', KEYS[1], source) or ''
-  local found = #value < 16 and string.find(value, '^%d+$') and tonumber(value) or nil  -- what is no number is none
+  local found = whole(redis.call('HGET', KEYS[1], source))
   if expected and (not found or found < expected) then
     marks[#marks + 1] = found or -1
   else

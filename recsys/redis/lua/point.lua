@@ -6,7 +6,7 @@
 -- returns 1 if it moved, else 0
 local seen = redis.pcall('GETRANGE', KEYS[1], 0, ARGV[3] - 1)
 if type(seen) == 'table' then
-  if not string.find(seen.err, 'WRONGTYPE', 1, true) then return seen end
+  if not is_other_kind(seen) then return seen end
   seen = 'of another kind'
 end
 if seen ~= ARGV[1] then return 0 end

@@ -9,11 +9,6 @@ local function put(key, list, ttl_s)
   if list == '' then redis.call('DEL', key) else redis.call('SET', key, list, 'EX', ttl_s) end
 end
 
--- A number as this project writes it, or what stands in its place when it is none.
-local function whole(value, otherwise)
-  return value and #value < 16 and string.find(value, '^%d+$') and tonumber(value) or otherwise
-end
-
 -- A sequence is a time in seconds: one so far ahead is none, and must not keep newer lists out.
 local CENTURY = 100 * 365 * 24 * 3600
 
@@ -21,11 +16,11 @@ local function publish(applied_key, recs_key, again_key, own_revision, own_seque
   local revision, sequence = tonumber(own_revision), tonumber(own_sequence)
   local state = redis.pcall('HMGET', applied_key, 'revision', 'listed', 'sequence', 'aside')
   if state.err then
-    if string.find(state.err, 'WRONGTYPE', 1, true) then return 'revision_moved' end  -- whoever reads it again sees it
+    if is_other_kind(state) then return 'revision_moved' end  -- whoever reads it again sees it
     return state
   end
-  local newest = whole(state[1] or '0', -1)
-  local listed, listed_sequence = whole(state[2], -1), whole(state[3], -1)
+  local newest = whole(state[1] or '0') or -1
+  local listed, listed_sequence = whole(state[2]) or -1, whole(state[3]) or -1
   if listed_sequence > sequence and listed_sequence < sequence + CENTURY then
     return listed >= revision and 'superseded' or 'model_older'
   end

@@ -6,18 +6,10 @@
 --         1 if the user is set aside, or must be because the keys are not what apply.lua left, else 0}
 local DAMAGED = {0, -1, '', 1}
 
-local function is_other_kind(reply)
-  return type(reply) == 'table' and reply.err and string.find(reply.err, 'WRONGTYPE', 1, true)
-end
-
 local function is_whole(revision, holds, item_count)
   if not revision then return item_count == 0 and not holds end
   local of, items = string.match(holds or '', '^(%d+):(%d+):')
   return of ~= revision or tonumber(items) == item_count
-end
-
-local function whole(value)
-  return #value < 16 and string.find(value, '^%d+$') and tonumber(value)
 end
 
 local states = {}
@@ -30,11 +22,11 @@ for i = 1, #KEYS, 3 do
   elseif state.err or flat.err then
     return state.err and state or flat
   else
-    local revision, sequence = whole(state[1] or '0'), whole(state[3] or '0')
-    local aside = (state[5] or not revision or not sequence or not is_whole(state[1], state[4], #flat / 2)) and 1 or 0
+    local revision, sequence = whole(state[1] or '0'), whole(state[3]) or -1
+    local aside = (state[5] or not revision or not is_whole(state[1], state[4], #flat / 2)) and 1 or 0
     local current = -1
     if state[1] and state[1] == state[2] and redis.pcall('GETRANGE', recs_key, 0, 0) == '{' then current = sequence end
-    states[#states + 1] = {revision or 0, current or -1, table.concat(flat, '\n'), aside}
+    states[#states + 1] = {revision or 0, current, table.concat(flat, '\n'), aside}
   end
 end
 return states
