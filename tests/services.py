@@ -63,6 +63,12 @@ def freeze(process: subprocess.Popen[bytes]) -> None:
     wait_until(stands, f"process {process.pid} stands")
 
 
+def catches(process: subprocess.Popen[bytes], number: signal.Signals) -> bool:
+    """Whether the process has a handler of this signal."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return bool(int(status.split("\nSigCgt:")[1].split()[0], 16) >> (number - 1) & 1)
+
+
 @dataclass(frozen=True, slots=True)
 class KafkaServer:
     """A broker for tests."""
@@ -590,7 +596,10 @@ class Service:
         self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> int:
-        """Send SIGTERM and return the exit code."""
+        """Send SIGTERM and return the exit code; a process that has only just begun is given time to listen to it."""
+        wait_until(
+            lambda: self.process.poll() is not None or catches(self.process, signal.SIGTERM), "it listens to SIGTERM"
+        )
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=_PATIENCE_S)
 
