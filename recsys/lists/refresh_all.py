@@ -130,7 +130,8 @@ def refresh_users(
 ) -> int:
     """Recompute those lists of users that are not from this model and their history; return how many were written.
 
-    ``also_current`` writes the others as well. Users who turn out to be damaged are set aside.
+    ``also_current`` writes the others as well, whatever Redis says of the lists that are there. Users who turn out to
+    be damaged are set aside.
     """
     written = 0
     hidden = store.catalogue.hidden()
@@ -138,6 +139,8 @@ def refresh_users(
         states = store.users.read(users)
         store.users.set_aside_damaged(states)
         behind = without_aside(states) if also_current else stale(states, live)
+        if also_current:
+            store.users.forget_what_is_listed(list(behind))
         computed = compute_lists(behind, live, settings.ranking, hidden=hidden)
         outcomes = publish_lists(store.users, computed, at=now())
         written += list(outcomes.values()).count(PublishOutcome.PUBLISHED)

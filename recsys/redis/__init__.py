@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from recsys.redis.applied_offsets import AppliedOffsets
+from recsys.redis.applying import UserState
 from recsys.redis.aside import AsideStore
 from recsys.redis.catalogue import CatalogueStore
 from recsys.redis.connection import Connection
@@ -19,7 +20,7 @@ from recsys.redis.rebuild_state import RebuildStage, RebuildState
 from recsys.redis.rights import Service
 from recsys.redis.trainer_lock import HeldLock, TrainerLock
 from recsys.redis.trainer_requests import TrainerRequests
-from recsys.redis.users import ModelStamp, PublishOutcome, UserState, UserStore
+from recsys.redis.users import ModelStamp, PublishOutcome, UserStore
 from recsys.settings import Settings
 
 __all__ = [

@@ -42,6 +42,8 @@ _PROBE_REFUSED_EVERY_S = 2.0
 """When a person has to act first: each try is a login, or a handshake, that fails."""
 _TURNS_OF_GRACE = 50
 """Of an idle process they take no time."""
+_MOST_LIST_BYTES = 2 * 2**20
+"""What is longer is no list: the longest one has 1,000 items with ids of 1 KiB each."""
 _READS_AT_ONCE = 16
 """A read that is under way must be answered in time, so it may not queue behind many others in this process."""
 
@@ -58,9 +60,9 @@ class UserList(NamedTuple):
 class ReadStore:
     """What requests read. Each call takes at most a few time-outs and then raises `RedisUnavailable`.
 
-    When several reads in a row have failed, all others fail at once, so that none waits for a server that is away,
-    until a task that looks every tenth of a second has got an answer. Where a login or a certificate is refused, which
-    a person has to mend, it looks every two seconds.
+    When several reads in a row have failed, and a PING as well, all others fail at once, so that none waits for a
+    server that is away, until a task that looks every tenth of a second has got an answer. Where a login or a
+    certificate is refused, which a person has to mend, it looks every two seconds.
 
     Parameters
     ----------
@@ -97,8 +99,9 @@ class ReadStore:
         self._on_away = on_away
         self._turns = asyncio.Semaphore(_READS_AT_ONCE)
         self._failures = 0
-        self._probe: asyncio.Task[None] | None = None
-        """Runs while Redis is taken to be away."""
+        self._is_away = False
+        self._watch: asyncio.Task[None] | None = None
+        """Runs while Redis is away, or may be."""
 
     async def ping(self) -> None:
         """Raise unless Redis answers."""
@@ -112,7 +115,7 @@ class ReadStore:
             async def found() -> list[Any]:
                 async with self._pipeline() as pipeline:
                     for user in user_ids:
-                        pipeline.get(keys.recs(user)).hget(keys.applied(user), "revision")
+                        pipeline.getrange(keys.recs(user), 0, _MOST_LIST_BYTES).hget(keys.applied(user), "revision")
                     return [_none_if_wrong_kind(reply) for reply in await pipeline.execute(raise_on_error=False)]
 
         else:
@@ -126,15 +129,15 @@ class ReadStore:
 
         values = await self._read(found)
         return [
-            UserList(content, whole_or_none(revision) or 0)
+            UserList(_list_or_none(content), whole_or_none(revision) or 0)
             for content, revision in zip(values[::2], values[1::2], strict=True)
         ]
 
     async def _evaluate(self, names: list[str]) -> Any:
         try:
-            return await self._client.evalsha(self._digest, len(names), *names)
+            return await self._client.evalsha(self._digest, len(names), *names, _MOST_LIST_BYTES + 1)
         except NoScriptError:  # restarted, or another server
-            return await self._client.eval(self._script, len(names), *names)
+            return await self._client.eval(self._script, len(names), *names, _MOST_LIST_BYTES + 1)
 
     async def _evaluate_all(self, parts: list[list[str]]) -> list[Any]:
         for load in (False, True):
@@ -142,7 +145,7 @@ class ReadStore:
                 if load:
                     pipeline.script_load(self._script)
                 for names in parts:
-                    pipeline.evalsha(self._digest, len(names), *names)
+                    pipeline.evalsha(self._digest, len(names), *names, _MOST_LIST_BYTES + 1)
                 try:
                     replies = list(await pipeline.execute())
                 except NoScriptError:
@@ -201,8 +204,10 @@ class ReadStore:
         return await self._get(self._keys.similar(item_id))
 
     async def _get(self, key: str) -> bytes | None:
-        value: bytes | None = await self._read(lambda: self._client.get(key), key)
-        return value
+        value = await self._read(lambda: self._client.getrange(key, 0, _MOST_LIST_BYTES), key)
+        if len(value) > _MOST_LIST_BYTES:
+            raise self._damaged(key, f"it has more than {_MOST_LIST_BYTES:,} bytes")
+        return value or None
 
     def _damaged(self, key: str, problem: object) -> RedisUnavailable:
         error = RedisUnavailable(str(damaged(self._keys, key, problem)))
@@ -215,7 +220,7 @@ class ReadStore:
             return await self._read_now(ask, key)
 
     async def _read_now(self, ask: Callable[[], Awaitable[T]], key: str) -> T:
-        if self._probe is not None:
+        if self._is_away:
             raise RedisUnavailable(f"Redis at {self._shown} is unavailable")
         try:
             found = await self._asked(ask)
@@ -230,11 +235,8 @@ class ReadStore:
         except _AWAY as error:
             problem = f"Redis at {self._shown}: {str(error) or type(error).__name__}"
             self._failures += 1
-            if self._failures >= _FAILURES and self._probe is None:
-                every_s = _PROBE_REFUSED_EVERY_S if _is_refused(error) else _PROBE_EVERY_S
-                log.warning("%s; trying again every %g s", problem, every_s)
-                self._on_away()
-                self._probe = asyncio.create_task(self._until_back(every_s))
+            if self._failures >= _FAILURES and self._watch is None:
+                self._watch = asyncio.create_task(self._until_back(problem))
             raise RedisUnavailable(problem) from error
         self._failures = 0
         return found
@@ -261,21 +263,29 @@ class ReadStore:
         finally:
             task.cancel()
 
-    async def _until_back(self, every_s: float) -> None:
+    async def _until_back(self, problem: str) -> None:
+        """Ask until Redis answers; if it does at once, it is not away: what was asked for takes too long."""
         while True:
-            await asyncio.sleep(every_s)
             try:
-                await self._asked(self._client.ping)
+                await self._in_time(self._client.ping(), self._timeout_s)
                 break
             except _AWAY as error:
                 every_s = _PROBE_REFUSED_EVERY_S if _is_refused(error) else _PROBE_EVERY_S
-        log.info("Redis at %s answers again", self._shown)
-        self._failures, self._probe = 0, None
+                if not self._is_away:
+                    self._is_away = True
+                    log.warning("%s; trying again every %g s", problem, every_s)
+                    self._on_away()
+            await asyncio.sleep(every_s)
+        if self._is_away:
+            log.info("Redis at %s answers again", self._shown)
+        else:
+            _about_requests.warning("%s; it answers others: a value that is far too large?", problem)
+        self._failures, self._is_away, self._watch = 0, False, None
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._probe is not None:
-            self._probe.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
         await self._client.aclose()
 
 
@@ -286,6 +296,10 @@ def _none_if_wrong_kind(reply: Any) -> Any:
     if isinstance(reply, Exception):
         raise reply
     return reply
+
+
+def _list_or_none(content: bytes | None) -> bytes | None:
+    return content if content and len(content) <= _MOST_LIST_BYTES else None
 
 
 def _owned(item_ids: Sequence[str], values: Sequence[bytes | None] | None) -> frozenset[str]:

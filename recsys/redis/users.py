@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
@@ -17,8 +16,8 @@ from typing import Any, Final
 import orjson
 
 from recsys.data.event import ensure_fits_cluster, fits_cluster
-from recsys.data.history import History, damaged_histories
 from recsys.errors import DamagedKey
+from recsys.redis.applying import Applying, UserState, states_of
 from recsys.redis.connection import Connection, ScriptCall, ScriptPipeline
 from recsys.redis.damage import damaged, json_object, list_problem
 from recsys.redis.keys import Keys
@@ -33,44 +32,9 @@ log.addFilter(RepeatsLeftOut(every_s=30.0))
 NO_ITEMS: Final = b"[]"
 EncodedLists = tuple[bytes, bytes]
 """The items of a user's list, and of what the user may buy again, as JSON; `NO_ITEMS` where there are none."""
-_FIRST_SHARE = 3 / 8  # of the users: listing them takes about as long as applying the others' events
-_LEAST_FIRST = 8  # fewer are listed sooner together with the others
 _USERS_PER_CALL = 500
 FORGOTTEN_TTL_S = 30 * 24 * 3600
 _MOST_NAMED = 3
-_EVENTS_PER_CALL = 1_000  # of one user; a longer script would hold up everyone else in Redis
-
-
-@dataclass(frozen=True, slots=True)
-class UserState:
-    """What applying events led to.
-
-    Attributes
-    ----------
-    applied, duplicates : int
-        How many of the events counted, and how many were recognized as applied before.
-    revision : int
-        Number of applications that changed the history so far; 0 for an unknown user.
-    listed_sequence : int
-        Sequence of the model behind the current list, -1 when the list is not that of this revision.
-    history : History
-    aside : bool
-        Redis has lost a part of what it held of the user, who gets no list until the trainer has made the history
-        again; events are passed over until then.
-    """
-
-    applied: int
-    duplicates: int
-    revision: int
-    listed_sequence: int
-    history: History
-    aside: bool = False
-    damaged: bool = False
-    """Whether the history itself could not be read; the user must be set aside, and counts as if without one."""
-
-    def after(self, earlier: UserState) -> UserState:
-        """Return this state as what both applications led to."""
-        return replace(self, applied=earlier.applied + self.applied, duplicates=earlier.duplicates + self.duplicates)
 
 
 class PublishOutcome(StrEnum):
@@ -163,7 +127,7 @@ class UserStore:
         users = list(dict.fromkeys(user_ids))
         calls = (((self._keys.history(user), self._keys.applied(user), self._keys.recs(user)), ()) for user in users)
         replies = self._connection.run_script_for_users("read", calls)
-        return _states_of(users, [(0, 0, *reply) for reply in replies])
+        return states_of(users, [(0, 0, *reply) for reply in replies])
 
     @contextmanager
     def _applying(
@@ -240,6 +204,11 @@ class UserStore:
         keys = [self._keys.of_user(user) for user in user_ids]
         self._connection.run([(own[0], ("UNLINK", *own)) for own in keys])
 
+    def forget_what_is_listed(self, user_ids: Sequence[str]) -> None:
+        """Forget what users' lists were computed from: the next ones are written, also where that is damaged."""
+        keys = [self._keys.applied(user) for user in user_ids]
+        self._connection.run([(key, ("HDEL", key, "listed", "sequence")) for key in keys])
+
     def set_aside(self, user_ids: Sequence[str], *, if_damaged: bool = False) -> None:
         """Set users aside: they get no list, and events are passed over, until they have been made again.
 
@@ -285,59 +254,6 @@ class UserStore:
         return None if problem else found
 
 
-class Applying:
-    """Events on their way to Redis, which applies them while this process does something else."""
-
-    def __init__(
-        self,
-        pipeline: ScriptPipeline,
-        events: Mapping[str, Sequence[PlacedEvent]],
-        calls: Callable[[Mapping[str, Sequence[PlacedEvent]]], Iterator[ScriptCall]],
-        run: Callable[[Iterable[ScriptCall]], list[Any]],
-        earlier: Mapping[str, UserState],
-    ) -> None:
-        self._pipeline = pipeline
-        self._events = events
-        self._calls = calls
-        self._run = run
-        self._earlier = earlier
-        self.aside: list[str] = []
-        """The users who turned out to be set aside, once `states` has returned."""
-        self.damaged: list[str] = []
-        """The users who must be, because their histories cannot be read."""
-        self._first: dict[str, UserState] = {}
-        self._first_replies: Sequence[Any] = ()
-        self._has_many = any(len(placed) > _EVENTS_PER_CALL for placed in events.values())
-        pipeline.send(calls({user: placed[:_EVENTS_PER_CALL] for user, placed in events.items()}))
-
-    def first_states(self) -> dict[str, UserState]:
-        """Return the states of the first users, while Redis is at the others; of few users none come first."""
-        first = int(_FIRST_SHARE * len(self._events))
-        if first < _LEAST_FIRST or self._has_many:  # then they are not yet what all events lead to
-            return {}
-        self._first_replies = self._pipeline.first_results(first)
-        self._first = _states_of(self._events, self._first_replies)
-        return self._first
-
-    def states(self) -> dict[str, UserState]:
-        """Return the states of all users."""
-        replies = self._pipeline.results()
-        # They are other ones if everything had to be sent again.
-        known = self._first if all(map(operator.is_, replies, self._first_replies)) else {}
-        rest = _states_of(list(self._events)[len(known) :], replies[len(known) :])
-        states = dict(self._earlier) | known | rest
-        start = _EVENTS_PER_CALL
-        while left := {user: placed for user, placed in self._events.items() if len(placed) > start}:
-            # One round trip at a time: a later part must never be applied before an earlier one.
-            part = {user: placed[start : start + _EVENTS_PER_CALL] for user, placed in left.items()}
-            later = _states_of(part, self._run(self._calls(part)))
-            states |= {user: state.after(states[user]) for user, state in later.items()}
-            start += _EVENTS_PER_CALL
-        self.aside = [user for user, state in states.items() if state.aside and not state.damaged]
-        self.damaged = [user for user, state in states.items() if state.damaged]
-        return states
-
-
 class Publishing:
     """Lists on their way to Redis, which writes them while this process computes others."""
 
@@ -372,18 +288,6 @@ class Publishing:
         """Return what became of each user's list."""
         words = chain.from_iterable(self._pipeline.results())
         return {user: _OUTCOMES[word] for user, word in zip(self._users, words, strict=True)}
-
-
-def _states_of(users: Iterable[str], results: Sequence[Any]) -> dict[str, UserState]:
-    states = {}
-    damaged_ones = damaged_histories([text for _, _, _, _, text, _ in results])
-    for user, result, damaged_one in zip(users, results, damaged_ones.tolist(), strict=False):
-        applied, duplicates, revision, listed, text, aside = result
-        history = History(b"" if damaged_one else text)
-        states[user] = UserState(
-            applied, duplicates, revision, listed, history, bool(aside) or damaged_one, damaged_one
-        )
-    return states
 
 
 def _warn_of_loss(users: Sequence[str]) -> None:

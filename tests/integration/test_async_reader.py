@@ -144,6 +144,8 @@ def test_a_server_that_is_away_or_hangs_costs_little_and_is_back_at_once(
         server.freeze()
         waited = [await failed(reader) for _ in range(3)]
         assert min(waited) > 0.05
+        while not away:
+            await asyncio.sleep(0.01)
         assert away == [True]
         others = await asyncio.gather(*(failed(reader) for _ in range(500)))
         assert max(others) < min(waited)  # they do not wait for what is known to be away
@@ -210,6 +212,52 @@ def test_what_is_damaged_of_one_user_concerns_nobody_else(store: Store, store_se
         with pytest.raises(RedisUnavailable, match="history is damaged"):
             read(store_settings.redis, lambda reader, user=user: reader.history(user))  # type: ignore[misc]
     assert set(read(store_settings.redis, lambda reader: reader.history("d"))) == {"i", "j"}
+
+
+def test_a_value_that_is_far_too_large_is_no_list_and_no_outage(
+    store: Store, store_settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(store, "a", "i")
+    client, keys = store.connection.client, store.users._keys
+    huge = b"{" * (8 * 2**20)
+    for key in (keys.recs("b"), keys.popular_in(None), keys.again("b"), keys.similar("i")):
+        client.set(key, huge)
+    client.hset(keys.applied("b"), "revision", huge)
+    away: list[bool] = []
+
+    async def asked(reader: ReadStore) -> None:
+        for _ in range(5):
+            a, b = await reader.user_lists(["a", "b"])
+            assert (a.revision, b.revision, b.content) == (1, 0, None)
+            assert a.content
+            for asked_for in (reader.popular(), reader.again("b"), reader.similar("i")):
+                with pytest.raises(RedisUnavailable, match="it has more than"):
+                    await asked_for
+        await reader.ping()
+
+    read(store_settings.redis, asked, on_away=lambda: away.append(True))
+    assert not away
+    assert "trying again" not in caplog.text
+
+
+def test_requests_that_take_too_long_are_not_taken_for_an_outage(
+    store: Store, store_settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(store, "a", "i")
+    away: list[bool] = []
+
+    async def asked(reader: ReadStore) -> None:
+        for _ in range(async_reader._FAILURES):
+            with pytest.raises(RedisUnavailable, match="no answer in time"):
+                await reader._read(lambda: asyncio.sleep(60), "a key")
+        while reader._watch is not None:
+            await asyncio.sleep(0.01)
+        assert (await reader.user_lists(["a"]))[0].revision == 1
+
+    async_reader._about_requests.filters[0]._said.clear()  # type: ignore[union-attr]  # of tests before this one
+    read(store_settings.redis, asked, on_away=lambda: away.append(True))
+    assert not away
+    assert "it answers others" in caplog.text
 
 
 def test_a_key_of_another_kind_is_named(store: Store, store_settings: Settings) -> None:

@@ -119,6 +119,19 @@ def test_lists_that_are_current_are_left_alone(shop: Shop) -> None:
     shop.lists()
 
 
+@pytest.mark.parametrize("years", [1, 90, 3_000])
+def test_lists_of_a_sequence_that_lies_ahead_are_written_all_the_same_by_a_rebuild(shop: Shop, years: int) -> None:
+    refresh_all_users(shop.settings, shop.store, shop.live, lambda users: None)
+    before = shop.lists()
+    keys, client = shop.store.users._keys, shop.store.connection.client
+    for user in USERS[:3]:
+        client.set(keys.recs(user), '{"items": []}')
+        client.hset(keys.applied(user), "sequence", shop.live.stamp.sequence + years * 365 * 86_400)
+    written = refresh_all_users(shop.settings, shop.store, shop.live, lambda users: None, also_current=True)
+    assert written == len(USERS)
+    assert shop.lists() == before
+
+
 def test_a_full_refresh_whose_process_is_killed_fails_and_the_next_one_writes_the_rest(shop: Shop) -> None:
     def kill_one(_: int) -> None:
         for child in children():
