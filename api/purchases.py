@@ -71,7 +71,7 @@ def read_event(
     users : UserStore
     reading : EventReading
     now_ms : int
-        The time of an event that says none.
+        The time of the request: that of an event that says none. No event is later than a day after it.
     idempotency_key : str
         Of the request; gives an event without event_id one that is the same whenever this event is sent with this key.
     place : int
@@ -91,8 +91,7 @@ def read_event(
     try:
         if type(given["timestamp"]) is int:
             given["timestamp"] = reading.integer_timestamp(given, sent_ms=now_ms)
-        event = Event.model_validate(given)
-        reading.ensure_return(event)
+        event = reading.ensure_bounds(Event.model_validate(given), sent_ms=now_ms)
         users.ensure_can_hold(event.user_id)
     except ValidationError as error:
         raise RejectedEventError(

@@ -64,11 +64,12 @@ _TIMESTAMP = _or_null(
         ]
     },
     "RFC 3339 with a zone, or an integer since 1970: seconds, milliseconds or microseconds, whichever puts it between "
-    "1990 and 2100; default: now.",
+    "1990 and a day after the request. No time may be later than that. Default: now.",
 )
 _FORGET_TIMESTAMP = _or_null(
     {"anyOf": [_TIME_TEXT, {"type": "integer", "minimum": -LARGEST_INTEGER, "maximum": LARGEST_INTEGER}]},
-    "As of a purchase, but an integer that is no sensible time is read as now: no wish to be erased is lost over it.",
+    "As of a purchase, but a time of the future, or an integer that is no sensible time, is read as now: no wish to be "
+    "erased is lost over it.",
 )
 EVENT_SCHEMAS: dict[str, dict[str, Any]] = {
     "Event": {

@@ -11,7 +11,7 @@ LAST_MS: Final = 253_402_300_799_999
 OLDEST_MS: Final = 631_152_000_000
 """1990-01-01T00:00:00Z: no shop sold anything online before."""
 NEWEST_MS: Final = 4_102_444_800_000
-"""2100-01-01T00:00:00Z: where nothing else limits an integer. No date written in digits (20261122101112) lies below."""
+"""2100-01-01T00:00:00Z: where nothing else limits a time. No date written in digits (20261122101112) lies below."""
 DAY_MS: Final = 86_400_000
 
 
@@ -35,6 +35,15 @@ class EpochUnit(StrEnum):
 
 _PER_MS = {EpochUnit.MILLISECONDS: 1, EpochUnit.MICROSECONDS: 1000, EpochUnit.NANOSECONDS: 1_000_000}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def newest_ms(sent_ms: int | None) -> int:
+    """Return the newest time that an event may have: a day after it was sent; the year 2100, if that is not known."""
+    if sent_ms is None:
+        return NEWEST_MS
+    a_day_after = sent_ms + DAY_MS
+    return a_day_after if a_day_after < LAST_MS else LAST_MS
 
 
 def fitting_units(value: int, *, oldest_ms: int, newest_ms: int) -> list[EpochUnit]:
@@ -59,7 +68,7 @@ def no_unit_reason(value: int, *, oldest_ms: int, newest_ms: int) -> str:
 
 def epoch_ms(moment: datetime) -> int:
     """Return a time with a zone in epoch milliseconds, rounded down, as integers in finer units are."""
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
+    return (moment - _EPOCH) // _MILLISECOND
 
 
 def iso_time(epoch_ms: int) -> str:

@@ -13,7 +13,16 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from recsys.data import envelopes
-from recsys.data.epoch import DAY_MS, LAST_MS, NEWEST_MS, OLDEST_MS, EpochUnit, epoch_ms, fitting_units, no_unit_reason
+from recsys.data.epoch import (
+    LAST_MS,
+    OLDEST_MS,
+    EpochUnit,
+    epoch_ms,
+    fitting_units,
+    iso_time,
+    newest_ms,
+    no_unit_reason,
+)
 from recsys.errors import MalformedEvent
 
 MAX_RECORD_BYTES = 64 * 1024
@@ -22,8 +31,7 @@ UNITS_PER_QUANTITY = 1_000_000
 """Quantities are summed as whole millionths, so the order of addition can never change a sum."""
 
 _RFC_3339 = re.compile(
-    r"(?P<minutes>[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}):(?P<seconds>[0-9]{2})(?P<fraction>\.[0-9]+)?"
-    r"(?P<zone>[Zz]|[+-][0-9]{2}:[0-9]{2})"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:(?P<seconds>[0-9]{2})(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
 
 
@@ -45,9 +53,9 @@ def _timestamp_to_epoch_ms(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str) and (match := _RFC_3339.fullmatch(value)):
-        # RFC 3339 allows a leap second, the datetime type does not: read it as the second before.
-        seconds = "59" if match["seconds"] == "60" else match["seconds"]
-        text = f"{match['minutes'].upper()}:{seconds}{match['fraction'] or ''}{match['zone'].upper()}"
+        text = value.upper()
+        if match["seconds"] == "60":  # RFC 3339 allows a leap second, the datetime type does not: the second before
+            text = f"{text[: match.start('seconds')]}59{text[match.end('seconds') :]}"
         try:
             moment = datetime.fromisoformat(text)
         except ValueError as error:
@@ -196,26 +204,41 @@ class EventReading:
     no_user: frozenset[str] = frozenset()
     max_return: float = MAX_QUANTITY
 
-    def ensure_return(self, event: Event) -> None:
-        """Refuse a return of so much that the item would not count as owned for as long as anyone buys it.
+    def ensure_bounds(self, event: Event, *, sent_ms: int | None) -> Event:
+        """Return an event that neither lies in the future nor takes back more than one return may.
+
+        A time that was written as text, or in a unit that is set, has not been compared with anything before. No wish
+        to be erased is lost over its time: a ``forget`` of the future gets the time when it was sent.
+
+        Parameters
+        ----------
+        event : Event
+        sent_ms : int or None
+            When it was sent, in epoch milliseconds; None if that is not known.
 
         Raises
         ------
         MalformedEvent
-            When it has more units than one return may have.
+            When it is later than `newest_ms` of that, or a return has more units than one may have.
         """
+        if event.timestamp > (newest := newest_ms(sent_ms)):
+            if event.type is EventType.FORGET:
+                return event.model_copy(update={"timestamp": sent_ms or 0})
+            limit = iso_time(newest // 1000 * 1000) + ("" if sent_ms is None else ", a day after it was sent")
+            raise MalformedEvent(f"timestamp: {iso_time(event.timestamp)} is in the future: later than {limit}")
         if event.type is EventType.RETURN and event.quantity > self.max_return:
             raise MalformedEvent(
                 f"quantity: must be {self.max_return:,g} or less of a return; publish several, or set "
                 f"RECSYS_EVENTS__MAX_RETURN"
             )
+        return event
 
     def is_no_user(self, user_id: str) -> bool:
         """Whether this is what stands in the place of a user who is none."""
         return user_id.lower() in self.no_user
 
-    def epoch_ms(self, value: int, newest_ms: int) -> int:
-        """Return what an integer means, a time up to ``newest_ms``, in epoch milliseconds.
+    def epoch_ms(self, value: int, newest: int) -> int:
+        """Return what an integer means, in epoch milliseconds: a time up to ``newest``, unless its unit is set.
 
         Raises
         ------
@@ -226,15 +249,15 @@ class EventReading:
             if not 0 <= (moment_ms := self.unit.to_ms(value)) <= LAST_MS:
                 raise MalformedEvent(f"timestamp: {value} is no time from 1970 to 9999 in {self.unit.word} since 1970")
             return moment_ms
-        if self.oldest_ms <= value <= newest_ms < 1000 * self.oldest_ms:
+        if self.oldest_ms <= value <= newest < 1000 * self.oldest_ms:
             return value  # milliseconds, as nearly always, and then no other unit fits
-        fitting = fitting_units(value, oldest_ms=self.oldest_ms, newest_ms=newest_ms)
+        fitting = fitting_units(value, oldest_ms=self.oldest_ms, newest_ms=newest)
         if len(fitting) != 1:
-            reason = no_unit_reason(value, oldest_ms=self.oldest_ms, newest_ms=newest_ms)
+            reason = no_unit_reason(value, oldest_ms=self.oldest_ms, newest_ms=newest)
             raise MalformedEvent(f"timestamp: {reason}; {_ABOUT_INTEGERS}")
         return fitting[0].to_ms(value)
 
-    def integer_timestamp(self, fields: Mapping[str, Any], *, newest_ms: int = NEWEST_MS, sent_ms: int) -> int:
+    def integer_timestamp(self, fields: Mapping[str, Any], *, sent_ms: int | None) -> int:
         """Return what the timestamp of an event means, if it is an integer, in epoch milliseconds.
 
         No wish to be erased is lost over its time: a ``forget`` that has none gets the time when it was sent.
@@ -245,10 +268,10 @@ class EventReading:
             As `epoch_ms`.
         """
         try:
-            return self.epoch_ms(fields["timestamp"], newest_ms)
+            return self.epoch_ms(fields["timestamp"], newest_ms(sent_ms))
         except MalformedEvent:
             if fields.get("type") == EventType.FORGET:
-                return sent_ms
+                return sent_ms or 0
             raise
 
 
@@ -272,7 +295,8 @@ def decode(
     value : bytes or None
         The record's value, one JSON object of at most 64 KiB.
     record_timestamp_ms : int or None
-        The Kafka record's own timestamp: used when the event has none, and to tell the unit of an integer.
+        The Kafka record's own timestamp: used when the event has none, and to tell the unit of an integer. No event is
+        later than a day after it.
     reading : EventReading
     location : str
         ``topic[partition] offset``, for the error text.
@@ -303,9 +327,8 @@ def decode(
             raise MalformedEvent("timestamp: neither the event nor its Kafka record has one", value, location)
         fields["timestamp"] = sent_ms
     elif type(timestamp) is int:
-        newest_ms = NEWEST_MS if sent_ms is None else min(sent_ms + DAY_MS, LAST_MS)
         try:
-            fields["timestamp"] = reading.integer_timestamp(fields, newest_ms=newest_ms, sent_ms=sent_ms or 0)
+            fields["timestamp"] = reading.integer_timestamp(fields, sent_ms=sent_ms)
         except MalformedEvent as error:
             raise MalformedEvent(error.reason, value, location) from None
     price = fields.get("price")
@@ -313,9 +336,7 @@ def decode(
         del fields["price"]
         on_unread_price()
     try:
-        event = event_from_fields(fields)
-        reading.ensure_return(event)
-        return event
+        return reading.ensure_bounds(event_from_fields(fields), sent_ms=sent_ms)
     except MalformedEvent as error:
         raise MalformedEvent(_with_hint(error.reason, envelopes.of_json(fields)), value, location) from None
 

@@ -77,7 +77,7 @@ class EventsSettings(Section):
     oldest: Annotated[date, Field(ge=date(1970, 1, 1), le=date(9999, 12, 31))] = date(1990, 1, 1)
     """No integer timestamp is read as a time before this day (UTC)."""
     timestamp_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
-    """Unit of integer timestamps, since 1970; `auto` is the only one that fits between `oldest` and a day after now."""
+    """Unit of integer timestamps, since 1970; `auto`: the one that fits between `oldest` and a day after the record."""
     no_user: list[str] = []
     """Ids that are no customers, such as `["0", "guest"]`, in lower or upper case: their purchases are passed over."""
     max_return: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 1_000.0

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from recsys.data.epoch import DAY_MS, LAST_MS, OLDEST_MS, EpochUnit, fitting_units, iso_time
-from recsys.data.event import Event, EventType, decode
+from recsys.data.epoch import DAY_MS, LAST_MS, OLDEST_MS, EpochUnit, fitting_units, iso_time, newest_ms
+from recsys.data.event import Event, EventReading, EventType, decode
 from recsys.errors import MalformedEvent
 from tests.builders import NOON_MS, events, make_event
 from tests.malformed import WAYS, malformed_records
@@ -118,7 +118,7 @@ def test_a_valid_event_decodes_to_itself(event: Event, ascii_only: bool, unknown
     extra = {name: value for name, value in unknown.items() if name not in fields and _is_plain_json(value, name)}
     for given_fields in (fields, {name: value for name, value in fields.items() if value is not None}):
         text = json.dumps({**given_fields, **extra}, ensure_ascii=ascii_only)
-        assert decode(text.encode()) == event
+        assert decode(text.encode(), record_timestamp_ms=LAST_MS) == event
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -161,7 +161,8 @@ def test_rfc_3339_times_are_read_to_the_millisecond(
     sign, (hours, minutes) = "-" if offset_minutes < 0 else "+", divmod(abs(offset_minutes), 60)
     fraction = f".{microseconds:06d}"[: digits + 1] if digits else ""
     text = f"{moment:%Y-%m-%d}{separator}{moment:%H:%M:%S}{fraction}{sign}{hours:02d}:{minutes:02d}"
-    event = decode(json.dumps({"user_id": 1, "item_id": 2, "timestamp": text}).encode())
+    value = json.dumps({"user_id": 1, "item_id": 2, "timestamp": text}).encode()
+    event = decode(value, record_timestamp_ms=LAST_MS)
     since_epoch_us = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     assert abs(event.timestamp * 1000 - since_epoch_us) < (1 if digits <= 3 else 1000)
 
@@ -201,8 +202,23 @@ def test_no_integer_fits_two_units(value: int) -> None:
     assert len(fitting_units(value, oldest_ms=OLDEST_MS, newest_ms=LAST_MS)) <= 1
 
 
+@given(st.integers(0, LAST_MS), st.none() | st.integers(0, LAST_MS), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_no_event_is_later_than_a_day_after_its_record_however_its_time_is_written(
+    moment_ms: int, sent_ms: int | None, as_text: bool
+) -> None:
+    written = iso_time(moment_ms) if as_text else moment_ms
+    value = json.dumps({"user_id": 1, "item_id": 2, "timestamp": written}).encode()
+    for unit in (None, EpochUnit.MILLISECONDS):
+        try:
+            event = decode(value, record_timestamp_ms=sent_ms, reading=EventReading(unit=unit))
+        except MalformedEvent:
+            continue
+        assert event.timestamp <= newest_ms(sent_ms)
+
+
 @given(st.integers(0, LAST_MS))
 @settings(max_examples=200, deadline=None)
 def test_a_time_written_as_text_is_read_as_it_was(moment_ms: int) -> None:
     text = json.dumps({"user_id": 1, "item_id": 2, "timestamp": iso_time(moment_ms)})
-    assert decode(text.encode()).timestamp == moment_ms
+    assert decode(text.encode(), record_timestamp_ms=LAST_MS).timestamp == moment_ms

@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from recsys.data.epoch import LAST_MS, NEWEST_MS, OLDEST_MS, EpochUnit
+from recsys.data.epoch import DAY_MS, LAST_MS, NEWEST_MS, OLDEST_MS, EpochUnit
 from recsys.data.event import MAX_RECORD_BYTES, Event, EventReading, EventType, decode
 from recsys.errors import MalformedEvent
 from recsys.kafka.decoder import event_reading
@@ -162,7 +162,7 @@ def test_an_item_named_by_a_forget_is_dropped() -> None:
         ("2016-12-31T23:59:60Z", 1_483_228_799_000),
         ("2016-12-31T23:59:60.25Z", 1_483_228_799_250),
         ("2017-01-01T05:29:60+05:30", 1_483_228_799_000),
-        ("9999-12-31T23:59:59.999Z", LAST_MS),
+        ("2100-01-01T00:00:00Z", NEWEST_MS),
     ],
 )
 def test_rfc_3339_times_are_read(text: str, epoch_ms: int) -> None:
@@ -212,15 +212,55 @@ def test_an_integer_later_than_a_day_after_its_record_is_malformed(per_s: int) -
                 decode(value, record_timestamp_ms=NOON_MS)
 
 
-def test_the_unit_can_be_set_and_then_any_time_is_taken() -> None:
+@pytest.mark.parametrize(
+    ("text", "is_taken"),
+    [
+        ("2026-11-23T12:00:00Z", True),
+        ("2026-11-23T17:30:00+05:30", True),
+        ("2026-11-23T12:00:00.001Z", False),
+        ("2026-11-23T12:00:00-00:01", False),
+        ("2027-11-22T10:00:00Z", False),
+        ("9999-12-31T23:59:59.999Z", False),
+    ],
+)
+def test_a_text_later_than_a_day_after_its_record_is_malformed(text: str, is_taken: bool) -> None:
+    value = json.dumps({"user_id": "42", "item_id": "sku-9", "timestamp": text}).encode()
+    if is_taken:
+        assert decode(value, record_timestamp_ms=NOON_MS).timestamp == NOON_MS + DAY_MS
+        return
+    with pytest.raises(MalformedEvent) as caught:
+        decode(value, record_timestamp_ms=NOON_MS)
+    assert caught.value.reason.startswith("timestamp: ")
+    assert caught.value.reason.endswith("is in the future: later than 2026-11-23T12:00:00Z, a day after it was sent")
+
+
+def test_no_time_is_later_than_what_can_be_said_where_the_record_has_none_or_an_absurd_one() -> None:
+    late = b'{"user_id": "42", "item_id": "sku-9", "timestamp": "9999-12-31T23:59:59.999Z"}'
+    with pytest.raises(MalformedEvent, match=r"9999.* is in the future: later than 2100-01-01T00:00:00Z$"):
+        decode(late)
+    assert decode(late, record_timestamp_ms=LAST_MS).timestamp == LAST_MS
+    assert decode(late, record_timestamp_ms=2**63 - 1).timestamp == LAST_MS
+    with pytest.raises(MalformedEvent, match="later than 1970-01-02T00:00:00Z, a day after it was sent"):
+        decode(late, record_timestamp_ms=0)
+
+
+def test_a_text_of_long_ago_is_a_time_also_before_the_oldest_of_integers() -> None:
+    value = b'{"user_id": "42", "item_id": "sku-9", "timestamp": "1970-01-01T00:00:00Z"}'
+    assert decode(value, reading=EventReading(oldest_ms=OLDEST_MS), record_timestamp_ms=NOON_MS).timestamp == 0
+
+
+def test_the_unit_can_be_set_and_then_any_time_up_to_a_day_after_the_record_is_taken() -> None:
     def read(written: int, unit: EpochUnit) -> int:
         value = json.dumps({"user_id": "42", "item_id": "sku-9", "timestamp": written}).encode()
         return decode(value, reading=EventReading(unit=unit), record_timestamp_ms=NOON_MS).timestamp
 
     assert read(86_400, EpochUnit.SECONDS) == 86_400_000
     assert read(1_790_000_000, EpochUnit.MILLISECONDS) == 1_790_000_000
+    assert read(NOON_MS // 1000 + 86_400, EpochUnit.SECONDS) == NOON_MS + DAY_MS
     with pytest.raises(MalformedEvent, match="1790000000000 is no time from 1970 to 9999 in seconds"):
         read(1_790_000_000_000, EpochUnit.SECONDS)
+    with pytest.raises(MalformedEvent, match="2099-01-01T00:00:00Z is in the future: later than 2026-11-23T12:00:00Z"):
+        read(4_070_908_800, EpochUnit.SECONDS)
 
 
 def test_with_an_older_oldest_time_two_units_may_fit_and_then_none_is_chosen() -> None:
@@ -230,10 +270,14 @@ def test_with_an_older_oldest_time_two_units_may_fit_and_then_none_is_chosen() -
     assert "2001-09-09T01:46:40Z in seconds or 1970-01-12T13:46:40Z in milliseconds" in caught.value.reason
 
 
-@pytest.mark.parametrize("written", [0, 5, 20_261_122, -1, 2**63 - 1, 4_070_908_800])
-def test_no_wish_to_be_erased_is_lost_over_its_time(written: int) -> None:
+@pytest.mark.parametrize(
+    "written", [0, 5, 20_261_122, -1, 2**63 - 1, 4_070_908_800, "2027-01-01T00:00:00Z", "9999-12-31T23:59:59Z"]
+)
+def test_no_wish_to_be_erased_is_lost_over_its_time(written: int | str) -> None:
     value = json.dumps({"type": "forget", "user_id": "42", "timestamp": written}).encode()
     assert decode(value, record_timestamp_ms=NOON_MS) == make_forget("42", timestamp=NOON_MS)
+    unit = EpochUnit.SECONDS
+    assert decode(value, reading=EventReading(unit=unit), record_timestamp_ms=NOON_MS).timestamp <= NOON_MS + DAY_MS
 
 
 @pytest.mark.parametrize(
