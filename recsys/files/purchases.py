@@ -21,6 +21,7 @@ from recsys.files.numbers import THOUSANDS, NumberColumn, NumberFormat
 from recsys.files.tables import CsvForm, Row, Table
 from recsys.files.times import TimeColumn, TimeReading, check_format, newest_of, time_zone
 from recsys.files.values import NO_USER, IdColumn, id_text, integer_of, is_absent, is_kept_by_text, number_of, one_of
+from recsys.settings.regular_files import open_regular
 
 _BATCH_ROWS = 50_000
 _MOST_HELD = 20_000_000
@@ -107,7 +108,7 @@ class PurchaseFile:
     @cached_property
     def content_digest(self) -> str:
         """The SHA-256 of the file, in hexadecimal digits."""
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def look_through(self, advance: Callable[[int], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import gzip
 import io
 import re
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from recsys.errors import InputFileError
 from recsys.files.csv_rows import read_rows
 from recsys.files.marks import WHY, why_not_mended, with_formula
+from recsys.settings.regular_files import open_regular
 
 _BATCH_ROWS = 100_000
 _MOST_NAMES, _LONGEST_NAME = 40, 60
@@ -129,12 +131,9 @@ class Table:
     def __init__(self, path: Path, form: CsvForm) -> None:
         self.path = path
         self.form = form
-        if not path.is_file():
-            raise InputFileError(
-                f"{path}: {'this is a folder, not a file' if path.is_dir() else 'there is no such file'}"
-            )
         with self._errors_named():
-            self._look_inside()
+            with self._opened() as file:
+                self._look_inside(file)
             self.names = self._read_names()
         if not any(self.names):
             raise InputFileError(f"{path}: the file is empty")
@@ -155,15 +154,25 @@ class Table:
             return "Its name says Parquet, its content does not: if it is no CSV, make the file anew"
         return ""
 
-    def _look_inside(self) -> None:
-        with self.path.open("rb") as file:
-            start = file.read(4096)
+    def _opened(self) -> BinaryIO:
+        try:
+            return open_regular(self.path)
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # no name of a file holds a NUL
+            raise InputFileError(f"{self.path}: there is no such file") from None
+        except OSError as error:
+            if error.errno not in (errno.EISDIR, errno.ENODEV):
+                raise
+            raise InputFileError(f"{self.path}: {error.strerror}") from None
+
+    def _look_inside(self, file: BinaryIO) -> None:
+        start = file.read(4096)
         self.is_parquet = start.startswith(_PARQUET)
         self._is_gzip = start.startswith(b"\x1f\x8b")
         if self.is_parquet:
             return
         if self._is_gzip:
-            with gzip.open(self.path) as unpacked:
+            file.seek(0)
+            with gzip.open(file) as unpacked:
                 start = unpacked.read(4096)
             if start.startswith(_PARQUET):
                 raise InputFileError(f"{self.path}: this is Parquet inside of gzip: unpack it first")
@@ -210,7 +219,8 @@ class Table:
 
     def _read_names(self) -> list[str]:
         if self.is_parquet:
-            return list(pq.read_schema(self.path).names)
+            with self._opened() as file:
+                return list(pq.read_schema(file).names)
         with self._text() as file:
             first = next(read_rows(file, self.form.delimiter), None)
         if first is not None and first.problem:
@@ -239,7 +249,7 @@ class Table:
 
     def _parquet_rows(self, places: Collection[int]) -> Iterator[Row]:
         number = 0
-        with pq.ParquetFile(self.path) as file:
+        with self._opened() as raw, pq.ParquetFile(raw) as file:
             for batch in file.iter_batches(_BATCH_ROWS):
                 absent = [None] * batch.num_rows
                 columns = [
@@ -251,7 +261,7 @@ class Table:
 
     @contextmanager
     def _text(self) -> Iterator[TextIO]:
-        with self.path.open("rb") as raw:
+        with self._opened() as raw:
             file = cast(BinaryIO, gzip.open(raw)) if self._is_gzip else raw
             with io.TextIOWrapper(file, encoding=self.form.encoding, newline="") as text:
                 yield text

@@ -14,6 +14,7 @@ from pathlib import Path
 from recsys.runtime.tls import NO_TLS, handshake_problem, takes_connections
 from recsys.settings import KafkaSettings
 from recsys.settings.masking import is_secret
+from recsys.settings.regular_files import open_regular
 
 __all__ = ["Causes", "causes_of", "no_broker_there", "user_of", "without_secrets"]
 _NEWEST_S = 60.0
@@ -188,10 +189,15 @@ def _handshake(settings: KafkaSettings, address: str) -> str:
         return NO_TLS
 
 
+def _ascii_of(path: str) -> str:
+    with open_regular(path) as file:
+        return file.read().decode("ascii")
+
+
 def _end_of_certificate(path: str, text: str) -> datetime | None:
     """Return until when a certificate in PEM form is valid; None where that cannot be read."""
     try:
-        pem = text or Path(path).read_text(encoding="ascii")
+        pem = text or _ascii_of(path)
         begin, end = pem.index(ssl.PEM_HEADER), pem.index(ssl.PEM_FOOTER) + len(ssl.PEM_FOOTER)
         found = _VALIDITY.search(ssl.PEM_cert_to_DER_cert(pem[begin:end]))
     except (OSError, ValueError):

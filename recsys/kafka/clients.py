@@ -20,6 +20,7 @@ from recsys.errors import Fenced, KafkaError, KafkaUnavailable, RightMissing, Se
 from recsys.kafka.causes import Causes, causes_of, no_broker_there, user_of, without_secrets
 from recsys.runtime.logs import RepeatsLeftOut
 from recsys.settings import KafkaSettings, hide_in_records, secrets
+from recsys.settings.regular_files import open_regular, what_is_no_file
 
 __all__ = [
     "AdminClient",
@@ -182,6 +183,9 @@ def _heard(config: ClientConfig, settings: KafkaSettings) -> dict[str, Any]:
 def _wrong_properties_named(settings: KafkaSettings, config: ClientConfig) -> Iterator[None]:
     """Only the operator's properties can be wrong when a client is made."""
     try:
+        for name, path in _locations(config):
+            if problem := what_is_no_file(path):  # OpenSSL would wait for ever for what comes out of a pipe
+                raise ValueError(f"{name} names {path}: {problem}")
         yield
     except (KafkaException, TypeError, ValueError) as error:
         problem = error.args[0].str() if error.args and isinstance(error.args[0], ClientError) else str(error)
@@ -192,13 +196,17 @@ def _wrong_properties_named(settings: KafkaSettings, config: ClientConfig) -> It
 
 def _file_that_cannot_be_read(config: ClientConfig) -> str:
     """Name the file, which librdkafka does not; empty when all can be read."""
-    for name, path in config.items():
-        if name.endswith(".location") and isinstance(path, str):
-            try:
-                os.listdir(path) if Path(path).is_dir() else Path(path).open("rb").close()
-            except OSError as error:
-                return f"{name} names {path}, which cannot be read: {error.strerror}"
+    for name, path in _locations(config):
+        try:
+            os.listdir(path) if Path(path).is_dir() else open_regular(path).close()
+        except OSError as error:
+            return f"{name} names {path}, which cannot be read: {error.strerror}"
     return ""
+
+
+def _locations(config: ClientConfig) -> list[tuple[str, str]]:
+    """Return the properties that name a file, and the files."""
+    return [(name, path) for name, path in config.items() if name.endswith(".location") and isinstance(path, str)]
 
 
 def _dotted(properties: Mapping[str, str | int | float | bool]) -> ClientConfig:

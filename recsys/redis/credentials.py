@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 from redis.connection import parse_url
 from redis.credentials import CredentialProvider
 
 from recsys.settings import RedisSettings, masked_url
 from recsys.settings.masking import UrlParts
+from recsys.settings.regular_files import what_is_no_file
 
 __all__ = ["SentinelCredentials", "ServerCredentials", "bare_url", "shown_address"]
 _OF_USERS = ("username", "password")
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
 class ServerCredentials(CredentialProvider):
@@ -51,9 +55,18 @@ def _as_redis_takes_them(user: str | None, password: str | None) -> tuple[str] |
 
 
 def bare_url(settings: RedisSettings) -> str:
-    """Return the URL without user and password."""
+    """Return the URL without user and password.
+
+    Raises
+    ------
+    ValueError
+        When an option names what should be a file of TLS, and is none: OpenSSL would wait for what comes out of a pipe.
+    """
     parts = UrlParts.of(settings.url.get_secret_value())
     options = [option for option in parts.options if option.partition("=")[0] not in _OF_USERS]
+    for name, _, value in (option.partition("=") for option in options):
+        if name in _FILES and (problem := what_is_no_file(path := unquote(value))):
+            raise ValueError(f"{name} names {path}: {problem}")
     path = parts.rest.partition("?")[0]
     return f"{parts.scheme}://{parts.host}{path}{'?' if options else ''}{'&'.join(options)}"
 

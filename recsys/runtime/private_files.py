@@ -10,6 +10,8 @@ import os
 import stat
 from pathlib import Path
 
+from recsys.settings.regular_files import ensure_regular
+
 _FILE, _FOLDER = 0o600, 0o700
 _GROUP_MAY_READ, _GROUP_MAY_ENTER = 0o040, 0o050
 _WRITE = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)  # Windows knows neither
@@ -18,8 +20,8 @@ _WRITE = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0
 def create_file(path: Path, *, shared_with: Path | None = None) -> int:
     """Make a new, empty file in place of one of the same name and return its descriptor, open for writing.
 
-    A file of that name is removed, not written into: it may be a hard link to something else. What is neither a file
-    nor a link, such as ``/dev/null``, is opened as it is.
+    A file of that name is removed, not written into: it may be a hard link to something else. ``/dev/null`` is opened
+    as it is.
 
     Parameters
     ----------
@@ -30,21 +32,34 @@ def create_file(path: Path, *, shared_with: Path | None = None) -> int:
     Raises
     ------
     OSError
-        Also when there is a symbolic link of that name, wherever it leads.
+        Also when there is a symbolic link of that name, wherever it leads, or a folder, pipe, socket or device.
     """
     try:
-        found = path.lstat().st_mode
+        found = path.lstat()
     except FileNotFoundError:
         pass
     else:
-        if stat.S_ISLNK(found):
+        if stat.S_ISLNK(found.st_mode):
             raise OSError(errno.ELOOP, "this is a symbolic link, and what it leads to shall not be overwritten")
-        if not stat.S_ISREG(found):
-            return os.open(path, _WRITE)
+        if _takes_anything(found):
+            return _opened_to_take_anything(path)
+        ensure_regular(found.st_mode)
         path.unlink()
     descriptor = os.open(path, _WRITE | os.O_CREAT | os.O_EXCL, _FILE)
     if shared_with is not None and (mode := mode_of_files(shared_with)) != _FILE:
         os.fchmod(descriptor, mode)
+    return descriptor
+
+
+def _takes_anything(found: os.stat_result) -> bool:
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == os.stat(os.devnull).st_rdev
+
+
+def _opened_to_take_anything(path: Path) -> int:
+    descriptor = os.open(path, _WRITE | getattr(os, "O_NONBLOCK", 0))
+    if not _takes_anything(os.fstat(descriptor)):  # it was replaced meanwhile
+        os.close(descriptor)
+        raise OSError(errno.ENODEV, "this is another device than it was")
     return descriptor
 
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from recsys.errors import SettingsError
 from recsys.settings.masking import secrets
+from recsys.settings.regular_files import open_regular
 from recsys.settings.secret_files import ensure_trustworthy
 from recsys.settings.section import ENV_PREFIX, Section, secret_kind, secrets_of
 from recsys.settings.sections import CONFIG_VARIABLE, Settings
@@ -102,17 +103,22 @@ def _check_config_file() -> None:
     if not path:
         return
     try:
-        tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        tomllib.loads(_text_of(path))
     except OSError as error:
         raise SettingsError(f"{CONFIG_VARIABLE}: cannot read {path}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{CONFIG_VARIABLE}: {path} is not TOML: {error}") from None
 
 
+def _text_of(path: str) -> str:
+    with open_regular(path) as file:
+        return file.read().decode()
+
+
 def _check_trust_in_config_file(held: Sequence[str]) -> None:
     """Look at who may use the TOML file, if it holds one of the secrets."""
     if path := os.environ.get(CONFIG_VARIABLE):
-        text = Path(path).read_text(encoding="utf-8")
+        text = _text_of(path)
         if any(secret in text for secret in held):
             ensure_trustworthy(path, Path(path).stat().st_mode, CONFIG_VARIABLE)
 

@@ -6,13 +6,13 @@ import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
 from recsys.settings.loading import variable_name
 from recsys.settings.masking import MayHoldSecret
+from recsys.settings.regular_files import open_regular
 from recsys.settings.section import Section, secret_kind
 from recsys.settings.sections import CONFIG_VARIABLE, Settings
 
@@ -21,7 +21,8 @@ def describe_settings(settings: Settings) -> Iterator[tuple[str, str, str, str]]
     """Yield (variable, value with secrets masked, source, meaning) for every setting."""
     file_values: Mapping[str, Any] = {}
     if path := os.environ.get(CONFIG_VARIABLE):
-        file_values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            file_values = tomllib.load(file)
     environment = {name.upper(): value for name, value in os.environ.items()}
     for name, top in Settings.model_fields.items():
         value = getattr(settings, name)

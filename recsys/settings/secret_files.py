@@ -7,6 +7,7 @@ import os
 import stat
 
 from recsys.errors import SettingsError
+from recsys.settings.regular_files import open_regular
 
 log = logging.getLogger(__name__)
 _LARGEST = 1 << 20
@@ -31,9 +32,7 @@ def read_secret_file(path: str, variable: str, *, warns: bool = True) -> str:
         When it cannot be read, is empty or no text, or when others than its owner may write into it.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for whoever writes into it
-            raise SettingsError(f"{variable}: {path} is not a file")
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             ensure_trustworthy(path, os.fstat(file.fileno()).st_mode, variable, warns=warns)
             content = file.read(_LARGEST + 1)
     except OSError as error:

@@ -96,8 +96,7 @@ class Archive:
 
     def cleanup_policy(self, segment: Segment) -> str:
         """Return what `write` was told; empty for segments from before it was recorded."""
-        storage = self._storage
-        with self._errors_named(segment), storage.fs.open(storage.path(segment.path), "rb") as file:
+        with self._errors_named(segment), self._storage.reading(segment.path) as file:
             metadata = pq.read_schema(file).metadata or {}
         return str(metadata.get(_CLEANUP_POLICY, b"").decode())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from recsys.errors import DataDirError
 from recsys.runtime import fail_points
 from recsys.runtime.private_files import create_file, make_folder
 from recsys.settings import masked_folder, secrets
+from recsys.settings.regular_files import open_regular, regular
 
 _TEMPORARY_SUFFIX = ".tmp"
 _NO_LINKS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -125,9 +125,16 @@ class Storage:
         with self._missing_told_apart(relative):
             if not self.is_local:
                 return bytes(self.fs.cat_file(self.path(relative)))
-            # A pipe would hold up whoever opens it, and a device has no end.
-            with _regular(os.open(self.path(relative), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as file:
+            with open_regular(self.path(relative)) as file:
                 return file.read()
+
+    @contextmanager
+    def reading(self, relative: str) -> Iterator[BinaryIO]:
+        """Open a file to read parts of it; a missing one stays FileNotFoundError."""
+        with self._missing_told_apart(relative):
+            path = self.path(relative)
+            with open_regular(path) if self.is_local else self.fs.open(path, "rb") as file:
+                yield file
 
     @contextmanager
     def opened(self, relative: str) -> Iterator[tuple[BinaryIO, int]]:
@@ -144,7 +151,7 @@ class Storage:
                 with self.fs.open(path, "rb") as file:
                     yield file, int(self.fs.size(path) or 0)
                 return
-            with _regular(_opened_below(self.root, relative)) as file:
+            with regular(_opened_below(self.root, relative)) as file:
                 yield file, os.fstat(file.fileno()).st_size
 
     def read_at_most(self, relative: str, most: int) -> bytes:
@@ -236,20 +243,6 @@ def _opened_below(root: str, relative: str) -> int:
         return os.open(name, _NO_LINKS | os.O_NONBLOCK, dir_fd=at)
     finally:
         os.close(at)
-
-
-def _regular(descriptor: int) -> BinaryIO:
-    """Return the file of a descriptor, if it is one."""
-    try:
-        kind = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(kind):
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not stat.S_ISREG(kind):
-            raise OSError(errno.ENODEV, "it is a device or a pipe, not a file")
-        return os.fdopen(descriptor, "rb")
-    except OSError:
-        os.close(descriptor)
-        raise
 
 
 def _remove(path: Path) -> None:

@@ -4,18 +4,44 @@ from __future__ import annotations
 
 import csv
 import os
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
-from recsys.errors import DataDirError, InputFileError
+from recsys.errors import DataDirError, InputFileError, SettingsError
+from recsys.files.items import ItemColumns, read_items
+from recsys.kafka.clients import open_admin, open_producer, open_reader
+from recsys.redis.credentials import bare_url
 from recsys.runtime.private_files import create_file, ensure_own_folder, make_folder
+from recsys.settings import KafkaSettings, RedisSettings, load_settings
+from recsys.settings.regular_files import open_regular
+from recsys.settings.secret_files import read_secret_file
 from recsys.storage.files import Storage
 from recsys.storage.tuned import study_folder
 from tests.purchase_files import csv_file, opened, rejected_values, written
+
+KINDS = ["pipe", "socket", "device", "folder"]
+
+
+@contextmanager
+def no_file(folder: Path, kind: str) -> Iterator[Path]:
+    """Lay what is no file; whoever opens the pipe to write, and not to read, finds a reader."""
+    path = Path("/dev/zero") if kind == "device" else folder / kind
+    with ExitStack() as stack:
+        if kind == "pipe":
+            os.mkfifo(path)
+            stack.callback(os.close, os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        elif kind == "socket":
+            stack.enter_context(socket.socket(socket.AF_UNIX)).bind(str(path))
+        elif kind == "folder":
+            path.mkdir()
+        yield path
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +129,72 @@ def test_rejects_are_private_and_refuse_a_link(tmp_path: Path) -> None:
     path.unlink()
     written(file, path)
     assert mode(path) == 0o600
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_file_is_neither_written_to_nor_removed(tmp_path: Path, kind: str) -> None:
+    purchases = csv_file(tmp_path, "user_id,item_id,timestamp\nu,a,soon\n")
+    with no_file(tmp_path, kind) as path:
+        before = path.lstat()
+        with pytest.raises(OSError, match=f"this is a {kind}, not a file"):
+            create_file(path)
+        with pytest.raises(InputFileError) as told:
+            written(purchases, path)
+        assert str(told.value) == (
+            f"{path}: cannot write rejected rows: this is a {kind}, not a file; name another file with --rejects"
+        )
+        after = path.lstat()
+        assert (after.st_ino, after.st_mode, after.st_mtime_ns) == (before.st_ino, before.st_mode, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_file_is_not_read_either(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = f"this is a {kind}, not a file"
+    with no_file(tmp_path, kind) as path:
+        with pytest.raises(OSError, match=refused):
+            open_regular(path)
+        with pytest.raises(InputFileError, match=f"^{path}: {refused}$"):
+            opened(path)
+        with pytest.raises(InputFileError, match=f"^{path}: {refused}$"):
+            read_items(path, ItemColumns())
+        with pytest.raises(SettingsError, match=refused):
+            read_secret_file(str(path), "RECSYS_REDIS__URL_FILE")
+        monkeypatch.setenv("RECSYS_CONFIG", str(path))
+        with pytest.raises(SettingsError, match=f"^RECSYS_CONFIG: cannot read {path}: {refused}$"):
+            load_settings()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_no_library_is_left_to_wait_for_what_should_be_a_file_of_tls(tmp_path: Path, kind: str) -> None:
+    refused = f"this is a {kind}, not a file"
+    with no_file(tmp_path, kind) as path:
+        for option in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+            url = SecretStr(f"rediss://127.0.0.1:1/0?{option}={path}")
+            with pytest.raises(ValueError, match=f"{option} names {path}: {refused}"):
+                bare_url(RedisSettings(url=url))
+        for name in ("ssl.ca.location", "ssl.certificate.location", "ssl.key.location"):
+            settings = KafkaSettings(librdkafka={"security.protocol": "ssl", name: str(path)})
+            for open_client in (open_producer, open_admin, lambda settings: open_reader(settings, "test")):
+                with pytest.raises(SettingsError, match=f"{name} names {path}.*{refused}"):
+                    open_client(settings)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_segment_that_is_no_file_holds_nobody_up(tmp_path: Path, kind: str) -> None:
+    storage = Storage(str(tmp_path))
+    with no_file(tmp_path, kind) as path:
+        if kind == "device":
+            (tmp_path / kind).symlink_to(path)
+        for read in (storage.read_file, lambda name: storage.reading(name).__enter__()):
+            with pytest.raises(DataDirError, match=f"this is a {kind}, not a file"):
+                read(kind)
+
+
+def test_a_link_to_a_file_is_read_as_mounted_secrets_are(tmp_path: Path) -> None:
+    (tmp_path / "..data").write_text("secret")
+    (tmp_path / "password").symlink_to("..data")
+    with open_regular(tmp_path / "password") as file:
+        assert file.read() == b"secret"
 
 
 FORMULAS = ["=cmd|' /C calc'!A0", "+1+2", "-2+3", "@SUM(1)", "\t=1", " =1", "\uff1d1", "'=1", "''@x", "-", "=", "\n=1"]

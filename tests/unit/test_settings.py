@@ -251,7 +251,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("RECSYS_CONFIG", str(tmp_path / "missing.toml"))
     assert refusal() == f"RECSYS_CONFIG: cannot read {tmp_path / 'missing.toml'}: No such file or directory"
     monkeypatch.setenv("RECSYS_CONFIG", str(tmp_path))
-    assert refusal() == f"RECSYS_CONFIG: cannot read {tmp_path}: Is a directory"
+    assert refusal() == f"RECSYS_CONFIG: cannot read {tmp_path}: this is a folder, not a file"
 
 
 @pytest.mark.parametrize(
@@ -558,7 +558,7 @@ def test_a_file_that_holds_no_secret_is_named(
     monkeypatch.setenv("RECSYS_REDIS__URL_FILE", str(path))
     assert (why or "cannot read") in refusal()
     monkeypatch.setenv("RECSYS_REDIS__URL_FILE", "/dev/zero")
-    assert refusal() == "RECSYS_REDIS__URL_FILE: /dev/zero is not a file"
+    assert refusal() == "RECSYS_REDIS__URL_FILE: cannot read /dev/zero: this is a device, not a file"
 
 
 def test_a_file_of_properties_must_be_json_and_is_not_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
