@@ -16,9 +16,12 @@ _MARK: Final = "[broken row]"
 _REMEDY: Final = f"; mend the values, then remove {_MARK}"
 _AGAIN: Final = "not mended yet: "
 _NO_FORMULA: Final = "'"
-_FORMULA = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+_BEGINNING = "['\"\\s]*[=+\\-@\uff1d\uff0b\uff0d\uff20]"
 """How a value begins that a spreadsheet may calculate, whatever stands before it already; also in wide characters."""
+_FORMULA = re.compile(rf"'*[\t\r\n]|{_BEGINNING}")
 _NUMBER = re.compile(r"'*[+-]?(?=\.?[0-9])[0-9]*([.,][0-9]+)*(e[+-]?[0-9]+)?", re.IGNORECASE)
+_PARTS = re.compile(r"([;,|\t\r\n])")
+"""Where a spreadsheet may split a value, which has its own idea of what separates columns."""
 
 
 def _is_formula(value: str) -> bool:
@@ -26,13 +29,28 @@ def _is_formula(value: str) -> bool:
 
 
 def without_formula(value: str) -> str:
-    """Return a value such that no spreadsheet calculates it: one that would begin a formula gets a ``'`` before it."""
-    return _NO_FORMULA + value if _is_formula(value) else value
+    """Return a value such that no spreadsheet calculates it, or a part of it.
+
+    What would begin a formula gets a ``'`` before it: the value itself, and whatever follows a character in it that may
+    separate columns or rows.
+    """
+    first, *others = _PARTS.split(value)
+    kept = first + "".join(_NO_FORMULA + part if _is_formula_in_a_value(part) else part for part in others)
+    return _NO_FORMULA + kept if _is_formula(kept) else kept
 
 
 def with_formula(value: str) -> str:
     """Return the value that `without_formula` was given."""
-    return value[1:] if value.startswith(_NO_FORMULA) and _is_formula(value) else value
+    kept = value[1:] if value.startswith(_NO_FORMULA) and _is_formula(value) else value
+    first, *others = _PARTS.split(kept)
+    return first + "".join(
+        part[1:] if part.startswith(_NO_FORMULA) and _is_formula_in_a_value(part) else part for part in others
+    )
+
+
+def _is_formula_in_a_value(part: str) -> bool:
+    """Whether a part that follows a separator, or the separator itself, which is none, would begin a formula."""
+    return not _PARTS.fullmatch(part) and _is_formula(part)
 
 
 def _is_marked(value: str) -> bool:

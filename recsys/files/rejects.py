@@ -23,7 +23,8 @@ class RejectsFile:
     """A CSV file with the columns of the file that was read, and `why`; made when the first row comes.
 
     It has the delimiter and the encoding of that file, so that the same options read it. Rows that are not mended are
-    rejected again. Values that a spreadsheet would take for formulas begin with ``'``, which an import takes off again.
+    rejected again. Values, and parts of them, that a spreadsheet would take for formulas begin with ``'``, which an
+    import takes off again.
     Nobody but its owner may read the file. One of the same name is replaced, and a symbolic link is refused.
 
     Parameters
@@ -97,7 +98,8 @@ class RejectsFile:
 
     def _line(self, values: Sequence[str]) -> str:
         text = io.StringIO(newline="")
-        row = csv.writer(text, delimiter=self._delimiter, lineterminator="\n")
+        # All in quotes: what a value holds then separates nothing, where a spreadsheet splits at another character.
+        row = csv.writer(text, delimiter=self._delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
         row.writerow(map(without_formula, values))
         return text.getvalue()
 

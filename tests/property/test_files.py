@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,3 +105,14 @@ def _rejected(texts: list[str]) -> list[str]:
         except ValueError:
             rejected.append(text)
     return rejected
+
+
+@given(st.text(st.sampled_from("=+-@\uff1d'\" ;,|\t\r\n1.ae"), max_size=12))
+@settings(max_examples=500, deadline=None)
+def test_no_part_of_a_value_is_a_formula_and_the_value_comes_back(value: str) -> None:
+    written = without_formula(value)
+    assert with_formula(written) == value
+    for part in re.split("[;,|\t\r\n]", written):
+        assert not re.match(r"[\s\"]*[=@\uff1d]", part)
+        assert not re.match(r"[\s\"]*[+-]", part) or re.fullmatch(r"[+-][0-9.,]+(e[+-]?[0-9]+)?", part)
+    assert value[:1] not in ("\t", "\r", "\n") or written.startswith("'")

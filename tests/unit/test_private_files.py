@@ -197,21 +197,29 @@ def test_a_link_to_a_file_is_read_as_mounted_secrets_are(tmp_path: Path) -> None
         assert file.read() == b"secret"
 
 
-FORMULAS = ["=cmd|' /C calc'!A0", "+1+2", "-2+3", "@SUM(1)", "\t=1", " =1", "\uff1d1", "'=1", "''@x", "-", "=", "\n=1"]
-NO_FORMULAS = ["-1", "+2.5", "-1.234,5", "-1e3", "'tis", "a=b", "1-2", "", "'"]
+FORMULAS = ["=cmd|' /C calc'!A0", "+1+2", "-2+3", "@SUM(1)", " =1", "\uff1d1", "'=1", "''@x", "-", "="]
+PARTS = {
+    "a;=1": "a;'=1", "a;=1;b;@x": "a;'=1;b;'@x",
+    "a\t=1": "a\t'=1", "a, =1": "a,' =1", "a|+x": "a|'+x", "a\n=1": "a\n'=1",
+    "a;'=1": "a;''=1", "=1;=2": "'=1;'=2", 'a;"=1"': "a;'\"=1\"", "a;\t=1": "a;\t'=1", ";-x": ";'-x",
+    "\t=1": "'\t'=1", "\n=1": "'\n'=1", "\ta": "'\ta",
+}  # fmt: skip
+"""Values that are formulas only where a spreadsheet splits them, and what stands in a file of rejects."""
+NO_FORMULAS = ["a;-1", "1;2", "a; b", "-1", "+2.5", "-1.234,5", "-1e3", "'tis", "a=b", "1-2", "", "'"]
 
 
 def test_no_cell_of_rejects_is_a_formula_and_an_import_reads_them_as_they_were(tmp_path: Path) -> None:
-    header = ["user_id", "item_id", "timestamp", "=title"]
+    header, cells = ["user_id", "item_id", "timestamp", "=title"], [*FORMULAS, *PARTS, *NO_FORMULAS]
     with (tmp_path / "purchases.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([header, *(["u", "a", "soon", cell] for cell in [*FORMULAS, *NO_FORMULAS])])
+        csv.writer(file).writerows([header, *(["u", "a", "soon", cell] for cell in cells)])
     given = rejected_values(opened(tmp_path / "purchases.csv"))
-    assert [row[3] for row in given] == [*FORMULAS, *NO_FORMULAS]
+    assert [row[3] for row in given] == cells
     written(opened(tmp_path / "purchases.csv"), tmp_path / "rejects.csv")
     with (tmp_path / "rejects.csv").open(newline="") as file:
         first, *rows = csv.reader(file)
     assert first == ["user_id", "item_id", "timestamp", "'=title", "why"]
-    assert [row[3] for row in rows] == [*(f"'{cell}" for cell in FORMULAS), *NO_FORMULAS]
+    assert [row[3] for row in rows] == [*(f"'{cell}" for cell in FORMULAS), *PARTS.values(), *NO_FORMULAS]
+    assert (tmp_path / "rejects.csv").read_text().count('"u","a","soon","') == len(cells), "all is in quotes"
     again = opened(tmp_path / "rejects.csv")
     assert again.table.names == [*header, "why"]
     assert [row[:4] for row in rejected_values(again)] == given

@@ -298,11 +298,13 @@ def test_the_digest_names_content_and_reading(tmp_path: Path) -> None:
 def test_the_rejects_file_has_the_columns_of_the_input_and_why(tmp_path: Path) -> None:
     file = csv_file(tmp_path, "user_id,item_id,timestamp,note\nu,a,2026-01-01,\nv,é,soon,x\nu,b\nw,c,2026-01-01,1,2\n")
     assert written(file, tmp_path / "rejects.csv").splitlines() == [
-        "user_id,item_id,timestamp,note,why",
-        "v,é,soon,x,line 3: timestamp: 'soon' is not in the form ISO 8601; name another form with --timestamp-format",
-        '[broken row] u,b,,,"line 4: the line has 2 columns, the header 4; mend the values, then remove [broken row]"',
-        '[broken row] w,c,2026-01-01,"1,2","line 5: the line has 5 columns, the header 4; mend the values, then remove '
+        '"user_id","item_id","timestamp","note","why"',
+        '"v","é","soon","x","line 3: timestamp: \'soon\' is not in the form ISO 8601; name another form with '
+        '--timestamp-format"',
+        '"[broken row] u","b","","","line 4: the line has 2 columns, the header 4; mend the values, then remove '
         '[broken row]"',
+        '"[broken row] w","c","2026-01-01","1,2","line 5: the line has 5 columns, the header 4; mend the values, then '
+        'remove [broken row]"',
     ]
 
 
@@ -344,8 +346,8 @@ def test_rejects_of_parquet_can_be_mended_as_csv(tmp_path: Path) -> None:
         },
     )
     rejected = written(file, tmp_path / "rejects.csv")
-    assert rejected.splitlines()[1].startswith("8.0,,2.5,2026-01-01T10:00:01,")
-    (tmp_path / "rejects.csv").write_text(rejected.replace("8.0,,", "8.0,b,"))
+    assert rejected.splitlines()[1].startswith('"8.0","","2.5","2026-01-01T10:00:01",')
+    (tmp_path / "rejects.csv").write_text(rejected.replace('"8.0",""', "8.0,b"))
     assert events(opened(tmp_path / "rejects.csv"))[0][1] == make_event("8", "b", 2.5, timestamp=DAY_MS + 36_001_000)
 
 
@@ -497,7 +499,7 @@ def test_a_very_long_line_is_an_error(tmp_path: Path) -> None:
 def test_columns_that_are_not_needed_are_in_the_rejects_all_the_same(tmp_path: Path) -> None:
     table = {"user_id": ["u"], "item_id": [None], "timestamp": ["2026-01-01"], "note": ["x"], "more": [[1]]}
     file = parquet_file(tmp_path, table)
-    assert written(file, tmp_path / "rejects.csv").splitlines()[1].startswith("u,,2026-01-01,x,[1],")
+    assert written(file, tmp_path / "rejects.csv").splitlines()[1].startswith('"u","","2026-01-01","x","[1]",')
 
 
 def test_a_file_of_nothing_but_open_quotes_is_all_rejects(tmp_path: Path) -> None:
@@ -540,7 +542,7 @@ def test_a_row_that_is_none_is_rejected_again_until_it_is_mended(tmp_path: Path,
 @pytest.mark.parametrize("value", [True, b"\xff", float("inf"), ["x"], {"a": 1}, datetime(2026, 1, 1)])
 def test_ids_of_parquet_that_are_none_are_rejected_again_as_text(tmp_path: Path, value: object) -> None:
     table = {"user_id": ["u"], "item_id": [value], "timestamp": [datetime(2026, 1, 1)]}
-    assert "[broken row] u," in written(parquet_file(tmp_path, table), tmp_path / "rejects.csv")
+    assert '"[broken row] u",' in written(parquet_file(tmp_path, table), tmp_path / "rejects.csv")
     assert one_reject(opened(tmp_path / "rejects.csv")).startswith("not mended yet: row 1: item_id: ")
 
 
