@@ -75,7 +75,8 @@ def roll_back(
     Raises
     ------
     InvalidModel
-        When there is no such version, or it is damaged: nothing has happened then.
+        When there is no such version, or it is damaged, or the live one is not what was published any more: nothing has
+        happened then.
     LockLost
         When another process moved the pointer, also between the decision and the lock.
     """
@@ -91,6 +92,8 @@ def roll_back(
     with progress.stage("check the model"):
         models.manifest(version)
         uri, manifest_sha256 = models.address(version)
+        if pointer is not None and pointer.version == version:
+            manifest_sha256 = pointer.manifest_sha256  # what was published, and not what stands there now
         model = models.load(version, manifest_sha256=manifest_sha256)
     record = RoundRecord(
         kind="rollback",

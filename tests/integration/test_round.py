@@ -166,6 +166,18 @@ def test_a_model_that_the_gate_rejects_is_kept_and_does_not_go_live(
         assert forced.gate.decision is Decision.FORCED
 
 
+def test_a_rollback_to_the_live_model_takes_nothing_but_what_was_published(shop: Shop) -> None:
+    live = shop.round().version
+    pointer = shop.store.pointer.read()
+    planted = Path(shop.settings.data_dir) / "models" / live / "manifest.json"
+    planted.write_bytes(planted.read_bytes() + b"\n")
+    with shop.store.trainer_lock.held(ttl_s=60) as lock, pytest.raises(InvalidModel, match="manifest"):
+        roll_back(
+            shop.settings, shop.store, shop.data_dir, lock, ProgressReporter(), live, live_before=live, clock=now,
+        )  # fmt: skip
+    assert shop.store.pointer.read() == pointer
+
+
 def test_a_round_that_lost_its_lock_publishes_nothing_and_says_how_far_it_was(shop: Shop) -> None:
     first = shop.round()
     with shop.store.trainer_lock.held(ttl_s=60) as lock:

@@ -14,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.cli.output import new_table
+from recsys.cli.show import history_table, list_table
 from recsys.runtime.escapes import escaped
 from recsys.runtime.logs import SafeFormatter
 from recsys.runtime.progress import ProgressReporter
 from recsys.runtime.terminal import SafeConsole
+from tests.builders import make_history
 from tests.services import PROJECT
 
 HOSTILE = {
@@ -66,6 +68,15 @@ def test_a_console_escapes_what_it_prints_and_has_in_tables(text: str) -> None:
     said = printed(console)
     assert said.count(HOSTILE[text]) == (4 if "\n" in text else 5), "a caption may have several lines"
     assert not [c for c in said if c != "\n" and not c.isprintable()]
+
+
+@pytest.mark.parametrize("item", [text for text in HOSTILE if text != "\ud800" and "\n" not in text])
+def test_ids_of_a_planted_model_are_escaped_in_lists_and_histories(item: str) -> None:
+    console = SafeConsole(file=io.StringIO(), width=400)
+    console.print(list_table("Recommended", {"items": [{"item_id": item, "score": 1.0}]}, {}, 5))
+    console.print(history_table("u", make_history({item: 1.0}), {}, 5))
+    assert printed(console).count(HOSTILE[item]) == 2
+    assert not [c for c in printed(console) if c != "\n" and not c.isprintable()]
 
 
 def test_markup_in_titles_is_shown_as_it_is() -> None:
