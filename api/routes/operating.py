@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import anyio
 from fastapi import APIRouter, Path, Request, Response
@@ -28,7 +28,7 @@ from recsys.api_schemas import (
 )
 from recsys.data.event import Event, EventType
 from recsys.errors import InvalidModel, MalformedEvent
-from recsys.operations.model_versions import manifest_unless_damaged, roles, summary
+from recsys.operations.model_versions import kept_models, summary
 from recsys.redis import Store
 from recsys.redis.trainer_requests import RollbackRequest
 from recsys.storage.rounds import RoundLog, RoundRecord
@@ -36,7 +36,7 @@ from recsys.storage.rounds import RoundLog, RoundRecord
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1", route_class=guarded(Role.OPERATE))
-_ROUNDS_SHOWN = 20
+_MODELS_SHOWN, _ROUNDS_SHOWN = 100, 20
 _MOST_REQUESTS = 2**53
 Number = Annotated[int, Path(ge=1, le=_MOST_REQUESTS, description="The number that POST /v1/retrains returned.")]
 Version = Annotated[str, Path(pattern=r"^[0-9A-Za-z-]{1,64}$", description="A version that GET /v1/models lists.")]
@@ -51,22 +51,22 @@ async def _in_thread(services: Services, work: Callable[[], T]) -> T:
     "/models", response_model=Models, responses=problems(), tags=["operators"], summary="Models and the last rounds"
 )
 async def models(request: Request) -> Response:
-    """Return the models that are kept and the last rounds of the trainer, the newest first."""
+    """Return the newest models that are kept, up to 100, and the last rounds of the trainer, the newest first."""
     services = services_of(request)
 
-    def found() -> dict[str, Any]:
+    def found() -> Response:
         data_dir = services.data_dir
-        listed = []
-        for version, role in roles(data_dir, live=_live(services.store)).items():
-            manifest = manifest_unless_damaged(data_dir.models, version)
-            listed.append({"version": version, **({} if manifest is None else summary(manifest)), "role": role})
+        listed = [
+            {"version": version, **({} if manifest is None else summary(manifest)), "role": role}
+            for version, role, manifest in kept_models(data_dir, live=_live(services.store), most=_MODELS_SHOWN)
+        ]
         rounds = [
             {**record.model_dump(mode="json"), "error": without_places(record.error)}
             for record in islice(data_dir.rounds.newest_first(), _ROUNDS_SHOWN)
         ]
-        return {"models": listed, "rounds": rounds}
+        return answer({"models": listed, "rounds": rounds})
 
-    return answer(await _in_thread(services, found))
+    return await _in_thread(services, found)
 
 
 @router.post(

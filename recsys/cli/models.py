@@ -17,7 +17,7 @@ from recsys.evaluation.compare import ALL, NEW
 from recsys.evaluation.gate_record import GateRecord
 from recsys.evaluation.metrics import Interval
 from recsys.operations.histories import ensure_histories
-from recsys.operations.model_versions import manifest_unless_damaged, roles, summary
+from recsys.operations.model_versions import kept_models, summary
 from recsys.operations.rollback import previous_version, roll_back
 from recsys.redis import open_store
 from recsys.runtime.clock import now
@@ -42,10 +42,8 @@ def list_command(context: typer.Context, as_json: Json = False) -> None:
         return
     settings = settings_for_command()
     data_dir = open_data_dir(settings)
-    models = data_dir.models
-    kept = roles(data_dir, live=_live(settings))
+    found = list(kept_models(data_dir, live=_live(settings)))
     rounds = list(_first(data_dir.rounds.newest_first(), _ROUNDS_SHOWN))
-    found = [(version, role, manifest_unless_damaged(models, version)) for version, role in kept.items()]
     if as_json:
         rows = [
             {"role": role, **({"version": version} if manifest is None else summary(manifest))}
@@ -72,7 +70,7 @@ def show_model_command(
     if version == "live":
         version = _live(settings) or _no_live()
     manifest = models.manifest(version)
-    role = roles(data_dir, live=_live(settings)).get(version, "")
+    role = next((role for kept, role, _ in kept_models(data_dir, live=_live(settings)) if kept == version), "")
     if as_json:
         _print_json({"role": role, **manifest.model_dump(mode="json")})
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from recsys.errors import InvalidModel, NoModel
@@ -16,18 +18,28 @@ _SUMMARY = {
 }  # fmt: skip
 
 
-def roles(data_dir: DataDir, *, live: str) -> dict[str, str]:
-    """Return version → ``live``, ``previous``, ``rejected`` or nothing, the newest first."""
+def kept_models(data_dir: DataDir, *, live: str, most: int | None = None) -> Iterator[tuple[str, str, Manifest | None]]:
+    """Yield version, role and manifest of the models that are kept, the newest first.
+
+    The role is ``live``, ``previous``, ``rejected`` or nothing; a manifest that cannot be read is None.
+
+    Parameters
+    ----------
+    data_dir : DataDir
+    live : str
+        Version of the live model; empty = none.
+    most : int or None
+        How many are looked at; each is read.
+    """
     models = data_dir.models
     try:
         previous = previous_version(data_dir, live=live) if live else ""
     except NoModel:
         previous = ""
-    found = {}
-    for version in reversed(models.versions()):
+    for version in islice(reversed(models.versions()), most):
+        manifest = _manifest_unless_damaged(models, version)
         role = "live" if version == live else "previous" if version == previous else ""
-        found[version] = role or ("rejected" if models.is_rejected(version) else "")
-    return found
+        yield version, role or ("rejected" if manifest is not None and manifest.is_rejected else ""), manifest
 
 
 def summary(manifest: Manifest) -> dict[str, Any]:
@@ -35,8 +47,7 @@ def summary(manifest: Manifest) -> dict[str, Any]:
     return manifest.model_dump(mode="json", include=_SUMMARY)
 
 
-def manifest_unless_damaged(models: ModelStore, version: str) -> Manifest | None:
-    """Return a model's manifest, None if it cannot be read."""
+def _manifest_unless_damaged(models: ModelStore, version: str) -> Manifest | None:
     try:
         return models.manifest(version)
     except InvalidModel:

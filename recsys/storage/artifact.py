@@ -138,10 +138,15 @@ class ArtifactFolder:
     storage: Storage
     relative: str = ""
 
+    @classmethod
+    def at(cls, url: str) -> ArtifactFolder:
+        """Return the folder at an address that this program itself has chosen, a local path or an fsspec URL."""
+        return cls(Storage(url))
+
     @property
     def shown(self) -> str:
         """Its address, for people."""
-        return self.storage.uri(self.relative) if self.relative else self.storage.root
+        return self.storage.uri(self.relative) if self.relative else self.storage.url
 
     def path(self, name: str) -> str:
         """Return the path of a file in it, below ``storage``."""
@@ -152,7 +157,7 @@ class ArtifactFolder:
         return ArtifactFolder(self.storage, self.path(name))
 
 
-def load_model(folder: str | ArtifactFolder, *, manifest_sha256: str) -> FactorModel:
+def load_model(folder: ArtifactFolder, *, manifest_sha256: str) -> FactorModel:
     """Load a model, checking every byte against the manifest and the manifest against the pointer.
 
     Nothing in the folder is believed: only files with the fixed names are opened, none is read beyond the size that
@@ -160,7 +165,7 @@ def load_model(folder: str | ArtifactFolder, *, manifest_sha256: str) -> FactorM
 
     Parameters
     ----------
-    folder : str or ArtifactFolder
+    folder : ArtifactFolder
         It must follow from ``data_dir`` and the version, see `recsys.storage.models.ModelStore.load`, never from what
         Redis or a file calls an address.
     manifest_sha256 : str
@@ -177,25 +182,20 @@ def load_model(folder: str | ArtifactFolder, *, manifest_sha256: str) -> FactorM
         When anything is missing, truncated, changed, not finite, or no regular file.
     """
     with _errors_as_invalid(folder):
-        return _load(_artifact(folder), manifest_sha256)
-
-
-def _artifact(folder: str | ArtifactFolder) -> ArtifactFolder:
-    return folder if isinstance(folder, ArtifactFolder) else ArtifactFolder(Storage(folder))
+        return _load(folder, manifest_sha256)
 
 
 @contextmanager
-def _errors_as_invalid(folder: str | ArtifactFolder) -> Iterator[None]:
-    shown = folder if isinstance(folder, str) else folder.shown
+def _errors_as_invalid(folder: ArtifactFolder) -> Iterator[None]:
     try:
         yield
     except InvalidModel:
         raise
     except FileNotFoundError as error:
-        raise InvalidModel(f"model at {shown}: a file is missing: {error.filename or error}") from error
+        raise InvalidModel(f"model at {folder.shown}: a file is missing: {error.filename or error}") from error
     except Exception as error:  # whatever a damaged or forged file provokes in the libraries that read it
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InvalidModel(f"model at {shown}: {reason}") from error
+        raise InvalidModel(f"model at {folder.shown}: {reason}") from error
 
 
 def read_manifest(folder: ArtifactFolder) -> bytes:
@@ -265,7 +265,7 @@ def _boosts(manifest: Manifest, arrays: Mapping[str, NDArray[Any]], n_items: int
     return Boosts(item_bias, repeat_bias, weights.affinity, habit)
 
 
-def load_holdout_model(folder: str | ArtifactFolder, manifest: Manifest) -> FactorModel | None:
+def load_holdout_model(folder: ArtifactFolder, manifest: Manifest) -> FactorModel | None:
     """Load what was judged in a version's place; None if there is none.
 
     Raises
@@ -275,17 +275,17 @@ def load_holdout_model(folder: str | ArtifactFolder, manifest: Manifest) -> Fact
     """
     if not manifest.twin_sha256:
         return None
-    return load_model(_artifact(folder).inside(_HOLDOUT_FOLDER), manifest_sha256=manifest.twin_sha256)
+    return load_model(folder.inside(_HOLDOUT_FOLDER), manifest_sha256=manifest.twin_sha256)
 
 
-def load_popularity(folder: str | ArtifactFolder, *, manifest_sha256: str = "") -> NDArray[np.float64]:
+def load_popularity(folder: ArtifactFolder, *, manifest_sha256: str = "") -> NDArray[np.float64]:
     """Return how popular the items of a model are: float64, (n_items,).
 
     Of a model that another program has written without it: the number of buyers.
 
     Parameters
     ----------
-    folder : str or ArtifactFolder
+    folder : ArtifactFolder
         As for `load_model`.
     manifest_sha256 : str
         Of the model that was loaded; empty = whichever is there.
@@ -296,11 +296,10 @@ def load_popularity(folder: str | ArtifactFolder, *, manifest_sha256: str = "") 
         When it cannot be read, or is not the one that the manifest pins.
     """
     with _errors_as_invalid(folder):
-        artifact = _artifact(folder)
-        expected = manifest_sha256 or hashlib.sha256(read_manifest(artifact)).hexdigest()
-        manifest = _checked_manifest(artifact, expected)
+        expected = manifest_sha256 or hashlib.sha256(read_manifest(folder)).hexdigest()
+        manifest = _checked_manifest(folder, expected)
         _, (n_items, *_) = manifest.arrays()["item_factors.npy"]
-        content = _items_parquet(artifact, manifest)
+        content = _items_parquet(folder, manifest)
         with _file_named("items.parquet"):
             return item_popularity(content, n_items)
 

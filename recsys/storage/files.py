@@ -29,6 +29,10 @@ class NotAFile(DataDirError):
     """What should be a file is a symbolic link, a folder, a device or a pipe."""
 
 
+class TooLarge(DataDirError):
+    """A file has more bytes than one of its kind can have."""
+
+
 class Storage:
     """A folder.
 
@@ -159,13 +163,13 @@ class Storage:
 
         Raises
         ------
-        DataDirError
+        TooLarge
             When it has more than ``most`` bytes.
         """
         with self.opened(relative) as (file, _):
             content = file.read(most + 1)
         if len(content) > most:
-            raise DataDirError(f"{self.uri(relative)} has more than {most:,} bytes")
+            raise TooLarge(f"{self.uri(relative)} has more than {most:,} bytes")
         return content
 
     @contextmanager

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from recsys.data.epoch import LAST_MS
@@ -12,8 +13,11 @@ from recsys.evaluation.gate_record import Decision, GateRecord
 from recsys.model.boosts import DEMAND, HABIT, Boosts, BoostWeights
 
 _MANIFEST = "manifest.json"
-_MOST_MANIFEST_BYTES = 64 * 2**20
-"""It names every import with its positions: a thousand imports are a tenth of a megabyte."""
+_MOST_MANIFEST_BYTES = 8 * 2**20
+_MOST_POSITIONS = 100_000
+"""Of an archive: it names every import with its positions, and a thousand imports are a tenth of a megabyte."""
+_MOST_OTHER_VALUES = 2_000
+_CHARACTERS_OF_A_VALUE = 1_000
 MOST_ITEMS = 2**31 - 1
 MOST_FACTORS = 4096
 _MOST_HEADER_BYTES = 64 * 1024
@@ -142,8 +146,48 @@ class Manifest(BaseModel):
 
 
 def _parsed(content: bytes) -> Manifest:
+    """Read a manifest that may have been planted.
+
+    How much it holds is looked at step by step, each step before one that costs more: decoding, validating.
+
+    Raises
+    ------
+    ValueError
+        When it holds more than any model needs, or is no manifest.
+    """
+    if len(content) > _MOST_MANIFEST_BYTES:
+        raise ValueError(f"{_MANIFEST} has more than {_MOST_MANIFEST_BYTES:,} bytes")
+    if content.count(b",") > _MOST_POSITIONS + _MOST_OTHER_VALUES:
+        raise ValueError(f"{_MANIFEST} has more values than any model needs")
     try:
-        return Manifest.model_validate_json(content)
+        given = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"{_MANIFEST} is not JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise ValueError(f"{_MANIFEST} is no JSON object")
+    positions = _n_values(given.get("archive"))
+    if positions > _MOST_POSITIONS:
+        raise ValueError(f"{_MANIFEST}: archive has more than {_MOST_POSITIONS:,} positions")
+    if _n_values(given) - positions > _MOST_OTHER_VALUES:
+        raise ValueError(f"{_MANIFEST} has more than {_MOST_OTHER_VALUES:,} values beside its archive")
+    try:
+        return Manifest.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{_MANIFEST}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise ValueError(f"{_MANIFEST}: {'.'.join(str(part) for part in first['loc'])[:200]}: {first['msg']}") from None
+
+
+def _n_values(value: Any) -> int:
+    """Count what a decoded JSON value holds, at any depth: members, elements, and every 1,000 characters of text."""
+    found, waiting = 0, [value]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, dict):
+            found += len(inner)
+            waiting += inner.values()
+        elif isinstance(inner, list):
+            found += len(inner)
+            waiting += inner
+        elif isinstance(inner, str):
+            found += len(inner) // _CHARACTERS_OF_A_VALUE
+    return found

@@ -28,7 +28,7 @@ from recsys.storage.artifact import (
     load_popularity,
     read_manifest,
 )
-from recsys.storage.files import NotAFile, Storage
+from recsys.storage.files import NotAFile, Storage, TooLarge
 from recsys.storage.manifest import _MANIFEST, Manifest, _parsed
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,11 @@ class ModelStore:
             How it was judged.
         holdout_model : Draft or None
             What was judged in its place: the same model, fitted on what precedes the hold-out.
+
+        Raises
+        ------
+        DataDirError
+            When it cannot be written, or its manifest would say more than `manifest` reads.
         """
         popular_json = [{"item_id": i, "score": s} for i, s in zip(popular.item_ids, popular.scores, strict=True)]
         files = {**_files(draft, with_index=True), "popular.json": orjson.dumps({"items": popular_json})}
@@ -86,6 +91,10 @@ class ModelStore:
             }
         )
         content = manifest.model_dump_json(indent=2).encode()
+        try:
+            _parsed(content)
+        except ValueError as error:
+            raise DataDirError(f"model {version} was not written, for nothing could read it: {error}") from None
         relative = f"{_FOLDER}/{version}"
         files |= {f"{_HOLDOUT_FOLDER}/{name}": inner for name, inner in holdout_files.items()}
         self._storage.write_folder(relative, {**files, _MANIFEST: content}, last=_MANIFEST)
@@ -115,7 +124,7 @@ class ModelStore:
         """
         try:
             return _parsed(read_manifest(self._artifact(version)))
-        except NotAFile as error:
+        except (NotAFile, TooLarge) as error:
             raise InvalidModel(f"model {version}: {error}") from None
         except FileNotFoundError:
             known = self.versions()

@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recsys.evaluation.gate_record import Decision, GateRecord
-from recsys.storage.files import Storage
+from recsys.storage.files import NotAFile, Storage, TooLarge
 
 log = logging.getLogger(__name__)
 _FOLDER = "rounds"
 _KEPT = 200
+_MOST_BYTES = 256 * 1024
+"""Of a record; usual ones have a few thousand."""
 _PUBLISHED = "-published"
 
 
@@ -92,10 +94,10 @@ class RoundLog:
     def _read(self, paths: Iterable[str]) -> Iterator[RoundRecord]:
         for path in paths:
             try:
-                yield RoundRecord.model_validate_json(self._storage.read_file(path))
+                yield RoundRecord.model_validate_json(self._storage.read_at_most(path, _MOST_BYTES))
             except FileNotFoundError:  # it left meanwhile
                 continue
-            except ValidationError:
+            except (ValidationError, NotAFile, TooLarge):
                 log.warning("%s is damaged and was skipped; remove it", self._storage.uri(path))
 
     def _new_name(self, at: datetime) -> str:

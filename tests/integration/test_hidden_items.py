@@ -19,7 +19,7 @@ from recsys.operations.hidden_items import HiddenItems
 from recsys.recommend.user_lists import RankedList
 from recsys.redis import Store, open_store
 from recsys.settings import Settings
-from recsys.storage.artifact import load_model, load_popularity
+from recsys.storage.artifact import ArtifactFolder, load_model, load_popularity
 from recsys.storage.catalogue import Catalogue, Item
 from recsys.storage.data_dir import DataDir, open_data_dir
 from tests.builders import item_ids, make_draft, make_model
@@ -44,12 +44,12 @@ class Shop:
         )
         pointer = self.store.pointer.move(version, uri, digest, seen=self.store.pointer.value(), at=NOW)
         assert pointer is not None
-        self.live = LoadedModel(pointer, load_model(uri, manifest_sha256=digest))
+        self.live = LoadedModel(pointer, load_model(ArtifactFolder.at(uri), manifest_sha256=digest))
 
     def write_lists(self) -> None:
         """Do what a round does."""
         hidden = self.store.catalogue.hidden()
-        popularity = load_popularity(self.live.pointer.uri)
+        popularity = load_popularity(ArtifactFolder.at(self.live.pointer.uri))
         write_popular_lists(
             self.settings, self.store, self.data_dir, self.live, popularity, hidden=hidden, clock=lambda: NOW
         )

@@ -37,7 +37,7 @@ from recsys.recommend.user_lists import RankedList, refresh
 from recsys.redis import Store, open_store
 from recsys.runtime.clock import now
 from recsys.settings import Settings
-from recsys.storage.artifact import load_model
+from recsys.storage.artifact import ArtifactFolder, load_model
 from recsys.storage.data_dir import open_data_dir
 from tests.builders import NOON_MS, item_ids, make_draft, make_event, make_model
 from tests.services import RedisServer, wait_until
@@ -326,7 +326,7 @@ def test_the_service_reads_commits_and_goes_on_where_it_was(broker: str, redis_u
             assert next(iter(metrics.records.collect())).samples[0].value == len(users), "nothing is read twice"
         pointer = store.pointer.read()
         assert pointer is not None
-        model = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
+        model = load_model(ArtifactFolder.at(pointer.uri), manifest_sha256=pointer.manifest_sha256)
         histories = [state.history for state in store.users.read(users).values()]
         expected = [list(one.item_ids) for one in refresh(histories, model, n=5)]
         assert [[item["item_id"] for item in one["items"]] for one in store.users.lists(users) if one] == expected

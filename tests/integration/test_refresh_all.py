@@ -21,7 +21,7 @@ from recsys.lists.refresh_all import refresh_all_users
 from recsys.recommend.user_lists import RankedList
 from recsys.redis import PlacedEvent, Store, open_store
 from recsys.settings import Settings
-from recsys.storage.artifact import load_model
+from recsys.storage.artifact import ArtifactFolder, load_model
 from recsys.storage.files import Storage
 from recsys.storage.models import ModelStore
 from tests.builders import item_ids, make_draft, make_event, make_model
@@ -49,7 +49,7 @@ class Shop:
         seen = self.store.pointer.value()
         pointer = self.store.pointer.move(version, uri, digest, seen=seen, at=NOW)
         assert pointer is not None
-        self.live = LoadedModel(pointer, load_model(uri, manifest_sha256=digest))
+        self.live = LoadedModel(pointer, load_model(ArtifactFolder.at(uri), manifest_sha256=digest))
 
     def lists(self) -> list[Any]:
         """Return everyone's items, all from the live model."""

@@ -19,7 +19,7 @@ import pytest
 
 from recsys.evaluation.gate_record import CANDIDATE, LIVE, Decision
 from recsys.kafka.embedded import embedded_broker
-from recsys.operations.model_versions import roles
+from recsys.operations.model_versions import kept_models
 from recsys.operations.rollback import previous_version, roll_back
 from recsys.operations.verify import verify
 from recsys.redis import ModelPointer, Store, calls_by_user, open_store
@@ -27,7 +27,7 @@ from recsys.redis.async_reader import ReadStore, UserList, open_read_store
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings, load_settings
-from recsys.storage.artifact import load_model, load_popularity
+from recsys.storage.artifact import ArtifactFolder, load_model, load_popularity
 from recsys.storage.data_dir import DataDir, open_data_dir
 from recsys.storage.segments import IMPORT_PREFIX, events_of
 from tests.services import RedisServer
@@ -127,23 +127,26 @@ def test_models_are_loaded_and_known_for_what_they_are(released: Released) -> No
     models = released.data_dir.models
     pointer = released.pointer()
     assert pointer.version == released.live
-    assert roles(released.data_dir, live=pointer.version) == released.expected["models"]
-    live = load_model(pointer.uri, manifest_sha256=pointer.manifest_sha256)
+    kept = kept_models(released.data_dir, live=pointer.version)
+    assert {version: role for version, role, _ in kept} == released.expected["models"]
+    live = load_model(ArtifactFolder.at(pointer.uri), manifest_sha256=pointer.manifest_sha256)
     assert live.version == pointer.version
     assert live.boosts is not None
     assert live.stored_index is not None
     best = orjson.loads(released.raw("popular"))["items"][0]
-    assert load_popularity(pointer.uri)[live.items.rows[best["item_id"]]] == pytest.approx(best["score"])
+    assert load_popularity(ArtifactFolder.at(pointer.uri))[live.items.rows[best["item_id"]]] == pytest.approx(
+        best["score"]
+    )
     for version in models.versions():
         uri, manifest_sha256 = models.address(version)
-        assert load_model(uri, manifest_sha256=manifest_sha256).version == version
+        assert load_model(ArtifactFolder.at(uri), manifest_sha256=manifest_sha256).version == version
         assert models.manifest(version).counts["items"] == len(live.items)
 
 
 def test_the_live_model_is_judged_by_its_fit_before_the_hold_out(released: Released) -> None:
     models = released.data_dir.models
     uri, manifest_sha256 = models.address(released.live)
-    live = load_model(uri, manifest_sha256=manifest_sha256)
+    live = load_model(ArtifactFolder.at(uri), manifest_sha256=manifest_sha256)
     judged = models.model_for_holdout(released.live, cut_s=live.reference_s - 1)
     assert judged is not None
     assert judged.version == f"{released.live}/before-holdout"
@@ -306,5 +309,6 @@ def test_the_next_round_compares_its_candidate_with_the_live_model(released: Rel
     assert record.gate is not None
     assert record.gate.difference is not None
     assert record.counts["events"] == released.expected["events"]
-    assert Counter(roles(released.data_dir, live=record.version).values()) == {"live": 1, "previous": 1, "rejected": 1}
+    kept = kept_models(released.data_dir, live=record.version)
+    assert Counter(role for _, role, _ in kept) == {"live": 1, "previous": 1, "rejected": 1}
     released.ensure_right(model=record.version)

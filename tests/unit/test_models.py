@@ -23,7 +23,7 @@ from recsys.evaluation.gate_record import Decision, GateRecord
 from recsys.model.boosts import DEMAND, HABIT, NO_WEIGHTS, BoostWeights
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import RankedList, refresh
-from recsys.storage.artifact import Draft, load_holdout_model, load_model
+from recsys.storage.artifact import ArtifactFolder, Draft, load_holdout_model, load_model
 from recsys.storage.files import Storage
 from recsys.storage.manifest import Manifest
 from recsys.storage.models import ModelStore
@@ -54,11 +54,12 @@ def save(
     weights: BoostWeights = NO_WEIGHTS,
     gate: GateRecord | None = None,
     holdout_model: Draft | None = None,
+    archive: dict[str, dict[int, int]] | None = None,
 ) -> tuple[str, str, str]:
     return ModelStore(storage).save(
         make_draft(model, weights=weights),
         popular=RankedList(tuple(model.items.ids[:2]), (9.0, 4.0)),
-        archive={"topic-id": {0: 12, 3: 7}},
+        archive={"topic-id": {0: 12, 3: 7}} if archive is None else archive,
         at=at,
         gate=gate,
         holdout_model=holdout_model,
@@ -116,7 +117,7 @@ class Bomb:
 def test_a_saved_model_loads_as_it_was(storage: Storage) -> None:
     model = make_model()
     version, uri, digest = save(storage, model)
-    loaded = load_model(uri, manifest_sha256=digest)
+    loaded = load_model(ArtifactFolder.at(uri), manifest_sha256=digest)
     assert loaded.version == version
     assert list(loaded.items.ids) == list(model.items.ids)
     assert (loaded.alpha, loaded.regularization) == (model.alpha, model.regularization)
@@ -132,7 +133,7 @@ def test_what_scores_have_beside_the_factors_is_saved(storage: Storage) -> None:
         make_model(), half_life_days=30.0, reference_s=1_795_000_000, boosts=weights.boosts(demand, repeat_weight=0.5)
     )
     version, uri, digest = save(storage, model, weights=weights)
-    loaded = load_model(uri, manifest_sha256=digest)
+    loaded = load_model(ArtifactFolder.at(uri), manifest_sha256=digest)
     assert (loaded.half_life_days, loaded.reference_s) == (30.0, 1_795_000_000)
     assert loaded.boosts is not None
     assert model.boosts is not None
@@ -158,7 +159,7 @@ def test_an_item_bias_of_another_program_counts(storage: Storage) -> None:
     manifest["files"]["item_bias.npy"] = {}
     rewrite_manifest(storage, version, manifest)
     digest = forge(storage, version, "item_bias.npy", npy(bias))
-    loaded = load_model(storage.uri(f"models/{version}"), manifest_sha256=digest)
+    loaded = load_model(ArtifactFolder.at(storage.uri(f"models/{version}")), manifest_sha256=digest)
     assert loaded.boosts is not None
     np.testing.assert_array_equal(loaded.boosts.item_bias, bias)
     assert loaded.boosts.affinity == 0
@@ -181,7 +182,7 @@ def test_a_bias_that_is_not_sound_is_refused(storage: Storage, bias: np.ndarray[
     version, uri, _ = save(storage, replace(make_model(), boosts=boosts))
     digest = forge(storage, version, "item_bias.npy", npy(bias))
     with pytest.raises(InvalidModel, match=problem):
-        load_model(uri, manifest_sha256=digest)
+        load_model(ArtifactFolder.at(uri), manifest_sha256=digest)
 
 
 def test_weights_that_this_release_does_not_know_are_refused(storage: Storage) -> None:
@@ -190,7 +191,7 @@ def test_weights_that_this_release_does_not_know_are_refused(storage: Storage) -
     manifest["weights"] = {"habit": {"phase_of_the_moon": 1.0}}
     digest = rewrite_manifest(storage, version, manifest)
     with pytest.raises(InvalidModel, match="phase_of_the_moon"):
-        load_model(uri, manifest_sha256=digest)
+        load_model(ArtifactFolder.at(uri), manifest_sha256=digest)
 
 
 def test_what_was_judged_in_its_place_is_kept_beside_a_model(storage: Storage) -> None:
@@ -199,19 +200,19 @@ def test_what_was_judged_in_its_place_is_kept_beside_a_model(storage: Storage) -
     version, uri, digest = save(storage, make_model(), gate=gate, holdout_model=make_draft(holdout_model))
     manifest = ModelStore(storage).manifest(version)
     assert manifest.gate == gate
-    loaded = load_holdout_model(uri, manifest)
+    loaded = load_holdout_model(ArtifactFolder.at(uri), manifest)
     assert loaded is not None
     np.testing.assert_array_equal(loaded.item_factors, holdout_model.item_factors)
     assert ModelStore(storage).versions() == [version]
     storage.delete(f"models/{version}/before-holdout")
-    load_model(uri, manifest_sha256=digest)  # consumers do not need it
+    load_model(ArtifactFolder.at(uri), manifest_sha256=digest)  # consumers do not need it
     with pytest.raises(InvalidModel):
-        load_holdout_model(uri, manifest)
+        load_holdout_model(ArtifactFolder.at(uri), manifest)
 
 
 def test_a_model_that_was_not_judged_has_no_twin(storage: Storage) -> None:
     version, uri, _ = save(storage, make_model())
-    assert load_holdout_model(uri, ModelStore(storage).manifest(version)) is None
+    assert load_holdout_model(ArtifactFolder.at(uri), ModelStore(storage).manifest(version)) is None
 
 
 def test_what_can_be_judged_is_the_twin_or_what_ends_before(storage: Storage) -> None:
@@ -275,7 +276,7 @@ def test_rejected_versions_are_kept_apart(storage: Storage) -> None:
 
 def test_a_local_model_is_memory_mapped(tmp_path: Path) -> None:
     _, uri, digest = save(Storage(str(tmp_path)), make_model())
-    assert isinstance(load_model(uri, manifest_sha256=digest).item_factors, np.memmap)
+    assert isinstance(load_model(ArtifactFolder.at(uri), manifest_sha256=digest).item_factors, np.memmap)
 
 
 def test_loading_a_model_imports_no_library_that_only_other_services_need(tmp_path: Path) -> None:
@@ -283,8 +284,8 @@ def test_loading_a_model_imports_no_library_that_only_other_services_need(tmp_pa
     code = (
         "import sys, consumer.main\n"
         "from recsys.lists.live_model import prepare\n"
-        "from recsys.storage.models import load_model\n"
-        f"prepare(load_model({uri!r}, manifest_sha256={digest!r}))\n"
+        "from recsys.storage.artifact import ArtifactFolder, load_model\n"
+        f"prepare(load_model(ArtifactFolder.at({uri!r}), manifest_sha256={digest!r}))\n"
         "others = {'implicit', 'joblib', 'pandas', 'pyarrow.dataset', 'rich', 'sklearn', 'typer'}\n"
         "print(sorted(others & sys.modules.keys()))"
     )
@@ -333,7 +334,7 @@ def test_a_flipped_bit_in_any_file_is_refused(storage: Storage, name: str, place
     content[place] ^= 1
     overwrite(storage, version, name, bytes(content))
     with pytest.raises(InvalidModel, match=name):
-        load_model(uri, manifest_sha256=digest)
+        load_model(ArtifactFolder.at(uri), manifest_sha256=digest)
 
 
 @pytest.mark.parametrize("name", ALL_FILES)
@@ -342,7 +343,7 @@ def test_a_truncated_file_is_refused(storage: Storage, name: str, kept: int) -> 
     version, uri, digest = save(storage, make_model())
     overwrite(storage, version, name, storage.read_file(f"models/{version}/{name}")[:kept])
     with pytest.raises(InvalidModel, match=name):
-        load_model(uri, manifest_sha256=digest)
+        load_model(ArtifactFolder.at(uri), manifest_sha256=digest)
 
 
 @pytest.mark.parametrize("name", ALL_FILES)
@@ -350,17 +351,17 @@ def test_a_missing_file_is_refused(storage: Storage, name: str) -> None:
     version, uri, digest = save(storage, make_model())
     storage.delete(f"models/{version}/{name}")
     with pytest.raises(InvalidModel):
-        load_model(uri, manifest_sha256=digest)
+        load_model(ArtifactFolder.at(uri), manifest_sha256=digest)
 
 
 def test_a_missing_folder_is_refused(storage: Storage) -> None:
     with pytest.raises(InvalidModel):
-        load_model(storage.uri("models/20261122T101500Z-1a2b3c"), manifest_sha256="0" * 64)
+        load_model(ArtifactFolder.at(storage.uri("models/20261122T101500Z-1a2b3c")), manifest_sha256="0" * 64)
 
 
 def test_an_address_that_nothing_can_open_is_refused() -> None:
-    with pytest.raises(InvalidModel):
-        load_model("no-such-protocol://bucket/models/x", manifest_sha256="0" * 64)
+    with pytest.raises(DataDirError, match="cannot be opened"):
+        ArtifactFolder.at("no-such-protocol://bucket/models/x")
 
 
 def test_a_manifest_other_than_the_published_one_is_refused(storage: Storage) -> None:
@@ -368,8 +369,8 @@ def test_a_manifest_other_than_the_published_one_is_refused(storage: Storage) ->
     manifest = json.loads(storage.read_file(f"models/{version}/manifest.json"))
     changed = rewrite_manifest(storage, version, manifest | {"alpha": 40.0})
     with pytest.raises(InvalidModel, match="sha256"):
-        load_model(uri, manifest_sha256=digest)
-    assert load_model(uri, manifest_sha256=changed).alpha == 40.0
+        load_model(ArtifactFolder.at(uri), manifest_sha256=digest)
+    assert load_model(ArtifactFolder.at(uri), manifest_sha256=changed).alpha == 40.0
 
 
 @pytest.mark.parametrize(
@@ -388,7 +389,7 @@ def test_a_manifest_that_makes_no_sense_is_refused(storage: Storage, changes: di
     manifest = json.loads(storage.read_file(f"models/{version}/manifest.json"))
     digest = rewrite_manifest(storage, version, manifest | changes)
     with pytest.raises(InvalidModel, match=problem):
-        load_model(uri, manifest_sha256=digest)
+        load_model(ArtifactFolder.at(uri), manifest_sha256=digest)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b"\xff\xfe", b"{", b"[" * 100_000])
@@ -396,7 +397,7 @@ def test_a_manifest_that_is_not_one_is_refused(storage: Storage, content: bytes)
     version, uri, _ = save(storage, make_model())
     overwrite(storage, version, "manifest.json", content)
     with pytest.raises(InvalidModel):
-        load_model(uri, manifest_sha256=hashlib.sha256(content).hexdigest())
+        load_model(ArtifactFolder.at(uri), manifest_sha256=hashlib.sha256(content).hexdigest())
 
 
 @pytest.mark.parametrize("name", ["item_factors.npy", "item_gram.npy"])
@@ -426,7 +427,7 @@ def test_an_array_that_was_tampered_with_is_refused_and_runs_no_code(
     version, uri, _ = save(storage, make_model())
     digest = forge(storage, version, name, content)
     with pytest.raises(InvalidModel):
-        load_model(uri, manifest_sha256=digest)
+        load_model(ArtifactFolder.at(uri), manifest_sha256=digest)
 
 
 @pytest.mark.parametrize(
@@ -446,7 +447,7 @@ def test_item_ids_that_were_tampered_with_are_refused(storage: Storage, content:
     version, uri, _ = save(storage, make_model())
     digest = forge(storage, version, "items.parquet", content)
     with pytest.raises(InvalidModel):
-        load_model(uri, manifest_sha256=digest)
+        load_model(ArtifactFolder.at(uri), manifest_sha256=digest)
 
 
 @pytest.mark.parametrize("name", ["item_factors.npy", "item_gram.npy", "items.parquet"])
@@ -456,14 +457,14 @@ def test_a_file_that_the_manifest_does_not_pin_is_refused(storage: Storage, name
     del manifest["files"][name]
     digest = rewrite_manifest(storage, version, manifest)
     with pytest.raises(InvalidModel):
-        load_model(uri, manifest_sha256=digest)
+        load_model(ArtifactFolder.at(uri), manifest_sha256=digest)
 
 
 def test_every_refusal_is_one_line(storage: Storage) -> None:
     version, uri, _ = save(storage, make_model())
     digest = forge(storage, version, "items.parquet", items_parquet([f"{row:02d}" for row in range(40)], "other"))
     with pytest.raises(InvalidModel) as caught:
-        load_model(uri, manifest_sha256=digest)
+        load_model(ArtifactFolder.at(uri), manifest_sha256=digest)
     assert "\n" not in str(caught.value)
     assert uri in str(caught.value)
 
@@ -524,7 +525,7 @@ def test_the_same_content_in_the_same_second_is_a_version_of_its_own(storage: St
     (one, _, first), (other, uri, second) = save(storage, make_model()), save(storage, make_model())
     assert one != other
     assert first != second
-    assert load_model(uri, manifest_sha256=second).version == other
+    assert load_model(ArtifactFolder.at(uri), manifest_sha256=second).version == other
 
 
 def test_versions_that_never_were_live_are_those_written_after_the_live_one_was_published(storage: Storage) -> None:

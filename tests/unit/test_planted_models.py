@@ -18,9 +18,13 @@ import pytest
 
 from recsys.errors import DataDirError, InvalidModel
 from recsys.model.factor_model import FactorModel
+from recsys.operations.model_versions import kept_models
+from recsys.settings import Settings
 from recsys.storage import private_copy
-from recsys.storage.artifact import load_model, load_popularity
+from recsys.storage.artifact import ArtifactFolder, load_model, load_popularity
+from recsys.storage.data_dir import open_data_dir
 from recsys.storage.files import NotAFile, Storage
+from recsys.storage.manifest import Manifest
 from recsys.storage.models import ModelStore
 from tests.builders import make_draft, make_model
 from tests.unit.test_models import forge, npy, rewrite_manifest, save
@@ -34,6 +38,7 @@ class Planted:
     def __init__(self, folder: Path) -> None:
         self.storage = Storage(str(folder))
         self.store = ModelStore(self.storage)
+        self.data_dir = open_data_dir(Settings(data_dir=str(folder)))
         self.version, uri, self.sha256 = save(self.storage, make_model(), holdout_model=make_draft(make_model()))
         self.folder = Path(uri)
 
@@ -150,8 +155,49 @@ def test_a_manifest_without_end_is_not_read(planted: Planted) -> None:
         file.truncate(2**40)  # takes no room on the disk
     with pytest.raises(InvalidModel, match="more than"):
         planted.load()
-    with pytest.raises(DataDirError, match="more than"):
+    with pytest.raises(InvalidModel, match="more than"):
         planted.store.manifest(planted.version)
+    assert [(version, manifest) for version, _, manifest in kept_models(planted.data_dir, live="")] == [
+        (planted.version, None)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"metrics": {f"m{n}": 1.0 for n in range(300_000)}}, "has more values than any model needs"),
+        ({"metrics": {f"m{n}": 1.0 for n in range(5_000)}}, "values beside its archive"),
+        ({"unknown": [[[1]] * 100] * 100}, "values beside its archive"),
+        ({"created_at": "x" * 5_000_000}, "values beside its archive"),
+        ({"gate": {"decision": "published", "reasons": ["x" * 3_000_000]}}, "values beside its archive"),
+        ({"archive": {f"import-{n}": {"0": 1} for n in range(60_000)}}, "archive has more than"),
+        ({"archive": {"topic": {str(n): "x" * 100 for n in range(2)}}}, r"archive\.topic"),
+    ],
+)
+def test_a_manifest_that_holds_more_than_any_model_is_not_read(
+    planted: Planted, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], why: str
+) -> None:
+    planted.change_manifest(lambda manifest: manifest.update(more))
+    validated: list[Any] = []
+    if why != r"archive\.topic":  # what is too much is not even looked at
+        monkeypatch.setattr(Manifest, "model_validate", validated.append)
+    for read in (planted.load, lambda: planted.store.manifest(planted.version)):
+        with pytest.raises(InvalidModel, match=why):
+            read()
+    assert not validated
+
+
+def test_a_manifest_may_name_many_imports(planted: Planted) -> None:
+    planted.change_manifest(lambda manifest: manifest.update(archive={f"import-{n}": {"0": n} for n in range(40_000)}))
+    assert len(planted.store.manifest(planted.version).archive) == 40_000
+    planted.load()
+
+
+def test_no_model_is_written_that_nothing_could_read(tmp_path: Path) -> None:
+    archive = {f"import-{n}": {0: n} for n in range(60_000)}
+    with pytest.raises(DataDirError, match=r"was not written, for nothing could read it: manifest\.json: archive"):
+        save(Storage(str(tmp_path)), make_model(), archive=archive)
+    assert not ModelStore(Storage(str(tmp_path))).versions()
 
 
 @pytest.mark.parametrize(
@@ -238,7 +284,7 @@ def test_popularity_is_that_of_the_model_that_was_loaded(planted: Planted) -> No
     with pytest.raises(InvalidModel, match=r"items\.parquet is truncated or changed"):
         planted.store.popularity(planted.version, manifest_sha256=planted.sha256)
     with pytest.raises(InvalidModel, match="not the published one"):
-        load_popularity(str(planted.folder), manifest_sha256="0" * 64)
+        load_popularity(ArtifactFolder.at(str(planted.folder)), manifest_sha256="0" * 64)
 
 
 @pytest.mark.parametrize("values", [[np.nan] * 40, ["1"] * 40])
@@ -329,7 +375,7 @@ def test_the_holdout_model_is_checked_alike(planted: Planted) -> None:
     as_link(planted.folder / "before-holdout" / "item_factors.npy")
     with pytest.raises(InvalidModel, match="item_factors"):
         load_model(
-            str(planted.folder / "before-holdout"),
+            ArtifactFolder.at(str(planted.folder / "before-holdout")),
             manifest_sha256=planted.store.manifest(planted.version).twin_sha256,
         )
 

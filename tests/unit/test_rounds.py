@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -122,3 +123,17 @@ def test_metrics_tell_of_rounds() -> None:
     assert value("model", what="events") == 99
     assert value("quality", metric="ndcg@20_new") == 0.25
     assert value("last_round_timestamp_seconds", state="succeeded") == AT.timestamp()
+
+
+def test_a_record_that_is_too_large_or_no_file_is_passed_over(tmp_path: Path) -> None:
+    rounds = RoundLog(Storage(str(tmp_path)))
+    kept = rounds.add(record("v1"), at=AT)
+    planted = tmp_path / kept.replace(".json", "~000001.json")
+    for plant in (
+        lambda: planted.write_text(record("v2", error="x" * 300_000).model_dump_json()),
+        lambda: os.mkfifo(planted),
+        lambda: planted.symlink_to("/dev/zero"),
+    ):
+        plant()
+        assert [found.version for found in rounds.newest_first()] == ["v1"]
+        planted.unlink()
