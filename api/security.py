@@ -95,7 +95,7 @@ class Keyring:
         held = [secret for entry in entries for secret in secrets_in_entry(entry)]
         secrets.remember(held)
         if held:  # not digests alone, which everybody may read
-            ensure_trustworthy(settings.keys_file, os.stat(settings.keys_file).st_mode, "RECSYS_API__KEYS_FILE")
+            ensure_trustworthy(settings.keys_file, os.stat(settings.keys_file), "RECSYS_API__KEYS_FILE")
         return cls(entries, watch=watch)
 
     def __len__(self) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -125,3 +128,12 @@ def events(draw: st.DrawFn) -> Event:
         event_id=draw(st.none() | texts(128)),
         price=draw(st.none() | st.floats(0.0, allow_infinity=False)),
     )
+
+
+def give_to_another_user(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a file belong to another user than this process: in fact where that may be done, else in its view."""
+    another = os.geteuid() + 4242
+    if os.geteuid() == 0:
+        os.chown(path, another, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: another)

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 from pydantic import ValidationError
 
@@ -24,6 +25,9 @@ _TEST_PREFIX = "RECSYS_TEST_"
 
 _NEAR = 0.8
 """How much alike a wrong name and its suggestion must be: a slip of the keyboard, not another word."""
+_KEY_FILES = ("ssl.key.location", "ssl.keystore.location", "sasl.oauthbearer.assertion.private.key.file")
+"""Properties of librdkafka that name a file with a private key."""
+_REDIS_KEY = "ssl_keyfile"
 _ARRAYS = {"api.cors_origins": '["https://shop.example"]', "events.no_user": '["0", "guest"]'}
 """Setting → an example of what it is in the environment."""
 
@@ -46,6 +50,7 @@ def load_settings() -> Settings:
     held = [secret for secret in secrets_of(settings) if secret]
     secrets.remember(held)
     _check_trust_in_config_file(held)
+    _check_trust_in_private_keys(settings)
     return settings
 
 
@@ -120,7 +125,21 @@ def _check_trust_in_config_file(held: Sequence[str]) -> None:
     if path := os.environ.get(CONFIG_VARIABLE):
         text = _text_of(path)
         if any(secret in text for secret in held):
-            ensure_trustworthy(path, Path(path).stat().st_mode, CONFIG_VARIABLE)
+            ensure_trustworthy(path, Path(path).stat(), CONFIG_VARIABLE)
+
+
+def _check_trust_in_private_keys(settings: Settings) -> None:
+    """Look at who may use the files with private keys for TLS and logins that settings name."""
+    properties = settings.kafka.librdkafka
+    named = [(f"{ENV_PREFIX}KAFKA__LIBRDKAFKA: {name}", properties[name]) for name in _KEY_FILES if name in properties]
+    query = settings.redis.url.get_secret_value().partition("?")[2]
+    named += [(f"{ENV_PREFIX}REDIS__URL: {_REDIS_KEY}", path) for path in parse_qs(query).get(_REDIS_KEY, [])]
+    for variable, path in named:
+        try:
+            found = os.stat(str(path))
+        except OSError:  # whoever connects with it says so
+            continue
+        ensure_trustworthy(str(path), found, variable)
 
 
 def _check_variables() -> None:

@@ -12,6 +12,7 @@ from recsys.errors import SettingsError
 from recsys.redis.rights import user_of
 from recsys.settings import Settings, load_settings, masked_url, secrets
 from recsys.settings.report import describe_settings
+from tests.builders import give_to_another_user
 
 WriteToml = Callable[[str], Path]
 
@@ -546,6 +547,40 @@ def test_a_file_with_a_secret_that_others_may_write_is_refused(
     path.chmod(0o640)
     load_settings()
     assert not caplog.text
+
+
+@pytest.mark.parametrize(("variable", "value"), SECRETS_IN_FILES)
+def test_a_file_with_a_secret_that_belongs_to_another_user_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str
+) -> None:
+    path = secret_file(tmp_path, value)
+    monkeypatch.setenv(f"{variable}_FILE", str(path))
+    load_settings()
+    give_to_another_user(path, monkeypatch)
+    assert re.match(
+        rf"{variable}_FILE: .*/secret, which holds a secret, belongs to another user \(uid \d+\)", refusal()
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [
+        ("RECSYS_KAFKA__LIBRDKAFKA", '{"ssl.key.location": "PATH"}', "ssl.key.location"),
+        ("RECSYS_KAFKA__LIBRDKAFKA", '{"ssl.keystore.location": "PATH"}', "ssl.keystore.location"),
+        ("RECSYS_REDIS__URL", "rediss://host:1/0?ssl_keyfile=PATH&ssl_certfile=c", "ssl_keyfile"),
+    ],
+)
+def test_a_private_key_that_others_may_write_or_that_is_theirs_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str, named: str
+) -> None:
+    path = secret_file(tmp_path, "key")
+    monkeypatch.setenv(variable, value.replace("PATH", str(path)))
+    load_settings()
+    path.chmod(0o620)
+    assert refusal().startswith(f"{variable}: {named}: others than its owner may write into {path}")
+    path.chmod(0o600)
+    give_to_another_user(path, monkeypatch)
+    assert refusal().startswith(f"{variable}: {named}: {path}, which holds a secret, belongs to another user")
 
 
 @pytest.mark.parametrize(
