@@ -20,6 +20,7 @@ from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 import recsys
+from api.bodies import Bodies
 from api.connections import Connections
 from api.guard import Guard
 from api.key_watch import KeyWatch
@@ -110,6 +111,7 @@ def create_app(settings: Settings) -> FastAPI:
     """
     audit, metrics = Audit(settings.api.audit_file), ApiMetrics()
     keyring = _watched_keyring(settings, metrics)
+    connections = _connections(settings, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -155,19 +157,21 @@ def create_app(settings: Settings) -> FastAPI:
                     operating=CapacityLimiter(_OPERATING_THREADS),
                 )
                 _collect_rarely()
-                yield {CONNECTIONS: _connections(settings, metrics)}  # for api.protocol
+                yield {CONNECTIONS: connections}  # for api.protocol
 
     app = FastAPI(
         title="recsys",
         version=recsys.__version__,
         description=_DESCRIPTION,
         lifespan=lifespan,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
     for router in ROUTERS:
         app.include_router(router)
+    _describe_security(app)
     docs.add_docs(app)
     install(app, allowed_methods)
     if settings.api.cors_origins:
@@ -181,11 +185,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(
         Guard,
         metrics=metrics,
+        bodies=Bodies.of(settings.api, connections.note_ended),
         max_concurrency=settings.api.max_concurrency,
-        max_body_bytes=settings.api.max_body_bytes,
-        body_within_s=settings.api.client_timeout_s,
     )
-    _describe_security(app)
     return app
 
 

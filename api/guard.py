@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.bodies import Bodies
 from api.metrics import ApiMetrics
 from api.problems import Kind, problem_body
 from recsys.api_schemas import Problem
@@ -24,7 +24,7 @@ _Header = tuple[bytes, bytes]
 _MOST_NAMES, _LONGEST_NAME = 10, 40
 _ALIVE = "/livez"
 _STUCK_AFTER_S = 60.0
-"""After the time for a body: longer than any request takes that does not hang."""
+"""Longer than any request takes that does not hang."""
 _LONGEST_LENGTH_DIGITS = 18
 _ALWAYS: Sequence[_Header] = ((b"x-content-type-options", b"nosniff"),)
 
@@ -36,12 +36,10 @@ class Guard:
     ----------
     app : ASGIApp
     metrics : ApiMetrics
+    bodies : Bodies
+        Bounds what clients send.
     max_concurrency : int
         Requests at work; more are answered 503 at once, for those that wait only make it worse.
-    max_body_bytes : int
-        A longer body is answered 413; no more than that of it is ever held.
-    body_within_s : float
-        A body that has not come to its end by then is answered 408: it holds a place that others need.
     """
 
     def __init__(
@@ -49,16 +47,14 @@ class Guard:
         app: ASGIApp,
         *,
         metrics: ApiMetrics,
+        bodies: Bodies,
         max_concurrency: int,
-        max_body_bytes: int,
-        body_within_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
         self._metrics = metrics
-        self._places = _Places(max_concurrency, body_within_s + _STUCK_AFTER_S, clock)
-        self._longest = max_body_bytes
-        self._body_within_s = body_within_s
+        self._bodies = bodies
+        self._places = _Places(max_concurrency, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request."""
@@ -79,10 +75,10 @@ class Guard:
             elif not answer.takes_place(self._places):
                 await answer.problem(Kind.OVERLOADED, "try again in a moment", (b"retry-after", b"1"))
                 return
-            if _declared_length(scope) > self._longest:
+            if _declared_length(scope) > self._bodies.longest:
                 await self._too_large(answer)
                 return
-            await self._app(scope, self._bounded(receive), answer.send)
+            await self._app(scope, self._with_whole_body(receive, answer), answer.send)
         except Exception as error:
             if answer.status:
                 raise  # it has begun: all that is left is to break it off
@@ -98,46 +94,40 @@ class Guard:
     async def _too_large(self, answer: _Answer) -> None:
         await answer.problem(
             Kind.BODY_TOO_LARGE,
-            f"at most {self._longest:,} bytes are taken; send fewer at a time",
+            f"at most {self._bodies.longest:,} bytes are taken; send fewer at a time",
             (b"connection", b"close"),
         )
 
-    def _bounded(self, receive: Receive) -> Receive:
-        received = 0
-        due = asyncio.get_running_loop().time() + self._body_within_s
+    def _with_whole_body(self, receive: Receive, answer: _Answer) -> Receive:
+        """Have the application receive the body in one piece, and the request hold no place while it comes."""
         is_complete = False
 
-        async def bounded() -> Message:
-            nonlocal received, is_complete
+        async def received() -> Message:
+            nonlocal is_complete
             if is_complete:
                 return await receive()  # tells when the client has gone; an answer may take its time
-            try:
-                async with asyncio.timeout_at(due):
-                    message = await receive()
-            except TimeoutError:
-                raise HTTPException(HTTPStatus.REQUEST_TIMEOUT) from None
-            if message["type"] == "http.request":
-                is_complete = not message.get("more_body", False)
-                received += len(message.get("body", b""))
-                if received > self._longest:  # whatever its headers say
-                    raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            had_place = answer.leave_place()
+            message = await self._bodies.whole(receive, answer.address)
+            is_complete = True
+            if had_place and not answer.takes_place(self._places):
+                raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE)
             return message
 
-        return bounded
+        return received
 
 
 _STUCK = "all places are taken, and none has become free for over a minute; restart this process"
 
 
 class _Places:
-    """Places for requests at work: from when they come until their answer begins.
+    """Places for requests at work: from when they are here with their bodies until their answer begins.
 
-    An answer that its client does not read, and later a stream that lasts, holds none; the connections are bounded.
+    A body that comes, an answer that its client does not read, and later a stream that lasts, hold none: `api.bodies`
+    and `api.connections` bound them.
     """
 
-    def __init__(self, most: int, stuck_after_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, most: int, clock: Callable[[], float]) -> None:
         self._most = most
-        self._stuck_after_s = stuck_after_s
         self._clock = clock
         self._taken = 0
         self._full_since = clock()
@@ -157,7 +147,7 @@ class _Places:
 
     def are_stuck(self) -> bool:
         """Whether this process can no longer serve: nothing becomes free."""
-        return self._taken >= self._most and self._clock() - self._full_since >= self._stuck_after_s
+        return self._taken >= self._most and self._clock() - self._full_since >= _STUCK_AFTER_S
 
 
 def _declared_length(scope: Scope) -> int:
@@ -187,6 +177,12 @@ class _Answer:
         self._places: _Places | None = None
         self.status = 0
 
+    @property
+    def address(self) -> str:
+        """Where it goes; empty where that is no address."""
+        client = self._scope.get("client")
+        return client[0] if client else ""
+
     def takes_place(self, places: _Places) -> bool:
         """Take a place until the answer begins; return whether there was one."""
         if not places.take():
@@ -194,11 +190,13 @@ class _Answer:
         self._places = places
         return True
 
-    def leave_place(self) -> None:
-        """Give the place back, if there still is one."""
-        if self._places is not None:
-            self._places.leave()
-            self._places = None
+    def leave_place(self) -> bool:
+        """Give the place back; return whether there was one."""
+        if self._places is None:
+            return False
+        self._places.leave()
+        self._places = None
+        return True
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -23,6 +23,8 @@ from recsys.settings import secrets
 log = logging.getLogger(__name__)
 _RETRY_AFTER_S = 1
 _HIDDEN_PLACE = "…"
+_LONGEST_TOLD = 2_000
+"""Of an error of another process: to look for places takes the square of its length."""
 _PLACE = re.compile(
     r"""[^\s"'(),;]*/[^\s"'(),;]*[^\s"'(),;:.]"""  # a path, or a URL
     r"|(?<![\w.])(\[[0-9A-Fa-f:.]+\]|[A-Za-z][\w.-]*|\d{1,3}(\.\d{1,3}){3}):\d{1,5}\b"  # host and port
@@ -65,7 +67,9 @@ class Kind(Enum):
 _OF_STATUS: Mapping[int, tuple[Kind, str]] = {
     HTTPStatus.REQUEST_TIMEOUT: (Kind.BODY_TOO_SLOW, "send it again"),
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (Kind.BODY_TOO_LARGE, "send less in one request"),
+    HTTPStatus.SERVICE_UNAVAILABLE: (Kind.OVERLOADED, "try again in a moment"),
 }
+"""What `api.bodies` and `api.guard` raise while a route reads a body, where only an `HTTPException` gets through."""
 
 
 class ProblemError(Exception):
@@ -92,7 +96,8 @@ class ProblemError(Exception):
 
 def without_places(text: str) -> str:
     """Return an error of another process without paths, URLs and addresses: the log has them, a client needs none."""
-    return _PLACE.sub(_HIDDEN_PLACE, text)
+    shown = text if len(text) <= _LONGEST_TOLD else text[:_LONGEST_TOLD] + _HIDDEN_PLACE
+    return _PLACE.sub(_HIDDEN_PLACE, shown)
 
 
 def problem_body(kind: Kind, detail: str, **extra: Any) -> bytes:
@@ -140,7 +145,7 @@ def install(app: FastAPI, allowed_methods: Callable[[str], Sequence[str]]) -> No
             detail = f"{request.method} is not accepted here; use {methods}"
             return problem_response(Kind.METHOD_NOT_ALLOWED, detail, headers={"Allow": methods})
         if (known := _OF_STATUS.get(error.status_code)) is not None:
-            return problem_response(*known, headers={"Connection": "close"})
+            return problem_response(*known, headers=error.headers)
         return invalid_request([BrokenRule(field="body", message="is not valid JSON")])
 
     @app.exception_handler(ClientDisconnect)

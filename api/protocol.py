@@ -1,6 +1,7 @@
 """HTTP/1.1 within budgets of bytes, time and requests, which neither httptools nor uvicorn has.
 
-They hold before anyone has shown a key, so they are as strict with those who have one.
+They hold before anyone has shown a key, so they are as strict with those who have one. The time of a body is not among
+them: `api.bodies` bounds it, and what is not asked for of a body is dropped when its request has been answered.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from recsys.api_schemas import Problem
 CONNECTIONS = "connections"
 """Where the lifespan of the application leaves the worker's `Connections`."""
 LONGEST_HEAD_BYTES = 64 * 1024
-"""Also of trailers, and of what stands before a chunk."""
+"""Of an address with its headers. Of trailers, and of what stands before a chunk, once or twice that: it depends on
+where the data that come together end."""
+_BESIDE_A_HEADER = len(b": \r\n")
 MOST_HEADERS = 100
 MOST_PIPELINED = 8
 """Requests of a connection that wait behind the one that is being served."""
-_ANSWERED_LATE_S = 1.0
-"""The application answers a body that is late, by the same time; after that the connection is broken off."""
 _LINGER_S, _LINGER_BYTES = 2.0, 1024 * 1024
 """An answer is lost if its connection is closed while its client still sends: so long, and so much, it may go on."""
 _ANSWERS = {
@@ -62,10 +63,9 @@ class BoundedProtocol(HttpToolsProtocol):
     _takes_nothing = False
     _bytes_without_progress = 0
     _due = math.inf
-    """When what the client is sending must have come."""
+    """When the head that the client is sending must have come."""
     _read_due = math.inf
-    """When the client must have read of its answers what is too much to keep."""
-    _closes_since = math.inf
+    """When the client must have read of its answers what is too much to keep; at the end, all of them."""
     _timer: asyncio.TimerHandle | None = None
 
     # What happens to a connection
@@ -113,20 +113,21 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             if self._bytes_without_progress > LONGEST_HEAD_BYTES:
                 self._break_off("too_long")
-            elif self._due == math.inf and (self._in_body or self._bytes_without_progress):
+            elif self._due == math.inf and self._bytes_without_progress and not self._in_body:
                 self._give_time()
 
     # What the parser finds
 
     def on_headers_complete(self) -> None:
         """Have the request served, and go on with its body."""
-        if len(self.headers) > MOST_HEADERS:
+        head_bytes = len(self.url) + sum(len(name) + len(value) + _BESIDE_A_HEADER for name, value in self.headers)
+        if len(self.headers) > MOST_HEADERS or head_bytes > LONGEST_HEAD_BYTES:
             self._stop_parsing("too_long")
         if len(self.pipeline) >= MOST_PIPELINED:
             self._stop_parsing("too_many_requests")
         self._in_body = True
         self._bytes_without_progress = 0
-        self._due = math.inf  # of the head; the body has time of its own
+        self._due = math.inf
         super().on_headers_complete()
         self.headers = []  # trailers go there and nowhere else: the request is being served with the headers it had
 
@@ -143,7 +144,6 @@ class BoundedProtocol(HttpToolsProtocol):
         """Wait for the next request."""
         self._in_body = False
         self._bytes_without_progress = 0
-        self._due = math.inf
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -156,40 +156,37 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         """Give the client time to read."""
-        self._read_due = self.loop.time() + self._connections.client_timeout_s
+        self._give_time_to_read()
         super().pause_writing()
 
     def resume_writing(self) -> None:
         """Go on with what is to be sent."""
-        self._read_due = math.inf
+        if not self.transport.is_closing():
+            self._read_due = math.inf
         super().resume_writing()
 
+    def ends(self) -> None:
+        """Take nothing more; give the client time to read what it has not read yet."""
+        self._due = math.inf
+        self._give_time_to_read()
+
     def _give_time(self) -> None:
-        """Give the client time for what it sends: a head or a body."""
+        """Give the client time for a head."""
         self._due = self.loop.time() + self._connections.client_timeout_s
+
+    def _give_time_to_read(self) -> None:
+        self._read_due = min(self._read_due, self.loop.time() + self._connections.client_timeout_s)
 
     def _look(self) -> None:
         """End what is late; look again when the next time is up, or in a while."""
         now = self.loop.time()
-        longest = self._connections.client_timeout_s
-        if self.transport.is_closing():
-            self._closes_since = min(self._closes_since, now)
-            if now >= self._closes_since + longest:
-                self._abort("not_read")
-                return
-            due = self._closes_since + longest
-        elif now >= self._read_due:
+        if now >= self._read_due:
             self._abort("not_read")
             return
-        else:
-            due = self._due
-            if self._in_body:
-                due += _ANSWERED_LATE_S
-            if now >= due:
-                self._break_off("too_slow")
-                due = now + longest
-            due = min(due, self._read_due)
-        self._timer = self.loop.call_later(min(due - now, longest), self._look)
+        if now >= self._due:
+            self._break_off("too_slow")
+        next_look = min(self._due, self._read_due, now + self._connections.client_timeout_s)
+        self._timer = self.loop.call_later(next_look - now, self._look)
 
     # How a connection ends
 
@@ -211,8 +208,6 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._in_body or self._lingers:
             return self._lingers
         self._lingers = True
-        if self.loop.time() >= self._due:  # the body has taken too long, and the guard has said so
-            self._connections.note_ended("too_slow", self._address)
         self._bytes_without_progress = 0
         self.flow.resume_reading()
         if self._timer is not None:
@@ -274,10 +269,12 @@ class _Transport(asyncio.Transport):
         if self._protocol.linger():
             self._own.write_eof()
         else:
+            self._protocol.ends()
             self._own.close()
 
     def close_now(self) -> None:
         self._closes = True
+        self._protocol.ends()
         self._own.close()
 
     def abort(self) -> None:

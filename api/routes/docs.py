@@ -1,9 +1,13 @@
-"""The page that shows the API and tries it out; it loads nothing from elsewhere."""
+"""The page that shows the API and tries it out; it loads nothing from elsewhere.
+
+All of it is rendered once: whoever asks needs no key, so an answer must cost no more than its bytes.
+"""
 
 from __future__ import annotations
 
 from importlib import resources
 
+import orjson
 from fastapi import FastAPI, Response
 
 _FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
@@ -42,22 +46,19 @@ _HEADERS = {
 
 
 def add_docs(app: FastAPI) -> None:
-    """Add /docs and the files it needs."""
-
-    @app.get("/docs", include_in_schema=False)
-    async def page() -> Response:
-        return Response(_PAGE, media_type="text/html", headers=_HEADERS)
-
-    @app.get("/docs/start.js", include_in_schema=False)
-    async def start() -> Response:
-        return Response(_START, media_type="text/javascript", headers=_HEADERS)
-
+    """Add /docs and the files it needs, and the description of all addresses that the app has by now."""
+    add_file(app, "/docs", "text/html", _PAGE.encode())
+    add_file(app, "/docs/start.js", "text/javascript", _START.encode())
     folder = resources.files("fastapi_offline").joinpath("static")
     for name, kind in _FILES.items():
-        _add_file(app, name, kind, folder.joinpath(name).read_bytes())
+        add_file(app, f"/docs/{name}", kind, folder.joinpath(name).read_bytes())
+    add_file(app, "/openapi.json", "application/json", orjson.dumps(app.openapi()))
 
 
-def _add_file(app: FastAPI, name: str, kind: str, content: bytes) -> None:
-    @app.get(f"/docs/{name}", include_in_schema=False)
+def add_file(app: FastAPI, path: str, kind: str, content: bytes) -> None:
+    """Answer an address with bytes that stay the same."""
+    headers = {**_HEADERS, "Content-Type": kind if kind == "application/json" else f"{kind}; charset=utf-8"}
+
+    @app.get(path, include_in_schema=False)
     async def file() -> Response:
-        return Response(content, media_type=kind, headers=_HEADERS)
+        return Response(content, headers=headers)

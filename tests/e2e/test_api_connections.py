@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from api.app import guarded_routes
 from api.protocol import MOST_HEADERS, MOST_PIPELINED
+from api.security import Role
 from tests.api import KEYS, PATIENT, Asked, asked_by
 from tests.services import Api, Shop, wait_until
 
@@ -136,13 +138,47 @@ def test_a_head_that_does_not_come_to_its_end_is_not_waited_for(impatient: Api) 
         assert rest_of(second).count(b"HTTP/1.1 200") == 1
 
 
-def test_a_body_that_comes_byte_by_byte_holds_its_place_for_a_while_only(impatient: Api) -> None:
+def test_slow_bodies_keep_nobody_from_being_served(api_shop: Shop) -> None:
+    limits = {"RECSYS_API__MAX_CONCURRENCY": "5", "RECSYS_API__CLIENT_TIMEOUT_S": "3600"}
+    api = api_shop.start_api(**limits, **PATIENT)
+    reader = asked_by(api, "read")
+    paths = (b"/v1/recommendations", b"/v1/recommendations/basket", b"/v1/purchases")
+    with ExitStack() as stack:
+        slow = [stack.enter_context(connected(api)) for _ in range(12)]
+        for number, connection in enumerate(slow):
+            connection.sendall(post(_KEY, b"Content-Length: 1000\r\n", path=paths[number % 3]) + b"{")
+        # one address may have three of five: half of them, as of connections
+        wait_until(lambda: ended(api, "body_gave_way") == 9, "the oldest bodies give way")
+        for connection in slow[:9]:
+            assert rest_of(connection).startswith(b"HTTP/1.1 503")
+        for _ in range(10):
+            assert reader("/v1/popular").status_code == 200
+        for _ in range(10):
+            assert reader("/v1/recommendations", "POST", json={"user_ids": ["u"]}).status_code == 200
+        assert reader("/livez").status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path", "needed"), [found for found in guarded_routes() if found[0] != "GET"])
+def test_no_body_is_waited_for_from_whoever_may_not_send_it(api: Api, method: str, path: str, needed: Role) -> None:
+    address = re.sub(r"{\w+}", "1", path)
+    for role in (None, *(role for role in Role if role < needed)):
+        key = b"" if role is None else f"Authorization: Bearer {KEYS[role.name.lower()]}\r\n".encode()
+        with connected(api) as connection:
+            connection.sendall(f"{method} {address} HTTP/1.1\r\nHost: x\r\n".encode() + key)
+            connection.sendall(b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
+            answer = rest_of(connection)
+        assert answer.startswith(b"HTTP/1.1 401" if role is None else b"HTTP/1.1 403"), role
+
+
+def test_a_body_that_comes_byte_by_byte_is_waited_for_a_while_only(impatient: Api) -> None:
+    before = ended(impatient, "too_slow")
     for path in (b"/v1/purchases", b"/v1/recommendations"):
         with connected(impatient) as connection:
             connection.sendall(post(_KEY, b"Content-Length: 1000\r\n", path=path))
             answer = drip(connection, b" ")
         assert b"HTTP/1.1 408" in answer
         assert b"urn:recsys:problem:body-too-slow" in answer
+    assert ended(impatient, "too_slow") - before == 2
     with connected(impatient) as stranger:
         stranger.sendall(post(b"Content-Length: 1000\r\n"))
         answer = drip(stranger, b" ")
@@ -162,15 +198,22 @@ def test_answers_that_nobody_reads_keep_nobody_else_from_theirs(impatient: Api) 
         wait_until(lambda: held(impatient) <= 1, "nothing is kept of them")
 
 
-def test_a_client_that_reads_slowly_but_reads_gets_all_of_it(api: Api) -> None:
+def test_a_client_that_reads_slowly_but_reads_gets_all_of_it(api_shop: Shop) -> None:
+    timeout_s = 4.0
+    api = api_shop.start_api(RECSYS_API__CLIENT_TIMEOUT_S=str(timeout_s), **PATIENT)
+    size = len(Asked(api)("/docs/swagger-ui-bundle.js").content)
+    asked = 1 + MOST_PIPELINED
     with connected(api) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-        connection.sendall(_LARGE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-        time.sleep(1.0)
-        head, _, body = rest_of(connection).partition(b"\r\n\r\n")
-    declared = re.search(rb"content-length: (\d+)", head)
-    assert declared
-    assert len(body) == int(declared[1]) > _MB
+        connection.sendall(_LARGE * asked)
+        began, read = time.monotonic(), 0
+        while read < asked * size:
+            part = connection.recv(65_536)
+            assert part, f"cut off after {read:,} of {asked * size:,} bytes"
+            read += len(part)
+            pause_s = began + read / (asked * size) * 2 * timeout_s - time.monotonic()
+            time.sleep(max(0.0, pause_s))  # all of it takes twice the time that one answer may take, each a fraction
+    assert ended(api, "not_read") == 0
 
 
 def test_requests_that_wait_behind_one_are_bounded_and_answered_in_order(api: Api) -> None:

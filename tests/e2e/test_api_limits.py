@@ -9,7 +9,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ import pytest
 from api.app import create_app, guarded_routes
 from api.security import Role
 from recsys.settings import Settings
-from tests.api import EXPIRED_KEY, KEYS, PATIENT, Asked, asked_by
-from tests.services import IN_CI, Api, Shop, wait_until
+from tests.api import EXPIRED_KEY, KEY_SETTING, KEYS, PATIENT, Asked, asked_by, prepare
+from tests.conftest import opened_shop
+from tests.services import IN_CI, Api, KafkaServer, RedisServer, Shop, wait_until
 
 pytestmark = pytest.mark.kafka
 _SHOWN_WITHIN_MS = 20_000
@@ -187,25 +188,29 @@ def test_a_client_that_goes_away_is_no_error_of_ours(api_shop: Shop) -> None:
     assert "Traceback" not in api.said()
 
 
-def test_more_requests_than_can_be_under_way_are_turned_away_at_once(api_shop: Shop) -> None:
-    api = api_shop.start_api(RECSYS_API__MAX_CONCURRENCY="3", **PATIENT)
-    host, port = api.url.removeprefix("http://").split(":")
-    slow = []
-    for _ in range(3):  # they announce a body that does not come
-        connection = socket.create_connection((host, int(port)))
-        connection.sendall(
-            b"POST /v1/purchases HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
-            b"Authorization: Bearer " + KEYS["write"].encode() + b"\r\n\r\n{"
-        )
-        slow.append(connection)
-    reader = asked_by(api, "read")
-    wait_until(lambda: reader("/v1/popular").status_code == 503, "all places are taken")
-    refused = reader("/v1/popular")
-    assert (refused.json()["type"], refused.headers["retry-after"]) == ("urn:recsys:problem:overloaded", "1")
-    assert reader("/livez").status_code == reader("/readyz").status_code == 200
-    for connection in slow:
-        connection.close()
-    wait_until(lambda: reader("/v1/popular").status_code == 200, "there are places again")
+def test_more_requests_than_can_be_under_way_are_turned_away_at_once(kafka: KafkaServer, tmp_path: Path) -> None:
+    redis = RedisServer(tmp_path)
+    with ExitStack() as stack:
+        redis.start()
+        stack.callback(redis.kill)
+        shop = stack.enter_context(opened_shop(kafka, redis.url, tmp_path))
+        prepare(shop)
+        limits = {"RECSYS_API__MAX_CONCURRENCY": "3", "RECSYS_API__REDIS_TIMEOUT_MS": "60000"}
+        api = shop.start_api(**KEY_SETTING, **limits)
+        reader = asked_by(api, "read")
+        assert reader("/v1/popular").status_code == 200
+        redis.freeze()
+        stack.callback(redis.thaw)
+        with ThreadPoolExecutor(10) as all_at_once:
+            asked = [all_at_once.submit(reader, "/v1/popular") for _ in range(10)]
+            wait_until(lambda: sum(one.done() for one in asked) == 7, "all but three are refused")
+            for answer in (one.result() for one in asked if one.done()):
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+                assert answer.json()["type"] == "urn:recsys:problem:overloaded"
+            assert reader("/livez").status_code == 200
+            redis.thaw()
+            assert sorted(one.result().status_code for one in asked) == [200] * 3 + [503] * 7
+        assert reader("/v1/popular").status_code == 200
 
 
 def test_many_at_once_are_all_answered(api: Api) -> None:

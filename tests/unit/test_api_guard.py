@@ -6,10 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from api.guard import Guard
 from api.metrics import ApiMetrics
+from tests.unit.test_api_bodies import Sent, bodies, until_idle
 
 _START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 
@@ -20,10 +22,18 @@ class Server:
     def __init__(self, **limits: Any) -> None:
         self.now = 0.0
         self.may_begin, self.may_end = asyncio.Event(), asyncio.Event()
-        given = {"max_concurrency": 2, "max_body_bytes": 1024, "body_within_s": 20.0, **limits}
-        self.guard = Guard(self.app, metrics=ApiMetrics(), clock=lambda: self.now, **given)
+        self._tasks: list[asyncio.Task[None]] = []
+        self.guard = Guard(
+            self.app, metrics=ApiMetrics(), bodies=bodies(**limits), max_concurrency=2, clock=lambda: self.now
+        )
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            try:
+                await receive()
+            except HTTPException as error:  # as `api.problems` answers it
+                await send({**_START, "status": error.status_code, "headers": []})
+                return
         if scope["path"] == "/livez":
             self.may_begin.set()
         await self.may_begin.wait()
@@ -31,7 +41,7 @@ class Server:
         await self.may_end.wait()
         await send({"type": "http.response.body", "body": b""})
 
-    async def status(self, path: str = "/v1/popular", *headers: tuple[bytes, bytes]) -> int:
+    async def status(self, path: str = "/v1/popular", *headers: tuple[bytes, bytes], body: Sent | None = None) -> int:
         """Return with which status a request is answered, as soon as the answer begins."""
         begun: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -42,8 +52,15 @@ class Server:
         async def receive() -> Message:
             return {"type": "http.request", "body": b"", "more_body": False}
 
-        scope = {"type": "http", "method": "GET", "raw_path": path.encode(), "query_string": b"", "headers": headers}
-        self._task = asyncio.create_task(self.guard(scope, receive, send))
+        scope = {
+            "type": "http",
+            "method": "GET" if body is None else "POST",
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": headers,
+            "client": ("192.0.2.1", 1234),
+        }
+        self._tasks.append(asyncio.create_task(self.guard(scope, receive if body is None else body.receive, send)))
         return await begun
 
 
@@ -67,11 +84,35 @@ def test_a_request_holds_its_place_until_its_answer_begins_and_no_longer() -> No
     asyncio.run(tried())
 
 
+def test_a_request_whose_body_comes_holds_no_place_and_takes_one_when_it_is_there() -> None:
+    async def tried() -> None:
+        server = Server(most_per_address=6)
+        slow = [Sent() for _ in range(5)]
+        posted = [asyncio.create_task(server.status(body=body)) for body in slow]
+        await until_idle()
+        for body in slow:
+            body.send(b"{", more=True)
+        await until_under_way(server, 1)
+        server.may_begin.set()
+        assert await server.status() == 200  # five bodies come, and two places are free
+        server.may_begin.clear()
+        for body in slow[:2]:
+            body.send(b"}")
+        await until_idle()
+        assert await server.status() == 503  # now they are at work
+        slow[2].send(b"}")
+        assert await posted[2] == 503
+        server.may_begin.set()
+        assert await asyncio.gather(*posted[:2]) == [200, 200]
+
+    asyncio.run(tried())
+
+
 def test_it_is_not_alive_when_no_place_becomes_free() -> None:
     async def tried() -> None:
         server = Server()
         asked = await until_under_way(server, 2)
-        server.now += 79
+        server.now += 59
         server.may_end.set()
         assert [await server.status() for _ in range(3)] == [503] * 3  # refused ones are no sign of life
         server.now += 2
@@ -90,7 +131,7 @@ def test_a_busy_process_is_alive() -> None:
         server.may_end.set()
         for _ in range(5):
             asked = await until_under_way(server, 2)
-            server.now += 70
+            server.now += 50
             server.may_begin.set()
             await asyncio.gather(*asked)
             server.may_begin.clear()

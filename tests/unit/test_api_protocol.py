@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -98,6 +99,33 @@ def test_whoever_comes_while_all_connections_are_served_is_told_so() -> None:
             served.answer()
             assert first.recv(12) == b"HTTP/1.1 200"
         wait_until(lambda: served.held._value.get() == 0, "nothing is held")
+
+
+def head_of(size: int) -> bytes:
+    """Return a head of that many bytes in several headers, from its address on."""
+    start, end = b"GET /x HTTP/1.1\r\n", b"Connection: close\r\n\r\n"
+    counted = size - len(b"/x") - len(b"Connection: close\r\n")
+    headers = [b"x: " + b"y" * 995 + b"\r\n"] * (counted // 1000)
+    missing = counted - 1000 * len(headers)
+    headers[-1] = b"x: " + b"y" * (995 + missing) + b"\r\n"
+    return start + b"".join(headers) + end
+
+
+@pytest.mark.parametrize("before", [b"", _REQUEST], ids=["alone", "behind another request"])
+@pytest.mark.parametrize(("size", "status"), [(65_000, b"200"), (65_537, b"431"), (100_000, b"431")])
+def test_a_head_has_64_kib_however_its_bytes_come_together(before: bytes, size: int, status: bytes) -> None:
+    with Served(most=5, client_timeout_s=60).running() as served, served.connect() as connection:
+        served.answer()
+        for end in (60_000, len(before) + size):
+            sent = before + head_of(size)
+            connection.sendall(sent[:end] if end == 60_000 else sent[60_000:])
+        answers = b"".join(iter(lambda: connection.recv(65_536), b""))
+    statuses = re.findall(rb"HTTP/1.1 (\d+)", answers)
+    if before:
+        assert statuses.pop(0) == b"200"
+    # what is wrong behind a request that is being answered ends the connection without an answer of its own
+    assert statuses == [status] or (before and status == b"431" and not statuses)
+    assert served.count("too_long") == (status == b"431")
 
 
 def test_an_answer_that_takes_its_time_is_no_fault_of_its_client() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from api.app import create_app
@@ -52,3 +54,16 @@ def test_every_error_is_a_problem(document: dict[str, Any]) -> None:
             for status, response in operation["responses"].items():
                 if status >= "400" and path != "/readyz":
                     assert list(response["content"]) == ["application/problem+json"], f"{method} {path} {status}"
+
+
+def test_what_needs_no_key_is_rendered_once(document: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    app = create_app(Settings())
+    monkeypatch.setattr(app, "openapi", lambda: pytest.fail("it is rendered again"))
+
+    async def asked() -> list[httpx.Response]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://localhost") as client:
+            return [await client.get("/openapi.json") for _ in range(2)]
+
+    for answer in asyncio.run(asked()):
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+        assert answer.json() == document

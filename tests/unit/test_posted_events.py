@@ -66,3 +66,10 @@ def test_the_same_id_from_the_same_key_stays_the_same_and_no_id_stays_none() -> 
 )
 def test_errors_of_other_processes_are_told_without_where_things_are(text: str, shown: str) -> None:
     assert without_places(text) == shown
+
+
+def test_what_is_told_of_an_error_has_a_length() -> None:
+    shown = without_places("no place, " + "x" * 1_000_000)
+    assert len(shown) == 2_001
+    assert shown.startswith("no place, xxx")
+    assert shown.endswith("x…")
