@@ -17,14 +17,14 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
 
 FROM python:3.11.14-slim-bookworm
 # implicit's wheel links to the system's OpenMP, which the slim image leaves out.
-# New volumes mounted at the data folder and at that of the passwords take over these folders' owner.
+# New volumes mounted at the data folder and at those of the passwords take over these folders' owner.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgomp1 \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 recsys \
     && useradd --uid 10001 --gid recsys --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin recsys \
     && install --directory --owner recsys --group recsys /var/lib/recsys \
-    && install --directory --owner recsys --group recsys /run/recsys
+    && install --directory --owner recsys --group recsys /run/recsys /run/login/api /run/login/consumer /run/login/redis
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

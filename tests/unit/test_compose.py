@@ -38,6 +38,8 @@ DEFAULT_MAX_MESSAGE_BYTES = 1_048_588  # of Kafka's max.message.bytes
 LONGEST_STOP_S = 10
 PASSWORDS = "/run/recsys"
 """Where the passwords of Redis are, in every container that needs one."""
+LOGINS = "/run/login"
+"""Where the container that makes them up has the volumes of single services."""
 
 
 @cache
@@ -50,9 +52,15 @@ def made_up_passwords() -> Path:
 
 
 def make_up_passwords(folder: Path) -> None:
-    command = [str(folder) if word == PASSWORDS else word for word in SERVICES["passwords"]["command"]]
-    assert command[0] == "python"
-    subprocess.run([sys.executable, *command[1:]], cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, check=True)
+    *shell, script = SERVICES["passwords"]["command"]
+    assert shell == ["/bin/sh", "-ec"], "the first line that fails must end it"
+    for name in ("api", "consumer", "redis"):
+        (folder / "login" / name).mkdir(parents=True, exist_ok=True)
+    script = script.replace(PASSWORDS, str(folder)).replace(LOGINS, str(folder / "login"))
+    assert script.startswith("python -m ")
+    script = script.replace("python", shlex.quote(sys.executable), 1)
+    environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    subprocess.run([*shell, script], cwd=ROOT, env=environment, check=True)
 
 
 def settings_of(service: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
@@ -217,24 +225,57 @@ def test_all_services_see_the_models_at_the_same_path(monkeypatch: pytest.Monkey
 def test_data_folder_of_the_image_belongs_to_its_user() -> None:
     assert f"install --directory --owner recsys --group recsys {mounts('trainer')['data']}" in DOCKERFILE
     assert "data:/var/lib/recsys" in SERVICES["trainer"]["volumes"]
-    assert f"install --directory --owner recsys --group recsys {PASSWORDS}\n" in DOCKERFILE
-    assert SERVICES["passwords"]["volumes"] == [f"passwords:{PASSWORDS}"]
+    folders = mounts("passwords")
+    assert f"install --directory --owner recsys --group recsys {' '.join(folders.values())}\n" in DOCKERFILE
+    assert folders == {
+        "passwords": PASSWORDS,
+        "api-login": f"{LOGINS}/api",
+        "consumer-login": f"{LOGINS}/consumer",
+        "redis-users": f"{LOGINS}/redis",
+    }
 
 
 def test_all_state_is_in_named_volumes() -> None:
     used = {volume for service in SERVICES for volume in mounts(service)}
-    assert used == set(COMPOSE["volumes"]) == {"kafka", "redis", "passwords", "data"}
+    assert used == set(COMPOSE["volumes"])
     assert SERVICES["kafka"]["environment"]["KAFKA_LOG_DIRS"] == mounts("kafka")["kafka"]
-    assert mounts("redis") == {"redis": "/data", "passwords": PASSWORDS}
+    assert mounts("redis") == {"redis": "/data", "redis-users": PASSWORDS}
 
 
 def test_passwords_are_read_only_and_owned_by_who_makes_them_up() -> None:
-    for service in OURS:
-        assert f"passwords:{PASSWORDS}:ro" in SERVICES[service]["volumes"]
+    for service, volume in {"api": "api-login", "consumer": "consumer-login", "trainer": "passwords"}.items():
+        assert f"{volume}:{PASSWORDS}:ro" in SERVICES[service]["volumes"]
     (mount,) = (mount for mount in SERVICES["redis"]["volumes"] if isinstance(mount, dict))
     assert mount["read_only"]
     assert mount["volume"] == {"nocopy": True}, "else Redis's image would decide who owns the folder"
     assert "passwords" in SERVICES["redis"]["depends_on"]
+
+
+def test_each_service_mounts_what_it_needs_and_sees_no_password_of_another() -> None:
+    assert {service: set(mounts(service)) for service in SERVICES} == {
+        "kafka": {"kafka"},
+        "redis": {"redis", "redis-users"},
+        "passwords": {"passwords", "api-login", "consumer-login", "redis-users"},
+        "topics": set(),
+        "trainer": {"data", "passwords"},  # operators' commands run in it
+        "consumer": {"data", "consumer-login"},
+        "api": {"data", "api-login"},
+    }
+    writing = {
+        (service, volume.split(":")[0])
+        for service in OURS
+        for volume in SERVICES[service]["volumes"]
+        if not volume.endswith(":ro")
+    }
+    assert writing == {("trainer", "data")}
+    for name in ("api", "consumer"):
+        (login,) = (made_up_passwords() / "login" / name).iterdir()
+        assert login.name == f"{name}.url"
+        assert login.read_text() == (made_up_passwords() / f"{name}.url").read_text()
+        assert login.stat().st_mode & 0o777 == 0o600
+    (users,) = (made_up_passwords() / "login" / "redis").iterdir()
+    assert users.read_text() == (made_up_passwords() / "users.acl").read_text()
+    assert users.stat().st_mode & 0o777 == 0o644
 
 
 def redis_options() -> dict[str, str]:
@@ -260,15 +301,15 @@ def test_no_service_can_take_all_memory_or_all_processes(service: str) -> None:
 
 def test_passwords_are_made_up_once(tmp_path: Path) -> None:
     make_up_passwords(tmp_path)
-    first = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    first = {path.name: path.read_text() for path in tmp_path.glob("*.*")}
     make_up_passwords(tmp_path)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == first
+    assert {path.name: path.read_text() for path in tmp_path.glob("*.*")} == first
     (tmp_path / "users.acl").unlink()  # as if it had been interrupted
     make_up_passwords(tmp_path)
-    second = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    second = {path.name: path.read_text() for path in tmp_path.glob("*.*")}
     assert second.keys() == first.keys()
     assert not set(second.values()) & set(first.values())
-    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("*.*")}
     assert modes.pop("users.acl") == 0o644
     assert set(modes.values()) == {0o600}
     passwords = [text.partition("@")[0].rpartition(":")[2] for name, text in second.items() if name != "users.acl"]
