@@ -14,14 +14,15 @@ from recsys.settings.regular_files import ensure_regular
 
 _FILE, _FOLDER = 0o600, 0o700
 _GROUP_MAY_READ, _GROUP_MAY_ENTER = 0o040, 0o050
+_DEVICES = (os.devnull, "/dev/full")
 _WRITE = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)  # Windows knows neither
 
 
 def create_file(path: Path, *, shared_with: Path | None = None) -> int:
     """Make a new, empty file in place of one of the same name and return its descriptor, open for writing.
 
-    A file of that name is removed, not written into: it may be a hard link to something else. ``/dev/null`` is opened
-    as it is.
+    A file of that name is removed, not written into: it may be a hard link to something else. ``/dev/null``, and
+    ``/dev/full`` to try out a full disk, are opened as they are.
 
     Parameters
     ----------
@@ -52,7 +53,8 @@ def create_file(path: Path, *, shared_with: Path | None = None) -> int:
 
 
 def _takes_anything(found: os.stat_result) -> bool:
-    return stat.S_ISCHR(found.st_mode) and found.st_rdev == os.stat(os.devnull).st_rdev
+    devices = (os.stat(path).st_rdev for path in _DEVICES if os.path.exists(path))
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev in devices
 
 
 def _opened_to_take_anything(path: Path) -> int:

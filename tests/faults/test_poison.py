@@ -132,7 +132,7 @@ def test_user_with_a_hundred_thousand_purchases_and_a_basket_of_five_thousand_li
     basket = [
         Event(user_id="basket", item_id=f"line-{n}", quantity=1 + n % 3, timestamp=1_700_000_000_000 + n // 10)
         for n in range(4_990)
-    ] + [Event(user_id="basket", item_id=item_name(1, n), timestamp=1_800_000_000_000) for n in range(10)]
+    ] + [Event(user_id="basket", item_id=item_name(1, n), timestamp=1_750_000_000_000) for n in range(10)]
     producer = Producer({"bootstrap.servers": ledger.shop.kafka.address, "linger.ms": 5, "log_level": 2})
     for event in heavy + basket:
         producer.produce(ledger.shop.topic, encode(event), event.user_id.encode())
