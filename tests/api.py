@@ -10,7 +10,7 @@ import httpx
 
 from recsys.client import Client
 from tests.prepared import once_a_run
-from tests.services import Api, Shop
+from tests.services import NO_AUTHORITIES, Api, Shop
 from tests.shops import ITEMS_PER_TASTE, N_ITEMS, habitual_shop, write_parquet
 
 KEYS = {
@@ -59,7 +59,9 @@ class Asked:
     def __call__(self, path: str, method: str = "GET", **options: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         headers |= options.pop("headers", {})
-        return httpx.request(method, f"{self.api.url}{path}", headers=headers, timeout=30, **options)
+        return httpx.request(
+            method, f"{self.api.url}{path}", headers=headers, timeout=30, verify=NO_AUTHORITIES, **options
+        )
 
     def json(self, path: str, method: str = "GET", **options: Any) -> Any:
         response = self(path, method, **options)

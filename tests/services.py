@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import random
@@ -9,6 +10,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -19,7 +21,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httpx
 import redis
@@ -27,30 +29,44 @@ import redis
 from recsys.demo.services import ConsumerProcess, find_redis_server
 from recsys.kafka.embedded import embedded_broker
 from recsys.settings import Settings, load_settings
-from tests.preloaded import run_module
+from tests.preloaded import ForkedProcess, can_fork, run_module
 from tests.shared_servers import SharedServers, StartedServer
 
 PROJECT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI") == "true"
 _PATIENCE_S = 240.0
 """So long that only what hangs exceeds it, however busy the machine is."""
+NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For requests without TLS: each would read all certificates of the system, which takes a hundred times as long."""
+Process = subprocess.Popen[bytes] | ForkedProcess
 T = TypeVar("T")
 K = TypeVar("K", bound="ApacheKafka")
 
 
 def wait_until(condition: Callable[[], T | None], what: str, patience_s: float = _PATIENCE_S) -> T:
-    """Return the first true result of ``condition``, asked again and again; fail when patience ends."""
+    """Return the first true result of ``condition``, asked again and again; fail when patience ends.
+
+    What takes long to ask is asked less often: for that it waits must not wait for the asking.
+    """
     until = time.monotonic() + patience_s
     while True:
+        asked = time.monotonic()
         if result := condition():
             return result
-        if time.monotonic() > until:
+        answered = time.monotonic()
+        if answered > until:
             raise AssertionError(f"after {patience_s:g} s still not: {what}")
-        time.sleep(0.02)
+        time.sleep(min(max(0.02, 2 * (answered - asked)), 0.5))
 
 
-def freeze(process: subprocess.Popen[bytes]) -> None:
+def freeze(process: Process) -> None:
     """Stop a process by SIGSTOP: on a busy machine its threads go on for a while after the signal."""
+    process.send_signal(signal.SIGSTOP)
+    await_standing(process)
+
+
+def await_standing(process: Process) -> None:
+    """Wait until a process stands still, with all its threads."""
     threads = Path(f"/proc/{process.pid}/task")
 
     def stands() -> bool:
@@ -59,11 +75,10 @@ def freeze(process: subprocess.Popen[bytes]) -> None:
         except FileNotFoundError:  # a thread has ended meanwhile
             return False
 
-    process.send_signal(signal.SIGSTOP)
     wait_until(stands, f"process {process.pid} stands")
 
 
-def catches(process: subprocess.Popen[bytes], number: signal.Signals) -> bool:
+def catches(process: Process, number: signal.Signals) -> bool:
     """Whether the process has a handler of this signal."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return bool(int(status.split("\nSigCgt:")[1].split()[0], 16) >> (number - 1) & 1)
@@ -127,7 +142,7 @@ def kafka_jars() -> Path:
         raise OSError(f"Java 17 or newer is needed, found {java.stderr.splitlines()[0]}")
     pom = PROJECT / "tests" / "kafka" / "pom.xml"
     digest = hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
-    jars = PROJECT / ".cache" / f"kafka-{digest}"
+    jars = (PROJECT / ".cache").resolve() / f"kafka-{digest}"
     if not jars.exists():
         jars.parent.mkdir(exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix="kafka-", dir=jars.parent))
@@ -140,23 +155,49 @@ def kafka_jars() -> Path:
     return jars
 
 
-class ApacheKafka:
-    """One Apache Kafka broker (KRaft) on ports and a folder of its own; it may be killed and started again."""
+def _class_archive(jars: Path) -> Path:
+    """Return the broker's classes as Java maps them into memory: with them it starts in a third of the time.
 
-    def __init__(self, jars: Path, folder: Path) -> None:
+    They are made once and kept beside the jars. Java passes over those that another Java or other jars have made.
+    """
+    archive = jars.with_name(f"{jars.name}.jsa")
+    with SharedServers(jars.parent).alone(jars.name):
+        if not archive.exists():
+            unfinished = archive.with_suffix(".unfinished")
+            with tempfile.TemporaryDirectory(prefix="recsys-kafka-") as name:
+                broker = ApacheKafka(jars, Path(name), f"-XX:ArchiveClassesAtExit={unfinished}")
+                broker.start()
+                broker.stop()
+            unfinished.rename(archive)
+    return archive
+
+
+class ApacheKafka:
+    """One Apache Kafka broker (KRaft) on ports and a folder of its own; it may be killed and started again.
+
+    Parameters
+    ----------
+    jars, folder : Path
+    class_archive : str, optional
+        Java's option that names the archive of classes to use or to make; by default the one of these jars is used.
+    """
+
+    def __init__(self, jars: Path, folder: Path, class_archive: str | None = None) -> None:
         self._folder = folder
-        self._java = ["java", "-Xms256m", "-Xmx512m", "-cp", f"{jars}/*"]
+        self._java = [
+            "java", "-Xms256m", "-Xmx512m", class_archive or f"-XX:SharedArchiveFile={_class_archive(jars)}",
+            "-Xlog:cds=off", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",  # other compilers pay in the long run only
+            "-cp", f"{jars}/*",
+        ]  # fmt: skip
         self._properties = str(folder / "server.properties")
         self._process: subprocess.Popen[bytes] | None = None
         self.port, controller = kept_port(), kept_port()
         self.address = f"127.0.0.1:{self.port}"
         properties = self.properties(folder, controller)
         Path(self._properties).write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
-        storage = [*self._java, "kafka.tools.StorageTool"]
-        cluster = subprocess.run([*storage, "random-uuid"], capture_output=True, text=True, check=True).stdout.strip()
-        subprocess.run(
-            [*storage, "format", "-t", cluster, "-c", self._properties, "--standalone"], check=True, capture_output=True
-        )
+        cluster = base64.urlsafe_b64encode(b"\0" + os.urandom(15)).decode().rstrip("=")
+        tool = [*self._java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", self._properties, "--standalone"]
+        subprocess.run(tool, check=True, capture_output=True)
 
     def properties(self, folder: Path, controller_port: int) -> dict[str, object]:
         """Return the broker's configuration."""
@@ -189,6 +230,12 @@ class ApacheKafka:
             return "Kafka Server started" in log.read_text(errors="replace")
 
         wait_until(started, "Kafka started")
+
+    def stop(self) -> None:
+        """Send SIGTERM, and wait until it has ended."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(timeout=_PATIENCE_S)
 
     def kill(self) -> None:
         """Send SIGKILL."""
@@ -462,12 +509,16 @@ def start_process(command: list[str], log: Path, environment: Mapping[str, str])
         process = subprocess.Popen(
             command, stdout=file, stderr=subprocess.STDOUT, env=dict(environment), start_new_session=True
         )
-    if (shared := SharedServers.of_this_run()) is not None:
-        shared.ends_with_the_run(process.pid)
+    _end_with_the_run(process)
     return process
 
 
-def end_process(process: subprocess.Popen[bytes]) -> None:
+def _end_with_the_run(process: Process) -> None:
+    if (shared := SharedServers.of_this_run()) is not None:
+        shared.ends_with_the_run(process.pid)
+
+
+def end_process(process: Process) -> None:
     """Kill a process that is still there."""
     if process.poll() is None:
         process.send_signal(signal.SIGCONT)
@@ -485,9 +536,28 @@ def running(command: list[str], log: Path, environment: Mapping[str, str]) -> It
         end_process(process)
 
 
+@contextmanager
+def running_service(module: str, log: Path, environment: Mapping[str, str], *, forked: bool) -> Iterator[Process]:
+    """Run `python -m <module>` until the block ends, if it may be forked from a process that has its libraries."""
+    if not (forked and can_fork(environment)):
+        with running([sys.executable, "-m", module], log, environment) as process:
+            yield process
+        return
+    started = ForkedProcess(module, [], environment=environment, folder=Path.cwd(), out=log, err=log)
+    _end_with_the_run(started)
+    try:
+        yield started
+    finally:
+        end_process(started)
+
+
 @dataclass
 class Shop:
-    """One installation: its own topic, group, key prefix and data folder, and the processes it runs."""
+    """One installation: its own topic, group, key prefix and data folder, and the processes it runs.
+
+    Its services are forked from a process that has imported their libraries. Where ``forked`` is made false, and in
+    `make faults`, they start as `python -m` starts them.
+    """
 
     kafka: KafkaServer
     redis_url: str
@@ -495,6 +565,7 @@ class Shop:
     name: str
     stack: ExitStack
     environment: dict[str, str] = field(default_factory=dict)
+    forked: bool = os.environ.get("RECSYS_TEST_FAULTS") != "full"
 
     def __post_init__(self) -> None:
         self.environment = {
@@ -532,27 +603,22 @@ class Shop:
 
     def start_consumer(self, **settings: str) -> Consumer:
         """Start `python -m consumer` with a log and metrics of its own."""
-        environment = {**self.environment, "RECSYS_CONSUMER__METRICS_PORT": "any", **settings}
-        log = self._new_log("consumer")
-        command = [sys.executable, "-m", "consumer"]
-        process = self.stack.enter_context(running(command, log, environment))
-        return Consumer(process, log)
+        return Consumer(*self._started("consumer", {"RECSYS_CONSUMER__METRICS_PORT": "any", **settings}))
 
     def start_trainer(self, **settings: str) -> Service:
         """Start `python -m trainer`."""
-        log = self._new_log("trainer")
-        command = [sys.executable, "-m", "trainer"]
-        process = self.stack.enter_context(running(command, log, {**self.environment, **settings}))
-        return Service(process, log)
+        return Service(*self._started("trainer", settings))
 
     def start_api(self, **settings: str) -> Api:
         """Start `python -m api` on a port of its own, and wait until it is ready to serve."""
-        log = self._new_log("api")
-        environment = {**self.environment, "RECSYS_API__PORT": "0", **settings}
-        process = self.stack.enter_context(running([sys.executable, "-m", "api"], log, environment))
-        api = Api(process, log)
+        api = Api(*self._started("api", {"RECSYS_API__PORT": "0", **settings}))
         wait_until(api.is_ready, "the API is ready")
         return api
+
+    def _started(self, service: str, settings: dict[str, str]) -> tuple[Process, Path]:
+        log = self._new_log(service)
+        running = running_service(service, log, {**self.environment, **settings}, forked=self.forked)
+        return self.stack.enter_context(running), log
 
     def _new_log(self, service: str) -> Path:
         return self.folder / f"{service}-{uuid.uuid4().hex[:8]}.log"
@@ -574,7 +640,7 @@ class Shop:
 class Service:
     """A running process of ours."""
 
-    process: subprocess.Popen[bytes]
+    process: Process
     log: Path
 
     def await_killed(self) -> None:
@@ -583,9 +649,7 @@ class Service:
 
     def await_standing(self) -> None:
         """Wait until it stands still, as by a fail point."""
-        wait_until(
-            lambda: os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT), "it stands still"
-        )
+        await_standing(self.process)
 
     def freeze(self) -> None:
         """Send SIGSTOP, and return when it stands."""
@@ -637,7 +701,7 @@ class Api(Service):
         if " on http://" not in self.said():
             return False
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+            return httpx.get(f"{self.url}/readyz", timeout=5, verify=NO_AUTHORITIES).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -649,7 +713,7 @@ class Consumer(Service):
     def metrics(self) -> dict[str, Any]:
         """Return its metrics by name; empty while it starts."""
         self.ensure_running()
-        return dict(ConsumerProcess(self.process, self.log).metrics())
+        return dict(ConsumerProcess(cast("subprocess.Popen[bytes]", self.process), self.log).metrics())
 
     def await_assigned(self, partitions: int = 1) -> None:
         """Wait until it has so many partitions, or more."""

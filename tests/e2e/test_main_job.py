@@ -22,7 +22,8 @@ pytestmark = pytest.mark.kafka
 
 @pytest.fixture
 def trained(shop: Shop, settings: Settings) -> Any:
-    """A shop with an imported history and its first model."""
+    """A shop with an imported history and its first model, whose services start as an operator starts them."""
+    shop.forked = False
     train_planted(shop)
     with open_store(settings) as store:
         yield store

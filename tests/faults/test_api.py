@@ -16,7 +16,7 @@ from tests.api import KEY_SETTING, KEYS, PATIENT, Asked, asked_by, prepare
 from tests.conftest import opened_shop
 from tests.faults.conftest import Report
 from tests.faults.ledger import Tally
-from tests.services import ApacheKafka, Api, KafkaServer, RedisServer, wait_until
+from tests.services import NO_AUTHORITIES, ApacheKafka, Api, KafkaServer, RedisServer, wait_until
 
 pytestmark = pytest.mark.real_kafka
 LIST = "/v1/users/user-1/recommendations?n=5"
@@ -41,7 +41,9 @@ class Load:
         self._thread.join()
 
     def _run(self) -> None:
-        with httpx.Client(base_url=self._url, headers={"Authorization": f"Bearer {KEYS['read']}"}, timeout=20) as http:
+        with httpx.Client(
+            base_url=self._url, headers={"Authorization": f"Bearer {KEYS['read']}"}, timeout=20, verify=NO_AUTHORITIES
+        ) as http:
             while not self._stop.is_set():
                 try:
                     answer = http.get(LIST)

@@ -19,7 +19,7 @@ from tests.faults.conftest import Report, rounds, trained_ledger
 from tests.faults.ledger import Ledger
 from tests.faults.test_redis import committed, started_consumer
 from tests.planted import event_json, item_name
-from tests.services import KafkaServer, RedisCluster, RedisServer, wait_until
+from tests.services import NO_AUTHORITIES, KafkaServer, RedisCluster, RedisServer, wait_until
 
 pytestmark = pytest.mark.real_kafka
 
@@ -170,7 +170,7 @@ def test_a_master_that_was_emptied_is_noticed_by_trainer_and_api(
         ledger.await_counted()
         cluster.masters()[-1].client.flushall()
         api.await_saying(MISSING)
-        ready = httpx.get(f"{api.url}/readyz", timeout=20)
+        ready = httpx.get(f"{api.url}/readyz", timeout=20, verify=NO_AUTHORITIES)
         assert (ready.status_code, ready.json()["missing"]) == (503, [MISSING])
         assert MISSING in shop.run("trainer", "--once", expect=1).stderr
         assert MISSING in shop.recsys("verify", "--all", expect=1).stderr

@@ -17,7 +17,7 @@ from tests.faults.conftest import Report, opened_ledger
 from tests.faults.group import Group, ends
 from tests.faults.ledger import Ledger
 from tests.faults.test_redis import behind_proxy, started_consumer
-from tests.services import Consumer, KafkaServer, RedisServer, running, wait_until
+from tests.services import NO_AUTHORITIES, Consumer, KafkaServer, RedisServer, running, wait_until
 
 pytestmark = pytest.mark.real_kafka
 
@@ -111,7 +111,9 @@ def test_flushall_while_trainer_and_api_run(
         await_all_committed(ledger)
 
         def answer() -> dict[str, Any]:
-            found = httpx.get(f"{api.url}/v1/users/{ledger.users[0]}/recommendations", timeout=20)
+            found = httpx.get(
+                f"{api.url}/v1/users/{ledger.users[0]}/recommendations", timeout=20, verify=NO_AUTHORITIES
+            )
             return dict(found.raise_for_status().json())
 
         def is_own() -> bool:
@@ -128,7 +130,7 @@ def test_flushall_while_trainer_and_api_run(
             assert MISSING in shop.recsys(*command, expect=1).stderr
         assert store.pointer.read() is None
         api.await_saying(MISSING)
-        ready = httpx.get(f"{api.url}/readyz", timeout=20)
+        ready = httpx.get(f"{api.url}/readyz", timeout=20, verify=NO_AUTHORITIES)
         assert (ready.status_code, ready.json()["missing"]) == (503, [MISSING])
         assert (answer()["source"], answer()["stale"]) == ("popular", True)
         done = trainer.said().count("round done")

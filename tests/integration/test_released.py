@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +28,7 @@ from recsys.settings import Settings, load_settings
 from recsys.storage.artifact import ArtifactFolder, load_model, load_popularity
 from recsys.storage.data_dir import DataDir, open_data_dir
 from recsys.storage.segments import IMPORT_PREFIX, events_of
+from tests.preloaded import run_module
 from tests.services import RedisServer
 
 RELEASED = Path(__file__).parent.parent / "released"
@@ -296,13 +295,8 @@ def test_the_model_before_is_made_live_again(released: Released) -> None:
 
 def test_the_next_round_compares_its_candidate_with_the_live_model(released: Released) -> None:
     with embedded_broker(released.settings.kafka.topic) as address:
-        done = subprocess.run(
-            [sys.executable, "-m", "trainer", "--once"],
-            env={**os.environ, "RECSYS_KAFKA__BOOTSTRAP_SERVERS": address},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        environment = {**os.environ, "RECSYS_KAFKA__BOOTSTRAP_SERVERS": address, "RECSYS_TRAINER__NICENESS": "0"}
+        done = run_module("trainer", ["--once"], environment=environment, folder=Path.cwd(), timeout_s=240)
     assert done.returncode == 0, done.stderr
     record = next(released.data_dir.rounds.newest_first())
     assert record.live_before == released.live
