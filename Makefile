@@ -32,10 +32,10 @@ $(VENV)/installed: requirements/dev.lock requirements/demo.lock pyproject.toml
 demo: $(VENV)/demo-installed  ## Play a grocer's December live; ARGS=--keep leaves everything running
 	$(BIN)/recsys demo $(ARGS)
 
-# Most tests wait more than they compute, so there are more workers than cores. With ARGS there is one process,
-# in which a debugger works as well; with -n 6 among them there are workers again.
+# Many tests wait more than they compute, so there are more workers than two cores. With ARGS there is one process,
+# in which a debugger works as well; with -n 4 among them there are workers again.
 # Compiled modules are kept, whatever the environment says: tests start many processes.
-PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(if $(ARGS),,-n 6)
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(if $(ARGS),,-n 4)
 
 test: $(VENV)/installed  ## Run the tests that one waits for, in minutes; ARGS go to pytest
 	$(PYTEST) -m "not slow" $(ARGS)

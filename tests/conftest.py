@@ -47,6 +47,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = nodeid.partition("::")[0]
             return nodeid if file.startswith(_MOSTLY_ALONE) and file not in _SHARES else file
 
+        def _reschedule(self, node: Any) -> None:
+            # A worker needs to know one more test than the one that it runs. Whatever else it had would wait for it.
+            if not self.workqueue or self._pending_of(self.assigned_work[node]) <= 1:
+                super()._reschedule(node)
+
+        def _assign_work_unit(self, node: Any) -> None:
+            if len(self.assigned_work[node]) == 1:  # it waits behind one of the longest: the last, which are short
+                self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+            super()._assign_work_unit(node)
+
     return ByFileOrTest(config, log)
 
 
@@ -54,27 +64,47 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest: side by side, a run is over when its last test is."""
 
     def place(item: pytest.Item) -> int:
-        file = item.nodeid.partition("::")[0]
-        return next((at for at, start in enumerate(_LONGEST_FIRST) if file.startswith(start)), len(_LONGEST_FIRST))
+        return next(
+            (at for at, start in enumerate(_LONGEST_FIRST) if item.nodeid.startswith(start)), len(_LONGEST_FIRST)
+        )
 
     items.sort(key=place)
+    for item in items:
+        _ensure_known_to_share(item)
+
+
+def _ensure_known_to_share(item: pytest.Item) -> None:
+    """Fail if workers would each make for themselves what a file makes once."""
+    file = item.nodeid.partition("::")[0]
+    if file.startswith(_MOSTLY_ALONE) and file not in _SHARES and isinstance(item, pytest.Function):
+        fixtures = [fixture for found in item._fixtureinfo.name2fixturedefs.values() for fixture in found]
+        if shared := sorted(fixture.argname for fixture in fixtures if fixture.scope == "module"):
+            raise pytest.UsageError(f"{file}: name it in _SHARES; its tests share {', '.join(shared)}")
 
 
 _LONGEST_FIRST = (
-    "tests/e2e/test_readme.py",
+    "tests/e2e/test_readme.py::test_blocks_run_as_written_in_order",
     "tests/e2e/test_demo.py",
     "tests/faults/test_soak.py",
     "tests/e2e/test_api_limits.py",
-    "tests/e2e/test_api.py",
-    "tests/unit/test_tuning.py",
+    "tests/e2e/test_api_connections.py",
     "tests/faults/test_cluster.py",
+    "tests/e2e/test_api_keys.py",
+    "tests/e2e/test_api.py",
     "tests/integration/test_cluster.py",
     "tests/faults/",
     "tests/e2e/",
+    "tests/unit/test_tuning.py",
     "tests/integration/",
 )
 _MOSTLY_ALONE = ("tests/e2e/", "tests/faults/")
-_SHARES = {"tests/e2e/test_api.py", "tests/e2e/test_api_limits.py", "tests/faults/test_cluster.py"}
+_SHARES = {
+    "tests/e2e/test_api.py",
+    "tests/e2e/test_api_connections.py",
+    "tests/e2e/test_api_keys.py",
+    "tests/e2e/test_api_limits.py",
+    "tests/faults/test_cluster.py",
+}
 """Files there with something that is made once for all their tests."""
 
 

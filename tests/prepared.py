@@ -36,7 +36,8 @@ def train_planted(shop: Shop) -> None:
 def once_a_run(shop: Shop, name: str, prepare: Callable[[], object]) -> None:
     """Prepare a new shop: the first of this run with this name and these settings by ``prepare``, others as its copy.
 
-    What is copied are the shop's files and all that it has in Redis. Its topics must still be empty.
+    What is copied are the shop's files and all that it has in Redis. Its topics must still be empty. One shop of a run
+    is prepared after the other: the first time, the first of them compiles for all.
     """
     shared = SharedServers.of_this_run()
     if shared is None or not Path(shop.environment["RECSYS_DATA_DIR"]).is_relative_to(shop.folder):
@@ -45,7 +46,7 @@ def once_a_run(shop: Shop, name: str, prepare: Callable[[], object]) -> None:
     settings = {k: v for k, v in shop.environment.items() if k.startswith("RECSYS_") and k not in _OF_EACH_SHOP}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     original = shared.folder / f"shop-{name}-{digest}"
-    with shared.alone(original.name):
+    with shared.alone("prepare"):
         if not original.exists():
             prepare()
             _save(shop, original)

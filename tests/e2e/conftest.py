@@ -34,5 +34,11 @@ def api_store(api_shop: Shop) -> Iterator[Store]:
 
 
 @pytest.fixture
+def compiled(shop: Shop) -> None:
+    """Nothing is left to compile: where it is the first time, services that start side by side each would do it."""
+    prepare(shop)
+
+
+@pytest.fixture
 def reader(api: Api) -> Asked:
     return asked_by(api, "read")

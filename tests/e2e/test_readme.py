@@ -87,7 +87,9 @@ def api_of(folder: Path, environment: dict[str, str]) -> Iterator[str]:
 
 
 @pytest.mark.timeout(1200)
-def test_blocks_run_as_written_in_order(tmp_path: Path, kcat: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_run_as_written_in_order(
+    tmp_path: Path, kcat: str, monkeypatch: pytest.MonkeyPatch, compiled: None
+) -> None:
     ran: list[tuple[Block, str]] = []
     with kept_demo(tmp_path) as environment:
         for name in [name for name in os.environ if name.startswith("RECSYS_")]:
