@@ -37,6 +37,7 @@ from tests.services import ApacheKafka, RedisServer, kafka_jars, kept_port, runn
 
 PASSWORD = "pass-phrase"  # noqa: S105 - of servers on loopback that live as long as a test
 """Of all users, unless they are given another one."""
+_NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 _OPERATIONS = {operation.name.replace("_", "").lower(): operation for operation in AclOperation}
 _RESOURCES = {
     "topic": ResourceType.TOPIC,
@@ -61,7 +62,7 @@ class Authority:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._own = Certificate(folder / f"{name}.pem", folder / f"{name}.key")
         self._openssl(
-            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
+            "req", "-x509", *_NEW_KEY, "-days", "2", "-subj", f"/CN={name}",
             "-keyout", self._own.key, "-out", self._own.certificate,
         )  # fmt: skip
 
@@ -77,7 +78,7 @@ class Authority:
         request, extensions = self._folder / f"{name}.csr", self._folder / f"{name}.ext"
         made = Certificate(self._folder / f"{name}.pem", self._folder / f"{name}.key")
         self._openssl(
-            "req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", made.key, "-out", request
+            "req", *_NEW_KEY, "-subj", f"/CN={name}", "-keyout", made.key, "-out", request
         )  # fmt: skip
         extensions.write_text(f"subjectAltName={','.join(names)}")
         self._openssl(

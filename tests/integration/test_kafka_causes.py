@@ -86,7 +86,6 @@ def test_login_that_is_refused(kafka: SecuredKafka) -> None:
     assert "does not take sasl.mechanism PLAIN, but SCRAM-SHA-" in said
 
 
-@pytest.mark.slow
 def test_address_that_is_wrong(kafka: SecuredKafka) -> None:
     login = kafka.login("reader")
     assert "the host of nowhere.invalid:9093 is unknown" in problem("nowhere.invalid:9093", login)
@@ -99,7 +98,6 @@ def test_address_of_another_server(redis_url: str) -> None:
     assert f"what listens at {address} does not answer as a Kafka broker does" in problem(address, {})
 
 
-@pytest.mark.slow
 def test_tls_where_none_is_spoken_and_none_where_it_is(kafka: SecuredKafka) -> None:
     login = kafka.login("reader")
     assert f"{kafka.address} speaks no TLS" in problem(kafka.address, login)
@@ -110,7 +108,6 @@ def test_tls_where_none_is_spoken_and_none_where_it_is(kafka: SecuredKafka) -> N
     assert "perhaps it expects a login" in problem(kafka.plain_sasl_address, {})
 
 
-@pytest.mark.slow
 def test_certificate_of_the_broker_that_cannot_be_verified(kafka: SecuredKafka, tmp_path: Path) -> None:
     other = Authority(tmp_path / "other", "other")
     said = problem(kafka.sasl_address, {**kafka.login("reader"), "ssl.ca.location": str(other.certificate)})
@@ -143,7 +140,6 @@ def tls_server(shown: Certificate, folder: Path) -> Iterator[str]:
         yield f"localhost:{port}"
 
 
-@pytest.mark.slow
 def test_certificate_of_the_client_that_is_refused(kafka: SecuredKafka, tmp_path: Path) -> None:
     address = kafka.tls_address
     expired = kafka.authority.issue("expired", expired=True)
@@ -171,7 +167,7 @@ def test_properties_that_are_wrong_are_said_without_passwords(kafka: SecuredKafk
     key_password = "pass-of-key"  # noqa: S105
     key = kafka.authority.issue("locked").key
     locked = key.with_suffix(".locked")
-    command = ["openssl", "rsa", "-aes256", "-passout", "pass:other", "-in", str(key), "-out", str(locked)]
+    command = ["openssl", "pkey", "-aes256", "-passout", "pass:other", "-in", str(key), "-out", str(locked)]
     subprocess.run(command, check=True, capture_output=True)
     properties = {
         **kafka.certified(Certificate(key.with_suffix(".pem"), locked)),
