@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-import subprocess
+import os
 import sys
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from recsys.runtime.logs import SafeFormatter
 from recsys.runtime.progress import ProgressReporter
 from recsys.runtime.terminal import SafeConsole
 from tests.builders import make_history
-from tests.services import PROJECT
+from tests.preloaded import run_module
 
 HOSTILE = {
     "\x1b[2J\x1b[31mred": "\\u001b[2J\\u001b[31mred",
@@ -133,12 +133,9 @@ def test_a_traceback_keeps_its_lines_and_nothing_else() -> None:
 )
 def test_no_command_prints_an_argument_raw(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\n")
-    environment = {"PYTHONPATH": str(PROJECT), "PATH": "/usr/bin:/bin", "PYTHONIOENCODING": "utf-8"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RECSYS_")}
     environment["RECSYS_REDIS__URL"] = "redis://127.0.0.1:1/0"
-    done = subprocess.run(
-        [sys.executable, "-m", "recsys", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    done = run_module("recsys", arguments, environment=environment, folder=tmp_path, timeout_s=240)
     said = done.stdout + done.stderr
     assert done.returncode not in (0, -1)
     assert "error" in said.lower()
