@@ -118,6 +118,7 @@ def _start_services(stack: ExitStack, folder: Path) -> Settings:
     os.environ["RECSYS_KAFKA__LIBRDKAFKA"] = '{"fetch.wait.max.ms": 5}'
     os.environ["RECSYS_REDIS__URL"] = stack.enter_context(redis_server(folder))
     os.environ["RECSYS_DATA_DIR"] = str(folder / "data")
+    os.environ["RECSYS_TRAINER__NICENESS"] = "0"  # whoever plays it waits for the trainer, on a busy machine as well
     return load_settings()
 
 
