@@ -84,6 +84,7 @@ def test_a_worse_model_is_refused_unless_forced_and_every_step_is_on_record(trai
     ensure_verified(trained)
 
 
+@pytest.mark.slow
 def test_a_rollback_is_at_once_whole_and_holds(trained: Shop, settings: Settings) -> None:
     (first,) = versions(trained)
     trained.recsys("import", "later.parquet")

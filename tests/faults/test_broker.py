@@ -132,6 +132,7 @@ def test_deleted_dead_letter_topic_is_created_again(ledger: Ledger, report: Repo
     member.ensure_running()
 
 
+@pytest.mark.slow
 def test_a_record_too_large_for_the_dead_letter_topic_is_cut_and_the_stream_goes_on(
     ledger: Ledger, report: Report
 ) -> None:

@@ -17,7 +17,7 @@ from tests.faults.conftest import Report
 from tests.faults.ledger import Ledger
 from tests.services import wait_until
 
-pytestmark = [pytest.mark.real_kafka, pytest.mark.slow]
+pytestmark = pytest.mark.real_kafka
 
 
 def set_policy(ledger: Ledger, policy: str) -> None:
@@ -28,6 +28,7 @@ def set_policy(ledger: Ledger, policy: str) -> None:
         done.result()
 
 
+@pytest.mark.slow
 def test_what_was_archived_of_a_compacted_topic_is_not_taken_for_everything(ledger: Ledger, report: Report) -> None:
     """Compacted or not yet: what the archive may lack is in Redis alone, and nothing erases it."""
     shop = ledger.shop

@@ -11,9 +11,9 @@ import pytest
 from tests.faults.conftest import Report, opened_ledger
 from tests.faults.test_losses import await_all_committed
 from tests.faults.test_redis import started_consumer
-from tests.services import KafkaServer, RedisServer, wait_until
+from tests.services import NO_AUTHORITIES, KafkaServer, RedisServer, wait_until
 
-pytestmark = [pytest.mark.real_kafka, pytest.mark.slow]
+pytestmark = pytest.mark.real_kafka
 
 
 def test_evicted_histories_are_noticed_by_every_service(
@@ -31,7 +31,7 @@ def test_evicted_histories_are_noticed_by_every_service(
         def evicted() -> list[float]:
             """Return what the metrics of all services say."""
             port = re.findall(r"metrics at (http\S+)", trainer.said())[-1]
-            texts = [httpx.get(url, timeout=20).text for url in (port, f"{api.url}/metrics")]
+            texts = [httpx.get(url, timeout=20, verify=NO_AUTHORITIES).text for url in (port, f"{api.url}/metrics")]
             of_others = [float(re.findall(r"_redis_evicted_keys (\S+)", text)[-1]) for text in texts]
             return [consumer.metrics()["redis_evicted_keys"], *of_others]
 
@@ -61,6 +61,7 @@ def test_evicted_histories_are_noticed_by_every_service(
     report(17, "Redis evicts histories under allkeys-lru", tally, faults=1, recovery_s=recovery_s)
 
 
+@pytest.mark.slow
 def test_lists_that_are_evicted_come_back_with_the_next_round(
     kafka: KafkaServer, breakable_redis: RedisServer, tmp_path: Path, report: Report
 ) -> None:

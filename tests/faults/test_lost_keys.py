@@ -95,6 +95,7 @@ def write_nonsense(ledger: Ledger, user: str, chance: random.Random) -> None:
         client.set(recs, "no list")
 
 
+@pytest.mark.slow
 def test_users_whose_keys_hold_nonsense_are_made_again_and_the_others_served(ledger: Ledger, report: Report) -> None:
     chance = random.Random(19)
 

@@ -118,7 +118,7 @@ def settled(counts: dict[str, float]) -> dict[str, float] | None:
 @pytest.mark.parametrize(
     "point",
     [
-        "decoded",
+        pytest.param("decoded", marks=pytest.mark.slow),
         pytest.param("between-applies", marks=full_only),
         "applied",
         pytest.param("published", marks=full_only),

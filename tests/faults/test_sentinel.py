@@ -12,7 +12,6 @@ from tests.sentinels import PASSWORD, SENTINEL_PASSWORD, watched_redis
 from tests.services import KafkaServer, wait_until
 
 
-@pytest.mark.slow
 @pytest.mark.kafka
 def test_master_dies_and_its_replica_is_promoted(kafka: KafkaServer, tmp_path: Path, report: Report) -> None:
     count = rounds(1, 10)

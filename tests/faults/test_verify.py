@@ -10,7 +10,7 @@ from tests.faults.group import ends
 from tests.faults.ledger import Ledger
 from tests.faults.test_redis import started_consumer
 
-pytestmark = [pytest.mark.real_kafka, pytest.mark.slow]
+pytestmark = pytest.mark.real_kafka
 
 
 def to_apply(ledger: Ledger) -> int:
@@ -18,6 +18,7 @@ def to_apply(ledger: Ledger) -> int:
     return sum(ends(ledger.shop).values()) - sum(map(int, client.hvals(ledger.store.users._keys.marks(""))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["between-applies", "applied", "published", "marked"])
 def test_a_consumer_that_was_killed_is_behind_and_nothing_differs(ledger: Ledger, point: str) -> None:
     shop, client = ledger.shop, ledger.store.connection.client
