@@ -123,8 +123,8 @@ def _closed(settings: KafkaSettings, match: re.Match[str]) -> str:
             f"{address} expects TLS and closes plain connections; in RECSYS_KAFKA__LIBRDKAFKA set security.protocol "
             f"to {'SASL_SSL' if protocol.startswith('SASL') else 'SSL or SASL_SSL'}"
         )
-    login = "" if protocol.startswith("SASL") else "; perhaps it expects a login: set security.protocol to SASL_…"
-    return f"{address} closes every connection at once{login}"
+    login = "" if protocol.startswith("SASL") else "it expects a login (set security.protocol to SASL_…), or "
+    return f"{address} closes every connection at once; perhaps {login}it is no Kafka broker"
 
 
 def _unverified(settings: KafkaSettings, match: re.Match[str]) -> str:
