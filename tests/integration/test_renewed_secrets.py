@@ -166,6 +166,7 @@ def test_sighup_replaces_the_workers_of_the_api_by_ones_that_know_the_new_keys(r
         written(path, f"shop:read:{new}\n")
         process.send_signal(signal.SIGHUP)
         wait_until(lambda: api.said().count("startup complete") == 4, "both workers are replaced")
+        wait_until(lambda: api.said().count("Finished server process") == 2, "the former ones have ended")
         wait_until(lambda: status(old) == 401 and status(new) == 200, "the new key counts")
         wait_until(
             lambda: "recsys_api_key_ends_timestamp_seconds{" not in metrics(new), "the former key's end is forgotten"
