@@ -50,6 +50,7 @@ class AsideUsers:
         except LockHeld:
             self._tries.begin_anew()  # at the next look it may be free
         except RecsysError as error:
+            self._tries.count_from_now()  # else a try that takes long would be followed by the next one at once
             remedy = "; recsys rebuild --accept-loss goes on" if isinstance(error, RebuildWouldLoseData) else ""
             log.error("users who are set aside stay so: %s%s; trying again, ever later", error, remedy)
         else:

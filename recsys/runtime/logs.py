@@ -97,13 +97,16 @@ class GrowingIntervals:
     def begin_anew(self) -> None:
         """Note that it holds no longer."""
         self._due_at = self._clock() + self._delay_s
-        self._interval_s = _SHORTEST_INTERVAL_S
+        self._interval_s = 0.0
 
     def are_due(self) -> bool:
         """Whether to tell now; then it is told."""
-        now = self._clock()
-        if now < self._due_at:
+        if self._clock() < self._due_at:
             return False
-        self._due_at = now + self._interval_s
-        self._interval_s = min(2 * self._interval_s, _LONGEST_INTERVAL_S)
+        self._interval_s = min(max(_SHORTEST_INTERVAL_S, 2 * self._interval_s), _LONGEST_INTERVAL_S)
+        self.count_from_now()
         return True
+
+    def count_from_now(self) -> None:
+        """Let the interval begin now: what was due took its time, and has just ended."""
+        self._due_at = self._clock() + self._interval_s

@@ -18,6 +18,7 @@ from recsys.operations.amend import Amended, amend
 from recsys.operations.make_again import make_again
 from recsys.redis import PlacedEvent, PublishOutcome, Store, open_store
 from recsys.redis.aside import Adoption
+from recsys.runtime.logs import GrowingIntervals
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from tests.builders import make_event
@@ -267,11 +268,19 @@ def test_the_trainer_makes_them_again_and_says_what_stands_in_the_way(
     aside = AsideUsers(shop.settings, shop.store, shop.data_dir, metrics)
     damage(shop.store, LOSSES["the history"])
     shop.store.users.set_aside(["u"], if_damaged=True)
+    now_s = 0.0
+
+    def all_losses(*_: object) -> list[str]:
+        nonlocal now_s
+        now_s += 300  # a try takes longer than the interval, which begins when it has failed
+        return ["offsets 0 to 7 are gone"]
+
+    aside._tries = GrowingIntervals(clock=lambda: now_s)
     with monkeypatch.context() as patched, caplog.at_level(logging.ERROR):
-        patched.setattr(making, "all_losses", lambda *_: ["offsets 0 to 7 are gone"])
+        patched.setattr(making, "all_losses", all_losses)
         for _ in range(5):
             aside.look()
-    said = [record.getMessage() for record in caplog.records]
+    said = [record.getMessage() for record in caplog.records if record.name == "trainer.aside"]
     assert len(said) == 1, "once, until it is tried again"
     assert "offsets 0 to 7 are gone" in said[0]
     assert "recsys rebuild --accept-loss" in said[0]

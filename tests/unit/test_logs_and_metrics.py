@@ -228,6 +228,15 @@ def test_what_holds_for_a_moment_is_not_told_where_there_is_a_delay() -> None:
     assert told_at(intervals, clock, 20) == [5, 15]
 
 
+def test_an_interval_can_begin_when_what_was_due_has_ended() -> None:
+    clock = Clock()
+    intervals = GrowingIntervals(clock=clock)
+    assert intervals.are_due()
+    clock.now += 300  # so long it took
+    intervals.count_from_now()
+    assert told_at(intervals, clock, 31) == [10, 30]
+
+
 def test_silence_is_told_at_once_again_and_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
     clock, seconds = Clock(), [-1.0]
     log = logging.getLogger("a service")
