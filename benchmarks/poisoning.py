@@ -23,7 +23,7 @@ from benchmarks.document import replace as replace_text
 from benchmarks.quality import GATED, Shop, complete_journey, events_of, online_retail
 from benchmarks.results import Measured, keep, print_table, report
 from recsys.data.event_log import EventLog
-from recsys.evaluation.baselines import of_model
+from recsys.evaluation.baselines import lists_of
 from recsys.model.influence import BOUNDED, UNBOUNDED
 from recsys.recommend.item_lists import popular_items
 from recsys.training.engine import InMemoryEngine
@@ -111,8 +111,7 @@ def effect(fitted: Fitted, events: EventLog) -> tuple[float, float]:
         return 0.0, float(len(items) + 1)
     place = popular_items(items, fitted.popularity, n=len(items)).item_ids.index(PUSHED) + 1
     interactions = events.interactions()
-    owned = interactions.owned.translated(items.find(interactions.items.ids))
-    lists = of_model(fitted.model, owned, n=10, include_purchased=False)
+    lists = lists_of(fitted.model, interactions.items, interactions.owned, n=10, include_purchased=False)
     customers = np.array([not user.startswith("bot-") for user in interactions.users.ids])
     return float((lists[customers] == row).any(axis=1).mean()), float(place)
 

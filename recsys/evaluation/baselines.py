@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 from recsys.data.event_log import EventLog
 from recsys.data.interactions import Interactions
 from recsys.data.owned_items import Owned
+from recsys.data.vocabulary import Vocabulary
 from recsys.evaluation.compare import Recommender
 from recsys.evaluation.split import Lists, Split
 from recsys.model.boosts import decayed_frequency
@@ -38,14 +39,23 @@ def as_lists(ranking: Ranking, n: int) -> Lists:
     return lists
 
 
-def of_model(model: FactorModel, owned: Owned, *, n: int, include_purchased: bool, batch: int = 2048) -> Lists:
-    """Return a model's lists for users with these owned items: int64, (n_users, n)."""
+def of_model(
+    model: FactorModel,
+    owned: Owned,
+    *,
+    n: int,
+    include_purchased: bool,
+    hidden: NDArray[np.integer] | None = None,
+    batch: int = 2048,
+) -> Lists:
+    """Return a model's lists for users with these owned items, without the hidden rows: int64, (n_users, n)."""
     parts = [
         as_lists(
             rank(
                 owned.of(np.arange(start, min(start + batch, len(owned)))),
                 model,
                 n=n,
+                hidden=hidden,
                 include_purchased=include_purchased,
             ),
             n,
@@ -55,13 +65,40 @@ def of_model(model: FactorModel, owned: Owned, *, n: int, include_purchased: boo
     return np.concatenate(parts) if parts else np.empty((0, n), np.int64)
 
 
-def model_lists(model: FactorModel, split: Split, *, n: int, include_purchased: bool) -> Lists:
-    """Return a model's lists for the users of a split, as rows of the split's items; the model may know other items."""
-    here = split.items
-    owned = split.owned.translated(model.items.find(here.ids))
-    rows = here.find(model.items.ids)
-    lists = of_model(model, owned, n=n, include_purchased=include_purchased)
-    return np.where(lists >= 0, rows[lists], -1)
+def lists_of(
+    model: FactorModel,
+    items: Vocabulary,
+    owned: Owned,
+    *,
+    n: int,
+    include_purchased: bool,
+    hidden: NDArray[np.integer] | None = None,
+) -> Lists:
+    """Return a model's lists, as rows of its items, for users who own rows of these items: it may know others.
+
+    Parameters
+    ----------
+    items : Vocabulary
+    owned : Owned
+        Rows are those of ``items``.
+    hidden : integers, or None
+        Rows of the model's items that are in no list.
+
+    Returns
+    -------
+    int64, (n_users, n); −1 = no item
+    """
+    known = owned.translated(model.items.find(items.ids))
+    return of_model(model, known, n=n, include_purchased=include_purchased, hidden=hidden)
+
+
+def model_lists(
+    model: FactorModel, split: Split, *, n: int, include_purchased: bool, users: NDArray[np.integer] | None = None
+) -> Lists:
+    """Return a model's lists for users of a split, all or those at these places, as rows of the split's items."""
+    owned = split.owned if users is None else split.owned.of(users)
+    lists = lists_of(model, split.items, owned, n=n, include_purchased=include_purchased)
+    return np.where(lists >= 0, split.items.find(model.items.ids)[lists], -1)
 
 
 def baselines(split: Split, events: EventLog, *, n: int) -> dict[str, Recommender]:

@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.data.owned_items import FIRST, NEWEST, PURCHASES, Owned
-from recsys.data.vocabulary import Vocabulary
 from recsys.model.boosts_kernels import weigh_habits
-from recsys.model.influence import Buyers
 from recsys.runtime.threads import map_ranges
 
 _DAY_S = 24 * 3600
@@ -108,12 +106,15 @@ class BoostWeights:
 NO_WEIGHTS: Final = BoostWeights()
 
 
-def demand_features(buyers: Buyers, items: Vocabulary, *, reference_s: int) -> NDArray[np.float64]:
-    """Return each item's recent demand, log(1 + decayed number of its buyers), for each half-life: (n_items, 3).
+def demand_features(demand: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the features of items with this demand, log(1 + decayed number of buyers): float64, as ``demand``.
 
-    What one buyer adds is bounded, see `recsys.model.influence`. Purchases after the reference do not count.
+    Parameters
+    ----------
+    demand : float64, (n_items, 3)
+        For each half-life of `DEMAND_HALF_LIVES_DAYS`, see `recsys.model.influence.Buyers.demand`.
     """
-    return np.log1p(buyers.demand(items, reference_s=reference_s, half_lives_days=DEMAND_HALF_LIVES_DAYS))
+    return np.log1p(demand)
 
 
 def decayed_frequency(owned: Owned, *, reference_s: int, half_life_days: float) -> NDArray[np.float64]:

@@ -2,15 +2,20 @@
 
 In popularity, in demand and in the fit, user u counts w_u(n) = min(1, d_u / D) · min(1, N / n) times.
 
-- d_u is the number of different days on which u has bought something, and D what is usual: half of all that is owned
-  belongs to users with so many days, but never more than `Bounds.days`. A user of one day weighs a fifth where others
-  have bought on five days or more; in a shop that opened today everyone weighs the same.
+- d_u is the number of different days on which u has bought something, and D what is usual: half of all that is bought
+  belongs to users with so many days, but it is never more than `Bounds.days`. A user of one day weighs a fifth where
+  others have bought on five days or more; in a shop that opened today everyone weighs the same. Of what a user has
+  bought 50 items a day count here: else one account that buys more than all others would make everyone weigh the same.
 - n is how many items u adds to, and N is `Bounds.items`: what one user adds in all has a bound.
 
 What u adds to an item saturates as well. Popularity and demand with half-life h are Σ_u w_u(n_u) · s_ui, where
 s_ui = min(`Bounds.purchases`, Σ_k 2^(−age_k/h)) over the days on which u has bought the item, and n_u = Σ_i s_ui. In
 the fit, n_u is how many items u owns, and u's row counts w_u(n_u) times in the half-step of the items
 (`recsys.training.als`). That of the users does not change: every list is exact as it was.
+
+An item is in the model when there is enough support for it. That is more than demand: young accounts alone shall not
+say what may be in lists at all. u supports each of its n items t_u² · min(1, t_u · N / n) times, t_u = min(1, d_u / D).
+So twenty-five accounts of one day are as good as one regular customer, and each brings in eight items at most.
 
 A day is one on which a purchase is known to have been made (`recsys.data.event_log.EventLog.days`), so purchases with
 times that are made up do not make a user look older.
@@ -29,6 +34,8 @@ from recsys.data.event_log import EventLog
 from recsys.data.vocabulary import Vocabulary
 
 _DAY_S = 24 * 3600
+_COUNTED_A_DAY = 50
+_LEAST_TRUST = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,7 @@ class Buyers:
         users = events.user_codes[bought]
         days = _distinct(users, events.known_days[bought], len(events.user_ids))
         items = _distinct(users, events.item_codes[bought], len(events.user_ids))
+        items = np.minimum(items, _COUNTED_A_DAY * days)
         order = np.argsort(days)
         middle = np.searchsorted(np.cumsum(items[order]), items.sum() / 2)
         usual = min(bounds.days, int(days[order][middle]))
@@ -86,10 +94,18 @@ class Buyers:
 
     def weights(self, users: Vocabulary, n_items: NDArray[np.integer]) -> NDArray[np.float64]:
         """Return w_u(n) of users who add to so many items: float64, (n_users,)."""
+        return self._trust_of(users) * share(n_items, self.bounds)
+
+    def support(self, users: Vocabulary, n_items: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Return how far users who own so many items support each of them: float64, (n_users,)."""
+        trust = self._trust_of(users)
+        return trust**2 * share(n_items / np.maximum(trust, _LEAST_TRUST), self.bounds)
+
+    def _trust_of(self, users: Vocabulary) -> NDArray[np.float64]:
         trust = np.zeros(len(users))
         rows = users.find(self.events.user_ids)
         trust[rows[rows >= 0]] = self.trust[rows >= 0]
-        return trust * share(n_items, self.bounds)
+        return trust
 
     def demand(self, items: Vocabulary, *, reference_s: int, half_lives_days: Sequence[float]) -> NDArray[np.float64]:
         """Return how much items are in demand, for each half-life: Σ_u w_u(n_u) · s_ui.
@@ -127,7 +143,7 @@ class Buyers:
         return found
 
 
-def share(n_items: NDArray[np.integer] | NDArray[np.floating], bounds: Bounds = BOUNDED) -> NDArray[np.float64]:
+def share(n_items: NDArray[np.integer] | NDArray[np.floating], bounds: Bounds) -> NDArray[np.float64]:
     """Return min(1, N / n) of users who add to n items: float64, as ``n_items``."""
     shares: NDArray[np.float64] = np.minimum(1.0, bounds.items / np.maximum(1.0, n_items))
     return shares
@@ -137,5 +153,7 @@ def _distinct(users: NDArray[np.integer], values: NDArray[np.integer], n_users: 
     """Return how many different values each user has: int64, (n_users,)."""
     least = int(values.min())
     stride = int(values.max()) - least + 1
-    keys = np.unique(users.astype(np.int64) * stride + (values.astype(np.int64) - least))
-    return np.bincount(keys // stride, minlength=n_users).astype(np.int64)
+    keys = users.astype(np.int64) * stride + (values.astype(np.int64) - least)
+    keys.sort()
+    firsts = np.flatnonzero(np.diff(keys, prepend=-1))
+    return np.bincount(keys[firsts] // stride, minlength=n_users).astype(np.int64)

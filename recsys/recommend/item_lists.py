@@ -10,26 +10,13 @@ from numpy.typing import NDArray
 
 from recsys.data.vocabulary import Vocabulary
 from recsys.model.factor_model import FactorModel
-from recsys.model.influence import Buyers
 from recsys.model.top_n import ItemIndex, top_n
 from recsys.recommend.user_lists import RankedList, RankedLists
 
 
-def popularity(buyers: Buyers, items: Vocabulary, *, reference_s: int, half_life_days: float) -> NDArray[np.float64]:
-    """Return the popularity of items, the decayed number of their buyers: float64, (n_items,).
-
-    What one buyer adds is bounded, see `recsys.model.influence`.
-
-    Parameters
-    ----------
-    buyers : Buyers
-    items : Vocabulary
-    reference_s : int
-        The moment that ages are measured against, in epoch seconds; later purchases do not count.
-    half_life_days : float
-        Above 0; after this many days a purchase counts half.
-    """
-    return buyers.demand(items, reference_s=reference_s, half_lives_days=(half_life_days,))[:, 0]
+def by_popularity(popular: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the rows of items, the most popular one first, equal ones as they come: int64, (n_items,)."""
+    return np.lexsort((np.arange(len(popular)), -popular))
 
 
 def popular_items(
@@ -41,10 +28,9 @@ def popular_items(
     ----------
     items : Vocabulary
     popular : float64, (n_items,)
-        See `popularity`.
+        Their demand with the half-life of the popular list, see `recsys.model.influence.Buyers.demand`.
     """
-    order = np.lexsort((np.arange(len(popular)), -popular)).tolist()
-    best = [row for row in order if items.ids[row] not in hidden][:n]
+    best = [row for row in by_popularity(popular).tolist() if items.ids[row] not in hidden][:n]
     return RankedList(tuple(items.ids[row] for row in best), tuple(float(popular[row]) for row in best))
 
 
@@ -58,7 +44,7 @@ def popular_by_category(
 ) -> dict[str, RankedList]:
     """Return the most popular items of each category, given item id → category; items without one are left out."""
     rows_of: dict[str, list[int]] = defaultdict(list)
-    for row in np.lexsort((np.arange(len(popular)), -popular)).tolist():
+    for row in by_popularity(popular).tolist():
         item = items.ids[row]
         category = categories.get(item)
         if category and item not in hidden and len(rows_of[category]) < n:

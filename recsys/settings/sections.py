@@ -134,8 +134,9 @@ class ModelSettings(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Random seed."""
     min_buyers: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 1.0
-    """An item enters the model when its buyers weigh this much together: a regular customer weighs 1, one of few days
-    less. With fewer than 1,000 users it is less in proportion; 0 means that every item enters."""
+    """An item enters the model when its buyers support it this much together: a regular customer counts 1, one of few
+    days far less, a twenty-fifth after one day. With fewer than 1,000 users it is less in proportion; 0 means that
+    every item enters."""
 
     @field_validator("half_life_days")
     @classmethod

@@ -20,9 +20,16 @@ from numpy.typing import NDArray
 
 from recsys.data.owned_items import Owned
 from recsys.evaluation.split import RelevantItems, Split
-from recsys.model.boosts import DEMAND, NO_WEIGHTS, BoostWeights, demand_features, habit_features
+from recsys.model.boosts import (
+    DEMAND,
+    DEMAND_HALF_LIVES_DAYS,
+    NO_WEIGHTS,
+    BoostWeights,
+    demand_features,
+    habit_features,
+)
 from recsys.model.factor_model import FactorModel
-from recsys.model.influence import Buyers, share
+from recsys.model.influence import BOUNDED, Bounds, Buyers, share
 from recsys.recommend.user_lists import user_factors
 
 _MOST_USERS = 5_000
@@ -41,10 +48,14 @@ _LEAST_EFFECT = 0.03
 
 def item_demand(buyers: Buyers, model: FactorModel) -> NDArray[np.float64]:
     """Return the demand for a model's items, from purchases up to its reference: float64, (n_items, 3)."""
-    return demand_features(buyers, model.items, reference_s=model.reference_s)
+    return demand_features(
+        buyers.demand(model.items, reference_s=model.reference_s, half_lives_days=DEMAND_HALF_LIVES_DAYS)
+    )
 
 
-def learn(split: Split, model: FactorModel, demand: NDArray[np.float64], *, seed: int = 0) -> BoostWeights:
+def learn(
+    split: Split, model: FactorModel, demand: NDArray[np.float64], *, seed: int = 0, bounds: Bounds = BOUNDED
+) -> BoostWeights:
     """Learn weights from what users bought after the cut.
 
     Parameters
@@ -56,6 +67,8 @@ def learn(split: Split, model: FactorModel, demand: NDArray[np.float64], *, seed
         Demand of its items at the cut.
     seed : int
         Random seed of the users and items that are drawn.
+    bounds : Bounds
+        Of what one user can move.
 
     Returns
     -------
@@ -67,7 +80,7 @@ def learn(split: Split, model: FactorModel, demand: NDArray[np.float64], *, seed
     if len(users) > _MOST_USERS:
         users = np.sort(rng.choice(users, _MOST_USERS, replace=False))
     owned, bought = split.owned.of(users), split.everything.of(users)
-    shares = share(owned.sizes + bought.sizes)  # nobody's examples outweigh those of all others
+    shares = share(owned.sizes + bought.sizes, bounds)  # nobody's examples outweigh those of all others
     whole = _not_owned(owned, bought, model, demand, rng)
     short = _not_owned(_shortened(owned, rng), bought, model, demand, rng)
     features = np.concatenate((whole.features, short.features))

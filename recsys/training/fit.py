@@ -12,11 +12,10 @@ from recsys.data.event_log import EventLog
 from recsys.data.interactions import Interactions
 from recsys.errors import InvalidModel, NotEnoughData
 from recsys.evaluation.split import split_by_time
-from recsys.model.boosts import NO_WEIGHTS, BoostWeights
+from recsys.model.boosts import DEMAND_HALF_LIVES_DAYS, NO_WEIGHTS, BoostWeights, demand_features
 from recsys.model.confidence import confidences_of
 from recsys.model.factor_model import FactorModel, gram
 from recsys.model.influence import BOUNDED, Bounds, Buyers
-from recsys.recommend.item_lists import popularity
 from recsys.training import als
 from recsys.training.boost_weights import item_demand, learn
 from recsys.training.parameters import Parameters
@@ -26,7 +25,7 @@ _ENOUGH_USERS = 1_000
 """With fewer, items need fewer buyers in proportion, so that everything enters the model of a small shop."""
 _UNSAVED = "unsaved"
 _ROUNDING = 1e-9
-"""Buyers who weigh a fifth each are enough when there are five."""
+"""Buyers who count a twenty-fifth each are enough when there are twenty-five."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +44,10 @@ class Fitted:
         Numbers of users, items, pairs and events that it was fitted on.
     buyers : int64, (n_items,)
         Number of users who own each item.
+    demand : float64, (n_items, 3)
+        See `recsys.model.boosts.demand_features`.
     popularity : float64, (n_items,)
-        See `recsys.recommend.item_lists.popularity`.
+        Demand with the half-life of the popular list, see `recsys.model.influence.Buyers.demand`.
     """
 
     parameters: Parameters
@@ -54,6 +55,7 @@ class Fitted:
     weights: BoostWeights
     counts: Mapping[str, int]
     buyers: NDArray[np.int64]
+    demand: NDArray[np.float64]
     popularity: NDArray[np.float64]
 
 
@@ -93,29 +95,32 @@ def fit_model(
     model = _fit(interactions, buyers, parameters, reference_s, on_iteration)
     if weights is None:
         weights = _learned(events, parameters, reference_s, bounds, on_iteration)
-    boosts = weights.boosts(item_demand(buyers, model), repeat_weight=parameters.repeat_weight)
-    popular = popularity(buyers, model.items, reference_s=reference_s, half_life_days=parameters.popular_half_life_days)
+    half_lives_days = (*DEMAND_HALF_LIVES_DAYS, parameters.popular_half_life_days)
+    decayed = buyers.demand(model.items, reference_s=reference_s, half_lives_days=half_lives_days)
+    demand, popular = demand_features(decayed[:, :-1]), decayed[:, -1]
+    model = replace(model, boosts=weights.boosts(demand, repeat_weight=parameters.repeat_weight))
     counts = {
         "users": len(interactions.users),
         "items": len(interactions.items),
         "pairs": len(interactions.owned.rows),
         "events": len(events),
     }
-    return Fitted(parameters, replace(model, boosts=boosts), weights, counts, interactions.buyers(), popular)
+    return Fitted(parameters, model, weights, counts, interactions.buyers(), demand, popular)
 
 
 def supported(interactions: Interactions, buyers: Buyers, min_buyers: float) -> Interactions:
-    """Leave out items whose buyers weigh too little together (`recsys.model.influence`).
+    """Leave out items with too little support by their buyers (`recsys.model.influence`).
 
     One user, or one key that posts for many, could invent items without end: each would get factors, a list of similar
-    items, and a place in all others' search for theirs.
+    items, and a place in all others' search for theirs. What accounts of one day can bring in is bounded by how many
+    they are: eight items each, and nothing while they are fewer than twenty-five.
 
     Parameters
     ----------
     interactions : Interactions
     buyers : Buyers
     min_buyers : float
-        What they must weigh; with fewer than 1,000 users less, in proportion.
+        The least support; with fewer than 1,000 users less, in proportion.
 
     Raises
     ------
@@ -125,14 +130,15 @@ def supported(interactions: Interactions, buyers: Buyers, min_buyers: float) -> 
     if not len(interactions.users):
         raise NotEnoughData("there are no purchases to train on yet; publish some, or use recsys import")
     owned, n_items = interactions.owned, len(interactions.items)
-    weights = buyers.weights(interactions.users, owned.sizes)
+    weights = buyers.support(interactions.users, owned.sizes)
     support = np.bincount(owned.rows, weights[owned.owners()], n_items)
     kept = support >= min_buyers * min(1.0, len(interactions.users) / _ENOUGH_USERS) - _ROUNDING
     if kept.all():
         return interactions
     if not kept.any():
         raise NotEnoughData(
-            f"none of {n_items:,} items has buyers who weigh {min_buyers:g} together; lower RECSYS_MODEL__MIN_BUYERS"
+            f"none of {n_items:,} items is bought by {min_buyers:g} regular customers, or more young ones; "
+            f"lower RECSYS_MODEL__MIN_BUYERS"
         )
     return interactions.of_items(kept)
 
@@ -153,7 +159,7 @@ def _learned(
     if not split.n_users:
         return NO_WEIGHTS
     earlier = _fit(train, buyers, parameters, cut_s, on_iteration)
-    return learn(split, earlier, item_demand(buyers, earlier), seed=parameters.seed)
+    return learn(split, earlier, item_demand(buyers, earlier), seed=parameters.seed, bounds=bounds)
 
 
 def _fit(

@@ -22,7 +22,7 @@ class Parameters:
     boost_window_days : float
         Weights of demand and habits are learned on the purchases of this many days; 0 = plain ALS.
     popular_half_life_days : float
-        See `recsys.recommend.item_lists.popularity`.
+        Of the popularity of items, see `recsys.model.influence.Buyers.demand`.
     min_buyers : float
         See `recsys.training.fit.supported`.
     """

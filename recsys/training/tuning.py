@@ -25,10 +25,8 @@ from recsys.errors import DataDirError, InvalidModel, NotEnoughData
 from recsys.evaluation.baselines import model_lists
 from recsys.evaluation.metrics import user_metrics
 from recsys.evaluation.split import EVERYBODY, RelevantItems, Split, split_by_time
-from recsys.model.influence import Buyers
 from recsys.runtime import threads
 from recsys.runtime.progress import ProgressReporter
-from recsys.training.boost_weights import item_demand
 from recsys.training.fit import fit_model
 from recsys.training.parameters import Parameters, Tuned
 
@@ -247,11 +245,10 @@ def _judged(
     before = problem.events.where(problem.events.seconds < cut_s)
     fitted = fit_model(before, parameters, reference_s=cut_s)
     known = np.flatnonzero(split.segment(EVERYBODY))
-    demand = item_demand(Buyers.of(before), fitted.model)
 
     def ndcg(wanted: RelevantItems, *, repeat_weight: float, include_purchased: bool) -> float:
-        model = replace(fitted.model, boosts=fitted.weights.boosts(demand, repeat_weight=repeat_weight))
-        lists = model_lists(model, split, n=N, include_purchased=include_purchased)[known]
+        model = replace(fitted.model, boosts=fitted.weights.boosts(fitted.demand, repeat_weight=repeat_weight))
+        lists = model_lists(model, split, n=N, include_purchased=include_purchased, users=known)
         return float(user_metrics(lists, wanted.of(known), n=N).ndcg.mean())
 
     new = ndcg(split.new, repeat_weight=0.0, include_purchased=False)

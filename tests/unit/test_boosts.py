@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from recsys.data.event_log import EventLog
 from recsys.data.owned_items import Owned
 from recsys.data.vocabulary import Vocabulary
-from recsys.model.boosts import DEMAND, HABIT, BoostWeights, decayed_frequency, demand_features, habit_features, habits
+from recsys.model.boosts import (
+    DEMAND,
+    DEMAND_HALF_LIVES_DAYS,
+    HABIT,
+    BoostWeights,
+    decayed_frequency,
+    demand_features,
+    habit_features,
+    habits,
+)
 from recsys.model.influence import Buyers
 from tests.builders import NOON_S
 
@@ -67,7 +76,8 @@ def test_demand_is_the_logarithm_of_the_decayed_number_of_buyers() -> None:
         np.full(3, 10**6),
         np.array([NOON_S, NOON_S - 30 * DAY_S, NOON_S + DAY_S]),
     )
-    found = demand_features(Buyers.of(events), items, reference_s=NOON_S)
+    demand = Buyers.of(events).demand(items, reference_s=NOON_S, half_lives_days=DEMAND_HALF_LIVES_DAYS)
+    found = demand_features(demand)
     assert found.shape == (4, len(DEMAND))
     for column, half_life in enumerate((7, 30, 90)):
         assert found[:, column] == pytest.approx([math.log(2 + 0.5 ** (30 / half_life)), 0, 0, 0])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_what_is_bought_in_the_window_does_not_reach_the_model_that_weights_are_
     moved = replace(shop, item_codes=np.where(in_window, (shop.item_codes + 7) % len(shop.item_ids), shop.item_codes))
     given: list[tuple[FactorModel, NDArray[np.float64]]] = []
 
-    def learn(_: Split, model: FactorModel, demand: NDArray[np.float64], *, seed: int) -> BoostWeights:
+    def learn(_: Split, model: FactorModel, demand: NDArray[np.float64], **_others: Any) -> BoostWeights:
         given.append((model, demand))
         return BoostWeights()
 

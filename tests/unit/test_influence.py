@@ -10,7 +10,7 @@ import pytest
 from recsys.data.event_log import EventLog
 from recsys.data.vocabulary import Vocabulary
 from recsys.errors import NotEnoughData
-from recsys.evaluation.baselines import of_model
+from recsys.evaluation.baselines import lists_of
 from recsys.model.influence import BOUNDED, UNBOUNDED, Bounds, Buyers
 from recsys.recommend.item_lists import popular_items
 from recsys.training.fit import fit_model, supported
@@ -151,8 +151,7 @@ def place_and_share(events: EventLog, bounds: Bounds) -> tuple[int, float]:
     place = popular_items(items, fitted.popularity, n=len(items)).item_ids.index(LEAST_BOUGHT) + 1
     interactions = events.interactions()
     customers = np.array([not user.startswith("bot") for user in interactions.users.ids])
-    owned = interactions.owned.translated(items.find(interactions.items.ids))
-    lists = of_model(fitted.model, owned, n=10, include_purchased=False)[customers]
+    lists = lists_of(fitted.model, interactions.items, interactions.owned, n=10, include_purchased=False)[customers]
     return place, float((lists == items.rows[LEAST_BOUGHT]).any(axis=1).mean())
 
 
@@ -191,6 +190,46 @@ def test_items_that_one_user_invents_stay_out_of_the_model() -> None:
     assert fitted.buyers.sum() == fitted.counts["pairs"] == len(kept.owned.rows)
 
 
+@pytest.mark.parametrize(
+    ("accounts", "items_each", "alike", "entered"),
+    [
+        pytest.param(24, 40, 24, 0, id="too few for any"),
+        pytest.param(25, 40, 25, 40, id="just enough"),
+        pytest.param(100, 200, 25, 800, id="the most that a hundred can: eight each"),
+        pytest.param(100, 1_000, 25, 0, id="not by buying more: what each supports is shared out"),
+        pytest.param(100, 1_000, 100, 0, id="nor all the same ones"),
+    ],
+)
+def test_what_young_accounts_bring_in_is_bounded_by_how_many_they_are(
+    accounts: int, items_each: int, alike: int, entered: int
+) -> None:
+    """``alike`` accounts each invent the same items, the next ones others."""
+    bots = np.repeat(np.arange(accounts), items_each)
+    codes = bots // alike * items_each + np.tile(np.arange(items_each), accounts)
+    invented = EventLog(
+        [f"bot-{bot}" for bot in range(accounts)],
+        bots.astype(np.int32),
+        [f"invented-{item}" for item in range(int(codes.max()) + 1)],
+        codes.astype(np.int32),
+        np.full(len(bots), 10**6),
+        np.full(len(bots), NOON_S - 60),
+    )
+    events = habitual_shop(seed=0, n_users=1_000).joined(invented)
+    kept = supported(events.interactions(), Buyers.of(events), 1.0)
+    assert len(kept.items) == N_ITEMS + entered
+
+
+def test_a_new_item_enters_with_its_first_regular_buyer() -> None:
+    events = habitual_shop(seed=0, n_users=1_000).joined(log_of([("user-7", "new", 0)]))
+    assert "new" in supported(events.interactions(), Buyers.of(events), 1.0).items.rows
+
+
+def test_an_account_that_buys_more_than_all_others_does_not_change_what_is_usual() -> None:
+    baskets = [(f"r{user}", f"item-{item}", float(item % 8)) for user in range(30) for item in range(40)]
+    bot = [("bot", f"invented-{item}", 0.0) for item in range(5_000)]
+    assert weights(log_of([*baskets, *bot]))["bot"] == pytest.approx(1 / 5)
+
+
 def test_in_a_small_shop_every_item_enters() -> None:
     events = log_of([("u", "a", 0), ("v", "b", 0), *regulars(5)])
     interactions = events.interactions()
@@ -199,5 +238,7 @@ def test_in_a_small_shop_every_item_enters() -> None:
 
 def test_that_no_item_has_enough_buyers_is_said() -> None:
     events = log_of([(f"u{user}", f"i{user}", 0) for user in range(1_200)])
-    with pytest.raises(NotEnoughData, match=r"none of 1,200 items has buyers who weigh 2 together; lower RECSYS_MODEL"):
+    with pytest.raises(
+        NotEnoughData, match=r"none of 1,200 items is bought by 2 regular customers, or more young ones; lower RECSYS_M"
+    ):
         fit_model(events, replace(PARAMETERS, min_buyers=2.0), reference_s=NOON_S)

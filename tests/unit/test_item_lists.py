@@ -6,7 +6,7 @@ import pytest
 from recsys.data.event_log import EventLog
 from recsys.data.vocabulary import Vocabulary
 from recsys.model.influence import Buyers
-from recsys.recommend.item_lists import popular_by_category, popular_items, popularity
+from recsys.recommend.item_lists import by_popularity, popular_by_category, popular_items
 from tests.builders import NOON_S
 
 DAY_S = 86_400
@@ -23,10 +23,14 @@ def test_popularity_fades() -> None:
         np.array([10**6, 10**6, 5 * 10**6, 10**6, 10**6]),
         np.array([NOON_S - age * DAY_S for age in ages_days]),
     )
-    found = popularity(Buyers.of(events), ITEMS, reference_s=NOON_S, half_life_days=30)
+    found = Buyers.of(events).demand(ITEMS, reference_s=NOON_S, half_lives_days=(30,))[:, 0]
     assert found == pytest.approx([0.5 + 0.25, 0, 1, 0])  # neither how much was bought at once, nor what is to come
     returns = EventLog(["u"], np.zeros(1, np.int32), ["a"], np.zeros(1, np.int32), np.array([-1]), np.array([NOON_S]))
-    assert not popularity(Buyers.of(returns), ITEMS, reference_s=NOON_S, half_life_days=30).any()
+    assert not Buyers.of(returns).demand(ITEMS, reference_s=NOON_S, half_lives_days=(30,)).any()
+
+
+def test_equally_popular_items_stay_in_order() -> None:
+    assert by_popularity(np.array([1.0, 3.0, 3.0, 2.0])).tolist() == [1, 2, 3, 0]
 
 
 def test_popular_items_are_the_most_popular_ones_that_are_not_hidden() -> None:
