@@ -134,6 +134,13 @@ def reason_not_evaluable(split: Split | None, *, include_purchased: bool) -> str
     return f"{those} bought an item in the hold-out that a model can know; {LEAST_USERS} are needed to compare models"
 
 
+def unless_forced(gate: GateRecord, *, force: bool) -> GateRecord:
+    """Return the record as it is, or with ``force`` that an operator has overruled its rejection."""
+    if not force or gate.decision is not Decision.REJECTED:
+        return gate
+    return gate.model_copy(update={"decision": Decision.FORCED})
+
+
 def unjudged(reason: str, n_events: int, live: LiveComparison | None) -> GateRecord:
     """Return what becomes of a candidate that cannot be judged: published, but not against an operator's choice."""
     reasons = _losses(n_events, live)

@@ -7,6 +7,7 @@ is looked at here: beside what was live before, may it really take its place?
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 
 from recsys.data.interactions import Interactions
 from recsys.errors import DataDirError, InvalidModel
-from recsys.evaluation.baselines import of_model
+from recsys.evaluation.baselines import lists_of
 from recsys.evaluation.gate_record import Decision, GateRecord
-from recsys.evaluation.split import Lists
 from recsys.model.factor_model import FactorModel
+from recsys.recommend.item_lists import by_popularity
 from recsys.settings import Settings
 from recsys.storage.models import ModelStore
 from recsys.training.engine import Engine
@@ -92,14 +93,20 @@ def _shown_before(models: ModelStore, live: str, candidate: Fitted | None) -> Sh
     return None if candidate is None else Shown(candidate.model, candidate.popularity)
 
 
-def refused(gate: GateRecord, reasons: list[str], *, force: bool) -> GateRecord:
-    """Return the gate's record with these reasons against publishing, which ``force`` overrules."""
-    decision = Decision.FORCED if force else Decision.REJECTED
-    return gate.model_copy(update={"decision": decision, "reasons": [*gate.reasons, *reasons]})
+def refused(gate: GateRecord, reasons: list[str]) -> GateRecord:
+    """Return the gate's record with these reasons against publishing."""
+    return gate.model_copy(update={"decision": Decision.REJECTED, "reasons": [*gate.reasons, *reasons]})
 
 
 def look(
-    models: ModelStore, live: str, candidate: Fitted | None, fitted: Fitted, engine: Engine, settings: Settings
+    models: ModelStore,
+    live: str,
+    candidate: Fitted | None,
+    fitted: Fitted,
+    engine: Engine,
+    settings: Settings,
+    *,
+    hidden: Collection[str],
 ) -> list[str]:
     """Say why a model may not take the place of the live version; empty if it may.
 
@@ -111,13 +118,15 @@ def look(
         What the gate has judged.
     fitted : Fitted
         What would be published.
+    hidden : collection of str
+        Items that are in no list, whatever the model.
     """
     before = _shown_before(models, live, candidate)
     if before is None:
         return []
     after = Shown(fitted.model, fitted.popularity)
     sample = engine.sample(USERS, seed=settings.model.seed)
-    found = change(before, after, sample, include_purchased=settings.ranking.include_purchased)
+    found = change(before, after, sample, include_purchased=settings.ranking.include_purchased, hidden=hidden)
     log.info(
         "of the first %d places of %d lists %.0f%% stay; %.1f%% of the lists newly hold item %s",
         PLACES, found.users, 100 * found.kept, 100 * found.filled, found.item,
@@ -125,7 +134,14 @@ def look(
     return reasons_against(found, before, after)
 
 
-def change(before: Shown, after: Shown, sample: Interactions, *, include_purchased: bool) -> Change:
+def change(
+    before: Shown,
+    after: Shown,
+    sample: Interactions,
+    *,
+    include_purchased: bool,
+    hidden: Collection[str] = frozenset(),
+) -> Change:
     """Compare the first places of the same users' lists, and of the popular list.
 
     Parameters
@@ -135,19 +151,31 @@ def change(before: Shown, after: Shown, sample: Interactions, *, include_purchas
         What some users own.
     include_purchased : bool
         Whether lists hold owned items, as they are published.
+    hidden : collection of str
+        Items that are in no list, neither before nor after.
     """
     items = after.model.items
     row_of = items.find(before.model.items.ids)
-    earlier, later = (_lists(shown.model, sample, include_purchased=include_purchased) for shown in (before, after))
+    earlier, later = (
+        lists_of(
+            shown.model,
+            sample.items,
+            sample.owned,
+            n=PLACES,
+            include_purchased=include_purchased,
+            hidden=_rows(shown, hidden),
+        )
+        for shown in (before, after)
+    )
     both = (earlier >= 0).any(axis=1) & (later >= 0).any(axis=1)
     earlier, later = np.where(earlier >= 0, row_of[earlier], -1)[both], later[both]
     new = (later >= 0) & ~(later[:, :, None] == earlier[:, None, :]).any(axis=2)
-    known = row_of[_best(before.popularity, KNOWN_AS_POPULAR)]
+    known = row_of[_best(before, KNOWN_AS_POPULAR, hidden)]
     filling = later[new & ~np.isin(later, known)]
     counts = np.bincount(filling, minlength=len(items))
     most, users = int(np.argmax(counts)), len(later)
     listed = int((later >= 0).sum())
-    popular = _best(after.popularity, PLACES)
+    popular = _best(after, PLACES, hidden)
     return Change(
         users=users,
         filled=float(counts[most] / users) if users else 0.0,
@@ -177,10 +205,12 @@ def reasons_against(found: Change, before: Shown, after: Shown) -> list[str]:
     return reasons
 
 
-def _lists(model: FactorModel, sample: Interactions, *, include_purchased: bool) -> Lists:
-    owned = sample.owned.translated(model.items.find(sample.items.ids))
-    return of_model(model, owned, n=PLACES, include_purchased=include_purchased)
+def _rows(shown: Shown, hidden: Collection[str]) -> NDArray[np.int64]:
+    rows = shown.model.items.find(hidden)
+    return rows[rows >= 0]
 
 
-def _best(popularity: NDArray[np.float64], n: int) -> NDArray[np.int64]:
-    return np.lexsort((np.arange(len(popularity)), -popularity))[:n]
+def _best(shown: Shown, n: int, hidden: Collection[str]) -> NDArray[np.int64]:
+    """Return the rows of the first items of the popular list."""
+    rows = by_popularity(shown.popularity)
+    return rows[~np.isin(rows, _rows(shown, hidden))][:n]

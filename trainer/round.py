@@ -34,7 +34,7 @@ from recsys.training.engine import Engine
 from recsys.training.fit import Fitted
 from recsys.training.parameters import Parameters, iterations_of
 from trainer.archiver import archive_new_purchases
-from trainer.gate import LiveComparison, judge, reason_not_evaluable, unjudged
+from trainer.gate import LiveComparison, judge, reason_not_evaluable, unjudged, unless_forced
 from trainer.last_look import look, refused
 from trainer.parameters import parameters_for
 
@@ -251,8 +251,7 @@ class Round:
                     tolerance=self._settings.trainer.gate_tolerance,
                     on_recommender=lambda: advance(1),
                 )
-        if force and gate.decision is Decision.REJECTED:
-            gate = gate.model_copy(update={"decision": Decision.FORCED})
+        gate = unless_forced(gate, force=force)
         self._note(gate=gate, counts={"events": engine.n_events} if candidate is None else candidate.counts)
         return gate, candidate
 
@@ -261,9 +260,11 @@ class Round:
     ) -> GateRecord:
         """Look at what would be published: the gate has judged a model that has not seen the newest purchases."""
         with self._progress.stage("look at the model"):
-            reasons = look(self._data_dir.models, self.outcome.live_before, candidate, fitted, engine, self._settings)
-        self._note(gate=refused(gate, reasons, force=force) if reasons else gate)
-        return self.outcome.gate or gate
+            models, live, hidden = self._data_dir.models, self.outcome.live_before, self._store.catalogue.hidden()
+            reasons = look(models, live, candidate, fitted, engine, self._settings, hidden=hidden)
+        looked_at = unless_forced(refused(gate, reasons), force=force) if reasons else gate
+        self._note(gate=looked_at)
+        return looked_at
 
     def _fit(
         self,
@@ -346,7 +347,7 @@ class Round:
         live = self.outcome.live_before
         if model is not None:
             version, _, _ = self._save(model, gate, holdout_model=twin)
-            self._note(version=version)
+            self._note(version=version, counts=model.counts)
             self._prune(live=live)
         which = f" model {self.outcome.version}" if model is not None else ""
         log.warning("rejected%s; %s stays live: %s", which, live, "; ".join(gate.reasons))

@@ -213,25 +213,30 @@ def test_a_report_tells_those_who_wait_and_leaves_a_record(shop: Shop) -> None:
     assert shop.store.trainer.requests().finished == request
 
 
-def test_a_model_that_one_item_would_fill_is_looked_at_and_refused(shop: Shop) -> None:
-    """The hold-out model has not seen the purchases of the last days, so the gate passes it."""
-    first = shop.round()
-    accounts, pushed = 400, "pushed"
+def import_bots(shop: Shop, pushed: str, *, others: int = 3) -> None:
+    """Let four hundred accounts buy an item on each of the last six days, and some others."""
+    accounts = 400
     habits = habitual_shop(seed=0, n_users=USERS)
     newest_s = int(habits.seconds.max())
     rng = np.random.default_rng(0)
-    days = np.tile(np.repeat(np.arange(6), 4), accounts)
+    days = np.tile(np.repeat(np.arange(6), 1 + others), accounts)
     bought = rng.integers(0, len(habits.item_ids), len(days))
-    bought[::4] = len(habits.item_ids)  # each day once
+    bought[:: 1 + others] = len(habits.item_ids)  # each day once
     bots = EventLog(
         [f"bot-{account}" for account in range(accounts)],
-        np.repeat(np.arange(accounts), 24),
+        np.repeat(np.arange(accounts), 6 * (1 + others)),
         [*habits.item_ids, pushed],
         bought,
         np.full(len(days), 10**6),
         newest_s - days * 86_400 - rng.integers(0, 3_600, len(days)),
     )
     shop.import_events(bots)
+
+
+def test_a_model_that_one_item_would_fill_is_looked_at_and_refused(shop: Shop) -> None:
+    """The hold-out model has not seen the purchases of the last days, so the gate passes it."""
+    first = shop.round()
+    import_bots(shop, "pushed")
     refused = shop.round()
     assert refused.gate is not None
     assert refused.gate.decision is Decision.REJECTED
@@ -239,12 +244,22 @@ def test_a_model_that_one_item_would_fill_is_looked_at_and_refused(shop: Shop) -
     assert "would newly be among the first 10 of" in reason
     assert not refused.published
     assert shop.live() == first.version
-    assert shop.data_dir.models.manifest(refused.version).is_rejected
+    rejected = shop.data_dir.models.manifest(refused.version)
+    assert rejected.is_rejected
+    assert refused.counts == rejected.counts
     forced = shop.round(force=True)
     assert forced.published
     assert forced.gate is not None
     assert forced.gate.decision is Decision.FORCED
     assert shop.live() == forced.version
+
+
+def test_an_item_that_is_hidden_fills_no_list_so_the_model_goes_live(shop: Shop) -> None:
+    shop.round()
+    import_bots(shop, "pushed", others=0)
+    assert not shop.round().published
+    shop.store.catalogue.hide("pushed")
+    assert shop.round().published
 
 
 def test_purchases_of_the_year_9999_in_an_old_archive_hold_nothing_up(shop: Shop) -> None:

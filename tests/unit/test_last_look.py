@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import cache
 
@@ -35,9 +36,17 @@ def shown_until(days_ago: int, n_users: int = 300, seed: int = 0) -> Shown:
     return Shown(fitted.model, fitted.popularity)
 
 
-def reasons(before: Shown, after: Shown, *, n_users: int = 300, include_purchased: bool = False) -> list[str]:
+def reasons(
+    before: Shown,
+    after: Shown,
+    *,
+    n_users: int = 300,
+    include_purchased: bool = False,
+    hidden: Collection[str] = frozenset(),
+) -> list[str]:
     sample = InMemoryEngine(shop(n_users)).sample(200, seed=0)
-    return reasons_against(change(before, after, sample, include_purchased=include_purchased), before, after)
+    found = change(before, after, sample, include_purchased=include_purchased, hidden=hidden)
+    return reasons_against(found, before, after)
 
 
 def lifted(shown: Shown, row: int) -> Shown:
@@ -70,6 +79,25 @@ def test_an_item_that_fills_the_lists_is_refused_by_name(include_purchased: bool
     (reason,) = reasons(before, lifted(shown_until(0), row), include_purchased=include_purchased)
     assert f"item {before.model.items.ids[row]} would newly be among the first 10 of " in reason
     assert reason.endswith("(70% is the most): who bought it?")
+
+
+@pytest.mark.parametrize("include_purchased", [False, True])
+def test_hidden_items_are_in_no_list_that_is_looked_at(include_purchased: bool) -> None:
+    before = shown_until(7)
+    row = unpopular_row(before)
+    after = lifted(shown_until(0), row)
+    assert reasons(before, after, include_purchased=include_purchased, hidden={before.model.items.ids[row]}) == []
+    other = before.model.items.ids[int(np.argsort(before.popularity)[1])]
+    assert len(reasons(before, after, include_purchased=include_purchased, hidden={other, "an item of no model"})) == 1
+
+
+def test_hidden_items_are_not_newly_popular() -> None:
+    before = shown_until(0)
+    popularity, pushed = before.popularity.copy(), np.argsort(before.popularity)[:6]
+    popularity[pushed] += 1_000
+    after = replace(before, popularity=popularity)
+    assert len(reasons(before, after)) == 1
+    assert reasons(before, after, hidden={before.model.items.ids[row] for row in pushed.tolist()}) == []
 
 
 def test_an_item_that_was_popular_before_may_fill_them() -> None:
