@@ -76,14 +76,14 @@ class Shop:
     everything: float
 
 
-def complete_journey() -> Shop:
-    """Return Complete Journey, with the items that had at least 20 buyers before December."""
+def complete_journey(*, least_buyers: int = 20) -> Shop:
+    """Return Complete Journey, with the items that had so many buyers before December."""
     frame, _ = purchases.load()
     frame = frame[frame["quantity"] > 0][["household_id", "product_id", "quantity", "transaction_timestamp"]]
     frame = frame.set_axis(["user_id", "item_id", "quantity", "timestamp"], axis=1)
     before = frame[frame["timestamp"] < "2017-12-01"].drop_duplicates(["user_id", "item_id"])
     buyers = before["item_id"].value_counts()
-    kept = frame[frame["item_id"].isin(buyers.index[buyers >= 20])]
+    kept = frame[frame["item_id"].isin(buyers.index[buyers >= least_buyers])]
     return Shop("Complete Journey", kept, "2017-12-01", new=0.051, everything=0.378)
 
 
