@@ -155,8 +155,8 @@ def place_and_share(events: EventLog, bounds: Bounds) -> tuple[int, float]:
     return place, float((lists == items.rows[LEAST_BOUGHT]).any(axis=1).mean())
 
 
-@pytest.mark.parametrize(("bots", "purchases"), [(1, 10_000), (3, 100)])
-def test_bots_do_not_lift_an_item_into_the_lists_of_others(bots: int, purchases: int) -> None:
+@pytest.mark.parametrize(("bots", "purchases", "most_reached"), [(1, 10_000, 0.0), (3, 100, 0.15)])
+def test_bots_do_not_lift_an_item_into_the_lists_of_others(bots: int, purchases: int, most_reached: float) -> None:
     _, honest = place_and_share(SHOP, BOUNDED)
     place, reached = place_and_share(shop_with(bots, purchases), BOUNDED)
     place_unbounded, reached_unbounded = place_and_share(shop_with(bots, purchases), UNBOUNDED)
@@ -164,7 +164,8 @@ def test_bots_do_not_lift_an_item_into_the_lists_of_others(bots: int, purchases:
     assert place > 50
     # All items of this shop are in about equal demand, so that little is news: a hundred bots among thousands of
     # customers reach nobody (`benchmarks.poisoning`).
-    assert reached - honest < 0.2 * (reached_unbounded - honest)
+    assert reached - honest <= most_reached
+    assert reached_unbounded - honest > 0.5
 
 
 def test_items_that_one_user_invents_stay_out_of_the_model() -> None:
