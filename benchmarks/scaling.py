@@ -212,7 +212,7 @@ def new_model(shop: Shop, costs: Costs, assumed: Assumptions, *, redis_masters: 
     events = events_per_s(shop, assumed) * _DAY_S * assumed.archive_days
     pairs = shop.users * assumed.pairs_per_user
     index_bytes = 4 if pairs < _SMALL_INDEX_PAIRS else 8
-    # Quantities in float64, confidences in float32 with the same indices, and implicit's copy by item.
+    # Quantities in float64, confidences in float32 with the same indices, and the fit's copy of them by item.
     fit_bytes = pairs * (8 + 4 + index_bytes + 4 + index_bytes) + (shop.users + shop.items) * 4 * FACTORS
     fit_core_h = pairs * assumed.iterations * costs.fit_us / 1e6 / _HOUR_S
     full_refresh_core_h = shop.users * (costs.full_refresh_us + more_items_us(shop, costs)) / 1e6 / _HOUR_S
