@@ -2,14 +2,16 @@
 
 Run: .venv/bin/python -m benchmarks.bounds [online-retail.parquet] [--seeds 4]
 
-Judged is NDCG@20 on what was bought after the cut, for users that the model knows and for those new to the shop, with
-the mean over random starts for each user. The interval is that of the difference, by drawing users again. Also printed
+Judged is NDCG@20 on what was bought after the cut: for users that the model knows, for those new to the shop, and, as
+there are few of these, for all after their first purchase by models that have not seen them. Each user counts with the
+mean over random starts. The interval is that of the difference, by drawing users again. Also printed
 is what min_buyers keeps out of the model: items, and what was bought of them in the thirty days after the cut.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +19,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.quality import GATED, Shop, complete_journey, events_of, online_retail
+from benchmarks.quality import GATED, Shop, complete_journey, events_of, folds, newcomers, online_retail
 from recsys.data.event_log import EventLog
-from recsys.evaluation.baselines import model_lists
+from recsys.evaluation.baselines import model_lists, of_model
 from recsys.evaluation.metrics import intervals, user_metrics
 from recsys.evaluation.split import Split, split_by_time
+from recsys.model.factor_model import FactorModel
 from recsys.model.influence import BOUNDED, UNBOUNDED, Buyers
 from recsys.training.fit import fit_model, supported
 
@@ -31,13 +34,17 @@ _DAY_S = 24 * 3600
 _AFTER_S = 30 * _DAY_S
 
 
+def fitted(before: EventLog, cut_s: int, *, bounded: bool, seed: int) -> FactorModel:
+    """Return a model of what was bought before the cut."""
+    parameters = replace(PARAMETERS, seed=seed, min_buyers=PARAMETERS.min_buyers if bounded else 0.0)
+    return fit_model(before, parameters, reference_s=cut_s, bounds=BOUNDED if bounded else UNBOUNDED).model
+
+
 def ndcg(before: EventLog, split: Split, *, bounded: bool, seeds: int) -> NDArray[np.float64]:
     """Return each user's NDCG@20 of new and of all items, the mean over seeds; NaN if there was nothing to list."""
     found = np.full((seeds, split.n_users, 2), np.nan)
     for seed in range(seeds):
-        parameters = replace(PARAMETERS, seed=seed, min_buyers=PARAMETERS.min_buyers if bounded else 0.0)
-        bounds = BOUNDED if bounded else UNBOUNDED
-        model = fit_model(before, parameters, reference_s=split.cut_s, bounds=bounds).model
+        model = fitted(before, split.cut_s, bounded=bounded, seed=seed)
         for column, wanted in enumerate((split.new, split.everything)):
             lists = model_lists(model, split, n=N, include_purchased=column == 1)
             judged = user_metrics(lists, wanted, n=N)
@@ -57,11 +64,37 @@ def compare(shop: Shop, cut: str, *, seeds: int) -> None:
             judged = chosen & np.isfinite(without[:, column])
             if not judged.any():
                 continue
-            mean = without[judged, column].mean()
-            (change,) = intervals((bounded - without)[judged, column, None] / mean)
-            who = f"{segment}, {kind}, {change.users:,} users"
-            what = f"{mean:.4f} without, {bounded[judged, column].mean():.4f} with bounds"
-            print(f"  {who}: {what}: {change.mean:+.1%} ({change.low:+.1%} to {change.high:+.1%})", flush=True)
+            show(f"{segment}, {kind}", without[judged, column], bounded[judged, column])
+
+
+def compare_unseen(shop: Shop, *, seeds: int) -> None:
+    """Print what the bounds cost users whom no model has seen, after their first purchase (as in `make quality`)."""
+    events, cut_s = events_of(shop), int(pd.Timestamp(shop.cut, tz="UTC").timestamp())
+    found: list[dict[str, float]] = []
+    for bounded in (False, True):
+        of_users: dict[str, list[float]] = defaultdict(list)
+        for seed in range(seeds):
+            for before, after in folds(events, cut_s):
+                model = fitted(before, cut_s, bounded=bounded, seed=seed)
+                users, owned, wanted = newcomers(after, model.items, 1)
+                judged = user_metrics(of_model(model, owned, n=N, include_purchased=False), wanted, n=N)
+                for user, value in zip(users, judged.ndcg.tolist(), strict=True):
+                    of_users[user].append(value)
+        found.append({user: float(np.mean(values)) for user, values in of_users.items()})
+    both = sorted(found[0].keys() & found[1].keys())
+    without, bounded_ = (np.array([one[user] for user in both]) for one in found)
+    show("unseen users, new to the user", without, bounded_)
+
+
+def show(who: str, without: NDArray[np.float64], bounded: NDArray[np.float64]) -> None:
+    """Print the means of the same users, and how they differ."""
+    mean = without.mean()
+    (change,) = intervals((bounded - without)[:, None] / mean)
+    what = f"{mean:.4f} without, {bounded.mean():.4f} with bounds"
+    print(
+        f"  {who}, {change.users:,} users: {what}: {change.mean:+.1%} ({change.low:+.1%} to {change.high:+.1%})",
+        flush=True,
+    )
 
 
 def left_out(shop: Shop, days: int | None = None) -> None:
@@ -99,6 +132,7 @@ def main() -> None:
     for shop, early, _ in shops:
         for cut in (early, shop.cut):
             compare(shop, cut, seeds=options.seeds)
+        compare_unseen(shop, seeds=options.seeds)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from benchmarks.results import Measured, keep, print_table, report
 from recsys.data.event_log import EventLog
 from recsys.data.interactions import Interactions
 from recsys.data.owned_items import Owned
+from recsys.data.vocabulary import Vocabulary
 from recsys.demo import purchases
 from recsys.demo.services import redis_server
 from recsys.evaluation.baselines import of_model, of_scores
@@ -195,27 +196,10 @@ def measure_newcomers(shop: Shop) -> list[Measured]:
     events = events_of(shop)
     cut_s = int(pd.Timestamp(shop.cut, tz="UTC").timestamp())
     values: dict[int, list[NDArray[np.float64]]] = defaultdict(list)
-    for fold in range(_FOLDS):
-        out = events.user_codes % _FOLDS == fold
-        before = events.where(~out & (events.seconds < cut_s))
+    for before, after in folds(events, cut_s):
         fitted = fit_model(before, GATED, reference_s=cut_s)
-        after = events.where(out & (events.seconds >= cut_s) & (events.units > 0))
-        order = np.lexsort((after.seconds, after.user_codes))
-        firsts = np.concatenate(([True], np.diff(after.user_codes[order]) != 0))
-        starts = np.flatnonzero(firsts)
-        rank = np.empty(len(order), np.int64)
-        rank[order] = np.arange(len(order)) - starts[np.cumsum(firsts) - 1]
-        rows = fitted.model.items.find(after.item_ids)[after.item_codes]
         for purchases_made in range(1, 6):
-            history = after.where(rank < purchases_made).interactions()
-            owned = history.owned.translated(fitted.model.items.find(history.items.ids))
-            later = (rank >= purchases_made) & (rows >= 0)
-            users = history.users.find(after.user_ids)[after.user_codes[later]]
-            wanted = RelevantItems.of_pairs(
-                users[users >= 0], rows[later][users >= 0], len(history.users), len(fitted.model.items)
-            ).without(owned)
-            known = np.flatnonzero((owned.sizes > 0) & (wanted.sizes > 0))
-            owned, wanted = owned.of(known), wanted.of(known)
+            _, owned, wanted = newcomers(after, fitted.model.items, purchases_made)
             buyers = fitted.buyers.astype(np.float64)
             lists = (
                 of_model(fitted.model, owned, n=20, include_purchased=False),
@@ -240,6 +224,38 @@ def measure_newcomers(shop: Shop) -> list[Measured]:
             )
         )
     return found
+
+
+def folds(events: EventLog, cut_s: int) -> Iterator[tuple[EventLog, EventLog]]:
+    """Yield the purchases before a cut without a fifth of the users, and those of this fifth after it."""
+    for fold in range(_FOLDS):
+        out = events.user_codes % _FOLDS == fold
+        yield (
+            events.where(~out & (events.seconds < cut_s)),
+            events.where(out & (events.seconds >= cut_s) & (events.units > 0)),
+        )
+
+
+def newcomers(after: EventLog, items: Vocabulary, purchases_made: int) -> tuple[list[str], Owned, RelevantItems]:
+    """Return users, what they own after their first purchases, and what they bought later and did not own by then.
+
+    Left out is whoever bought nothing first, or later, that is among these items.
+    """
+    order = np.lexsort((after.seconds, after.user_codes))
+    firsts = np.concatenate(([True], np.diff(after.user_codes[order]) != 0))
+    starts = np.flatnonzero(firsts)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - starts[np.cumsum(firsts) - 1]
+    rows = items.find(after.item_ids)[after.item_codes]
+    history = after.where(rank < purchases_made).interactions()
+    owned = history.owned.translated(items.find(history.items.ids))
+    later = (rank >= purchases_made) & (rows >= 0)
+    users = history.users.find(after.user_ids)[after.user_codes[later]]
+    wanted = RelevantItems.of_pairs(users[users >= 0], rows[later][users >= 0], len(history.users), len(items)).without(
+        owned
+    )
+    known = np.flatnonzero((owned.sizes > 0) & (wanted.sizes > 0))
+    return [history.users.ids[row] for row in known.tolist()], owned.of(known), wanted.of(known)
 
 
 def measure_streaming(shop: Shop, plot: Path) -> list[Measured]:
