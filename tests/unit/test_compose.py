@@ -52,15 +52,16 @@ def made_up_passwords() -> Path:
 
 
 def make_up_passwords(folder: Path) -> None:
-    *shell, script = SERVICES["passwords"]["command"]
+    *shell, script, name, inside, outside = SERVICES["passwords"]["command"]
     assert shell == ["/bin/sh", "-ec"], "the first line that fails must end it"
-    for name in ("api", "consumer", "redis"):
-        (folder / "login" / name).mkdir(parents=True, exist_ok=True)
+    script = script.replace("$$", "$")  # as Compose does
+    for service in ("api", "consumer", "redis"):
+        (folder / "login" / service).mkdir(parents=True, exist_ok=True)
     script = script.replace(PASSWORDS, str(folder)).replace(LOGINS, str(folder / "login"))
     assert script.startswith("python -m ")
     script = script.replace("python", shlex.quote(sys.executable), 1)
     environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
-    subprocess.run([*shell, script], cwd=ROOT, env=environment, check=True)
+    subprocess.run([*shell, script, name, inside, outside], cwd=ROOT, env=environment, check=True)
 
 
 def settings_of(service: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
