@@ -178,6 +178,16 @@ def test_a_rollback_to_the_live_model_takes_nothing_but_what_was_published(shop:
     assert shop.store.pointer.read() == pointer
 
 
+def test_lists_that_are_left_are_written_from_nothing_but_what_was_published(shop: Shop) -> None:
+    live = shop.round().version
+    planted = Path(shop.settings.data_dir) / "models" / live / "manifest.json"
+    planted.write_bytes(planted.read_bytes() + b"\n")
+    with shop.store.trainer_lock.held(ttl_s=60) as lock:
+        after = Round(shop.settings, shop.store, shop.data_dir, lock, ProgressReporter(), clock=now)
+        with pytest.raises(InvalidModel, match="manifest"):
+            after._keep_live(live, lost=True)
+
+
 def test_a_round_that_lost_its_lock_publishes_nothing_and_says_how_far_it_was(shop: Shop) -> None:
     first = shop.round()
     with shop.store.trainer_lock.held(ttl_s=60) as lock:
