@@ -365,9 +365,8 @@ class Round:
             return
         started_at = json_time(self._clock())
         log.warning("some lists are not of model %s: writing them was interrupted, or Redis lost them", version)
-        uri, manifest_sha256 = self._data_dir.models.address(version)
-        if pointer is not None and pointer.version == version:
-            manifest_sha256 = pointer.manifest_sha256  # nothing but what was published
+        uri, on_disk = self._data_dir.models.address(version)
+        manifest_sha256 = pointer.manifest_sha256 if pointer is not None and pointer.version == version else on_disk
         model = self._data_dir.models.load(version, manifest_sha256=manifest_sha256)
         if pointer is None:
             pointer = self._move_pointer(version, uri, manifest_sha256, seen=seen)
