@@ -14,8 +14,8 @@ the fit, n_u is how many items u owns, and u's row counts w_u(n_u) times in the 
 (`recsys.training.als`). That of the users does not change: every list is exact as it was.
 
 An item is in the model when there is enough support for it. That is more than demand: young accounts alone shall not
-say what may be in lists at all. u supports each of its n items t_u² · min(1, t_u · N / n) times, t_u = min(1, d_u / D).
-So twenty-five accounts of one day are as good as one regular customer, and each brings in eight items at most.
+say what may be in lists at all. u supports each of its n items t_u · min(1, t_u · N / n) times, t_u = min(1, d_u / D).
+So five accounts of one day are as good as one regular customer, and each brings in forty items at most.
 
 A day is one on which a purchase is known to have been made (`recsys.data.event_log.EventLog.days`), so purchases with
 times that are made up do not make a user look older.
@@ -99,7 +99,7 @@ class Buyers:
     def support(self, users: Vocabulary, n_items: NDArray[np.integer]) -> NDArray[np.float64]:
         """Return how far users who own so many items support each of them: float64, (n_users,)."""
         trust = self._trust_of(users)
-        return trust**2 * share(n_items / np.maximum(trust, _LEAST_TRUST), self.bounds)
+        return trust * share(n_items / np.maximum(trust, _LEAST_TRUST), self.bounds)
 
     def _trust_of(self, users: Vocabulary) -> NDArray[np.float64]:
         trust = np.zeros(len(users))

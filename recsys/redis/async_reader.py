@@ -99,9 +99,10 @@ class ReadStore:
         self._on_away = on_away
         self._turns = asyncio.Semaphore(_READS_AT_ONCE)
         self._failures = 0
-        self._is_away = False
-        self._watch: asyncio.Task[None] | None = None
-        """Runs while Redis is away, or may be."""
+        self._is_asked = False
+        """Whether it is being found out if Redis is away."""
+        self._probe: asyncio.Task[None] | None = None
+        """Runs while Redis is taken to be away."""
 
     async def ping(self) -> None:
         """Raise unless Redis answers."""
@@ -220,7 +221,7 @@ class ReadStore:
             return await self._read_now(ask, key)
 
     async def _read_now(self, ask: Callable[[], Awaitable[T]], key: str) -> T:
-        if self._is_away:
+        if self._probe is not None:
             raise RedisUnavailable(f"Redis at {self._shown} is unavailable")
         try:
             found = await self._asked(ask)
@@ -235,8 +236,8 @@ class ReadStore:
         except _AWAY as error:
             problem = f"Redis at {self._shown}: {str(error) or type(error).__name__}"
             self._failures += 1
-            if self._failures >= _FAILURES and self._watch is None:
-                self._watch = asyncio.create_task(self._until_back(problem))
+            if self._failures >= _FAILURES and not self._is_asked:
+                await self._find_out(problem, error)
             raise RedisUnavailable(problem) from error
         self._failures = 0
         return found
@@ -263,29 +264,40 @@ class ReadStore:
         finally:
             task.cancel()
 
-    async def _until_back(self, problem: str) -> None:
-        """Ask until Redis answers; if it does at once, it is not away: what was asked for takes too long."""
-        while True:
-            try:
+    async def _find_out(self, problem: str, error: Exception) -> None:
+        """Find out whether Redis is away, or what was asked for takes too long: then a PING is answered."""
+        self._is_asked = True
+        try:
+            if isinstance(error, TimeoutError | redis.TimeoutError):
                 await self._in_time(self._client.ping(), self._timeout_s)
+                self._failures = 0
+                _about_requests.warning("%s; it answers others: a value that is far too large?", problem)
+                return
+        except _AWAY as newer:
+            error = newer
+        finally:
+            self._is_asked = False
+        if self._probe is None:
+            every_s = _PROBE_REFUSED_EVERY_S if _is_refused(error) else _PROBE_EVERY_S
+            log.warning("%s; trying again every %g s", problem, every_s)
+            self._on_away()
+            self._probe = asyncio.create_task(self._until_back(every_s))
+
+    async def _until_back(self, every_s: float) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await self._asked(self._client.ping)
                 break
             except _AWAY as error:
                 every_s = _PROBE_REFUSED_EVERY_S if _is_refused(error) else _PROBE_EVERY_S
-                if not self._is_away:
-                    self._is_away = True
-                    log.warning("%s; trying again every %g s", problem, every_s)
-                    self._on_away()
-            await asyncio.sleep(every_s)
-        if self._is_away:
-            log.info("Redis at %s answers again", self._shown)
-        else:
-            _about_requests.warning("%s; it answers others: a value that is far too large?", problem)
-        self._failures, self._is_away, self._watch = 0, False, None
+        log.info("Redis at %s answers again", self._shown)
+        self._failures, self._probe = 0, None
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._watch is not None:
-            self._watch.cancel()
+        if self._probe is not None:
+            self._probe.cancel()
         await self._client.aclose()
 
 

@@ -135,7 +135,7 @@ class ModelSettings(Section):
     """Random seed."""
     min_buyers: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 1.0
     """An item enters the model when its buyers support it this much together: a regular customer counts 1, one of few
-    days far less, a twenty-fifth after one day. With fewer than 1,000 users it is less in proportion; 0 means that
+    days less, a fifth after one day. With fewer than 1,000 users it is less in proportion; 0 means that
     every item enters."""
 
     @field_validator("half_life_days")

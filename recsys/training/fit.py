@@ -25,7 +25,7 @@ _ENOUGH_USERS = 1_000
 """With fewer, items need fewer buyers in proportion, so that everything enters the model of a small shop."""
 _UNSAVED = "unsaved"
 _ROUNDING = 1e-9
-"""Buyers who count a twenty-fifth each are enough when there are twenty-five."""
+"""Buyers who count a fifth each are enough when there are five."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ def supported(interactions: Interactions, buyers: Buyers, min_buyers: float) -> 
 
     One user, or one key that posts for many, could invent items without end: each would get factors, a list of similar
     items, and a place in all others' search for theirs. What accounts of one day can bring in is bounded by how many
-    they are: eight items each, and nothing while they are fewer than twenty-five.
+    they are: forty items each, and nothing while they are fewer than five.
 
     Parameters
     ----------

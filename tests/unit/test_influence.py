@@ -194,11 +194,11 @@ def test_items_that_one_user_invents_stay_out_of_the_model() -> None:
 @pytest.mark.parametrize(
     ("accounts", "items_each", "alike", "entered"),
     [
-        pytest.param(24, 40, 24, 0, id="too few for any"),
-        pytest.param(25, 40, 25, 40, id="just enough"),
-        pytest.param(100, 200, 25, 800, id="the most that a hundred can: eight each"),
-        pytest.param(100, 1_000, 25, 0, id="not by buying more: what each supports is shared out"),
-        pytest.param(100, 1_000, 100, 0, id="nor all the same ones"),
+        pytest.param(4, 40, 4, 0, id="too few for any"),
+        pytest.param(5, 40, 5, 40, id="just enough"),
+        pytest.param(100, 200, 5, 4_000, id="the most that a hundred can: forty each"),
+        pytest.param(100, 1_000, 5, 0, id="not by buying more: what each supports is shared out"),
+        pytest.param(24, 1_000, 24, 0, id="nor all the same ones"),
     ],
 )
 def test_what_young_accounts_bring_in_is_bounded_by_how_many_they_are(
