@@ -13,6 +13,7 @@ import pandas as pd
 
 from recsys.data.event import Event, EventReading
 from recsys.files.columns import Columns
+from recsys.files.inputs import find_inputs
 from recsys.files.purchases import PurchaseFile
 from recsys.kafka.decoder import make_decoder
 from recsys.kafka.producer import Publisher
@@ -54,8 +55,15 @@ class OfflineShop:
         return path
 
     def import_(self, content: str | pd.DataFrame, *, as_new: bool = False, **columns: Any) -> ImportOutcome:
+        return self._import(self.file(content, **columns), as_new=as_new)
+
+    def import_files(self, *given: str | Path, **columns: Any) -> ImportOutcome:
+        """Import files as they lie there, as one import."""
+        return self._import(PurchaseFile(find_inputs(given), Columns(**columns), events=READING, now=now()))
+
+    def _import(self, file: PurchaseFile, *, as_new: bool = False) -> ImportOutcome:
         outcome = import_file(
-            self.file(content, **columns), self.data_dir, self.store.users, rejects=self.folder / "rejects.csv",
+            file, self.data_dir, self.store.users, rejects=self.folder / "rejects.csv",
             progress=ProgressReporter(), clock=now, as_new=as_new,
         )  # fmt: skip
         assert outcome.rows.read == outcome.new + outcome.known + outcome.rows.rejected + outcome.rows.no_user

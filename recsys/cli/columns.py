@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import wraps
-from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -14,10 +13,11 @@ import typer
 from recsys.cli.output import errors
 from recsys.errors import InputFileError
 from recsys.files.columns import Columns
+from recsys.files.inputs import Inputs, find_inputs
 from recsys.files.purchases import PurchaseFile
 from recsys.kafka.decoder import event_reading
 from recsys.runtime.clock import now
-from recsys.runtime.progress import ProgressReporter
+from recsys.runtime.progress import ProgressReporter, no_stage
 from recsys.settings import Settings
 
 _LARGE_BYTES = 10_000_000
@@ -113,20 +113,29 @@ def reads_purchases(command: Callable[..., None]) -> Callable[..., None]:
     return with_columns
 
 
-def open_purchases(path: Path, columns: Columns, settings: Settings) -> PurchaseFile:
-    """Open a file of purchases, read it once, and say how its columns are read.
+def find_purchases(given: Sequence[str]) -> Inputs:
+    """Find the files that a command was told to read; standard input is read to its end.
+
+    Raises
+    ------
+    InputFileError
+        When one cannot be found.
+    """
+    return find_inputs(given, ProgressReporter(console=errors).stage)
+
+
+def open_purchases(inputs: Inputs, columns: Columns, settings: Settings) -> PurchaseFile:
+    """Open files of purchases, read them once, and say how their columns are read.
 
     Raises
     ------
     InputFileError
         When it cannot be read.
     """
-    file = PurchaseFile(path, columns, events=event_reading(settings.events), now=now())
-    if path.stat().st_size > _LARGE_BYTES:
-        with ProgressReporter(console=errors).stage(f"look through {path.name}") as advance:
-            file.look_through(advance)
+    stage = ProgressReporter(console=errors).stage if inputs.size > _LARGE_BYTES else no_stage
+    file = PurchaseFile(inputs, columns, events=event_reading(settings.events), now=now(), stage=stage)
     if not file.rows:
-        raise InputFileError(f"{path}: there is a header and no row")
+        raise InputFileError(f"{inputs.label}: there is a header and no row")
     for remark in file.remarks:
         errors.print(f"note: {remark}", markup=False)
     return file

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli.columns import open_purchases, reads_purchases
+from recsys.cli.columns import find_purchases, open_purchases, reads_purchases
 from recsys.cli.lock import held_lock
 from recsys.cli.output import counted, errors, results, settings_for_command
 from recsys.errors import InputFileError
 from recsys.files.batches import RowCounts
 from recsys.files.columns import Columns
+from recsys.files.inputs import Inputs
 from recsys.files.rejects import rejects_path
 from recsys.kafka.producer import Publisher
 from recsys.operations.import_history import ImportOutcome, import_file
@@ -23,7 +24,14 @@ from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.storage.data_dir import open_data_dir
 
-File = Annotated[Path, typer.Argument(help="A .parquet or .csv file of purchases.", metavar="FILE")]
+Files = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE...",
+        help="Purchases in CSV, JSON Lines or Parquet, also gzip, Zstandard or ZIP: files, globs, folders of Parquet, "
+        "or - for standard input.",
+    ),
+]
 Rejects = Annotated[
     Path | None,
     typer.Option("--rejects", metavar="PATH", help="File for rejected rows; default: FILE.rejects.csv in this folder."),
@@ -32,7 +40,7 @@ Rejects = Annotated[
 
 @reads_purchases
 def import_command(
-    file: File,
+    files: Files,
     rejects: Rejects = None,
     as_new: Annotated[
         bool,
@@ -41,15 +49,16 @@ def import_command(
     *,
     columns: Columns,
 ) -> None:
-    """Import purchases from a file into archive and Redis, without Kafka.
+    """Import purchases from files into archive and Redis, without Kafka; several files are one import.
 
-    Purchases that were imported before, from this file or another one, are recognized and count once: by event id, or
+    Purchases that were imported before, from these files or others, are recognized and count once: by event id, or
     else by user, item, type, quantity and time. After an interruption run the same command again. recsys imports lists
     all imports and takes one back. The next retrain makes the lists.
     """
     settings = settings_for_command()
-    rejected_to = rejects_path(file, rejects)
-    purchases = open_purchases(file, columns, settings)
+    inputs = find_purchases(files)
+    rejected_to = rejects_path(inputs, rejects)
+    purchases = open_purchases(inputs, columns, settings)
     with open_store(settings) as store:
         store.connection.check()
         try:
@@ -67,12 +76,12 @@ def import_command(
         except KeyboardInterrupt:
             errors.print("interrupted; run the same command again to complete the import, nothing is counted twice")
             raise typer.Exit(130) from None
-    _print_import(outcome, file, rejected_to)
+    _print_import(outcome, inputs, rejected_to)
 
 
 @reads_purchases
 def publish_command(
-    file: File,
+    files: Files,
     rate: Annotated[
         float | None,
         typer.Option("--rate", min=0.001, metavar="N", help="Events per second; default: as fast as possible."),
@@ -85,20 +94,21 @@ def publish_command(
     *,
     columns: Columns,
 ) -> None:
-    """Publish the purchases of a file to Kafka, the oldest first.
+    """Publish the purchases of files to Kafka, the oldest first.
 
     Rows without an event id are new events each time they are published.
     """
     if rate is not None and speedup is not None:
         raise InputFileError("--rate and --speedup cannot be used together; give one of them")
     settings = settings_for_command()
-    rejected_to = rejects_path(file, rejects)
-    events, counts = read_in_time_order(open_purchases(file, columns, settings), rejected_to)
-    _ensure_some_valid(counts, file, rejected_to)
+    inputs = find_purchases(files)
+    rejected_to = rejects_path(inputs, rejects)
+    events, counts = read_in_time_order(open_purchases(inputs, columns, settings), rejected_to)
+    _ensure_some_valid(counts, inputs, rejected_to)
     progress = ProgressReporter(console=errors)
     publisher = Publisher(settings.kafka)
     try:
-        with publisher, progress.stage("publish", len(events)) as advance:
+        with publisher, progress.stage("publish", len(events), unit="events") as advance:
             publish_paced(publisher, events, Pace(rate, speedup), advance)
             publisher.flush()  # done when all are delivered, not when all are queued
     except KeyboardInterrupt:
@@ -108,9 +118,9 @@ def publish_command(
     _print_rows({"published": publisher.delivered}, counts, rejected_to)
 
 
-def _print_import(outcome: ImportOutcome, file: Path, rejected_to: Path) -> None:
+def _print_import(outcome: ImportOutcome, inputs: Inputs, rejected_to: Path) -> None:
     rows = outcome.rows
-    _ensure_some_valid(rows, file, rejected_to)
+    _ensure_some_valid(rows, inputs, rejected_to)
     results.print(
         f"{counted(rows.valid, 'row')} imported: {outcome.new:,} new, {outcome.known:,} known before "
         f"(import {outcome.id})"
@@ -152,9 +162,9 @@ def _print_rows(became: dict[str, int], rows: RowCounts, rejected_to: Path) -> N
         results.print(f"{counted(rows.rejected, 'row')} rejected: {rejected_to} says why; mend it, and import it")
 
 
-def _ensure_some_valid(rows: RowCounts, file: Path, rejected_to: Path) -> None:
+def _ensure_some_valid(rows: RowCounts, inputs: Inputs, rejected_to: Path) -> None:
     """Refuse files of which nothing can be taken."""
     if rows.valid:
         return
     see = f"; {rejected_to} says why" if rows.rejected else ""
-    raise InputFileError(f"{file}: no row is a valid purchase: {rows.equation({})}{see}")
+    raise InputFileError(f"{inputs.label}: no row is a valid purchase: {rows.equation({})}{see}")

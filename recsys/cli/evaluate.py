@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from recsys.cli.columns import open_purchases, reads_purchases
+from recsys.cli.columns import find_purchases, open_purchases, reads_purchases
 from recsys.cli.output import errors, is_narrow, new_table, print_json, results, settings_for_command
 from recsys.data.event_log import EventLog
 from recsys.errors import InputFileError, NoModel
@@ -50,8 +50,13 @@ def evaluate_command(
     ] = "",
     live: Annotated[bool, typer.Option("--live", help="Evaluate the live model.")] = False,
     data: Annotated[
-        Path | None,
-        typer.Option("--data", metavar="FILE", help="File of purchases to measure by; default: the archive."),
+        list[str] | None,
+        typer.Option(
+            "--data",
+            metavar="FILE",
+            help="Purchases to measure by, a file, glob, folder or -; may be given several times; default: the "
+            "archive.",
+        ),
     ] = None,
     since: Annotated[
         datetime | None,
@@ -77,7 +82,7 @@ def evaluate_command(
     if html is not None:
         import_module("matplotlib.figure")  # so that a missing library is reported before the work
     settings = settings_for_command()
-    file = None if data is None else open_purchases(data, columns, settings)
+    file = open_purchases(find_purchases(data), columns, settings) if data else None
     data_dir = open_data_dir(settings)
     progress = ProgressReporter(console=errors)
     models = data_dir.models
@@ -131,7 +136,7 @@ def _events(
     if file is None:
         events = archived()
         return events, since_s or cut_of_archive(events, int(now().timestamp()), holdout_days=holdout_days)
-    with progress.stage(f"read {file.path.name}", file.rows) as advance:
+    with progress.stage(f"read {file.name}", file.rows, unit="rows") as advance:
         events, counts = read_events(file, advance)
     errors.print(counts.equation({"valid": counts.valid}))
     if counts.rejected:

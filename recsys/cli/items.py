@@ -10,6 +10,7 @@ import typer
 from recsys.cli.lock import held_lock
 from recsys.cli.output import counted, errors, results, settings_for_command
 from recsys.errors import InputFileError
+from recsys.files.inputs import find_inputs
 from recsys.files.items import ItemColumns, read_items
 from recsys.files.rejects import RejectsFile, rejects_path
 from recsys.files.tables import CsvForm
@@ -29,7 +30,12 @@ def items() -> None:
 
 @items_app.command("import")
 def import_items_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .parquet or .csv file of items.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="Items in CSV, JSON Lines or Parquet, also packed, or - for standard input."
+        ),
+    ],
     item_id_column: Annotated[str, typer.Option("--item-id-column", metavar="NAME")] = "item_id",
     title_column: Annotated[
         str,
@@ -67,9 +73,10 @@ def import_items_command(
     Lists that are computed from now on hold no item that is not available. The next retrain writes the popular lists
     of categories, and all lists.
     """
-    rejected_to = rejects_path(file, rejects)
+    inputs = find_inputs([file])
+    rejected_to = rejects_path(inputs, rejects)
     columns = ItemColumns(item_id_column, title_column, category_column, available_column)
-    found = read_items(file, columns, CsvForm(encoding, delimiter), integer_ids=integer_ids)
+    found = read_items(inputs, columns, CsvForm(encoding, delimiter), integer_ids=integer_ids)
     for remark in found.remarks:
         errors.print(f"note: {remark}")
     with RejectsFile(rejected_to, found.table) as rejected:
@@ -77,7 +84,7 @@ def import_items_command(
     see = f"; {rejected_to} says why; mend it, and import it" if found.rejects else ""
     equation = f"{counted(found.rows, 'row')} read = {found.valid:,} valid + {len(found.rejects):,} rejected"
     if not found.valid:
-        raise InputFileError(f"{file}: no row is a valid item: {equation}{see}")
+        raise InputFileError(f"{inputs.label}: no row is a valid item: {equation}{see}")
     settings = settings_for_command()
     with open_store(settings) as store, held_lock(settings, store, "recsys items import"):
         catalogue = import_items(found.catalogue, open_data_dir(settings), store)

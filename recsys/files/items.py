@@ -1,4 +1,4 @@
-"""What a shop says of its items, in CSV and Parquet files."""
+"""What a shop says of its items, in files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from recsys.data.event import Identifier
 from recsys.errors import InputFileError, MalformedEvent
 from recsys.files.batches import Reject
+from recsys.files.inputs import Inputs
 from recsys.files.tables import CsvForm, Table
 from recsys.files.values import IdColumn, id_text, is_absent, is_kept_by_text
 from recsys.storage.catalogue import TITLE_COLUMNS, Catalogue, Item
@@ -58,16 +59,16 @@ class FoundItems:
 
 
 def read_items(
-    path: Path, columns: ItemColumns, form: CsvForm = _FORM, *, integer_ids: bool | None = None
+    source: Path | Inputs, columns: ItemColumns, form: CsvForm = _FORM, *, integer_ids: bool | None = None
 ) -> FoundItems:
-    """Read a Parquet or CSV file of items.
+    """Read a file of items; a path stands for what is there.
 
     Raises
     ------
     InputFileError
         When the file cannot be read, or a column is not there.
     """
-    table = Table(path, form)
+    table = Table(source, form)
     names = _names(table, columns)
     places = {what: table.names.index(name) for what, name in names.items()}
     ids = IdColumn()
@@ -97,7 +98,7 @@ def read_items(
 
 def _names(table: Table, columns: ItemColumns) -> dict[str, str]:
     """Return what is to be known → column, of the columns that are there."""
-    path, there = table.path, table.names
+    path, there = table.inputs.label, table.names
     chosen: dict[str, str] = {}
     usual = {
         "item_id": (columns.item_id,),

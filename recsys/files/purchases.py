@@ -1,4 +1,4 @@
-"""Purchases in CSV and Parquet files, under whatever column names they have."""
+"""Purchases in files, under whatever column names they have."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from recsys.errors import InputFileError, MalformedEvent
 from recsys.files.batches import Batch, Reject
 from recsys.files.columns import DEFAULTS, REQUIRED, Columns
 from recsys.files.frequent_users import FrequentUsers
+from recsys.files.inputs import Inputs
 from recsys.files.numbers import THOUSANDS, NumberColumn, NumberFormat
-from recsys.files.tables import CsvForm, Row, Table
+from recsys.files.row import Row
+from recsys.files.tables import CsvForm, Table
 from recsys.files.times import TimeColumn, TimeReading, check_format, newest_of, time_zone
 from recsys.files.values import NO_USER, IdColumn, id_text, integer_of, is_absent, is_kept_by_text, number_of, one_of
-from recsys.settings.regular_files import open_regular
+from recsys.runtime.progress import Stage, no_stage
 
 _BATCH_ROWS = 50_000
 _MOST_HELD = 20_000_000
@@ -41,18 +43,21 @@ class _Reading:
 
 
 class PurchaseFile:
-    """A CSV or Parquet file of purchases. Rows are numbered from 1; in a CSV file row 1 follows the header.
+    """Purchases in one file or several, read as one table. Rows are numbered from 1; a header is no row.
 
     All of it is read once before the first event, so that what its columns mean is known.
 
     Parameters
     ----------
-    path : Path
+    source : Path or Inputs
+        A path stands for what is there.
     columns : Columns
     events : EventReading
         As the settings say; of its own, a file has a unit and ids that are no users.
     now : datetime
         No purchase is later than a day after this.
+    stage : callable
+        Opened for what may take long.
 
     Raises
     ------
@@ -60,7 +65,9 @@ class PurchaseFile:
         When the file or a column that is needed is not there, or an option makes no sense.
     """
 
-    def __init__(self, path: Path, columns: Columns, *, events: EventReading, now: datetime) -> None:
+    def __init__(
+        self, source: Path | Inputs, columns: Columns, *, events: EventReading, now: datetime, stage: Stage = no_stage
+    ) -> None:
         self._zone = time_zone(columns.timezone)
         check_format(columns.timestamp_format)
         one_of("--timestamp-unit", columns.timestamp_unit, ("", *EpochUnit))
@@ -76,10 +83,19 @@ class PurchaseFile:
         self._events = replace(events, unit=unit, no_user=no_user)
         self._newest_ms = newest_of(now)
         self._columns = columns
-        self._advance: Callable[[int], None] = lambda _: None
-        self.path = path
-        self.table = Table(path, CsvForm(columns.encoding, columns.delimiter))
+        self._stage = stage
+        self.table = Table(source, CsvForm(columns.encoding, columns.delimiter), stage)
         self._places = {field: self.table.names.index(column) for field, column in self._chosen().items()}
+
+    @property
+    def label(self) -> str:
+        """What errors name."""
+        return self.table.inputs.label
+
+    @property
+    def name(self) -> str:
+        """The same without folders."""
+        return self.table.inputs.name
 
     @property
     def rows(self) -> int:
@@ -105,22 +121,10 @@ class PurchaseFile:
         """Name this content under these options: 16 hexadecimal digits."""
         return hashlib.sha256(f"{self.content_digest} {options}".encode()).hexdigest()[:16]
 
-    @cached_property
+    @property
     def content_digest(self) -> str:
-        """The SHA-256 of the file, in hexadecimal digits."""
-        with open_regular(self.path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    def look_through(self, advance: Callable[[int], None]) -> None:
-        """Read the file once, so that what its columns mean is known; ``advance`` is told how many rows were read.
-
-        Raises
-        ------
-        InputFileError
-            As `batches`.
-        """
-        self._advance = advance
-        _ = self._reading
+        """The SHA-256 of what the files hold, in hexadecimal digits."""
+        return self.table.content_digest
 
     def batches(self, check_user: Callable[[str], None] = lambda _: None) -> Iterator[Batch]:
         """Yield the file's rows, validated, in the file's order.
@@ -166,43 +170,45 @@ class PurchaseFile:
             if field_ not in present and (named or field_ in REQUIRED):
                 hint = self.table.header_hint() or f"Name the right one with --{field_.replace('_', '-')}-column"
                 raise InputFileError(
-                    f"{self.path}: there is no column {column!r} for {field_}; the columns are "
+                    f"{self.label}: there is no column {column!r} for {field_}; the columns are "
                     f"{self.table.columns()}. {hint}"
                 )
         if twice := sorted({column for column in present.values() if names.count(column) > 1}):
-            raise InputFileError(f"{self.path}: column {twice[0]!r} appears more than once; keep one of them")
+            raise InputFileError(f"{self.label}: column {twice[0]!r} appears more than once; keep one of them")
         return present
 
     @cached_property
     def _reading(self) -> _Reading:
         """Look at every row and decide what the columns mean."""
+        self.table.ensure_no_copies()
         times = self._first_times
         time_column = TimeColumn(self._events.oldest_ms, self._newest_ms)
         numbers: dict[str, NumberColumn] = {n: NumberColumn() for n in ("quantity", "price") if n in self._places}
         ids: dict[str, IdColumn] = {n: IdColumn() for n in ("user_id", "item_id", "event_id") if n in self._places}
         users = FrequentUsers()
         rows = 0
-        for row in self._rows():
-            rows = row.number
-            if rows % _BATCH_ROWS == 0:
-                self._advance(_BATCH_ROWS)
-            if row.problem:
-                continue
-            values = row.values
-            for name, number_column in numbers.items():
-                if isinstance(text := values[self._places[name]], str):
-                    number_column.note(text)
-            user = values[self._places["user_id"]]
-            is_customer = not self._is_no_customer(user)
-            for name, id_column in ids.items():
-                value = values[self._places[name]]
-                if is_customer if name == "user_id" else not is_absent(value):
-                    id_column.note(value)
-            if is_customer:
-                users.note(str(user))
-            number = times.number(values[self._places["timestamp"]])
-            if number is not None and times.unit is None and not self._is_forget(values):
-                time_column.note(int(number))
+        with self._stage(f"look through {self.name}", unit="rows", share=self.table.share) as advance:
+            for row in self._rows():
+                rows = row.number
+                if rows % _BATCH_ROWS == 0:
+                    advance(_BATCH_ROWS)
+                if row.problem:
+                    continue
+                values = row.values
+                for name, number_column in numbers.items():
+                    if isinstance(text := values[self._places[name]], str):
+                        number_column.note(text)
+                user = values[self._places["user_id"]]
+                is_customer = not self._is_no_customer(user)
+                for name, id_column in ids.items():
+                    value = values[self._places[name]]
+                    if is_customer if name == "user_id" else not is_absent(value):
+                        id_column.note(value)
+                if is_customer:
+                    users.note(str(user))
+                number = times.number(values[self._places["timestamp"]])
+                if number is not None and times.unit is None and not self._is_forget(values):
+                    time_column.note(int(number))
         asked = self._columns.integer_ids
         remarks = [column.remark(self._columns.mapping()[name], asked) for name, column in ids.items()]
         try:
@@ -211,7 +217,7 @@ class PurchaseFile:
                 remarks.append(f"column {self._columns.timestamp!r}: numbers are read as {unit.word} since 1970")
             quantities = self._number_format(numbers, "quantity", remarks)
         except InputFileError as error:
-            raise InputFileError(f"{self.path}: {error}") from None
+            raise InputFileError(f"{self.label}: {error}") from None
         try:
             prices: NumberFormat | None = self._number_format(numbers, "price", remarks)
         except InputFileError as error:

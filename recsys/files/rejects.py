@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from recsys.errors import InputFileError
 from recsys.files.batches import Reject
+from recsys.files.inputs import Inputs
 from recsys.files.marks import WHY, marked, without_formula
 from recsys.files.tables import Table
 from recsys.runtime.private_files import create_file
@@ -39,8 +40,6 @@ class RejectsFile:
         self.count = 0
         self._file: TextIO | None = None
         self._encoding, self._delimiter = table.form.encoding, table.form.delimiter
-        if table.is_parquet:  # which has no encoding; the mark goes before any that the options name
-            self._encoding = "utf-8-sig"
         self._names = table.names
 
     def __enter__(self) -> RejectsFile:
@@ -109,20 +108,21 @@ class RejectsFile:
         )
 
 
-def rejects_path(file: Path, chosen: Path | None) -> Path:
+def rejects_path(inputs: Inputs, chosen: Path | None) -> Path:
     """Return where rejected rows go.
 
     Raises
     ------
     InputFileError
-        When that is the input file.
+        When that is an input file.
     """
-    name = file.name
-    for suffix in (".gz", ".csv", ".parquet", ".tsv", ".txt"):
+    name = inputs.paths[0].name if inputs.paths else "stdin"
+    for suffix in (".gz", ".zst", ".zip", ".csv", ".parquet", ".jsonl", ".ndjson", ".json", ".tsv", ".txt"):
         name = name.removesuffix(suffix)
     path = chosen or Path(f"{name}.rejects.csv")
-    if path.resolve() == file.resolve():
-        raise InputFileError(f"--rejects: {path} is the input file; choose another file")
+    if path.resolve() in [given.resolve() for given in inputs.paths]:
+        which = "the input file" if len(inputs.paths) == 1 else "one of the input files"
+        raise InputFileError(f"--rejects: {path} is {which}; choose another file")
     return path
 
 

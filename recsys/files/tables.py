@@ -1,52 +1,32 @@
-"""CSV and Parquet files as tables: what the file is follows from its content, not from its name."""
+"""Files as one table with named columns: CSV, JSON Lines or Parquet, by their content, packed or not."""
 
 from __future__ import annotations
 
-import codecs
-import errno
-import gzip
-import io
+import hashlib
 import re
-import zlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO, cast
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Any
 
 from recsys.errors import InputFileError
-from recsys.files.csv_rows import read_rows
-from recsys.files.marks import WHY, why_not_mended, with_formula
-from recsys.settings.regular_files import open_regular
+from recsys.files.contents import Content, Kind, content_of, opened, opened_text
+from recsys.files.csv_rows import csv_names, csv_table_rows
+from recsys.files.inputs import Input, Inputs, find_inputs
+from recsys.files.json_rows import json_rows, key_names
+from recsys.files.parquet_rows import ParquetFile
+from recsys.files.row import Row, Wanted
+from recsys.files.unpacking import READING_ERRORS, plain
+from recsys.runtime.progress import Advance, Stage, no_stage
 
-_BATCH_ROWS = 100_000
 _MOST_NAMES, _LONGEST_NAME = 40, 60
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-_PARQUET = b"PAR1"
-_CONTROLS = bytes(set(range(32)) - set(b"\t\n\r"))
-_LARGE_SHARE = 0.05  # of control characters: text has next to none, what is packed has an eighth
-_OTHER_FORMATS = {
-    b"PK\x03\x04": "a ZIP archive or an Excel workbook: save it as CSV",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook: save it as CSV",
-    b"BZh": "bzip2: unpack it first",
-    b"\xfd7zXZ": "xz: unpack it first",
-    b"\x28\xb5\x2f\xfd": "Zstandard: unpack it first",
-    b"PARE": "encrypted Parquet: decrypt it first",
-    b"ORC": "ORC: convert it to Parquet",
-    b"Obj\x01": "Avro: convert it to Parquet",
-    b"SQLite format 3": "a SQLite database: export a table as CSV",
-    b"%PDF": "a PDF",
-}
-_READING_ERRORS = (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeError, ArithmeticError, ValueError)
+_PIECE = 1 << 20
+_ANY_ENCODING = "utf-8-sig"
+"""Its mark goes before any encoding that the options name."""
+_SUFFIXES = {".parquet": Kind.PARQUET, ".jsonl": Kind.JSON_LINES, ".ndjson": Kind.JSON_LINES, ".json": Kind.JSON_LINES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,128 +50,119 @@ class CsvForm:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A row of a table.
+class _File:
+    """A file of the table: where it is, what it is, and its columns."""
 
-    Attributes
-    ----------
-    number : int
-        From 1; in a CSV file, row 1 follows the header.
-    place : str
-        Where people find it: ``line 7`` of a CSV file, ``row 6`` of a Parquet file.
-    values : sequence
-        In the order of the columns; if there is a problem, as many as there are. Of Parquet, None in columns that were
-        not asked for.
-    problem : str
-        Why the row cannot be read; empty if it can.
-    """
-
-    number: int
-    place: str
-    values: Sequence[Any]
-    problem: str = ""
-    batch: pa.RecordBatch | None = None
-    at: int = 0
-
-    def all_values(self) -> Sequence[Any]:
-        """Return the values of all columns, those not asked for as well."""
-        if self.batch is None:
-            return self.values
-        return [_python_values(column.slice(self.at, 1))[0] for column in self.batch.columns]
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A value that Python cannot hold, such as a time after the year 9999: neither an id nor a number nor a time."""
-
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
+    input: Input
+    content: Content
+    names: list[str]
+    parquet: ParquetFile | None = None
 
 
 class Table:
-    """A file with named columns.
+    """Files of one kind with the same named columns, read as one table: the rows of the second follow the first's.
+
+    Parameters
+    ----------
+    source : Path or Inputs
+        What to read; a path stands for what is there.
+    form : CsvForm
+        As the operator says.
+    stage : callable
+        Opened for what may take long.
 
     Attributes
     ----------
-    path : Path
+    inputs : Inputs
+    kind : Kind
     names : list of str
-        The columns, without spaces around their names.
-    is_parquet : bool
+        The columns, without spaces around their names. Those of JSON Lines are the keys of all objects.
     form : CsvForm
-        As the file is read: with the encoding that its byte order mark names.
+        As rejected rows of the table are to be written, so that the same options read them: with the encoding that the
+        byte order mark of the file names.
 
     Raises
     ------
     InputFileError
-        When the file is not there, or neither CSV nor Parquet.
+        When a file is not there, is no table, or differs in its kind or its columns from the first.
     """
 
-    def __init__(self, path: Path, form: CsvForm) -> None:
-        self.path = path
-        self.form = form
-        with self._errors_named():
-            with self._opened() as file:
-                self._look_inside(file)
-            self.names = self._read_names()
+    def __init__(self, source: Path | Inputs, form: CsvForm, stage: Stage = no_stage) -> None:
+        self._stage = stage
+        self.inputs = source if isinstance(source, Inputs) else find_inputs([source])
+        self._read, self._to_read = 0, 1  # bytes of text, or rows of Parquet, since reading last began
+        self._delimiter = form.delimiter
+        self._files = [self._opened(file, form) for file in self.inputs.files]
+        first = self._files[0]
+        self.kind = first.content.kind
+        self.names = first.names
+        if self.kind is Kind.JSON_LINES:  # an object need not have every key, nor must a file
+            self.names = list(dict.fromkeys(name for file in self._files for name in file.names))
+        for file in self._files[1:]:
+            self._ensure_alike(first, file)
+        encodings = {file.content.encoding for file in self._files}
+        keeps_encoding = self.kind is Kind.CSV and len(encodings) == 1
+        self.form = CsvForm(encodings.pop() if keeps_encoding else _ANY_ENCODING, form.delimiter)
         if not any(self.names):
-            raise InputFileError(f"{path}: the file is empty")
+            raise InputFileError(f"{self.inputs.label}: no line is an object in JSON; write each in one line")
+
+    def share(self) -> float:
+        """Return how much has been read, of 1, since reading last began."""
+        return min(1.0, self._read / max(1, self._to_read))
 
     def columns(self) -> str:
         """Return the columns' names for an error text: the first ones, shortened, and without control characters."""
-        shown = [
-            "".join(c if c.isprintable() else "?" for c in name[:_LONGEST_NAME]) for name in self.names[:_MOST_NAMES]
-        ]
-        left = len(self.names) - len(shown)
-        return ", ".join(shown) + (f" and {left:,} more" if left else "")
+        left = len(self.names) - _MOST_NAMES
+        return _shown(self.names[:_MOST_NAMES]) + (f" and {left:,} more" if left > 0 else "")
 
     def header_hint(self) -> str:
         """Return what to do about a header that looks as if the file were read wrongly, or nothing."""
         if len(self.names) == 1 and re.search("[;\t|]", self.names[0]):
             return "Name what separates the columns with --delimiter"
-        if self.path.suffix.lower() == ".parquet" and not self.is_parquet:
-            return "Its name says Parquet, its content does not: if it is no CSV, make the file anew"
+        says = _SUFFIXES.get(Path(self.inputs.files[0].name).suffix.lower(), self.kind)
+        if says is not self.kind:
+            return f"Its name says {says}, its content does not: if it is no {self.kind}, make the file anew"
         return ""
 
-    def _opened(self) -> BinaryIO:
-        try:
-            return open_regular(self.path)
-        except (FileNotFoundError, NotADirectoryError, ValueError):  # no name of a file holds a NUL
-            raise InputFileError(f"{self.path}: there is no such file") from None
-        except OSError as error:
-            if error.errno not in (errno.EISDIR, errno.ENODEV):
-                raise
-            raise InputFileError(f"{self.path}: {error.strerror}") from None
+    def ensure_no_copies(self) -> None:
+        """Refuse files with the same content, under whatever names: each of their rows would count twice.
 
-    def _look_inside(self, file: BinaryIO) -> None:
-        start = file.read(4096)
-        self.is_parquet = start.startswith(_PARQUET)
-        self._is_gzip = start.startswith(b"\x1f\x8b")
-        if self.is_parquet:
-            return
-        if self._is_gzip:
-            file.seek(0)
-            with gzip.open(file) as unpacked:
-                start = unpacked.read(4096)
-            if start.startswith(_PARQUET):
-                raise InputFileError(f"{self.path}: this is Parquet inside of gzip: unpack it first")
-        for mark, format_ in _OTHER_FORMATS.items():
-            if start.startswith(mark):
-                raise InputFileError(f"{self.path}: this is {format_}; a file must be .parquet or .csv")
-        for mark, encoding in _BYTE_ORDER_MARKS:
-            if start.startswith(mark):
-                self.form = CsvForm(encoding, self.form.delimiter)
-                return
-        if _is_binary(start) and codecs.lookup(self.form.encoding).name[:6] not in ("utf-16", "utf-32"):
-            raise InputFileError(
-                f"{self.path}: this is neither text nor Parquet; if it is text, name its --encoding, such as utf-16"
-            )
+        Raises
+        ------
+        InputFileError
+        """
+        if len(self._files) > 1:
+            _ = self._digests
+
+    @property
+    def content_digest(self) -> str:
+        """The SHA-256 of what the files hold, unpacked, in hexadecimal digits: in any order, under any names."""
+        digests = sorted(self._digests)
+        return digests[0] if len(self._files) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+    @cached_property
+    def _digests(self) -> dict[str, _File]:
+        """SHA-256 → the file that has it. Files without rows, which many programs write, may be alike."""
+        digests: dict[str, _File] = {}
+        self._begin(self.inputs.size)
+        with self._stage(f"tell apart {self.inputs.name}", unit="bytes", share=self.share) as advance:
+            for file in self._files:
+                digest = self._digest(file, advance)
+                if digest in digests and self._has_rows(file):
+                    raise InputFileError(
+                        f"{file.input.name}: holds the same as {digests[digest].input.name}, so that its rows would "
+                        f"count twice; leave one of them out"
+                    )
+                digests.setdefault(digest, file)
+        return digests
+
+    def _has_rows(self, file: _File) -> bool:
+        return next(self._rows_of(file, Wanted(self.names, (), lambda _: False)), None) is not None
 
     def rows(
         self, places: Collection[int], *, looks_like_row: Callable[[Sequence[Any]], bool] = lambda _: False
     ) -> Iterator[Row]:
-        """Yield all rows in the file's order.
+        """Yield all rows in the files' order.
 
         Parameters
         ----------
@@ -203,123 +174,109 @@ class Table:
         Raises
         ------
         InputFileError
-            When the file cannot be read to its end; it says how far it was read.
+            When a file cannot be read to its end; it says how far it was read.
         """
         number = 0
-        try:
-            for row in self._parquet_rows(places) if self.is_parquet else self._csv_rows(looks_like_row):
-                number = row.number
-                yield row
-        except _READING_ERRORS as error:
+        is_parquet = self.kind is Kind.PARQUET
+        self._begin(sum(f.parquet.rows_in_all if f.parquet else f.input.size for f in self._files))
+        for file in self._files:
+            before, name = number, f"{file.input.name} " if len(self._files) > 1 else ""
+            try:
+                for row in self._rows_of(file, Wanted(self.names, places, looks_like_row, before, name)):
+                    number = row.number
+                    if is_parquet:
+                        self._read = number
+                    yield row
+            except READING_ERRORS as error:
+                reason = plain(error, file.input.packing) + _encoding_hint(error)
+                raise InputFileError(
+                    f"{file.input.name}: cannot be read after row {number - before:,}: {reason}"
+                ) from error
+            except InputFileError as error:
+                raise InputFileError(
+                    f"{file.input.name}: cannot be read after row {number - before:,}: {error}"
+                ) from error
+
+    def _rows_of(self, file: _File, wanted: Wanted) -> Iterator[Row]:
+        if file.parquet is not None:
+            yield from file.parquet.rows(wanted)
+            return
+        with opened_text(file.input, file.content.encoding, self._count) as text:
+            if file.content.kind is Kind.JSON_LINES:
+                yield from json_rows(text, wanted)
+            else:
+                yield from csv_table_rows(text, self._delimiter, file.names, wanted)
+
+    def _begin(self, to_read: int) -> None:
+        self._read, self._to_read = 0, to_read
+
+    def _count(self, count: int) -> None:
+        self._read += count
+
+    def _opened(self, file: Input, form: CsvForm) -> _File:
+        with _errors_named(file):
+            content = content_of(file, form.encoding)
+            if content.kind is Kind.PARQUET:
+                parquet = ParquetFile(file)
+                if any(parquet.names):
+                    return _File(file, content, parquet.names, parquet)
+            elif content.kind is Kind.JSON_LINES:
+                self._begin(file.size)
+                with self._stage(
+                    f"look for fields in {Path(file.name).name}", unit="lines", share=self.share
+                ) as advance:
+                    with opened_text(file, content.encoding, self._count) as text:
+                        return _File(file, content, key_names(text, advance))
+            else:
+                with opened_text(file, content.encoding) as text:
+                    names = csv_names(text, form.delimiter)
+                if any(names):
+                    return _File(file, content, names)
+        raise InputFileError(f"{file.name}: the file is empty")
+
+    def _ensure_alike(self, first: _File, other: _File) -> None:
+        one, two = other.content.kind, first.content.kind
+        if one is not two:
             raise InputFileError(
-                f"{self.path}: cannot be read after row {number:,}: {_plain(error)}{_encoding_hint(error)}"
-            ) from error
-        except InputFileError as error:
-            raise InputFileError(f"{self.path}: cannot be read after row {number:,}: {error}") from error
-
-    def _read_names(self) -> list[str]:
-        if self.is_parquet:
-            with self._opened() as file:
-                return list(pq.read_schema(file).names)
-        with self._text() as file:
-            first = next(read_rows(file, self.form.delimiter), None)
-        if first is not None and first.problem:
-            raise InputFileError(f"{self.path}: cannot be read: line {first.line}: {first.problem}")
-        names = [] if first is None else [name.strip() for name in first.values]
-        return [with_formula(name) for name in names] if WHY in names else names
-
-    def _csv_rows(self, looks_like_row: Callable[[Sequence[Any]], bool]) -> Iterator[Row]:
-        width, why = len(self.names), self.names.index(WHY) if WHY in self.names else None
-        with self._text() as file:
-            rows = read_rows(
-                file,
-                self.form.delimiter,
-                looks_like_row=lambda values: len(values) == width and looks_like_row(values),
+                f"{other.input.name} is {one}, and {first.input.name} is {two}; read files of one kind at a time"
             )
-            next(rows, None)  # the header
-            for number, row in enumerate(rows, 1):
-                values, problem = row.values, row.problem
-                if not problem and len(values) != width:
-                    columns = "1 column" if len(values) == 1 else f"{len(values)} columns"
-                    problem = f"the line has {columns}, the header {width}"
-                if why is not None:
-                    values = [with_formula(value) for value in values]
-                    problem = problem or why_not_mended(values, values[why])
-                yield Row(number, f"line {row.line}", values, problem)
+        if one is Kind.JSON_LINES:
+            return
+        lacks, has = Counter(first.names) - Counter(other.names), Counter(other.names) - Counter(first.names)
+        if lacks or has:
+            differs = {"lacks": lacks, "has": has}
+            parts = [f"{what} {_shown(list(names)[:_MOST_NAMES])}" for what, names in differs.items() if names]
+            raise InputFileError(
+                f"{other.input.name}: other columns than in {first.input.name}: it {' and '.join(parts)}; read them "
+                f"one after the other"
+            )
 
-    def _parquet_rows(self, places: Collection[int]) -> Iterator[Row]:
-        number = 0
-        with self._opened() as raw, pq.ParquetFile(raw) as file:
-            for batch in file.iter_batches(_BATCH_ROWS):
-                absent = [None] * batch.num_rows
-                columns = [
-                    _python_values(column) if place in places else absent for place, column in enumerate(batch.columns)
-                ]
-                for at, values in enumerate(zip(*columns, strict=True)):
-                    number += 1
-                    yield Row(number, f"row {number}", values, batch=batch, at=at)
-
-    @contextmanager
-    def _text(self) -> Iterator[TextIO]:
-        with self._opened() as raw:
-            file = cast(BinaryIO, gzip.open(raw)) if self._is_gzip else raw
-            with io.TextIOWrapper(file, encoding=self.form.encoding, newline="") as text:
-                yield text
-
-    @contextmanager
-    def _errors_named(self) -> Iterator[None]:
-        try:
-            yield
-        except _READING_ERRORS as error:
-            raise InputFileError(f"{self.path}: cannot be read: {_plain(error)}{_encoding_hint(error)}") from error
+    def _digest(self, file: _File, advance: Advance) -> str:
+        digest = hashlib.sha256()
+        with _errors_named(file.input), opened(file.input, self._count) as stream:
+            while piece := stream.read(_PIECE):
+                digest.update(piece)
+                advance(len(piece))
+        content = digest.hexdigest()
+        partitions = sorted(file.input.partitions.items())
+        return hashlib.sha256(f"{content} {partitions}".encode()).hexdigest() if partitions else content
 
 
-def _python_values(column: pa.Array) -> list[Any]:
-    """Return a column's values: bytes as text where they are UTF-8, and what Python cannot hold as `Unreadable`."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = column.cast(pa.large_binary())  # a file may say that bytes are text
+@contextmanager
+def _errors_named(file: Input) -> Iterator[None]:
     try:
-        values: list[Any] = column.to_pylist()
-    except _READING_ERRORS:
-        values = [_python_value(scalar) for scalar in column]
-    return [_decoded(value) if isinstance(value, bytes) else value for value in values]
+        yield
+    except READING_ERRORS as error:
+        reason = plain(error, file.packing) + _encoding_hint(error)
+        raise InputFileError(f"{file.name}: cannot be read: {reason}") from error
+    except InputFileError as error:
+        if str(error).startswith(file.name):
+            raise
+        raise InputFileError(f"{file.name}: cannot be read: {error}") from error
 
 
-def _python_value(scalar: pa.Scalar) -> Any:
-    try:
-        return scalar.as_py()
-    except _READING_ERRORS:
-        return Unreadable(f"{getattr(scalar, 'value', '?')} ({scalar.type})")
-
-
-def _decoded(value: bytes) -> str | bytes:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value
-
-
-def _is_binary(start: bytes) -> bool:
-    """Whether a file that begins so is no text: a stray NUL costs its row, one in the header or many bytes the file."""
-    if b"\0" not in start:
-        return False
-    controls = len(start) - len(start.translate(None, _CONTROLS))
-    return b"\0" in start.splitlines()[0] or controls > _LARGE_SHARE * len(start)
-
-
-def _plain(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        wrong = error.object[error.start : error.start + 1].hex()
-        return f"byte 0x{wrong} is not {error.encoding}"
-    if isinstance(error, EOFError):
-        return "the gzip data ends too early"
-    if isinstance(error, gzip.BadGzipFile) and str(error).startswith("Not a gzipped file"):
-        return "other bytes follow the end of the gzip data: unpack it, and look at what comes out"
-    if isinstance(error, gzip.BadGzipFile | zlib.error):
-        return "the gzip data is damaged: make the file anew"
-    return " ".join(str(error).split()) or type(error).__name__
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join("".join(c if c.isprintable() else "?" for c in name[:_LONGEST_NAME]) for name in names)
 
 
 def _encoding_hint(error: Exception) -> str:

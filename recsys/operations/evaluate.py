@@ -179,7 +179,7 @@ def read_events(file: PurchaseFile, on_rows: Callable[[int], None] = lambda _: N
 
     found = np.fromiter(chain.from_iterable(rows()), np.int64).reshape(-1, 4)
     if not len(found):
-        raise InputFileError(f"{file.path}: no row is a valid purchase; recsys import writes the reasons to a file")
+        raise InputFileError(f"{file.label}: no row is a valid purchase; recsys import writes the reasons to a file")
     return EventLog(list(users), found[:, 0], list(items), found[:, 1], found[:, 2], found[:, 3]), counts
 
 

@@ -73,7 +73,7 @@ def import_file(
     as_new: bool = False,
     before_write: Callable[[], None] = lambda: None,
 ) -> ImportOutcome:
-    """Import a file; purchases that the archive holds already are found there, and count once.
+    """Import a file, or several as one; purchases that the archive holds already are found there, and count once.
 
     The file is a source like a topic, with rows for offsets. Purchases that another import has brought are applied
     again as what they are there, by source and offset, which Redis recognizes. So an import that was interrupted
@@ -128,7 +128,10 @@ def _import(
     later = max([_milliseconds(clock()), record.run + 1, *(segment.partition + 1 for segment in own)])
     round_, written_to = archive.new_round(clock()), {record.run: 0, later: 0}
     met: dict[str, set[str]] = defaultdict(set)  # source → users of whom the file has a purchase that it brought
-    with RejectsFile(rejects, file.table) as rejected, progress.stage(f"import {file.path.name}", file.rows) as advance:
+    with (
+        RejectsFile(rejects, file.table) as rejected,
+        progress.stage(f"import {file.name}", file.rows, unit="rows") as advance,
+    ):
         for batch in file.batches(users.ensure_can_hold):
             rejected.add(batch.rejects)
             fresh = _new_events(batch, known, segments, met, outcome, own=record.source)
@@ -167,13 +170,13 @@ def _new_record(file: PurchaseFile, data_dir: DataDir, at: datetime, *, as_new: 
     for record in records.values():
         if record.content_sha256 == content and record.id != import_id:
             raise InputFileError(
-                f"{file.path}: the same file was imported on {record.started_at[:10]} with other options "
+                f"{file.label}: the same file was imported on {record.started_at[:10]} with other options "
                 f"({_difference(record.options, options)}); recsys imports undo {record.id} takes that back, then "
                 f"import it again"
             )
     return records.get(import_id) or ImportRecord(
         id=import_id,
-        file=file.path.name,
+        file=file.name,
         content_sha256=content,
         options=options,
         started_at=json_time(at),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import json
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -9,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -353,6 +358,116 @@ def test_nothing_is_taken_back_while_kafka_is_away(shop: OfflineShop) -> None:
     with pytest.raises(KafkaUnavailable):
         shop.undo(outcome.id)
     assert (shop.histories(), shop.data_dir.imports.undoing()) == (before, [])
+
+
+def exports(folder: Path, *contents: str) -> list[Path]:
+    """Write files of purchases: part-0.csv and so on."""
+    folder.mkdir(exist_ok=True)
+    paths = [folder / f"part-{n}.csv" for n in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_text(content)
+    return paths
+
+
+def test_equal_rows_of_several_files_are_as_many_purchases_as_in_one(shop: OfflineShop) -> None:
+    exports(shop.folder / "x", rows(FIRST[0], FIRST[2], "u,n,1,soon,"), rows(FIRST[0], FIRST[1], FIRST[3]))
+    outcome = shop.import_files(f"{shop.folder}/x/part-*.csv")
+    assert (outcome.rows.read, outcome.new, outcome.known, outcome.rows.rejected) == (6, 5, 0, 1)
+    assert shop.histories() == {"u": {"a": 3, "b": 2}, "v": {"a": 1}}
+    assert shop.import_(rows(*FIRST)).new == 0
+    shop.ensure_verified()
+    assert shop.undo(outcome.id) == (5, 2)
+    assert shop.histories() == {}
+
+
+def test_a_file_that_comes_again_among_new_ones_renamed_or_packed_counts_once(shop: OfflineShop) -> None:
+    first, second, third = exports(
+        shop.folder / "x", rows(*FIRST), rows("u,c,1,2026-01-04T10:00:00Z,"), rows("v,d,1,2026-01-05T10:00:00Z,e5")
+    )
+    assert shop.import_files(first).new == 4
+    assert shop.import_files(first, second).new == 1
+    outcome = shop.import_files(f"{shop.folder}/x/*.csv")
+    assert (outcome.new, outcome.known) == (1, 5)
+    before = shop.histories()
+    packed = first.with_name("zz.csv.gz")
+    packed.write_bytes(gzip.compress(first.read_bytes()))
+    first.unlink()
+    again = shop.import_files(third, packed, second)
+    assert (again.id, again.new, again.known) == (outcome.id, 0, 6), (
+        "the same import: the same content in another order"
+    )
+    assert shop.histories() == before
+    assert len(imports(shop.data_dir)) == 3
+    shop.ensure_verified()
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_an_interrupted_import_of_several_files_is_completed_in_any_order(
+    shop: OfflineShop, order: Sequence[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purchases, "_BATCH_ROWS", 4)
+    parts = [[f"u{n % 3},i{part}-{n},1,2026-01-01T10:00:{n:02d}Z," for n in range(6)] for part in range(3)]
+    paths = exports(shop.folder / "x", *(rows(*part, *FIRST[:1]) for part in parts))
+    monkeypatch.setitem(fail_points._armed, "in-import", fail_points._Armed("raise", 3))
+    with pytest.raises(fail_points.FailPointReached):
+        shop.import_files(*paths)
+    outcome = shop.import_files(*(paths[place] for place in order))
+    assert (outcome.rows.read, outcome.new + outcome.known) == (21, 21)
+    assert len(imports(shop.data_dir)) == 1
+    histories = shop.histories()
+    assert sum(len(history) for history in histories.values()) == 19
+    assert histories["u"] == {"a": 3}
+    shop.ensure_verified()
+    assert shop.import_files(*paths).new == 0
+    assert shop.histories() == histories
+
+
+def test_a_file_that_breaks_off_leaves_nothing_of_the_others(shop: OfflineShop) -> None:
+    good, bad = exports(shop.folder / "x", rows(*FIRST), "")
+    text = rows(*(f"u,i{n},1,2026-01-01T10:00:00Z,e{n * n}" for n in range(20_000))).encode()
+    bad.write_bytes(gzip.compress(text)[:-100])
+    with pytest.raises(InputFileError, match=r"part-1\.csv: cannot be read: the gzip data ends too early"):
+        shop.import_files(good, bad)
+    assert (shop.histories(), imports(shop.data_dir), shop.data_dir.archive.segments()) == ({}, [], [])
+    bad.write_bytes(gzip.compress(text))
+    assert shop.import_files(good, bad).new == 20_004
+    shop.ensure_verified()
+
+
+def test_the_same_purchases_in_every_form_of_file_count_once(shop: OfflineShop) -> None:
+    text = rows(*FIRST)
+    objects = pd.read_csv(io.StringIO(text)).to_json(orient="records", lines=True)
+    folder = shop.folder / "x"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text(objects)
+    (folder / "a.csv.zst").write_bytes(pa.compress(text.encode(), "zstd", asbytes=True))
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("a.csv", text)
+    frame = pd.read_csv(io.StringIO(text))
+    frame["day"] = frame["timestamp"].str[:10]
+    frame.to_parquet(folder / "hive", partition_cols=["day"])
+    assert shop.import_files(folder / "a.jsonl").new == 4
+    first = shop.histories()
+    assert first == {"u": {"a": 2, "b": 2}, "v": {"a": 1}}
+    for name in ("a.csv.zst", "a.zip", "hive"):
+        outcome = shop.import_files(folder / name)
+        assert (outcome.new, outcome.known) == (0, 4), name
+    assert shop.histories() == first
+    shop.ensure_verified()
+
+
+def test_a_mended_reject_of_several_files_is_the_only_new_row(shop: OfflineShop) -> None:
+    folder = shop.folder / "x"
+    folder.mkdir()
+    for name, lines in (("a", [{"item_id": "a"}, {"item_id": "b", "timestamp": "soon"}]), ("b", [{"item_id": "c"}])):
+        objects = ({"user_id": 7, "timestamp": "2026-01-01T10:00:00Z"} | line for line in lines)
+        (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in objects))
+    outcome = shop.import_files(folder / "a.jsonl", folder / "b.jsonl")
+    assert (outcome.new, outcome.rows.rejected) == (2, 1)
+    mended = (shop.folder / "rejects.csv").read_text("utf-8-sig").replace("soon", "2026-01-05T10:00:00Z", 1)
+    assert shop.import_(mended).new == 1
+    assert shop.histories() == {"7": {"a": 1, "b": 1, "c": 1}}
+    shop.ensure_verified()
 
 
 row = st.tuples(

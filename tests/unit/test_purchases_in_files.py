@@ -14,7 +14,7 @@ import pytest
 
 from recsys.data.event import EventType
 from recsys.errors import InputFileError
-from recsys.files import purchases, tables
+from recsys.files import parquet_rows, purchases
 from recsys.files.batches import Reject, RowCounts
 from recsys.files.columns import Columns
 from recsys.files.purchases import PurchaseFile
@@ -261,7 +261,7 @@ def test_a_file_that_is_not_there_or_of_another_kind_is_an_input_file_error(tmp_
 
 def test_rows_are_numbered_across_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(purchases, "_BATCH_ROWS", 4)
-    monkeypatch.setattr(tables, "_BATCH_ROWS", 3)
+    monkeypatch.setattr(parquet_rows, "_BATCH_ROWS", 3)
     users = [str(number) for number in range(1, 11)]
     file = parquet_file(tmp_path, {"user_id": users, "item_id": users, "timestamp": [DAY_MS] * 10})
     assert [(batch.first_row, batch.last_row) for batch in file.batches()] == [(1, 4), (5, 8), (9, 10)]
