@@ -6,6 +6,7 @@ import json
 import signal
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from recsys.redis import Store, open_store
@@ -226,6 +227,13 @@ def test_a_model_is_judged_by_what_came_before_and_after_its_making(trained: Sho
     by_file = json.loads(trained.recsys("evaluate", "--model", version, "--data", "later.parquet", "--json").stdout)
     assert not by_file["stands_in"]
     assert by_file["cut"] > by_file["fitted_until"]
+    later = pd.read_parquet(trained.folder / "later.parquet")
+    halves = {"first.csv.gz": later[::2], "second.csv": later[1::2]}
+    for name, half in halves.items():
+        half.to_csv(trained.folder / name, index=False)
+    named = [argument for name in halves for argument in ("--data", name)]
+    by_files = json.loads(trained.recsys("evaluate", "--model", version, *named, "--json").stdout)
+    assert by_files == by_file
     told = trained.recsys("evaluate", "--data", "later.parquet", "--html", "report.html").stdout
     assert "all users:" in told
     assert "own frequency" in told

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from confluent_kafka import Consumer
 
 from recsys import __version__ as recsys_version
 from recsys.data.event import Event
@@ -35,21 +39,24 @@ def own_store(redis_url: str, prefix: str) -> Store:
 
 
 @pytest.fixture
-def recsys(redis_url: str, prefix: str, tmp_path: Path) -> Command:
+def environment(redis_url: str, prefix: str, tmp_path: Path) -> dict[str, str]:
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("RECSYS_")},
+        "RECSYS_REDIS__URL": redis_url,
+        "RECSYS_REDIS__PREFIX": prefix,
+        "RECSYS_DATA_DIR": str(tmp_path / "data"),
+        "RECSYS_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "RECSYS_KAFKA__TIMEOUT_S": "1",
+        "COLUMNS": "200",
+    }
+
+
+@pytest.fixture
+def recsys(environment: dict[str, str], tmp_path: Path) -> Command:
     """Run the command in an empty folder."""
 
     def run(*arguments: str, expect: int = 0, **settings: str) -> subprocess.CompletedProcess[str]:
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("RECSYS_")},
-            "RECSYS_REDIS__URL": redis_url,
-            "RECSYS_REDIS__PREFIX": prefix,
-            "RECSYS_DATA_DIR": str(tmp_path / "data"),
-            "RECSYS_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1",
-            "RECSYS_KAFKA__TIMEOUT_S": "1",
-            "COLUMNS": "200",
-            **settings,
-        }
-        done = run_module("recsys", list(arguments), environment=environment, folder=tmp_path, timeout_s=120)
+        done = run_module("recsys", list(arguments), environment=environment | settings, folder=tmp_path, timeout_s=120)
         assert done.returncode == expect, f"exit {done.returncode}:\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
         return done
@@ -82,6 +89,56 @@ def test_parquet_import_counts_everything_once_however_often_it_is_run(
     assert "4 rows imported: 0 new, 4 known before" in recsys("import", "purchases.parquet").stdout
     assert quantities(own_store, "17850") == {"85123A": 6, "71053": 8}
     assert quantities(own_store, "12583") == {"85123A": 5}
+
+
+def test_files_globs_and_packed_files_are_one_import(recsys: Command, own_store: Store, tmp_path: Path) -> None:
+    header = "user_id,item_id,timestamp\n"
+    for name in ("orders-1.csv", "orders-2.csv"):
+        (tmp_path / name).write_text(f"{header}u,{name},2026-01-01\nu,a,2026-01-01\n")
+    (tmp_path / "more.gz").write_bytes(gzip.compress(f"{header}u,a,2026-01-01\nu,b,soon\n".encode()))
+    said = recsys("import", "orders-*.csv", "more.gz").stdout
+    assert "6 rows read = 5 new + 0 known + 1 rejected + 0 skipped (no customer)" in said
+    assert "1 row rejected: orders-1.rejects.csv says why" in said
+    assert "more.gz line 3: timestamp: 'soon'" in (tmp_path / "orders-1.rejects.csv").read_text()
+    assert quantities(own_store, "u") == {"orders-1.csv": 1, "orders-2.csv": 1, "a": 3}
+    assert "orders-*.csv and 1 more" in recsys("imports", "list").stdout
+    assert "5 rows imported: 0 new, 5 known" in recsys("import", "orders-1.csv", "orders-2.csv", "more.gz").stdout
+    assert recsys("import", "orders-*.tsv", expect=1).stderr.strip().endswith("orders-*.tsv: no file has such a name")
+
+
+def test_standard_input_is_imported(environment: dict[str, str], own_store: Store, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"user_id": "u", "item_id": "a", "timestamp": "2026-01-01"}\n')
+    for expected in ("1 new, 0 known", "0 new, 1 known"):
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", f"gzip -c rows.jsonl | {sys.executable} -m recsys import -"],
+            env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert expected in done.stdout, done.stderr
+        assert "read standard input: done" in done.stderr
+    assert quantities(own_store, "u") == {"a": 1}
+
+
+def test_several_files_are_published_in_the_order_of_their_times(
+    recsys: Command, broker: str, prefix: str, tmp_path: Path
+) -> None:
+    for name, day in (("a", 3), ("b", 1), ("c", 2)):
+        (tmp_path / f"{name}.csv").write_text(f"user_id,item_id,timestamp\nu,{name},2026-01-0{day}\n")
+    kafka = {"RECSYS_KAFKA__BOOTSTRAP_SERVERS": broker, "RECSYS_KAFKA__TOPIC": prefix, "RECSYS_KAFKA__TIMEOUT_S": "30"}
+    assert "3 events published" in recsys("publish", "*.csv", **kafka).stdout
+    consumer = Consumer({"bootstrap.servers": broker, "group.id": prefix, "auto.offset.reset": "earliest"})
+    consumer.subscribe([prefix])
+    values: list[bytes] = []
+
+    def has_all() -> bool:
+        if (message := consumer.poll(0.1)) is not None and not message.error():
+            values.append(message.value() or b"")
+        return len(values) == 3
+
+    try:
+        wait_until(has_all, "all events are read")
+    finally:
+        consumer.close()
+    assert [json.loads(value)["item_id"] for value in values] == ["b", "c", "a"]
 
 
 def test_interrupted_import_is_completed_by_running_it_again(recsys: Command, own_store: Store, tmp_path: Path) -> None:
