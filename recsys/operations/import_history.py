@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from recsys.data.event import Event
 from recsys.errors import InputFileError, advised
 from recsys.files.batches import Batch, RowCounts
 from recsys.files.purchases import PurchaseFile
 from recsys.files.rejects import RejectsFile
-from recsys.operations.known_rows import NEW, REPEATED, Identities, KnownRows
+from recsys.operations.hash_runs import HashRuns
+from recsys.operations.known_rows import NEW, REPEATED, Identities, KnownRows, hashes_of
 from recsys.redis import calls_by_user
 from recsys.redis.users import UserStore
 from recsys.runtime import fail_points
@@ -127,7 +127,7 @@ def _import(
     # Rows of offsets that were written before, and are not known all the same: they were rejected then, or erased.
     later = max([_milliseconds(clock()), record.run + 1, *(segment.partition + 1 for segment in own)])
     round_, written_to = archive.new_round(clock()), {record.run: 0, later: 0}
-    met: dict[str, set[str]] = defaultdict(set)  # source → users of whom the file has a purchase that it brought
+    met: dict[str, HashRuns] = defaultdict(HashRuns)  # source → users of whom the file has a purchase that it brought
     with (
         RejectsFile(rejects, file.table) as rejected,
         progress.stage(f"import {file.name}", file.rows, unit="rows") as advance,
@@ -144,7 +144,6 @@ def _import(
                     for call in calls_by_user(f"{record.source}:{run}", part, complete=True):
                         users.apply_without_reading(call)
             advance(batch.last_row - batch.first_row + 1)
-    met.pop(record.source, None)
     _apply_again(archive, [s for s in segments if s.source in met], users, lambda segment: met[segment.source])
     rows = outcome.rows
     if rows.valid:
@@ -197,7 +196,7 @@ def _new_events(
     batch: Batch,
     known: KnownRows,
     segments: Sequence[Segment],
-    met: dict[str, set[str]],
+    met: dict[str, HashRuns],
     outcome: ImportOutcome,
     *,
     own: str,
@@ -207,10 +206,14 @@ def _new_events(
     outcome.dates_only &= not batch.with_time_of_day
     identities = Identities.of_events([event for _, event in batch.events])
     found = known.find(identities)
+    users: dict[str, list[str]] = defaultdict(list)
     for at in np.flatnonzero(found >= 0).tolist():
         source = segments[found[at]].source
-        met[source].add(batch.events[at][1].user_id)
-        outcome.alike += source != own and not identities.have_id[at]
+        if source != own:
+            users[source].append(batch.events[at][1].user_id)
+            outcome.alike += not identities.have_id[at]
+    for source, user_ids in users.items():
+        met[source].meet(hashes_of(user_ids))
     is_new = found == NEW
     outcome.like_stream += int((is_new & known.like_stream(identities)).sum())
     outcome.repeated_ids += int((found == REPEATED).sum())
@@ -238,7 +241,7 @@ def _apply_again(
     archive: Archive,
     segments: Sequence[Segment],
     users: UserStore,
-    only: Callable[[Segment], Collection[str] | None],
+    only: Callable[[Segment], HashRuns | None],
 ) -> None:
     """Apply purchases that are in the archive: of a segment those of some users, or all.
 
@@ -247,7 +250,7 @@ def _apply_again(
     for segment in in_order_of_application(segments):
         chosen, table = only(segment), archive.read(segment)
         if chosen is not None:
-            table = table.filter(pc.is_in(table["user_id"], value_set=pa.array(sorted(chosen), pa.string())))
+            table = table.filter(pa.array(chosen.contains(hashes_of(table["user_id"].to_pylist()))))
         events = [row for row in events_of(table) if users.can_hold(row[1].user_id)]
         for call in calls_by_user(f"{segment.source}:{segment.partition}", events, complete=True):
             users.apply_without_reading(call)

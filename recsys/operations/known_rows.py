@@ -15,9 +15,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.data.event import UNITS_PER_QUANTITY, Event
+from recsys.operations.hash_runs import HashRuns
 from recsys.storage.archive import Archive
 from recsys.storage.segments import IMPORT_PREFIX, Segment
 
+_LARGE = np.iinfo(np.uint8).max
 _COLUMNS = ["user_id", "item_id", "type", "quantity", "timestamp", "event_id"]
 _FACTORS = tuple(np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93], np.uint64))
 
@@ -105,8 +107,7 @@ class KnownRows:
         *,
         only_ids_but_of: str | None = None,
     ) -> None:
-        nothing = np.empty(0, np.uint64)
-        hashes, places, stream_hashes, stream_ids = [nothing], [np.empty(0, np.int32)], [nothing], [nothing]
+        imported, self._stream, self._stream_ids = HashRuns(), HashRuns(), HashRuns()
         self.rows_of: Counter[str] = Counter()
         """Source → rows that are in the archive because of it."""
         for place, segment in enumerate(segments):
@@ -114,20 +115,14 @@ class KnownRows:
             if segment.source.startswith(IMPORT_PREFIX):
                 self.rows_of[segment.source] += len(found.hashes)
                 compared = found.have_id | (only_ids_but_of in (None, segment.source))
-                hashes.append(found.hashes[compared])
-                places.append(np.full(int(compared.sum()), place, np.int32))
+                imported.add(found.hashes[compared], np.full(int(compared.sum()), place, np.int32))
             else:
-                stream_hashes.append(found.hashes[~found.have_id])
-                stream_ids.append(found.hashes[found.have_id])
+                self._stream.add(found.hashes[~found.have_id])
+                self._stream_ids.add(found.hashes[found.have_id])
             advance(1)
-        everything = np.concatenate(hashes)
-        order = np.argsort(everything, kind="stable")  # of equal ones, the first to arrive is the first
-        self._hashes = everything[order]
-        self._places = np.concatenate(places)[order]
-        self._met = np.zeros(len(order) + 1, np.int64)  # of a run of equal ones, at its start: how many rows were that
-        self._stream_hashes = np.sort(np.concatenate(stream_hashes))
-        self._stream_ids = np.sort(np.concatenate(stream_ids))
-        self._ids = _Met()
+        self._imported = imported.in_one()
+        self._met = _Counts(len(self._imported) + 1)  # of a run of equal ones, at its start: how many rows were that
+        self._ids = HashRuns()
 
     def find(self, rows: Identities) -> NDArray[np.int64]:
         """Say of consecutive rows of a file where each is known.
@@ -138,24 +133,26 @@ class KnownRows:
             Place of the segment that holds it, or `NEW`, `IN_TOPIC` or `REPEATED`.
         """
         found = np.full(len(rows.hashes), NEW, np.int64)
-        starts = np.searchsorted(self._hashes, rows.hashes)
-        is_there = _is_in(rows.hashes, self._hashes)
-        at = starts + np.where(rows.have_id, 0, self._met[starts] + _ranks(rows.hashes))
-        matches = np.flatnonzero(is_there & (at < len(self._hashes)))
-        matches = matches[self._hashes[at[matches]] == rows.hashes[matches]]
-        found[matches] = self._places[at[matches]]
-        np.add.at(self._met, starts[is_there], 1)
+        starts, is_there = self._imported.find(rows.hashes)
+        at = starts + np.where(rows.have_id, 0, self._met.of(starts) + _ranks(rows.hashes))
+        matches = np.flatnonzero(is_there & (at < len(self._imported)))
+        hashes, places = self._imported.at(at[matches])
+        is_same = hashes == rows.hashes[matches]
+        found[matches[is_same]] = places[is_same]
+        self._met.add(starts[is_there])
         with_id = np.flatnonzero(rows.have_id)
         ids, before = rows.hashes[with_id], found[with_id]
         repeated = self._ids.meet(ids)
         found[with_id] = np.where(
-            before != NEW, before, np.where(repeated, REPEATED, np.where(_is_in(ids, self._stream_ids), IN_TOPIC, NEW))
+            before != NEW,
+            before,
+            np.where(repeated, REPEATED, np.where(self._stream_ids.contains(ids), IN_TOPIC, NEW)),
         )
         return found
 
     def like_stream(self, rows: Identities) -> NDArray[np.bool_]:
         """Say which rows without event_id equal a purchase of the topic: bool, (n,)."""
-        return ~rows.have_id & _is_in(rows.hashes, self._stream_hashes)
+        return ~rows.have_id & self._stream.contains(rows.hashes)
 
 
 def _ranks(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -169,31 +166,32 @@ def _ranks(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
     return ranks
 
 
-class _Met:
-    """A growing set of hashes, eight bytes each: sorted runs, each at least twice as long as the next."""
+class _Counts:
+    """Counts by place, a byte each: few are large."""
 
-    def __init__(self) -> None:
-        self._runs: list[NDArray[np.uint64]] = []
+    def __init__(self, size: int) -> None:
+        self._small = np.zeros(size, np.uint8)
+        self._large: dict[int, int] = {}
 
-    def meet(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Say which were met before, or stand further ahead; remember all."""
-        known = np.ones(len(hashes), bool)
-        known[np.unique(hashes, return_index=True)[1]] = False
-        for run in self._runs:
-            known |= _is_in(hashes, run)
-        self._runs.append(np.sort(hashes[~known]))
-        while len(self._runs) > 1 and len(self._runs[-2]) < 2 * len(self._runs[-1]):
-            last = self._runs.pop()
-            self._runs[-1] = np.sort(np.concatenate([self._runs[-1], last]), kind="stable")
-        return known
+    def of(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the counts of places: int64, (n,)."""
+        counts = self._small[places].astype(np.int64)
+        for at in np.flatnonzero(counts == _LARGE).tolist():
+            counts[at] = self._large[int(places[at])]
+        return counts
+
+    def add(self, places: NDArray[np.int64]) -> None:
+        """Count places, each as often as it is there."""
+        places, times = np.unique(places, return_counts=True)
+        counts = self.of(places) + times
+        self._small[places] = np.minimum(counts, _LARGE)
+        for at in np.flatnonzero(counts >= _LARGE).tolist():
+            self._large[int(places[at])] = int(counts[at])
 
 
-def _is_in(hashes: NDArray[np.uint64], ordered: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    if not len(ordered):
-        return np.zeros(len(hashes), bool)
-    at = np.minimum(np.searchsorted(ordered, hashes), len(ordered) - 1)
-    is_in: NDArray[np.bool_] = ordered[at] == hashes
-    return is_in
+def hashes_of(texts: Sequence[str | None]) -> NDArray[np.uint64]:
+    """Return hashes of texts that are evenly spread: uint64, (n,)."""
+    return _mixed(_hashes(texts))
 
 
 def _hashes(texts: Sequence[str | None]) -> NDArray[np.uint64]:

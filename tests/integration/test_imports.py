@@ -424,7 +424,7 @@ def test_an_interrupted_import_of_several_files_is_completed_in_any_order(
 
 def test_a_file_that_breaks_off_leaves_nothing_of_the_others(shop: OfflineShop) -> None:
     good, bad = exports(shop.folder / "x", rows(*FIRST), "")
-    text = rows(*(f"u,i{n},1,2026-01-01T10:00:00Z,e{n * n}" for n in range(20_000))).encode()
+    text = rows(*(f"w{n},a,1,2026-01-01T10:00:00Z,e{n * n}" for n in range(20_000))).encode()
     bad.write_bytes(gzip.compress(text)[:-100])
     with pytest.raises(InputFileError, match=r"part-1\.csv: cannot be read: the gzip data ends too early"):
         shop.import_files(good, bad)
