@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -104,7 +105,9 @@ def attempt(number: int, folder: Path, report: Report) -> None:
     rng = random.Random(number)
     try:
         report.outcomes[
-            rng.choice((_csv_case, _csv_case, _bytes_case, _parquet_case, _items_case, _record_case))(rng, folder)
+            rng.choice((_csv_case, _csv_case, _json_case, _bytes_case, _parquet_case, _items_case, _record_case))(
+                rng, folder
+            )
         ] += 1
     except Exception:
         report.failures.append((number, traceback.format_exc()))
@@ -120,9 +123,32 @@ def _csv_case(rng: random.Random, folder: Path) -> str:
 
 def _bytes_case(rng: random.Random, folder: Path) -> str:
     start = rng.choice(
-        (b"", b"user_id,item_id,timestamp\n", b"PAR1", b"\x1f\x8b\x08\x00", b"\xef\xbb\xbf", b"\xff\xfe", b"PK\x03\x04")
+        (
+            b"",
+            b"user_id,item_id,timestamp\n",
+            b"PAR1",
+            b"\x1f\x8b\x08\x00",
+            b"\xef\xbb\xbf",
+            b"\xff\xfe",
+            b"PK\x03\x04",
+            b'{"',
+            b"\x28\xb5\x2f\xfd",
+        )
     )
     return _read(rng, folder, start + rng.randbytes(rng.choice((0, 1, 7, 100, 5_000))))
+
+
+def _json_case(rng: random.Random, folder: Path) -> str:
+    """JSON Lines, also packed: of values of every kind, and damaged."""
+    odd = (None, True, 17850.0, 2**53 + 1, 10**25, -1, [1], {"a": "b"}, "\ud800", "a\nb", "\0", 1_790_000_000)
+    texts = {"timestamp": TIMES, "quantity": NUMBERS, "price": NUMBERS, "type": TYPES, "title": TITLES}
+    lines = []
+    for _ in range(rng.randint(0, 12)):
+        names = ("user_id", "item_id", "timestamp", *rng.sample(("quantity", "price", "event_id", "type", "title"), 2))
+        row = {name: rng.choice(odd if rng.random() < 0.1 else texts.get(name, IDS)) for name in names}
+        lines.append(json.dumps(row) if rng.random() < 0.9 else rng.choice(("", "[]", "{", "{}", json.dumps([row]))))
+    content = "\n".join(lines).encode(rng.choice(("utf-8", "utf-8", "utf-8-sig", "utf-16")))
+    return _read(rng, folder, _damaged(rng, content) if rng.random() < 0.3 else content)
 
 
 def _parquet_case(rng: random.Random, folder: Path) -> str:
@@ -240,12 +266,29 @@ def _damaged(rng: random.Random, content: bytes) -> bytes:
         lambda: content + content,
         lambda: gzip.compress(content, mtime=0),
         lambda: gzip.compress(content, mtime=0)[:-at] if at else content,
+        lambda: _zstd(content),
+        lambda: _zstd(content)[: at + 1],
+        lambda: _zip(content),
+        lambda: _zip(content)[: at + 1],
+        lambda: _zip(content).replace(b"\0", bytes([rng.randrange(256)]), rng.randint(1, 9)),
     )
     return rng.choice(ways)()
 
 
+def _zstd(content: bytes) -> bytes:
+    packed: bytes = pa.compress(content, "zstd", asbytes=True)
+    return packed
+
+
+def _zip(content: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo("a.csv"), content, zipfile.ZIP_DEFLATED)
+    return packed.getvalue()
+
+
 def _read(rng: random.Random, folder: Path, content: bytes, form: tuple[str, str] | None = None) -> str:
-    path = folder / rng.choice(("a.csv", "a.parquet", "a.txt"))
+    path = folder / rng.choice(("a.csv", "a.parquet", "a.jsonl", "a.txt"))
     path.write_bytes(content)
     delimiter, encoding = form or (rng.choice(",;|"), rng.choice(("utf8", "cp1252", "utf-16")))
     columns = Columns(
