@@ -40,8 +40,9 @@ class ParquetFile:
         number = 0
         order = places_of(wanted.names, self.names)
         needed = {order[place] for place in wanted.places}
-        # Without a buffer a column of a whole row group, however large, would be read at once.
-        with self._file.open() as stream, pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES) as parquet:
+        # Otherwise the columns of a whole row group, however large, would be read at once.
+        in_pieces = {"buffer_size": _BUFFER_BYTES, "pre_buffer": False}
+        with self._file.open() as stream, pq.ParquetFile(stream, **in_pieces) as parquet:
             for batch in parquet.iter_batches(_BATCH_ROWS):
                 nothing = [None] * batch.num_rows
                 own = [python_values(c) if at in needed else nothing for at, c in enumerate(batch.columns)]

@@ -25,6 +25,7 @@ from recsys.files.columns import Columns
 from recsys.files.inputs import find_inputs
 from recsys.files.purchases import PurchaseFile
 from recsys.files.rejects import rejects_path
+from recsys.files.tables import CsvForm, Table
 from tests.builders import make_event
 from tests.purchase_files import DAY_MS, HEADER, NOW, READING, counts, events, opened, written
 
@@ -265,6 +266,21 @@ def test_a_file_that_unpacks_to_a_thousand_times_its_size_is_read_in_pieces(tmp_
     try:
         assert "line 2 is longer than 1,048,576 characters" in error_of(path)
         assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_row_group_is_read_in_pieces_however_large_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys.files.parquet_rows._BATCH_ROWS", 1_000)
+    ids = pa.array([Random(n).randbytes(40).hex() for n in range(200_000)])
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"user_id": ids}), path, row_group_size=len(ids), use_dictionary=False, compression="none")
+    del ids
+    table = Table(path, CsvForm())
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in table.rows({0})) == 200_000
+        assert tracemalloc.get_traced_memory()[1] < path.stat().st_size / 3
     finally:
         tracemalloc.stop()
 
