@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from recsys.errors import DecoderUnavailable, MalformedEvent
 from recsys.kafka.clients import Message
-from recsys.kafka.decoder import EventDecoder
+from recsys.kafka.decoder import EventDecoder, PassedOver
 from recsys.kafka.records import record_timestamp_ms
 from recsys.kafka.topics import Topic
 from recsys.redis import PlacedEvent
@@ -32,16 +32,15 @@ class DecodedBatch:
         The offset behind the last record, by partition.
     timestamps_ms : float64, (n,)
         Of the records that have one.
-    no_user, unread_prices : int
-        Events of a user who is none, and prices that could not be read: left out.
+    passed_over : PassedOver
+        What was left out of records that are not malformed.
     """
 
     events: Mapping[str, Sequence[PlacedEvent]]
     malformed: Mapping[int, MalformedEvent]
     next_offsets: Mapping[int, int]
     timestamps_ms: NDArray[np.float64]
-    no_user: int
-    unread_prices: int
+    passed_over: PassedOver
 
 
 @dataclass(eq=False)
@@ -95,18 +94,18 @@ class MessageBatch:
             if (timestamp_ms := record_timestamp_ms(message)) is not None:
                 timestamps_ms.append(timestamp_ms)
             try:
-                for event in self.decoder.events(message):
-                    events[event.user_id].append(PlacedEvent(sources[partition], offset, event))
+                found = self.decoder.events(message)
             except MalformedEvent as error:
                 malformed[place] = error
-        after = self.decoder.passed_over
+                found = error.events
+            for event in found:
+                events[event.user_id].append(PlacedEvent(sources[partition], offset, event))
         return DecodedBatch(
             events,
             malformed,
             next_offsets,
             np.array(timestamps_ms, np.float64),
-            no_user=after.no_user - before.no_user,
-            unread_prices=after.prices - before.prices,
+            passed_over=self.decoder.passed_over.since(before),
         )
 
     def without_lost(self, held: Mapping[int, int]) -> MessageBatch:

@@ -30,6 +30,8 @@ class ConsumerMetrics:
             "dead_letters_cut", "Dead letters that hold a part of a record too large for the topic"
         )
         self.no_user = counter("events_no_user", "Events of ids that are no users (events.no_user), passed over")
+        self.not_counted = counter("records_not_counted", "Records that the mapping (events.mapping) leaves out")
+        self.lines_left_out = counter("lines_left_out", "Lines of records that the mapping leaves out")
         self.aside = counter("users_passed_over", "Times that events of a user who is set aside were passed over")
         self.unread_prices = counter("prices_unread", "Prices that are none, left out of their events")
         self.solves = counter("solves", "Users folded in and ranked")
@@ -64,8 +66,10 @@ class ConsumerMetrics:
 
     def note_decoded(self, decoded: DecodedBatch) -> None:
         """Count what decoding left out."""
-        self.no_user.inc(decoded.no_user)
-        self.unread_prices.inc(decoded.unread_prices)
+        self.no_user.inc(decoded.passed_over.no_user)
+        self.unread_prices.inc(decoded.passed_over.prices)
+        self.not_counted.inc(decoded.passed_over.records)
+        self.lines_left_out.inc(decoded.passed_over.lines)
 
     def note_applied(self, states: Collection[UserState]) -> None:
         """Count what applying events led to."""

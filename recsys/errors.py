@@ -34,7 +34,7 @@ RecsysError
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -67,10 +67,13 @@ class MalformedEvent(RecsysError):
         The record's value as it came.
     location : str
         ``topic[partition] offset``, or a file and row; empty when unknown.
+    events : sequence of Event
+        Those of the record's other lines, where these count all the same.
     """
 
-    def __init__(self, reason: str, raw: bytes = b"", location: str = "") -> None:
+    def __init__(self, reason: str, raw: bytes = b"", location: str = "", events: Sequence[Any] = ()) -> None:
         super().__init__(f"{location}: {reason}" if location else reason)
+        self.events = events
         self.reason = reason
         self.raw = raw
         self.location = location

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime
 
 from recsys.data.event import Event
-from recsys.errors import KafkaUnavailable, MalformedEvent
+from recsys.errors import KafkaUnavailable
 from recsys.kafka.cleanup_policy import cleanup_policy, is_compacted
 from recsys.kafka.clients import Message, open_reader
-from recsys.kafka.decoder import EventDecoder
+from recsys.kafka.decoder import EventDecoder, counting_events
 from recsys.kafka.records import read_range
 from recsys.kafka.topics import Topic, describe_topic, end_offsets
 from recsys.runtime.progress import ProgressReporter
@@ -114,10 +113,9 @@ class _SegmentWriter:
         """Take one record; write what is held when that is much."""
         partition, offset = message.partition() or 0, message.offset() or 0
         self._read_to[partition] = offset + 1
-        with suppress(MalformedEvent):
-            for event in self._decoder.events(message):
-                self._pending[partition].append((offset, event))
-                self._held += 1
+        events = counting_events(self._decoder, message)
+        self._pending[partition].extend((offset, event) for event in events)
+        self._held += len(events)
         if self._held >= _MOST_HELD:
             self._write(self._read_to)
 

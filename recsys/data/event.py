@@ -136,6 +136,13 @@ class Event(BaseModel):
         return -units if self.type is EventType.RETURN else units
 
 
+class EventOfLine(Event):
+    """An event that is one line of a record."""
+
+    line: int
+    """Number of the line in its record, from 1 on."""
+
+
 def fits_cluster(user_id: str) -> bool:
     """Whether a Redis Cluster keeps a user's keys in one slot: an empty hash tag is ignored."""
     return not user_id.startswith("}")
@@ -155,7 +162,7 @@ def ensure_fits_cluster(user_id: str) -> None:
         )
 
 
-def event_from_fields(fields: Mapping[str, Any]) -> Event:
+def event_from_fields(fields: Mapping[str, Any], kind: type[Event] = Event) -> Event:
     """Validate named fields.
 
     Raises
@@ -164,7 +171,7 @@ def event_from_fields(fields: Mapping[str, Any]) -> Event:
         When a field breaks its rule; the reason names the field.
     """
     try:
-        return Event.model_validate(fields)
+        return kind.model_validate(fields)
     except ValidationError as error:
         reasons = [f"{field}: {message}" if field else message for field, message in broken_rules(error)]
         raise MalformedEvent("; ".join(reasons)) from None
@@ -287,13 +294,14 @@ def decode(
     reading: EventReading = _DEFAULT_READING,
     location: str = "",
     on_unread_price: Callable[[], None] = lambda: None,
+    max_bytes: int = MAX_RECORD_BYTES,
 ) -> Event:
     """Decode one Kafka record's value.
 
     Parameters
     ----------
     value : bytes or None
-        The record's value, one JSON object of at most 64 KiB.
+        The record's value, one JSON object.
     record_timestamp_ms : int or None
         The Kafka record's own timestamp: used when the event has none, and to tell the unit of an integer. No event is
         later than a day after it.
@@ -302,6 +310,8 @@ def decode(
         ``topic[partition] offset``, for the error text.
     on_unread_price : callable
         Called when the price is not one: it is left out, for no model uses it.
+    max_bytes : int
+        A longer value is malformed.
 
     Raises
     ------
@@ -310,8 +320,8 @@ def decode(
     """
     if not value:
         raise MalformedEvent("the record is empty", b"", location)
-    if len(value) > MAX_RECORD_BYTES:
-        raise MalformedEvent(f"the record has {len(value):,} bytes; the limit is {MAX_RECORD_BYTES:,}", value, location)
+    if len(value) > max_bytes:
+        raise MalformedEvent(f"the record has {len(value):,} bytes; the limit is {max_bytes:,}", value, location)
     try:
         fields = orjson.loads(value)
     except ValueError as error:
@@ -321,24 +331,39 @@ def decode(
         raise MalformedEvent(_with_hint(reason, envelopes.of_json(fields)), value, location)
     if not fields.keys() <= _FIELDS and (reason := envelopes.other_meaning(fields)):
         raise MalformedEvent(reason, value, location)
-    timestamp, sent_ms = fields.get("timestamp"), record_timestamp_ms
+    try:
+        return event_of(fields, sent_ms=record_timestamp_ms, reading=reading, on_unread_price=on_unread_price)
+    except MalformedEvent as error:
+        raise MalformedEvent(_with_hint(error.reason, envelopes.of_json(fields)), value, location) from None
+
+
+def event_of(
+    fields: dict[str, Any],
+    *,
+    sent_ms: int | None,
+    reading: EventReading = _DEFAULT_READING,
+    on_unread_price: Callable[[], None] = lambda: None,
+    kind: type[Event] = Event,
+) -> Event:
+    """Return the event that named fields are, as `decode` does; the fields may be changed.
+
+    Raises
+    ------
+    MalformedEvent
+        When they are none.
+    """
+    timestamp = fields.get("timestamp")
     if timestamp is None:
         if sent_ms is None:
-            raise MalformedEvent("timestamp: neither the event nor its Kafka record has one", value, location)
+            raise MalformedEvent("timestamp: neither the event nor its Kafka record has one")
         fields["timestamp"] = sent_ms
     elif type(timestamp) is int:
-        try:
-            fields["timestamp"] = reading.integer_timestamp(fields, sent_ms=sent_ms)
-        except MalformedEvent as error:
-            raise MalformedEvent(error.reason, value, location) from None
+        fields["timestamp"] = reading.integer_timestamp(fields, sent_ms=sent_ms)
     price = fields.get("price")
     if price is not None and not (type(price) in (int, float) and price >= 0):
         del fields["price"]
         on_unread_price()
-    try:
-        return reading.ensure_bounds(event_from_fields(fields), sent_ms=sent_ms)
-    except MalformedEvent as error:
-        raise MalformedEvent(_with_hint(error.reason, envelopes.of_json(fields)), value, location) from None
+    return reading.ensure_bounds(event_from_fields(fields, kind), sent_ms=sent_ms)
 
 
 def _with_hint(reason: str, hint: str) -> str:

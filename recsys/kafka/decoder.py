@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
+import orjson
+
+from recsys.data import cloud_events, envelopes
 from recsys.data.epoch import EpochUnit
-from recsys.data.event import Event, EventReading, EventType, decode, ensure_fits_cluster
-from recsys.errors import MalformedEvent
+from recsys.data.event import MAX_RECORD_BYTES, Event, EventReading, EventType, decode, ensure_fits_cluster
+from recsys.data.mapped_events import mapped_record
+from recsys.data.mapping import CONTRACT, NO_USER, EventMapping
+from recsys.errors import InputFileError, MalformedEvent, SettingsError
 from recsys.kafka.clients import Message
 from recsys.kafka.records import location, record_timestamp_ms
 from recsys.settings import EventsSettings, Settings
+
+MAX_MAPPED_BYTES = 2**20
+"""Of a record with a mapping, unless a setting says otherwise: an order of a thousand lines."""
 
 
 @dataclass(slots=True)
@@ -25,10 +33,25 @@ class PassedOver:
         Events of a user who is none.
     prices : int
         Prices that could not be read.
+    records : int
+        Records that do not count, as the mapping says.
+    lines : int
+        Lines of records that count, left out by other rules of the mapping.
     """
 
     no_user: int = 0
     prices: int = 0
+    records: int = 0
+    lines: int = 0
+
+    def since(self, before: PassedOver) -> PassedOver:
+        """Return what has been left out since."""
+        return PassedOver(
+            self.no_user - before.no_user,
+            self.prices - before.prices,
+            self.records - before.records,
+            self.lines - before.lines,
+        )
 
 
 class EventDecoder(Protocol):
@@ -52,6 +75,20 @@ class EventDecoder(Protocol):
         ...
 
 
+def counting_events(decoder: EventDecoder, record: Message) -> Sequence[Event]:
+    """Return the events of a record that count; of a malformed one none, or those of its good lines.
+
+    Raises
+    ------
+    DecoderUnavailable
+        As `EventDecoder.events`.
+    """
+    try:
+        return decoder.events(record)
+    except MalformedEvent as error:
+        return error.events
+
+
 class JsonDecoder:
     """The contract's own format: the value is one JSON object, and one event.
 
@@ -60,11 +97,14 @@ class JsonDecoder:
     reading : EventReading
     on_cluster : bool
         Refuse users whose keys a Redis Cluster could not keep together.
+    max_bytes : int
+        A longer value is malformed.
     """
 
-    def __init__(self, reading: EventReading, *, on_cluster: bool) -> None:
+    def __init__(self, reading: EventReading, *, on_cluster: bool, max_bytes: int = MAX_RECORD_BYTES) -> None:
         self._reading = reading
         self._on_cluster = on_cluster
+        self._max_bytes = max_bytes
         self.passed_over = PassedOver()
 
     def events(self, record: Message) -> Sequence[Event]:
@@ -75,6 +115,7 @@ class JsonDecoder:
                 record_timestamp_ms=record_timestamp_ms(record),
                 reading=self._reading,
                 on_unread_price=self._note_price,
+                max_bytes=self._max_bytes,
             )
             if self._on_cluster:
                 ensure_fits_cluster(event.user_id)
@@ -89,6 +130,115 @@ class JsonDecoder:
         self.passed_over.prices += 1
 
 
+class MappedDecoder:
+    """A shop's own form: the value is JSON, and a mapping finds events in it.
+
+    Parameters
+    ----------
+    mapping : EventMapping
+    reading : EventReading
+    on_cluster : bool
+        Refuse users whose keys a Redis Cluster could not keep together.
+    max_bytes : int
+        A longer value is malformed.
+    is_wrapped : bool
+        Whether records are CloudEvents, and the mapping looks at their data.
+    """
+
+    def __init__(
+        self,
+        mapping: EventMapping,
+        reading: EventReading,
+        *,
+        on_cluster: bool = False,
+        max_bytes: int = MAX_MAPPED_BYTES,
+        is_wrapped: bool = False,
+    ) -> None:
+        self._mapping = mapping
+        self._reading = reading
+        self._on_cluster = on_cluster
+        self._max_bytes = max_bytes
+        self._needs_key = "key" in mapping.roots
+        self._needs_headers = is_wrapped or "headers" in mapping.roots
+        self._is_wrapped = is_wrapped
+        self._counts_good_lines = mapping.file.lines_that_are_good == "count"
+        self.passed_over = PassedOver()
+
+    def events(self, record: Message) -> Sequence[Event]:
+        """Return the events in the record's lines."""
+        raw = record.value() or b""
+        try:
+            scope = self._scope(record, raw)
+        except MalformedEvent as error:
+            raise MalformedEvent(error.reason, raw, location(record)) from None
+        found = mapped_record(
+            self._mapping,
+            scope,
+            reading=self._reading,
+            on_cluster=self._on_cluster,
+            on_unread_price=self._note_price,
+        )
+        for left_out in found.left_out:
+            self._note_left_out(left_out.number, left_out.why)
+        if found.problems:
+            events = found.events if self._counts_good_lines else ()
+            raise MalformedEvent(found.reason, raw, location(record), events)
+        return found.events
+
+    def _scope(self, record: Message, raw: bytes) -> dict[str, Any]:
+        if not raw and self._mapping.file.where is None:
+            raise MalformedEvent("the record is empty")
+        if len(raw) > self._max_bytes:
+            raise MalformedEvent(f"the record has {len(raw):,} bytes; the limit is {self._max_bytes:,}")
+        try:
+            value = orjson.loads(raw) if raw else None
+        except ValueError as error:
+            hint = envelopes.of_bytes(raw)
+            raise MalformedEvent(f"not JSON: {error}" + (f"; {hint}" if hint else "")) from None
+        headers = _headers(record) if self._needs_headers else {}
+        attributes = None
+        if self._is_wrapped and raw:
+            try:
+                value, attributes = cloud_events.unwrap(value, headers)
+            except ValueError as error:
+                raise MalformedEvent(str(error)) from None
+        return {
+            "value": value,
+            "key": _text(record.key()) if self._needs_key else None,
+            "headers": headers,
+            "timestamp": record_timestamp_ms(record),
+            "topic": record.topic(),
+            "cloudevent": attributes,
+        }
+
+    def _note_price(self) -> None:
+        self.passed_over.prices += 1
+
+    def _note_left_out(self, line: int | None, why: str) -> None:
+        if why == NO_USER:
+            self.passed_over.no_user += 1
+        elif line is None:
+            self.passed_over.records += 1
+        else:
+            self.passed_over.lines += 1
+
+
+def _text(value: bytes | str | None) -> str | None:
+    """Return what bytes say in UTF-8, None if they do not."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return None
+    return value
+
+
+def _headers(record: Message) -> dict[str, str | None]:
+    """Return the headers that are text, by name; of several with one name the last one."""
+    headers: Any = record.headers() or ()
+    return {name: _text(value) for name, value in headers}
+
+
 def event_reading(settings: EventsSettings) -> EventReading:
     """Return how these settings ask to read events."""
     oldest = datetime(settings.oldest.year, settings.oldest.month, settings.oldest.day, tzinfo=UTC)
@@ -101,5 +251,24 @@ def event_reading(settings: EventsSettings) -> EventReading:
 
 
 def make_decoder(settings: Settings) -> EventDecoder:
-    """Return the decoder that these settings ask for."""
-    return JsonDecoder(event_reading(settings.events), on_cluster=settings.redis.cluster)
+    """Return the decoder that these settings ask for.
+
+    Raises
+    ------
+    SettingsError
+        When the mapping cannot be read.
+    """
+    events, on_cluster = settings.events, settings.redis.cluster
+    reading = event_reading(events)
+    is_wrapped = events.envelope == "cloudevents"
+    if not events.mapping and not is_wrapped:
+        max_bytes = events.max_record_bytes or MAX_RECORD_BYTES
+        return JsonDecoder(reading, on_cluster=on_cluster, max_bytes=max_bytes)
+    try:
+        mapping = EventMapping.load(events.mapping or CONTRACT)
+    except InputFileError as error:
+        raise SettingsError(f"RECSYS_EVENTS__MAPPING: {error}") from None
+    if mapping.file.timestamp_unit != "auto":
+        reading = replace(reading, unit=EpochUnit(mapping.file.timestamp_unit))
+    max_bytes = events.max_record_bytes or MAX_MAPPED_BYTES
+    return MappedDecoder(mapping, reading, on_cluster=on_cluster, max_bytes=max_bytes, is_wrapped=is_wrapped)

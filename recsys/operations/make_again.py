@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.data.event import Event
-from recsys.errors import MalformedEvent, RebuildWouldLoseData
+from recsys.errors import RebuildWouldLoseData
 from recsys.kafka.clients import open_reader
-from recsys.kafka.decoder import make_decoder
+from recsys.kafka.decoder import counting_events, make_decoder
 from recsys.kafka.records import read_range
 from recsys.kafka.topics import describe_topic, end_offsets
 from recsys.lists.live_model import LoadedModel
@@ -159,10 +158,9 @@ class StreamBeyond:
         }
         rows: dict[int, list[tuple[int, Event]]] = {}
         for message in read_range(self._reader, self._settings, self._topic, ranges):
-            with suppress(MalformedEvent):
-                for event in self._decoder.events(message):
-                    if wanted(event.user_id):
-                        rows.setdefault(message.partition() or 0, []).append((message.offset() or 0, event))
+            for event in counting_events(self._decoder, message):
+                if wanted(event.user_id):
+                    rows.setdefault(message.partition() or 0, []).append((message.offset() or 0, event))
         self._next = {partition: end for partition, (_, end) in ranges.items()}
         for partition, found in rows.items():
             yield from calls_by_user(self._topic.source(partition), found, complete=False)

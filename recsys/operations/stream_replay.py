@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 
 from recsys.data.event import Event, EventType
 from recsys.data.history import Entry, HistoryReplay
-from recsys.errors import MalformedEvent
 from recsys.kafka.clients import Message, open_reader
-from recsys.kafka.decoder import make_decoder
+from recsys.kafka.decoder import counting_events, make_decoder
 from recsys.kafka.records import read_range
 from recsys.kafka.topics import describe_topic, end_offsets
 from recsys.redis import Store
@@ -85,7 +83,7 @@ class AppliedStream:
         """Apply what has been applied since the last call."""
         marks = self._marks()
         for message in self._read({partition: (self._next[partition], marks[partition]) for partition in self._next}):
-            for event in self._events(message):
+            for event in counting_events(self._decoder, message):
                 replays[event.user_id].apply([event])
         self._next = {partition: max(self._next[partition], marks[partition]) for partition in self._next}
 
@@ -96,7 +94,7 @@ class AppliedStream:
         for message in self._read({partition: (self._next[partition], ends[partition]) for partition in self._next}):
             partition, offset = message.partition() or 0, message.offset() or 0
             records += offset < self._ends_at_first[partition][1]
-            for event in self._events(message):
+            for event in counting_events(self._decoder, message):
                 if event.type == EventType.FORGET:
                     forgotten.add(event.user_id)
                 if offset < self._next[partition] + _LARGEST_BATCH:
@@ -124,8 +122,3 @@ class AppliedStream:
             if partition in ranges
         }
         yield from read_range(self._reader, self._settings, self._topic, there)
-
-    def _events(self, message: Message) -> list[Event]:
-        with suppress(MalformedEvent):
-            return list(self._decoder.events(message))
-        return []

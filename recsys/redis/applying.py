@@ -9,7 +9,7 @@ from typing import Any
 
 from recsys.data.history import History, damaged_histories
 from recsys.redis.connection import ScriptCall, ScriptPipeline
-from recsys.redis.placed_events import PlacedEvent
+from recsys.redis.placed_events import PlacedEvent, parts_of
 
 _FIRST_SHARE = 3 / 8  # of the users: listing them takes about as long as applying the others' events
 _LEAST_FIRST = 8  # fewer are listed sooner together with the others
@@ -70,13 +70,18 @@ class Applying:
         """The users who must be, because their histories cannot be read."""
         self._first: dict[str, UserState] = {}
         self._first_replies: Sequence[Any] = ()
-        self._has_many = any(len(placed) > _EVENTS_PER_CALL for placed in events.values())
-        pipeline.send(calls({user: placed[:_EVENTS_PER_CALL] for user, placed in events.items()}))
+        self._parts = {
+            user: list(parts_of(placed, _EVENTS_PER_CALL))
+            for user, placed in events.items()
+            if len(placed) > _EVENTS_PER_CALL
+        }
+        """Of the users with more events than go into one call."""
+        pipeline.send(calls({**events, **{user: parts[0] for user, parts in self._parts.items()}}))
 
     def first_states(self) -> dict[str, UserState]:
         """Return the states of the first users, while Redis is at the others; of few users none come first."""
         first = int(_FIRST_SHARE * len(self._events))
-        if first < _LEAST_FIRST or self._has_many:  # then they are not yet what all events lead to
+        if first < _LEAST_FIRST or self._parts:  # then they are not yet what all events lead to
             return {}
         self._first_replies = self._pipeline.first_results(first)
         self._first = states_of(self._events, self._first_replies)
@@ -89,13 +94,11 @@ class Applying:
         known = self._first if all(map(operator.is_, replies, self._first_replies)) else {}
         rest = states_of(list(self._events)[len(known) :], replies[len(known) :])
         states = dict(self._earlier) | known | rest
-        start = _EVENTS_PER_CALL
-        while left := {user: placed for user, placed in self._events.items() if len(placed) > start}:
+        for place in range(1, max(map(len, self._parts.values()), default=0)):
             # One round trip at a time: a later part must never be applied before an earlier one.
-            part = {user: placed[start : start + _EVENTS_PER_CALL] for user, placed in left.items()}
+            part = {user: parts[place] for user, parts in self._parts.items() if place < len(parts)}
             later = states_of(part, self._run(self._calls(part)))
             states |= {user: state.after(states[user]) for user, state in later.items()}
-            start += _EVENTS_PER_CALL
         self.aside = [user for user, state in states.items() if state.aside and not state.damaged]
         self.damaged = [user for user, state in states.items() if state.damaged]
         return states

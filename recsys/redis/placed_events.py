@@ -36,13 +36,18 @@ class PlacedEvent:
     event: Event
     complete: bool = False
 
-    def packed(self) -> tuple[str, int, bytes, str, int, int, bool]:
-        """Return what apply.lua takes."""
+    def packed(self, *, is_next_line: bool = False) -> tuple[str, int, bytes, str, int, int, bool]:
+        """Return what apply.lua takes.
+
+        ``is_next_line``: an event without event_id came before it from the same place; they are lines of one record.
+        """
         event = self.event
         if event.event_id is not None:
             id_ = _digest(f"id {event.event_id}")
         elif self.complete:
             id_ = b""
+        elif is_next_line:
+            id_ = b"="
         else:
             id_ = _digest(f"at {self.source} {self.offset}")
         item = "" if event.type is EventType.FORGET else event.item_id or ""
@@ -67,6 +72,28 @@ def _digest(text: str) -> bytes:
 
 def packed(events: Sequence[PlacedEvent]) -> bytes:
     """Return a user's events as apply.lua takes them."""
+    rows = []
+    last_without_id: tuple[str, int] | None = None
+    for placed in events:
+        place = (placed.source, placed.offset)
+        rows.append(placed.packed(is_next_line=place == last_without_id))
+        if placed.event.event_id is None:
+            last_without_id = place
     # Redis's cmsgpack knows only the old types, so no bin type.
-    packed: bytes = msgpack.packb([placed.packed() for placed in events], use_bin_type=False)
+    packed: bytes = msgpack.packb(rows, use_bin_type=False)
     return packed
+
+
+def parts_of(events: Sequence[PlacedEvent], most: int) -> Iterator[Sequence[PlacedEvent]]:
+    """Cut a user's events into parts of about so many; the lines of one record always stay together."""
+    start = 0
+    while start < len(events):
+        stop = min(start + most, len(events))
+        while stop < len(events) and _place(events[stop]) == _place(events[stop - 1]):
+            stop += 1
+        yield events[start:stop]
+        start = stop
+
+
+def _place(placed: PlacedEvent) -> tuple[str, int, bool]:
+    return placed.source, placed.offset, placed.complete

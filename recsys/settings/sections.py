@@ -74,6 +74,12 @@ class KafkaSettings(Section):
 class EventsSettings(Section):
     """How events are read where they leave something open."""
 
+    mapping: str = ""
+    """How records of another form become events: a TOML file, or the name of a preset; empty for the contract's own."""
+    envelope: Literal["none", "cloudevents"] = "none"
+    """What records are wrapped in; the mapping then looks at what is inside."""
+    max_record_bytes: Annotated[int, Field(ge=0, le=2**26)] = 0
+    """A longer record is malformed; 0 means 64 KiB, or 1 MiB with a mapping."""
     oldest: Annotated[date, Field(ge=date(1970, 1, 1), le=date(9999, 12, 31))] = date(1990, 1, 1)
     """No integer timestamp is read as a time before this day (UTC)."""
     timestamp_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from recsys.data.event import Event, EventType
+from recsys.data.event import Event, EventOfLine, EventType
 from recsys.errors import DataDirError
 
 FOLDER = "archive/purchases"
@@ -27,6 +27,7 @@ SCHEMA = pa.schema(
         pa.field("price", pa.float64()),
         pa.field("timestamp", pa.timestamp("ms", tz="UTC"), nullable=False),
         pa.field("event_id", pa.string()),
+        pa.field("line", pa.int32()),
     ]
 )
 
@@ -101,6 +102,7 @@ def event_table(rows: Sequence[tuple[int, Event]]) -> pa.Table:
         [event.price for event in events],
         [event.timestamp for event in events],
         [event.event_id for event in events],
+        [event.line if isinstance(event, EventOfLine) else None for event in events],
     ]
     return pa.table(
         [pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
@@ -109,7 +111,7 @@ def event_table(rows: Sequence[tuple[int, Event]]) -> pa.Table:
 
 def events_of(table: pa.Table) -> list[tuple[int, Event]]:
     """Return a segment's (offset, event) rows: the inverse of `event_table`."""
-    columns = {name: table[name].to_pylist() for name in SCHEMA.names if name not in ("type", "timestamp")}
+    columns = {name: table[name].to_pylist() for name in SCHEMA.names if name not in ("type", "timestamp", "line")}
     columns["type"] = [EventType(value) for value in table["type"].to_pylist()]
     columns["timestamp"] = table["timestamp"].cast("int64").to_pylist()
     offsets = columns.pop("offset")

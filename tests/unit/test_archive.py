@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recsys.data.epoch import epoch_ms
-from recsys.data.event import Event, EventType
+from recsys.data.event import Event, EventOfLine, EventType
 from recsys.errors import DataDirError
 from recsys.operations.losses import archived_compacted
 from recsys.storage.archive import Archive
@@ -139,6 +139,7 @@ def test_what_is_written_is_read(archive: Archive) -> None:
         make_event("u", "a", 2.5, price=3.5, event_id="e1", timestamp=NOON_MS + 123),
         make_return("é😀", "b", 0.1),
         make_forget("u", timestamp=0),
+        EventOfLine(user_id="u", item_id="a", timestamp=NOON_MS, line=3),
     ]
     segment = write(archive, *events, first=7)
     table = archive.read(segment)
@@ -153,6 +154,7 @@ def test_what_is_written_is_read(archive: Archive) -> None:
             "price": event.price,
             "timestamp": datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=event.timestamp),
             "event_id": event.event_id,
+            "line": event.line if isinstance(event, EventOfLine) else None,
         }
         for offset, event in enumerate(events, start=7)
     ]

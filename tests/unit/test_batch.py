@@ -72,7 +72,7 @@ def test_ids_that_are_no_users_are_passed_over_and_counted_and_so_are_prices_tha
     for _ in range(2):  # decoded once, counted once
         found = read.decode()
         assert {user: len(events) for user, events in found.events.items()} == {"u": 2, "00": 1, "0": 1}
-        assert (found.no_user, found.unread_prices, found.malformed) == (3, 2, {})
+        assert (found.passed_over, found.malformed) == (PassedOver(no_user=3, prices=2), {})
         assert found.next_offsets == {0: 7}
 
 

@@ -6,7 +6,8 @@
 -- KEYS  history (hash), applied (hash), seen (string), recs (string), again (string)
 -- ARGV  1 events, msgpack: array of {source, offset, id, item, units, timestamp_s, complete}
 --           source       "<topic id>:<partition>"
---           id           digest of the event_id or of the position; "" = the position alone
+--           id           digest of the event_id or of the position; "" = the position alone; "=" = that of an event
+--                        before it: another line of the same record, which counts as that one does
 --           complete     whether the source is read once, in order and without gaps (an import)
 --           item         "" = forget the user
 --           units        signed millionths
@@ -255,12 +256,32 @@ local function evict_oldest()
   end
 end
 
+-- A record is applied whole or not at all, for its lines come in one call: so if one of them is known by its position,
+-- all are, whatever ids they have now.
+local function is_position_known(source, offset)
+  local entries = seen[source]
+  if not entries then return false end
+  for i = #entries - 1, 1, -2 do
+    if entries[i] <= offset then return entries[i] == offset end
+  end
+  return false
+end
+
 -- erased: what is stored is from before a forget. forgotten: and nothing came after it.
 local applied, duplicates, erased, forgotten = 0, 0, false, false
+local last_source, last_offset, last_is_known, last_lines = nil, nil, false, 0  -- the record
 local function apply_events()
   for _, event in ipairs(events) do
     local source, offset, id, item, units, timestamp, is_complete = unpack(event)
+    if offset == last_offset and source == last_source then
+      last_lines = last_lines + 1
+    else
+      last_source, last_offset, last_lines = source, offset, 1
+      last_is_known = not is_complete and is_position_known(source, offset)
+    end
     if offset <= (low_water_marks[source] or -1) then
+      duplicates = duplicates + 1
+    elseif last_is_known then
       duplicates = duplicates + 1
     elseif id ~= '' and known[id] then
       duplicates = duplicates + 1
@@ -283,7 +304,7 @@ local function apply_events()
           raise_floor(source, offset)
           if id ~= '' then remember_imported(timestamp, id) end
         else
-          remember(source, offset, id)
+          if id ~= '=' then remember(source, offset, id) end
         end
         local entry = read(item)
         if entry then
@@ -303,13 +324,19 @@ local function apply_events()
   end
   if not seen_changed then return end
   -- Evict from the source that holds most, its lowest offset first: its low-water mark then rises over nothing unknown.
+  -- The ids of the last record stay if it has several lines: a copy of an order must count once, however long it is.
   local first = {}
   while seen_count > max_ids do
-    local largest, size = nil, -1
+    local largest, size = nil, 0
     for source, positions in pairs(seen) do
-      local left = #positions - (first[source] or 0)
-      if left > size or (left == size and source < largest) then largest, size = source, left end
+      local at = first[source] or 0
+      local left = #positions - at
+      local is_last = last_lines > 1 and source == last_source and positions[at + 1] == last_offset
+      if left > 0 and not is_last and (left > size or (left == size and source < largest)) then
+        largest, size = source, left
+      end
     end
+    if not largest then break end
     local at = first[largest] or 0
     raise_floor(largest, seen[largest][at + 1])
     first[largest] = at + 2

@@ -1,0 +1,141 @@
+"""JMESPath expressions over a record (https://jmespath.org), compiled once and evaluated for each record or line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jmespath
+from jmespath.exceptions import JMESPathError
+
+Scope = dict[str, Any]
+Evaluate = Callable[[Scope], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A compiled expression.
+
+    Attributes
+    ----------
+    text : str
+        As it was written.
+    evaluate : callable
+        Returns what the expression finds in a scope, None where nothing is; raises ValueError where it cannot be
+        evaluated, as when a function gets a value of another type.
+    roots : frozenset of str
+        The names of the scope that it uses.
+    """
+
+    text: str
+    evaluate: Evaluate
+    roots: frozenset[str]
+
+    @classmethod
+    def compile(cls, text: str) -> Expression:
+        """Compile an expression.
+
+        Raises
+        ------
+        ValueError
+            When it is none.
+        """
+        try:
+            compiled = jmespath.compile(text)
+        except JMESPathError as error:
+            raise ValueError(f"{text!r} is no JMESPath expression: {' '.join(str(error).split())}") from None
+        tree = compiled.parsed
+
+        def searched(scope: Scope) -> Any:
+            try:
+                return compiled.search(scope)
+            except (JMESPathError, ArithmeticError, TypeError) as error:
+                raise ValueError(f"{text}: {' '.join(str(error).split())}") from None
+
+        return cls(text, _direct(tree) or searched, frozenset(_roots(tree)))
+
+
+def is_false(value: Any) -> bool:
+    """Whether JMESPath takes a value for false: null, false, and what is empty; 0 is true."""
+    return value is None or value is False or (isinstance(value, str | list | dict) and not value)
+
+
+def _roots(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names that an expression looks up in the scope itself, ``@`` for the whole scope."""
+    kind, children = tree["type"], tree["children"]
+    if kind == "field":
+        yield tree["value"]
+    elif kind == "current":
+        yield "@"
+    elif kind in _AT_THE_LEFT:
+        yield from _roots(children[0])
+    else:  # all parts are looked up in the same place
+        for child in children:
+            yield from _roots(child)
+
+
+_AT_THE_LEFT = frozenset(
+    {"subexpression", "index_expression", "pipe", "projection", "filter_projection", "value_projection"}
+)
+"""In these what follows is looked up in what the first part has found."""
+
+
+def _direct(tree: Mapping[str, Any]) -> Evaluate | None:
+    """Return a function that does without jmespath's interpreter, for what nearly all mappings consist of: paths."""
+    kind, children = tree["type"], tree["children"]
+    value: Any = tree.get("value")
+    if kind == "literal":
+        return lambda scope: value
+    if kind == "field":
+        return lambda scope: scope.get(value)
+    if kind in ("subexpression", "index_expression"):
+        first, steps = _direct(children[0]), [_step(child) for child in children[1:]]
+        if first is None or None in steps:
+            return None
+        return _path(first, [step for step in steps if step is not None])
+    if kind == "or_expression":
+        left, right = map(_direct, children)
+        return _either(left, right) if left and right else None
+    return None
+
+
+def _step(tree: Mapping[str, Any]) -> Callable[[Any], Any] | None:
+    """Return what looks up one part of a path in what the parts before have found."""
+    kind, children = tree["type"], tree["children"]
+    value: Any = tree.get("value")
+    if kind == "field":
+        return lambda found: found.get(value) if type(found) is dict else None
+    if kind == "index":
+
+        def at(found: Any) -> Any:
+            return found[value] if type(found) is list and -len(found) <= value < len(found) else None
+
+        return at
+    if kind == "index_expression":
+        steps = [_step(child) for child in children]
+        if None not in steps:
+            return _path(None, [step for step in steps if step is not None])
+    return None
+
+
+def _path(first: Evaluate | None, steps: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    if first is not None and len(steps) == 1:
+        step = steps[0]
+        return lambda scope: step(first(scope))
+
+    def followed(scope: Any) -> Any:
+        found = scope if first is None else first(scope)
+        for step in steps:
+            found = step(found)
+        return found
+
+    return followed
+
+
+def _either(left: Evaluate, right: Evaluate) -> Evaluate:
+    def first_true(scope: Scope) -> Any:
+        found = left(scope)
+        return right(scope) if is_false(found) else found
+
+    return first_true

@@ -1,0 +1,395 @@
+"""A shop's own records as events: which ones count, where their lines are, and where each field is found.
+
+A mapping is a TOML file with JMESPath expressions: docs/connect.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from recsys.data.expressions import Expression, is_false
+from recsys.errors import InputFileError
+
+MOST_LINES = 5_000
+"""Of one record: they are applied in one piece, which holds up Redis for so long."""
+SCOPE = ("value", "key", "headers", "timestamp", "topic", "cloudevent")
+"""What expressions find in a record."""
+_OF_LINES = frozenset({"line", "number"})
+"""What they also find in each of its lines."""
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
+_JOINT = ":"
+_WORDS = {"extra_forbidden": "is no key of a mapping; they are described in docs/connect.md", "missing": "is required"}
+_PRESETS = "presets"
+CONTRACT = "contract"
+"""The mapping of the contract's own fields, by its name."""
+
+
+def _compiled(text: object) -> object:
+    if isinstance(text, Expression):
+        return text
+    if not isinstance(text, str):
+        raise ValueError("must be a JMESPath expression in quotation marks")
+    return Expression.compile(text)
+
+
+def _compiled_all(texts: object) -> object:
+    return [_compiled(text) for text in (texts if isinstance(texts, list) else [texts])]
+
+
+One = Annotated[Expression, BeforeValidator(_compiled)]
+Joined = Annotated[list[One], Field(min_length=1), BeforeValidator(_compiled_all)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class FieldExpressions(_Strict):
+    """Where the fields of an event are found; several expressions of an id are joined by colons."""
+
+    user_id: Joined
+    item_id: Joined
+    quantity: One | None = None
+    price: One | None = None
+    timestamp: One | None = None
+    type: One | None = None
+    event_id: Joined | None = None
+
+    def all(self) -> dict[str, list[Expression]]:
+        """Return the expressions of each field that has some."""
+        found = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: value if isinstance(value, list) else [value] for name, value in found.items() if value}
+
+
+class MappingFile(_Strict):
+    """What a mapping file says."""
+
+    fields: FieldExpressions
+    where: One | None = None
+    lines: One | None = None
+    types: dict[str, Literal["purchase", "return", "forget", "skip"]] = {}
+    negative_quantity: Literal["return", "malformed"] = "malformed"
+    zero_quantity: Literal["skip", "malformed"] = "malformed"
+    missing_user: Literal["skip", "malformed"] = "malformed"
+    missing_item: Literal["skip", "malformed"] = "malformed"
+    lines_that_are_good: Literal["wait", "count"] = "wait"
+    timestamp_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
+    timezone: str = ""
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> MappingFile:
+        in_lines = self.lines is not None
+        in_fields = {*SCOPE, *(_OF_LINES if in_lines else ())}
+        used = [
+            (name, one, {*SCOPE}) for name, one in (("where", self.where), ("lines", self.lines)) if one is not None
+        ]
+        used += [(f"fields.{name}", one, in_fields) for name, parts in self.fields.all().items() for one in parts]
+        for name, expression, known in used:
+            for root in sorted(expression.roots - known):
+                raise ValueError(f"{name}: {_unknown(root, expression.text, known, in_lines=in_lines)}")
+        if self.lines_that_are_good == "count" and self.lines and not self.fields.event_id:
+            raise ValueError(
+                "lines_that_are_good: count needs fields.event_id: without ids, the good lines of a record that is "
+                "mended and published again would count twice"
+            )
+        return self
+
+
+def _unknown(root: str, text: str, known: set[str], *, in_lines: bool) -> str:
+    if root == "@":
+        return f"{text}: @ is not used: begin with one of {', '.join(sorted(known))}"
+    if root in _OF_LINES and not in_lines:
+        return f"{text}: there is a {root} only where lines names the lines of a record"
+    return f"{text}: begins with {root}, which is none of {', '.join(sorted(known))}: did you mean value.{text}?"
+
+
+@dataclass(frozen=True, slots=True)
+class MappedLine:
+    """What a mapping finds in one line of a record, or in a record that is one event.
+
+    Attributes
+    ----------
+    number : int or None
+        Of the line in its record, from 1 on; None for a record that is one event.
+    fields : dict
+        As the contract names them: docs/contract.md.
+    """
+
+    number: int | None
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A line that a rule of the mapping leaves out, and why."""
+
+    number: int | None
+    why: str
+
+
+NO_USER = "it has no user"
+
+
+class LineProblem(ValueError):
+    """What is wrong with one line, or with the whole record if ``number`` is None."""
+
+    def __init__(self, number: int | None, reason: str) -> None:
+        super().__init__(reason if number is None else f"line {number}: {reason}")
+        self.number = number
+
+
+class EventMapping:
+    """Finds the fields of events in records.
+
+    Parameters
+    ----------
+    file : MappingFile
+    zone : tzinfo or None
+        Of times that carry none; None refuses them.
+    """
+
+    def __init__(self, file: MappingFile, zone: tzinfo | None) -> None:
+        self.file = file
+        self._zone = zone
+        expressions = file.fields.all()
+        lines = set(expressions) if file.lines is not None else set()
+        of_lines = {name for name in lines if any(part.roots & _OF_LINES for part in expressions[name])}
+        self._of_record = {name: parts for name, parts in expressions.items() if name not in of_lines}
+        self._of_lines = {name: parts for name, parts in expressions.items() if name in of_lines}
+        self.roots = frozenset().union(
+            *(part.roots for parts in expressions.values() for part in parts),
+            *(one.roots for one in (file.where, file.lines) if one is not None),
+        )
+        """What of a record is looked at."""
+        self.fingerprint = hashlib.sha256(orjson.dumps(_canonical(file), option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+    @classmethod
+    def load(cls, name: str) -> EventMapping:
+        """Read a mapping: one of `presets` by its name, or a file by its path.
+
+        Raises
+        ------
+        InputFileError
+            When there is none, or it is wrong.
+        """
+        if name in presets():
+            return cls.parse(preset(name), name=name)
+        try:
+            return cls.parse(Path(name).read_text(encoding="utf-8"), name=name)
+        except FileNotFoundError:
+            raise InputFileError(f"{name}: is neither a file nor one of {', '.join(presets())}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputFileError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+    @classmethod
+    def parse(cls, text: str, *, name: str) -> EventMapping:
+        """Read a mapping from TOML.
+
+        Raises
+        ------
+        InputFileError
+            When it is none; the error names the key.
+        """
+        try:
+            file = MappingFile.model_validate(tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            raise InputFileError(f"{name}: is no TOML: {error}") from None
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int))
+            said = _WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+            raise InputFileError(f"{name}: {where}: {said}" if where else f"{name}: {said}") from None
+        return cls(file, _zone(file.timezone, name))
+
+    def counts(self, scope: dict[str, Any]) -> bool:
+        """Whether a record counts: whether ``where`` finds something that is true.
+
+        Raises
+        ------
+        LineProblem
+            When that cannot be said.
+        """
+        return self.file.where is None or not is_false(_found("where", self.file.where, scope, None))
+
+    def lines(self, scope: dict[str, Any]) -> Iterator[MappedLine | LeftOut | LineProblem]:
+        """Yield what is in each line of a record, why it is left out, or what is wrong with it.
+
+        Parameters
+        ----------
+        scope : dict
+            ``value``, ``key``, ``headers``, ``timestamp`` (epoch milliseconds) and ``topic`` of the record, and the
+            attributes of its ``cloudevent`` if it is in such an envelope.
+
+        Raises
+        ------
+        LineProblem
+            When something is wrong with the whole record.
+        """
+        common = self._fields(self._of_record, scope, None)
+        if isinstance(moment := common.get("timestamp"), str):
+            try:
+                common["timestamp"] = self._moment(moment)  # once for all lines
+            except ValueError as error:
+                raise LineProblem(None, str(error)) from None
+        if self.file.lines is None:
+            yield self._line(None, common)
+            return
+        found = _found("lines", self.file.lines, scope, None)
+        if found is None:
+            found = []
+        if not isinstance(found, list):
+            raise LineProblem(None, f"lines: {self.file.lines.text} must be a list, not {_kind(found)}")
+        if len(found) > MOST_LINES:
+            raise LineProblem(None, f"lines: the record has {len(found):,} lines; the limit is {MOST_LINES:,}")
+        in_line = dict(scope)
+        for number, line in enumerate(found, start=1):
+            in_line["line"], in_line["number"] = line, number
+            try:
+                fields = common | self._fields(self._of_lines, in_line, number)
+            except LineProblem as problem:
+                yield problem
+                continue
+            yield self._line(number, fields)
+
+    def _fields(
+        self, expressions: Mapping[str, list[Expression]], scope: dict[str, Any], number: int | None
+    ) -> dict[str, Any]:
+        fields = {}
+        for name, parts in expressions.items():
+            if len(parts) == 1:
+                value = _found(name, parts[0], scope, number)
+            else:
+                value = _joined(name, parts, scope, number)
+            if value is not None:
+                fields[name] = value
+        return fields
+
+    def _line(self, number: int | None, fields: dict[str, Any]) -> MappedLine | LeftOut | LineProblem:
+        """Bring a line into the contract's forms, and say whether it counts."""
+        try:
+            if why := self._why_left_out(fields):
+                return LeftOut(number, why)
+            if "price" in fields:
+                fields["price"] = _number(fields["price"])
+            if "timestamp" in self._of_lines and isinstance(moment := fields.get("timestamp"), str):
+                fields["timestamp"] = self._moment(moment)
+        except ValueError as error:
+            return LineProblem(number, str(error))
+        return MappedLine(number, fields)
+
+    def _why_left_out(self, fields: dict[str, Any]) -> str:
+        """Carry out the rules about types, users and quantities; empty if the line counts."""
+        file = self.file
+        word = fields.get("type")
+        if word is not None and file.types:
+            if (meaning := file.types.get(word) if isinstance(word, str) else None) is None:
+                if word not in ("purchase", "return", "forget"):
+                    raise ValueError(f"type: {word!r} is none of {', '.join(file.types)}; name it under [types]")
+                meaning = word
+            if meaning == "skip":
+                return f"its type is {word}"
+            fields["type"] = meaning
+        if file.missing_user == "skip" and fields.get("user_id") in (None, ""):
+            return NO_USER
+        if file.missing_item == "skip" and fields.get("item_id") in (None, "") and fields.get("type") != "forget":
+            return "it has no item"
+        if "quantity" in fields:
+            quantity = fields["quantity"] = _number(fields["quantity"])
+            if quantity == 0 and file.zero_quantity == "skip":
+                return "its quantity is 0"
+            if type(quantity) in (int, float) and quantity < 0 and file.negative_quantity == "return":
+                fields["type"], fields["quantity"] = "return", -quantity
+        return ""
+
+    def _moment(self, text: str) -> str | int:
+        """Return a time as text with a zone, or a number since 1970."""
+        text = text.strip()
+        if _WHOLE.fullmatch(text):
+            return int(text)
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            return text  # the contract says what is wrong with it
+        if moment.tzinfo is None:
+            if self._zone is None:
+                raise ValueError(f'timestamp: {text} has no zone: set timezone in the mapping, as in timezone = "UTC"')
+            moment = moment.replace(tzinfo=self._zone)
+        return moment.isoformat()
+
+
+def _found(name: str, expression: Expression, scope: dict[str, Any], number: int | None) -> Any:
+    try:
+        return expression.evaluate(scope)
+    except ValueError as error:
+        raise LineProblem(number, f"{name}: {error}") from None
+
+
+def _joined(name: str, parts: list[Expression], scope: dict[str, Any], number: int | None) -> str | None:
+    """Join the parts of an id; None when one of them is not there."""
+    words = []
+    for part in parts:
+        value = _found(name, part, scope, number)
+        if value is None:
+            return None
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            raise LineProblem(number, f"{name}: {part.text} must be a string or an integer, not {_kind(value)}")
+        words.append(str(value))
+    return _JOINT.join(words)
+
+
+def _number(value: Any) -> Any:
+    """Return a number that is written as text as a number; anything else is left to the contract."""
+    if isinstance(value, str) and _NUMBER.fullmatch(text := value.strip()):
+        return float(text) if "." in text else int(text)
+    return value
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), "null")
+
+
+def _zone(name: str, of: str) -> tzinfo | None:
+    if not name:
+        return None
+    if name.upper() == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError, KeyError):
+        raise InputFileError(f"{of}: timezone: {name!r} is no time zone; an example is Europe/London") from None
+
+
+def _canonical(file: MappingFile) -> dict[str, Any]:
+    """Return what a mapping does, whatever the order and the comments of its file."""
+    said = {name: getattr(file, name) for name in MappingFile.model_fields if name not in ("fields", "where", "lines")}
+    texts = {name: [part.text for part in parts] for name, parts in file.fields.all().items()}
+    return {**said, "fields": texts, "where": _text(file.where), "lines": _text(file.lines)}
+
+
+def _text(expression: Expression | None) -> str | None:
+    return None if expression is None else expression.text
+
+
+def presets() -> list[str]:
+    """Return the names of the mappings that come with this package."""
+    folder = resources.files("recsys.data").joinpath(_PRESETS)
+    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
+
+
+def preset(name: str) -> str:
+    """Return the text of a mapping that comes with this package."""
+    return resources.files("recsys.data").joinpath(_PRESETS, f"{name}.toml").read_text(encoding="utf-8")

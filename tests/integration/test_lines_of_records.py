@@ -1,0 +1,123 @@
+"""Records with several lines: each line counts once, and those of one record stay together."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from recsys.data.history import HistoryReplay
+from recsys.redis import PlacedEvent, Store
+from recsys.settings.sections import HistorySettings
+from tests.builders import make_event
+from tests.integration.test_users import whole_entries
+
+SIZES = (1, 2, 256, 257, 1_001, 2_000)
+
+
+@pytest.fixture
+def store(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store with the windows that are the default."""
+    monkeypatch.setattr(store.users, "_history", HistorySettings())
+    return store
+
+
+def order(
+    offset: int, lines: int, *, ids: str | None = None, user: str = "u", source: str = "t:0"
+) -> list[PlacedEvent]:
+    """An order whose line n is for the item n, with ids that begin so, or without any."""
+    return [
+        PlacedEvent(source, offset, make_event(user, f"i{n}", event_id=None if ids is None else f"{ids}:{n}"))
+        for n in range(lines)
+    ]
+
+
+def applied(store: Store, *orders: list[PlacedEvent]) -> tuple[int, int]:
+    state = store.users.apply({"u": [line for one in orders for line in one]})["u"]
+    return state.applied, state.duplicates
+
+
+@pytest.mark.parametrize("ids", [None, "o"])
+@pytest.mark.parametrize("lines", SIZES)
+def test_all_lines_count_once_however_often_the_record_is_read(store: Store, lines: int, ids: str | None) -> None:
+    first = order(7, lines, ids=ids)
+    assert applied(store, first) == (lines, 0)
+    assert applied(store, first) == (0, lines)
+    assert applied(store, first, order(8, 1, ids="next")) == (1, lines)
+    assert applied(store, first) == (0, lines)
+    units = sorted(entry.units for entry in whole_entries(store).values())
+    assert units == [1_000_000] * (lines - 1) + [2_000_000]
+
+
+@pytest.mark.parametrize("lines", SIZES)
+def test_an_order_that_is_sent_again_counts_once_however_long_it_is(store: Store, lines: int) -> None:
+    assert applied(store, order(7, lines, ids="o")) == (lines, 0)
+    assert applied(store, order(8, lines, ids="o")) == (0, lines)
+    assert applied(store, order(3, lines, ids="o", source="t:1")) == (0, lines)
+
+
+@pytest.mark.parametrize("lines", SIZES)
+def test_of_an_order_that_is_sent_again_with_more_lines_the_new_ones_count(store: Store, lines: int) -> None:
+    assert applied(store, order(7, lines, ids="o")) == (lines, 0)
+    assert applied(store, order(8, lines + 2, ids="o")) == (2, lines)
+
+
+@pytest.mark.parametrize("ids", [None, "o"])
+def test_what_ids_a_record_has_later_does_not_matter(store: Store, ids: str | None) -> None:
+    assert applied(store, order(7, 3, ids=ids)) == (3, 0)
+    assert applied(store, order(7, 3, ids="of another mapping")) == (0, 3)
+    assert applied(store, order(7, 4, ids=None)) == (0, 4)
+
+
+def test_lines_with_and_without_ids_in_one_record(store: Store) -> None:
+    mixed = [*order(7, 2), *order(7, 2, ids="o"), *order(7, 1)]
+    assert applied(store, mixed) == (5, 0)
+    assert applied(store, mixed) == (0, 5)
+    twice = [*order(8, 2, ids="p"), *order(8, 2, ids="p")]
+    assert applied(store, twice) == (2, 2), "an id twice in one record is one line"
+
+
+def test_a_long_order_takes_the_place_of_older_ids_until_the_next_record(store: Store) -> None:
+    assert applied(store, order(1, 3, ids="a")) == (3, 0)
+    assert applied(store, order(2, 300, ids="b")) == (300, 0)
+    assert applied(store, order(3, 300, ids="b")) == (0, 300)
+    assert applied(store, order(4, 3, ids="a")) == (3, 0), "these left the window"
+    assert applied(store, order(1, 3, ids="a"), order(2, 300, ids="b")) == (0, 303), "where they were read is known"
+
+
+def test_one_call_never_cuts_a_record(store: Store) -> None:
+    orders = [order(offset, 700, ids=None) for offset in range(4)]
+    state = store.users.apply({"u": [line for one in orders for line in one]})["u"]
+    assert (state.applied, state.duplicates, state.revision) == (2_800, 0, 2), "two orders a call"
+
+
+RECORDS = st.lists(
+    st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from([None, 1, 2, 3])), min_size=1, max_size=4),
+    max_size=15,
+)
+
+
+@given(records=RECORDS, cuts=st.lists(st.integers(0, 15), max_size=4), rewinds=st.lists(st.integers(0, 15), max_size=4))
+@hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_batching_and_redelivery_of_lines_gives_what_a_plain_replay_gives(
+    store: Store, records: list[list[tuple[str, int | None]]], cuts: list[int], rewinds: list[int]
+) -> None:
+    user = uuid.uuid4().hex
+    stream = [
+        [
+            PlacedEvent("t:0", offset, make_event(user, item, event_id=None if id_ is None else str(id_)))
+            for item, id_ in lines
+        ]
+        for offset, lines in enumerate(records)
+    ]
+    expected = HistoryReplay(max_items=2_000)
+    expected.apply(placed.event for record in stream for placed in record)
+    bounds = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+    for start, end in itertools.pairwise(bounds):
+        for first in (start, *(min(rewind, start) for rewind in rewinds)):
+            store.users.apply({user: [placed for record in stream[first:end] for placed in record]})
+    assert whole_entries(store, user) == expected.entries

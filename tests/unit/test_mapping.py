@@ -1,0 +1,248 @@
+"""Mappings: what expressions find in records, and what is said of wrong ones."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jmespath
+import pytest
+from confluent_kafka import TIMESTAMP_CREATE_TIME, Message
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.data.event import Event, EventOfLine, EventReading, EventType
+from recsys.data.expressions import Expression
+from recsys.data.mapping import MOST_LINES, EventMapping, preset, presets
+from recsys.errors import InputFileError, MalformedEvent
+from recsys.kafka.decoder import MappedDecoder, PassedOver
+from tests.builders import NOON_MS
+
+NOON = "2026-11-22T12:00:00Z"
+ITEM = '\nitem_id="value.a"'
+ORDERS = """
+where = "value.status == 'paid'"
+lines = "value.lines"
+[fields]
+user_id = "value.customer.id"
+item_id = "line.sku"
+quantity = "line.quantity"
+price = "line.price"
+timestamp = "value.at"
+event_id = ["value.id", "number"]
+"""
+
+
+def mapping(text: str, **keys: str) -> EventMapping:
+    """A mapping, with further keys at its top."""
+    return EventMapping.parse("".join(f"{name} = {value}\n" for name, value in keys.items()) + text, name="my.toml")
+
+
+def record(value: Any, **parts: Any) -> Message:
+    raw = value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
+    return Message(
+        topic="orders", partition=0, offset=5, value=raw, timestamp=(TIMESTAMP_CREATE_TIME, NOON_MS), **parts
+    )
+
+
+def order(*lines: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"id": 7, "status": "paid", "customer": {"id": 42}, "at": NOON, "lines": list(lines), **fields}
+
+
+def line(sku: Any = "a", **fields: Any) -> dict[str, Any]:
+    return {"sku": sku, "quantity": 1, **fields}
+
+
+def events(text: str | EventMapping, value: Any, **parts: Any) -> list[Event]:
+    found = text if isinstance(text, EventMapping) else mapping(text)
+    return list(MappedDecoder(found, EventReading()).events(record(value, **parts)))
+
+
+def reason(text: str | EventMapping, value: Any) -> str:
+    with pytest.raises(MalformedEvent) as caught:
+        events(text, value)
+    return caught.value.reason
+
+
+def test_each_line_of_an_order_is_an_event_with_the_order_in_reach() -> None:
+    found = events(ORDERS, order(line("a", price="9.99"), line("b", quantity="2.5")))
+    assert found == [
+        EventOfLine(user_id="42", item_id="a", quantity=1, price=9.99, timestamp=NOON_MS, event_id="7:1", line=1),
+        EventOfLine(user_id="42", item_id="b", quantity=2.5, timestamp=NOON_MS, event_id="7:2", line=2),
+    ]
+
+
+def test_a_record_without_lines_is_one_event() -> None:
+    text = '[fields]\nuser_id = "key"\nitem_id = ["value.shop", "value.sku"]\nevent_id = "headers.id"'
+    found = events(text, {"shop": 3, "sku": "x"}, key=b"u", headers=[("id", b"e1"), ("other", b"\xff")])
+    assert found == [Event(user_id="u", item_id="3:x", timestamp=NOON_MS, event_id="e1")]
+    assert type(found[0]) is Event
+
+
+def test_where_says_which_records_count_and_tombstones_are_none_of_them() -> None:
+    decoder = MappedDecoder(mapping(ORDERS), EventReading())
+    for value in (order(line(), status="open"), order(line()), None, {"other": 1}, [1]):
+        decoder.events(record(value))
+    assert decoder.passed_over == PassedOver(records=4)
+    assert reason('[fields]\nuser_id = "value.u"\nitem_id = "value.i"', None) == "the record is empty"
+
+
+@pytest.mark.parametrize("value", [order(), order(lines=None), {"status": "paid", "customer": {"id": 1}, "at": NOON}])
+def test_an_order_without_lines_holds_nothing(value: Any) -> None:
+    assert events(ORDERS, value) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (order(line(None)), "line 1: item_id is required for a purchase"),
+        (order(line(), line(quantity=-1)), "line 2: quantity: must be more than 0"),
+        (order(line(), line(quantity="two"), line({})), "line 2: quantity: must be a number; line 3: item_id: must be"),
+        (order(*[line(None)] * 9), "; and 6 more lines"),
+        (order(line(), customer=None), "line 1: user_id: is required"),
+        (order(line(), at="22.11.2026"), "line 1: timestamp: must be RFC 3339"),
+        (order(line(), at="2026-11-22 12:00:00"), "has no zone: set timezone in the mapping"),
+        (order(line(), at="2026-12-24T00:00:00Z"), "is in the future"),
+        (order(line(), id={"a": 1}), "line 1: event_id: value.id must be a string or an integer, not an object"),
+        (order(lines="a, b"), "lines: value.lines must be a list, not text"),
+        (order(lines=[line()] * (MOST_LINES + 1)), f"lines: the record has {MOST_LINES + 1:,} lines; the limit is"),
+        (b"{", "not JSON: "),
+        (b"\x00\x00\x00\x00\x07abc", "it looks like the wire format of a schema registry"),
+    ],
+)  # fmt: skip
+def test_the_reason_names_line_and_field(value: Any, said: str) -> None:
+    assert said in reason(ORDERS, value)
+
+
+def test_a_broken_line_keeps_the_others_waiting_unless_the_mapping_says_otherwise() -> None:
+    value = order(line("a"), line(None), line("c"))
+    for text, counted in ((ORDERS, []), (mapping(ORDERS, lines_that_are_good='"count"'), ["a", "c"])):
+        with pytest.raises(MalformedEvent, match="line 2: item_id") as caught:
+            events(text, value)
+        assert [event.item_id for event in caught.value.events] == counted
+
+
+def test_a_forget_is_a_record_of_its_own() -> None:
+    text = ORDERS + 'type = "line.type"\n'
+    assert [event.type for event in events(text, order(line(None, type="forget")))] == [EventType.FORGET]
+    assert reason(text, order(line(), line(None, type="forget"))) == "type: forget must be the only event of its record"
+
+
+@pytest.mark.parametrize(
+    ("keys", "fields", "expected"),
+    [
+        ({"negative_quantity": '"return"'}, line(quantity=-2), [("return", 2.0)]),
+        ({"negative_quantity": '"return"'}, line(quantity="-0.5"), [("return", 0.5)]),
+        ({"zero_quantity": '"skip"'}, line(quantity=0), []),
+        ({"zero_quantity": '"skip"'}, line(quantity="0.00"), []),
+        ({"zero_quantity": '"skip"'}, line(quantity=None), [("purchase", 1.0)]),
+        ({"missing_item": '"skip"'}, line(""), []),
+        ({"missing_item": '"skip"'}, line(None), []),
+    ],
+)
+def test_rules_about_quantities_and_items(keys: dict[str, str], fields: Any, expected: list[Any]) -> None:
+    found = events(mapping(ORDERS, **keys), order(fields))
+    assert [(event.type.value, event.quantity) for event in found] == expected
+
+
+@pytest.mark.parametrize("customer", [None, {}, {"id": None}, {"id": ""}])
+def test_orders_of_nobody_are_passed_over_and_counted_if_the_mapping_says_so(customer: Any) -> None:
+    decoder = MappedDecoder(mapping(ORDERS, missing_user='"skip"'), EventReading())
+    assert decoder.events(record(order(line(), line(), customer=customer))) == []
+    assert decoder.passed_over == PassedOver(no_user=2)
+    guests = MappedDecoder(mapping(ORDERS), EventReading(no_user=frozenset({"42"})))
+    assert guests.events(record(order(line()))) == []
+    assert guests.passed_over == PassedOver(no_user=1)
+
+
+def test_words_for_types() -> None:
+    text = ORDERS + 'type = "value.kind"\n[types]\nrefund = "return"\nsale = "purchase"\nquote = "skip"\n'
+    kinds = {
+        kind: [event.type for event in events(text, order(line(), kind=kind))] for kind in ("refund", "sale", "quote")
+    }
+    assert kinds == {"refund": [EventType.RETURN], "sale": [EventType.PURCHASE], "quote": []}
+    assert events(text, order(line()))[0].type is EventType.PURCHASE
+    assert "line 1: type: 'chargeback' is none of refund, sale, quote" in reason(text, order(line(), kind="chargeback"))
+
+
+@pytest.mark.parametrize(
+    ("written", "keys"),
+    [
+        ("2026-11-22T13:00:00+01:00", {}),
+        ("2026-11-22 13:00:00", {"timezone": '"Europe/Berlin"'}),
+        ("2026-11-22T12:00", {"timezone": '"utc"'}),
+        (NOON_MS, {}),
+        (NOON_MS // 1000, {}),
+        (str(NOON_MS * 1000), {}),
+        (f" {NOON_MS} ", {}),
+    ],
+)
+def test_times_in_all_forms(written: Any, keys: dict[str, str]) -> None:
+    assert events(mapping(ORDERS, **keys), order(line(), at=written))[0].timestamp == NOON_MS
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x", "my.toml: is no TOML: "),
+        (f'[fields]\nuser_id="customer.id"{ITEM}', "fields.user_id: customer.id: begins with customer, which"),
+        (f'[fields]\nuser_id="customer.id"{ITEM}', "did you mean value.customer.id?"),
+        ('[fields]\nuser_id="value.id"\nitem_id="line.a"', "there is a line only where lines names the lines"),
+        (f'where="line.a"\n[fields]\nuser_id="value.id"{ITEM}', "where: line.a: there is a line only where"),
+        (f'foo=1\n[fields]\nuser_id="value.id"{ITEM}', "my.toml: foo: is no key of a mapping"),
+        (f'[fields]\nuser_id="value..id"{ITEM}', "fields.user_id: 'value..id' is no JMESPath expression"),
+        ('[fields]\nuser_id="value.id"', "fields.item_id: is required"),
+        (f'[fields]\nuser_id=5{ITEM}', "fields.user_id: must be a JMESPath expression in quotation marks"),
+        (f'[fields]\nuser_id="@"{ITEM}', "@ is not used: begin with one of"),
+        (f'[fields]\nuser_id="sum(value.a, b)"{ITEM}', "begins with b"),
+        (f'timezone="Mars"\n[fields]\nuser_id="value.id"{ITEM}', "timezone: 'Mars' is no time zone"),
+        (f'lines="value"\nlines_that_are_good="count"\n[fields]\nuser_id="value.id"{ITEM}', "needs fields.event_id"),
+        (f'types={{refund="x"}}\n[fields]\nuser_id="value.a"{ITEM}', "types.refund: "),
+    ],
+)  # fmt: skip
+def test_a_wrong_mapping_is_named_with_its_key(text: str, said: str) -> None:
+    with pytest.raises(InputFileError) as caught:
+        EventMapping.parse(text, name="my.toml")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mapping_is_a_preset_or_a_file(tmp_path: Any) -> None:
+    (tmp_path / "own.toml").write_text(ORDERS)
+    assert EventMapping.load(str(tmp_path / "own.toml")).fingerprint == mapping(ORDERS).fingerprint
+    with pytest.raises(InputFileError, match=r"shopify: is neither a file nor one of contract, debezium"):
+        EventMapping.load("shopify")
+    with pytest.raises(InputFileError, match="cannot be read"):
+        EventMapping.load(str(tmp_path))
+
+
+def test_the_fingerprint_is_that_of_what_a_mapping_does() -> None:
+    same = "# a comment\n" + ORDERS.replace('price = "line.price"\n', "") + 'price = "line.price"\n'
+    assert mapping(same).fingerprint == mapping(ORDERS).fingerprint
+    assert mapping(ORDERS, zero_quantity='"skip"').fingerprint != mapping(ORDERS).fingerprint
+    assert len({EventMapping.parse(preset(name), name=name).fingerprint for name in presets()}) == len(presets())
+
+
+def test_an_expression_that_cannot_be_evaluated_is_said() -> None:
+    text = ORDERS.replace('"line.quantity"', '"sum(line.sku)"')
+    assert "line 1: quantity: sum(line.sku): " in reason(text, order(line()))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from(["", "x"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+STEPS = st.lists(st.sampled_from([".a", ".b", "[0]", "[-1]", "[1]"]), max_size=3).map("".join)
+PATHS = st.builds(lambda steps: f"value{steps}", STEPS)
+EXPRESSIONS = st.recursive(
+    PATHS | st.just("'x'"),
+    lambda inner: st.builds(lambda a, b, steps: f"({a} || {b}){steps}", inner, inner, STEPS),
+    max_leaves=4,
+)
+
+
+@given(text=EXPRESSIONS, value=JSON)
+def test_paths_find_what_jmespath_finds(text: str, value: Any) -> None:
+    scope = {"value": value}
+    assert Expression.compile(text).evaluate(scope) == jmespath.search(text, scope)
