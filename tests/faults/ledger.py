@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import threading
@@ -28,6 +29,7 @@ _CATALOGUE = [item_name(taste, number) for taste in range(TASTES) for number in 
 _PAUSE_S = 0.02
 _EPOCH_MS = 1_700_000_000_000
 Pair = tuple[str, str]
+ORDERING = "orders"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,51 @@ class Sale:
         """Key and value."""
         fields = {"event_id": f"sale-{self.number}", "timestamp": _EPOCH_MS + self.number} if self.has_id else {}
         return self.user_id, event_json(self.user_id, self.item_id, **fields)
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Who buys what."""
+        return ((self.user_id, self.item_id),)
+
+
+ORDERS = """
+lines = "value.lines"
+[fields]
+user_id = "value.customer"
+item_id = "line.sku"
+timestamp = "value.at"
+event_id = ["value.id", "line.id"]
+"""
+"""The mapping that reads orders."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Purchases of one user in one record; every second order has ids of its lines."""
+
+    user_id: str
+    item_ids: tuple[str, ...]
+    number: int
+
+    @property
+    def has_id(self) -> bool:
+        """Whether its lines can be recognized wherever they come again."""
+        return self.number % 2 == 1
+
+    @property
+    def record(self) -> tuple[str, bytes]:
+        """Key and value."""
+        lines = [{"sku": item, "id": number} for number, item in enumerate(self.item_ids)]
+        fields = {"id": f"order-{self.number}", "at": _EPOCH_MS + self.number} if self.has_id else {}
+        return self.user_id, json.dumps({"customer": self.user_id, "lines": lines, **fields}).encode()
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Who buys what."""
+        return tuple((self.user_id, item) for item in self.item_ids)
+
+
+Sold = Sale | Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +130,7 @@ class Ledger:
         self.add_users([f"buyer-{seed}-{number}" for number in range(users)])
         self._made = 0
         self._lock = threading.Lock()
-        self._acknowledged: Counter[Sale] = Counter()
+        self._acknowledged: Counter[Sold] = Counter()
         self._malformed: Counter[bytes | None] = Counter()
         self.malformed_at: dict[int, int] = {}
         """Offset of the first malformed record by partition."""
@@ -126,12 +173,24 @@ class Ledger:
         """Make one new purchase of every user who still buys."""
         return [self._sale(user) for user in list(self._buying)]
 
-    def disordered(self, sales: Sequence[Sale], *, share: float, farthest: int) -> list[Sale]:
+    def orders(self, count: int, *, most_lines: int) -> list[Order]:
+        """Make orders of one to so many lines, of as many new users: nobody else buys these items."""
+        users = [f"{ORDERING}-{self._seed}-{self._made + number}" for number in range(count)]
+        self._baskets.update({user: [] for user in users})
+        made = []
+        for user in users:
+            self._made += 1
+            items = self._random.sample(_CATALOGUE, min(len(_CATALOGUE) // 2, most_lines))
+            items += [f"unknown-{number}" for number in range(most_lines - len(items))]
+            made.append(Order(user, tuple(items[: self._random.randint(1, most_lines)]), self._made))
+        return made
+
+    def disordered(self, sales: Sequence[Sold], *, share: float, farthest: int) -> list[Sold]:
         """Return sales as careless producers send them: a share once more, and a share too late.
 
         Copies, of sales with an event_id, and latecomers move at most ``farthest`` places towards the end.
         """
-        places: list[tuple[float, Sale]] = []
+        places: list[tuple[float, Sold]] = []
         for place, sale in enumerate(sales):
             is_late = self._random.random() < share
             places.append((place + is_late * self._random.uniform(0, farthest), sale))
@@ -139,12 +198,12 @@ class Ledger:
                 places.append((place + self._random.uniform(0, farthest), sale))
         return [sale for _, sale in sorted(places, key=lambda entry: entry[0])]
 
-    def send(self, sales: Sequence[Sale]) -> None:
+    def send(self, sales: Sequence[Sold]) -> None:
         """Hand purchases to the producer without waiting."""
         for sale in sales:
             key, value = sale.record
 
-            def acknowledged(error: KafkaError | None, _: Message, sale: Sale = sale) -> None:
+            def acknowledged(error: KafkaError | None, _: Message, sale: Sold = sale) -> None:
                 if error is None:
                     with self._lock:
                         self._acknowledged[sale] += 1
@@ -301,8 +360,8 @@ class Ledger:
         return basket
 
 
-def _pairs(sales: Iterable[Sale]) -> Counter[Pair]:
-    return Counter((sale.user_id, sale.item_id) for sale in sales)
+def _pairs(sales: Iterable[Sold]) -> Counter[Pair]:
+    return Counter(pair for sale in sales for pair in sale.pairs)
 
 
 def _origin(letter: Message) -> tuple[bytes | str | None, ...]:

@@ -1,0 +1,67 @@
+"""Scenario 21: records are orders of many lines, and the consumer is killed while it applies them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.conftest import Report, rounds, trained_ledger
+from tests.faults.group import Group
+from tests.faults.ledger import ORDERS, Ledger
+from tests.faults.test_crashes import QUICK
+from tests.services import Shop, wait_until
+
+pytestmark = pytest.mark.real_kafka
+LONG = (256, 257, 1_001, 2_000)
+
+
+@pytest.fixture
+def ledger(shop: Shop) -> Iterator[Ledger]:
+    """Buyers whose purchases are orders, and services with the mapping that reads them."""
+    mapping = shop.folder / "orders.toml"
+    mapping.write_text(ORDERS)
+    with trained_ledger(shop) as ledger:
+        shop.environment["RECSYS_EVENTS__MAPPING"] = str(mapping)
+        yield ledger
+
+
+POINTS = ["polled", "applied", "published", "marked", "before-commit"]
+
+
+@pytest.mark.parametrize(
+    "point", ["between-applies", *(pytest.param(point, marks=pytest.mark.slow) for point in POINTS)]
+)
+def test_orders_count_once_though_the_consumer_is_killed(ledger: Ledger, report: Report, point: str) -> None:
+    count = rounds(1, 10)
+    for number in range(count):
+        orders = ledger.orders(40, most_lines=30)
+        orders += [order for lines in LONG for order in ledger.orders(2, most_lines=lines)]
+        ledger.send(ledger.disordered(orders, share=0.2, farthest=20))
+        consumer = ledger.shop.start_consumer(
+            RECSYS_TEST_FAIL_POINTS=f"{point}=kill@{1 + number % 3}", RECSYS_CONSUMER__BATCH_SIZE="10", **QUICK
+        )
+        consumer.await_killed()
+    ledger.flush()
+    consumer = ledger.shop.start_consumer(**QUICK)
+    recovery_s = ledger.await_counted()
+    report(21, f"Orders of up to 2,000 lines, SIGKILL, {point}", ledger.check(), faults=count, recovery_s=recovery_s)
+    assert consumer.stop() == 0
+
+
+@pytest.mark.slow
+def test_all_orders_read_again(ledger: Ledger, report: Report) -> None:
+    orders = ledger.orders(rounds(100, 2_000), most_lines=30) + ledger.orders(5, most_lines=2_000)
+    ledger.send(orders)
+    ledger.flush()
+    lines = sum(len(order.item_ids) for order in orders)
+    for number in range(2):
+        consumer = ledger.shop.start_consumer(**QUICK)
+        ledger.await_counted()
+        group = Group(ledger.shop)
+        wait_until(lambda group=group: group.lag() == 0, "everything is committed")  # type: ignore[misc]
+        duplicates = consumer.metrics()["events_duplicate_total"]
+        assert duplicates == (lines if number else 0)
+        assert consumer.stop() == 0
+        group.reset(dict.fromkeys(range(4), 0))
+    report(21, "Orders read again from the beginning", ledger.check(), faults=len(orders))
