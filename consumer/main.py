@@ -22,7 +22,7 @@ from consumer.stats import StatsLog
 from recsys.errors import KafkaUnavailable, OffsetsLost, RedisError, TopicMissing
 from recsys.kafka.cleanup_policy import PolicyWatch
 from recsys.kafka.clients import Consumer, open_consumer, renew_logins
-from recsys.kafka.decoder import make_decoder
+from recsys.kafka.shared_reading import SharedReading
 from recsys.kafka.start_offsets import start_offsets
 from recsys.kafka.topics import Topic, TopicWatch, create_topic_if_missing, describe_topic, ensure_group
 from recsys.lists.live_model import LiveModel
@@ -119,10 +119,11 @@ def consume(settings: Settings, store: Store, live: LiveModel, metrics: Consumer
         topic = until_ready(ready, stop=stop, log=log, asked=f"Redis, or Kafka at {settings.kafka.bootstrap_servers}")
         if topic is None:
             return
-        assignment = Assignment(settings.kafka, topic, store.applied_offsets)
+        reading = SharedReading(settings, store.readings, store.applied_offsets.read)
+        assignment = Assignment(settings.kafka, topic, store.applied_offsets, before_read=reading.begin)
         dead_letters = DeadLetters(settings, metrics, partitions=len(topic.partitions))
         with dead_letters, TopicWatch(settings.kafka, topic, on_silence=metrics.kafka_silent.set) as watch:
-            polling = Polling(consumer, assignment, watch, make_decoder(settings), settings, stop)
+            polling = Polling(consumer, assignment, watch, reading.decoder, settings, stop)
             outages = Outages(polling, metrics)
             refresher = Refresher(store.users, live, settings.ranking, metrics)
             swap = ModelSwap(refresher, polling, outages, store.connection, metrics, settings)

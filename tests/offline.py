@@ -15,8 +15,8 @@ from recsys.data.event import Event, EventReading
 from recsys.files.columns import Columns
 from recsys.files.inputs import find_inputs
 from recsys.files.purchases import PurchaseFile
-from recsys.kafka.decoder import make_decoder
 from recsys.kafka.producer import Publisher
+from recsys.kafka.shared_reading import SharedReading
 from recsys.operations.import_history import ImportOutcome, import_file
 from recsys.operations.make_again import StreamBeyond
 from recsys.operations.undo_import import undo_import
@@ -118,7 +118,7 @@ def offline_shop(broker: str, redis_url: str, folder: Path) -> Iterator[OfflineS
             "redis": {"url": redis_url, "prefix": name},
         }
     )
-    with open_store(settings) as store, StreamBeyond(settings, {}) as stream:
+    with open_store(settings) as store, StreamBeyond(settings, store, {}) as stream:
         yield OfflineShop(settings, store, open_data_dir(settings), folder, stream)
 
 
@@ -130,5 +130,9 @@ def rows(*lines: str) -> str:
 def archive_stream(shop: OfflineShop) -> None:
     """Do what a round of the trainer begins with."""
     archive_new_purchases(
-        shop.settings.kafka, shop.data_dir.archive, ProgressReporter(), at=now(), decoder=make_decoder(shop.settings)
+        shop.settings.kafka,
+        shop.data_dir.archive,
+        ProgressReporter(),
+        at=now(),
+        reading=SharedReading(shop.settings, shop.store.readings, shop.store.applied_offsets.read),
     )

@@ -11,8 +11,10 @@ from recsys.data.event import Event
 from recsys.errors import KafkaUnavailable
 from recsys.kafka.cleanup_policy import cleanup_policy, is_compacted
 from recsys.kafka.clients import Message, open_reader
-from recsys.kafka.decoder import EventDecoder, counting_events
+from recsys.kafka.decoder import counting_events
+from recsys.kafka.decoder_by_place import DecoderByPlace
 from recsys.kafka.records import read_range
+from recsys.kafka.shared_reading import SharedReading
 from recsys.kafka.topics import Topic, describe_topic, end_offsets
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import KafkaSettings
@@ -29,7 +31,7 @@ def archive_new_purchases(
     progress: ProgressReporter,
     *,
     at: datetime,
-    decoder: EventDecoder,
+    reading: SharedReading,
     before_write: Callable[[], None] = lambda: None,
 ) -> int:
     """Append everything that is in the topic and not in the archive; return the number of events.
@@ -53,7 +55,8 @@ def archive_new_purchases(
     try:
         watermarks = end_offsets(reader, settings, topic)
         ranges = _ranges(topic, archive.positions().get(topic.id, {}), watermarks)
-        writer = _SegmentWriter(archive, archive.new_round(at), topic.id, ranges, decoder, before_segment)
+        reading.claim(topic, {partition: end for partition, (_, end) in ranges.items()})
+        writer = _SegmentWriter(archive, archive.new_round(at), topic.id, ranges, reading.decoder, before_segment)
         with progress.stage("archive purchases", sum(end - first for first, end in ranges.values())) as advance:
             for message in read_range(reader, settings, topic, ranges):
                 writer.add(message)
@@ -94,7 +97,7 @@ class _SegmentWriter:
         round_: str,
         source: str,
         ranges: dict[int, tuple[int, int]],
-        decoder: EventDecoder,
+        decoder: DecoderByPlace,
         before_write: Callable[[], str],
     ) -> None:
         self._archive = archive
@@ -112,6 +115,8 @@ class _SegmentWriter:
     def add(self, message: Message) -> None:
         """Take one record; write what is held when that is much."""
         partition, offset = message.partition() or 0, message.offset() or 0
+        if self._decoder.fingerprint(partition, self._next[partition]) != self._decoder.fingerprint(partition, offset):
+            self._write({partition: offset})  # a segment holds what was read in one way
         self._read_to[partition] = offset + 1
         events = counting_events(self._decoder, message)
         self._pending[partition].extend((offset, event) for event in events)
@@ -130,7 +135,8 @@ class _SegmentWriter:
                 rows = self._pending.pop(partition, [])
                 policy = self._before_write()
                 segment = Segment(self._round, self._source, partition, first, end - 1)
-                self._archive.write(segment, rows, cleanup_policy=policy)
+                reading = self._decoder.fingerprint(partition, first)
+                self._archive.write(segment, rows, cleanup_policy=policy, reading=reading)
                 self.archived += len(rows)
                 self._next[partition] = end
-        self._held = 0
+                self._held -= len(rows)

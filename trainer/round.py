@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from recsys.errors import DataDirError, InvalidModel, LockLost, NotEnoughNewEvents
 from recsys.evaluation.gate_record import Decision, GateRecord
 from recsys.evaluation.split import Split
-from recsys.kafka.decoder import make_decoder
+from recsys.kafka.shared_reading import SharedReading
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import refresh_all_lists
 from recsys.model.boosts import BoostWeights
@@ -179,7 +179,7 @@ class Round:
             self._data_dir.archive,
             self._progress,
             at=self._clock(),
-            decoder=make_decoder(self._settings),
+            reading=SharedReading(self._settings, self._store.readings, self._store.applied_offsets.read),
             before_write=self._lock.ensure_held,
         )
         for source, partition, first, last in self._data_dir.archive.gaps():

@@ -5,7 +5,6 @@ A mapping is a TOML file with JMESPath expressions: docs/connect.md.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from recsys.data.expressions import Expression, is_false
@@ -174,7 +172,14 @@ class EventMapping:
             *(one.roots for one in (file.where, file.lines) if one is not None),
         )
         """What of a record is looked at."""
-        self.fingerprint = hashlib.sha256(orjson.dumps(_canonical(file), option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+        self.described = _described(file)
+        """What the mapping does, whatever the order and the comments of its file; `of` makes it again."""
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any]) -> EventMapping:
+        """Make a mapping again from what it does."""
+        file = MappingFile.model_validate(described)
+        return cls(file, _zone(file.timezone, ""))
 
     @classmethod
     def load(cls, name: str) -> EventMapping:
@@ -373,15 +378,21 @@ def _zone(name: str, of: str) -> tzinfo | None:
         raise InputFileError(f"{of}: timezone: {name!r} is no time zone; an example is Europe/London") from None
 
 
-def _canonical(file: MappingFile) -> dict[str, Any]:
-    """Return what a mapping does, whatever the order and the comments of its file."""
-    said = {name: getattr(file, name) for name in MappingFile.model_fields if name not in ("fields", "where", "lines")}
-    texts = {name: [part.text for part in parts] for name, parts in file.fields.all().items()}
-    return {**said, "fields": texts, "where": _text(file.where), "lines": _text(file.lines)}
+def _described(file: MappingFile) -> dict[str, Any]:
+    found = {name: getattr(file, name) for name in MappingFile.model_fields if name != "fields"}
+    fields = {name: getattr(file.fields, name) for name in FieldExpressions.model_fields}
+    return {**_texts(found), "fields": _texts(fields)}
 
 
-def _text(expression: Expression | None) -> str | None:
-    return None if expression is None else expression.text
+def _texts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with expressions as they were written, and without those that are not there."""
+    return {name: _text(value) for name, value in values.items() if value is not None}
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, list):
+        return [part.text for part in value]
+    return value.text if isinstance(value, Expression) else value
 
 
 def presets() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from recsys.data.epoch import EpochUnit
 from recsys.data.event import MAX_RECORD_BYTES, Event, EventReading, EventType, decode, ensure_fits_cluster
 from recsys.data.mapped_events import mapped_record
 from recsys.data.mapping import CONTRACT, NO_USER, EventMapping
+from recsys.data.reading_history import Reading
 from recsys.errors import InputFileError, MalformedEvent, SettingsError
 from recsys.kafka.clients import Message
 from recsys.kafka.records import location, record_timestamp_ms
@@ -250,6 +252,64 @@ def event_reading(settings: EventsSettings) -> EventReading:
     )
 
 
+def reading_of(settings: EventsSettings) -> Reading:
+    """Return how these settings ask to read records.
+
+    Raises
+    ------
+    SettingsError
+        When the mapping cannot be read.
+    """
+    mapping = None
+    if settings.mapping or settings.envelope != "none":
+        try:
+            mapping = EventMapping.load(settings.mapping or CONTRACT).described
+        except InputFileError as error:
+            raise SettingsError(f"RECSYS_EVENTS__MAPPING: {error}") from None
+    reading = event_reading(settings)
+    description = {
+        "mapping": mapping,
+        "envelope": settings.envelope,
+        "max_bytes": settings.max_record_bytes,
+        "unit": reading.unit,
+        "oldest_ms": reading.oldest_ms,
+        "no_user": sorted(reading.no_user),
+        "max_return": reading.max_return,
+    }
+    return Reading(hashlib.sha256(orjson.dumps(description, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16], description)
+
+
+def decoder_of(reading: Reading, *, on_cluster: bool) -> EventDecoder:
+    """Return the decoder that reads records so.
+
+    Parameters
+    ----------
+    reading : Reading
+    on_cluster : bool
+        Refuse users whose keys a Redis Cluster could not keep together.
+    """
+    described: Any = reading.description
+    unit = described["unit"]
+    events = EventReading(
+        unit=EpochUnit(unit) if unit else None,
+        oldest_ms=described["oldest_ms"],
+        no_user=frozenset(described["no_user"]),
+        max_return=described["max_return"],
+    )
+    if described["mapping"] is None:
+        return JsonDecoder(events, on_cluster=on_cluster, max_bytes=described["max_bytes"] or MAX_RECORD_BYTES)
+    mapping = EventMapping.of(described["mapping"])
+    if mapping.file.timestamp_unit != "auto":
+        events = replace(events, unit=EpochUnit(mapping.file.timestamp_unit))
+    return MappedDecoder(
+        mapping,
+        events,
+        on_cluster=on_cluster,
+        max_bytes=described["max_bytes"] or MAX_MAPPED_BYTES,
+        is_wrapped=described["envelope"] == "cloudevents",
+    )
+
+
 def make_decoder(settings: Settings) -> EventDecoder:
     """Return the decoder that these settings ask for.
 
@@ -258,17 +318,4 @@ def make_decoder(settings: Settings) -> EventDecoder:
     SettingsError
         When the mapping cannot be read.
     """
-    events, on_cluster = settings.events, settings.redis.cluster
-    reading = event_reading(events)
-    is_wrapped = events.envelope == "cloudevents"
-    if not events.mapping and not is_wrapped:
-        max_bytes = events.max_record_bytes or MAX_RECORD_BYTES
-        return JsonDecoder(reading, on_cluster=on_cluster, max_bytes=max_bytes)
-    try:
-        mapping = EventMapping.load(events.mapping or CONTRACT)
-    except InputFileError as error:
-        raise SettingsError(f"RECSYS_EVENTS__MAPPING: {error}") from None
-    if mapping.file.timestamp_unit != "auto":
-        reading = replace(reading, unit=EpochUnit(mapping.file.timestamp_unit))
-    max_bytes = events.max_record_bytes or MAX_MAPPED_BYTES
-    return MappedDecoder(mapping, reading, on_cluster=on_cluster, max_bytes=max_bytes, is_wrapped=is_wrapped)
+    return decoder_of(reading_of(settings.events), on_cluster=settings.redis.cluster)

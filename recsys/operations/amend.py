@@ -120,7 +120,7 @@ def _apply(
             amended.note(*store.users.apply_without_reading(call))
         fail_points.reach("in-rebuild")
         advance(1)
-    with StreamBeyond(settings, data_dir.archive.positions(segments)) as stream:
+    with StreamBeyond(settings, store, data_dir.archive.positions(segments)) as stream:
         for call in stream.calls(users.__contains__):
             store.users.apply_without_reading(call)
 
@@ -140,7 +140,7 @@ class _Truth:
         self._archive = data_dir.archive
         self._segments = segments
         self._is_ours = is_ours
-        self._stream = StreamBeyond(settings, data_dir.archive.positions(segments))
+        self._stream = StreamBeyond(settings, store, data_dir.archive.positions(segments))
         self._replays: dict[str, HistoryReplay] = defaultdict(lambda: HistoryReplay(settings.history.max_items))
 
     def __enter__(self) -> _Truth:

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 from recsys.data.event import Event
 from recsys.errors import RebuildWouldLoseData
 from recsys.kafka.clients import open_reader
-from recsys.kafka.decoder import counting_events, make_decoder
+from recsys.kafka.decoder import counting_events
 from recsys.kafka.records import read_range
+from recsys.kafka.shared_reading import SharedReading
 from recsys.kafka.topics import describe_topic, end_offsets
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import refresh_users
@@ -87,7 +88,7 @@ def _make_again(
                 store.aside.apply(call)
             advance(1)
         fail_points.reach("made-again")
-        with StreamBeyond(settings, archive.positions(segments)) as stream:
+        with StreamBeyond(settings, store, archive.positions(segments)) as stream:
             pending = users
             for _ in range(_MOST_TRIES):
                 before_write()
@@ -137,9 +138,9 @@ def _refresh(
 class StreamBeyond:
     """What the topic holds beyond the archive, read bit by bit; use it as a context manager."""
 
-    def __init__(self, settings: Settings, positions: dict[str, dict[int, int]]) -> None:
+    def __init__(self, settings: Settings, store: Store, positions: dict[str, dict[int, int]]) -> None:
         self._settings = settings.kafka
-        self._decoder = make_decoder(settings)
+        self._reading = SharedReading(settings, store.readings, store.applied_offsets.read)
         self._topic = describe_topic(settings.kafka, settings.kafka.topic)
         self._next = dict(positions.get(self._topic.id, {}))
 
@@ -156,9 +157,10 @@ class StreamBeyond:
             partition: (max(self._next.get(partition, low), low), end)
             for partition, (low, end) in end_offsets(self._reader, self._settings, self._topic).items()
         }
+        self._reading.claim(self._topic, {partition: end for partition, (_, end) in ranges.items()})
         rows: dict[int, list[tuple[int, Event]]] = {}
         for message in read_range(self._reader, self._settings, self._topic, ranges):
-            for event in counting_events(self._decoder, message):
+            for event in counting_events(self._reading.decoder, message):
                 if wanted(event.user_id):
                     rows.setdefault(message.partition() or 0, []).append((message.offset() or 0, event))
         self._next = {partition: end for partition, (_, end) in ranges.items()}

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from recsys.data.event import Event, EventType
 from recsys.data.history import Entry, HistoryReplay
 from recsys.kafka.clients import Message, open_reader
-from recsys.kafka.decoder import counting_events, make_decoder
+from recsys.kafka.decoder import counting_events
 from recsys.kafka.records import read_range
+from recsys.kafka.shared_reading import SharedReading
 from recsys.kafka.topics import describe_topic, end_offsets
 from recsys.redis import Store
 from recsys.settings import Settings
@@ -68,7 +69,7 @@ class AppliedStream:
     def __init__(self, settings: Settings, store: Store, positions: Mapping[str, Mapping[int, int]]) -> None:
         self._settings = settings.kafka
         self._store = store
-        self._decoder = make_decoder(settings)
+        self._reading = SharedReading(settings, store.readings, store.applied_offsets.read)
         self._topic = describe_topic(settings.kafka, settings.kafka.topic)
         self._reader = open_reader(settings.kafka, "verify")
         self._ends_at_first = self._ends()
@@ -83,7 +84,7 @@ class AppliedStream:
         """Apply what has been applied since the last call."""
         marks = self._marks()
         for message in self._read({partition: (self._next[partition], marks[partition]) for partition in self._next}):
-            for event in counting_events(self._decoder, message):
+            for event in counting_events(self._reading.decoder, message):
                 replays[event.user_id].apply([event])
         self._next = {partition: max(self._next[partition], marks[partition]) for partition in self._next}
 
@@ -94,7 +95,7 @@ class AppliedStream:
         for message in self._read({partition: (self._next[partition], ends[partition]) for partition in self._next}):
             partition, offset = message.partition() or 0, message.offset() or 0
             records += offset < self._ends_at_first[partition][1]
-            for event in counting_events(self._decoder, message):
+            for event in counting_events(self._reading.decoder, message):
                 if event.type == EventType.FORGET:
                     forgotten.add(event.user_id)
                 if offset < self._next[partition] + _LARGEST_BATCH:
@@ -121,4 +122,5 @@ class AppliedStream:
             for partition, (low, high) in self._ends().items()
             if partition in ranges
         }
+        self._reading.follow(self._topic)
         yield from read_range(self._reader, self._settings, self._topic, there)

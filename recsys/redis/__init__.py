@@ -16,6 +16,7 @@ from recsys.redis.item_lists import ItemListStore
 from recsys.redis.keys import Keys
 from recsys.redis.model_pointer import ModelPointer, ModelPointerStore
 from recsys.redis.placed_events import PlacedEvent, calls_by_user
+from recsys.redis.readings import ReadingStore
 from recsys.redis.rebuild_state import RebuildStage, RebuildState
 from recsys.redis.rights import Service
 from recsys.redis.trainer_lock import HeldLock, TrainerLock
@@ -31,6 +32,7 @@ __all__ = [
     "ModelStamp",
     "PlacedEvent",
     "PublishOutcome",
+    "ReadingStore",
     "RebuildStage",
     "RebuildState",
     "Service",
@@ -55,6 +57,7 @@ class Store:
     trainer_lock: TrainerLock
     applied_offsets: AppliedOffsets
     rebuilding: RebuildState
+    readings: ReadingStore
     connection: Connection
 
 
@@ -80,6 +83,7 @@ def open_store(settings: Settings) -> Iterator[Store]:
             trainer_lock=TrainerLock(connection, keys),
             applied_offsets=AppliedOffsets(connection, keys),
             rebuilding=RebuildState(connection, keys),
+            readings=ReadingStore(connection, keys),
             connection=connection,
         )
     finally:

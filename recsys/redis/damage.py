@@ -86,6 +86,7 @@ def _advice(keys: Keys, key: str) -> str:
         keys.trainer_requests: "the trainer deletes it: ask again for retrains and rollbacks that wait",
         keys.trainer_status: "the next round writes it again",
         keys.trainer_lock: "delete it if no trainer and no command is at work",
+        keys.readings: "delete it: records that are not archived yet are then read as the settings say now",
         keys.aside: "the trainer deletes it: users who are set aside are named again with their next events",
     }
     if key in named:

@@ -134,12 +134,17 @@ class Keys:
             *self.of_user("*"), self.similar("*"), self.marks(""), self.marks("*"), self.popular_in(None),
             self.popular_in("*"), self.titles, self.catalogue, self.unavailable, self.model, self.hidden,
             self.trainer_lock, self.trainer_alive, self.trainer_requests, self.rebuild, self.rebuild_run(""),
-            self.rebuild_run("*"), self.trainer_status,
+            self.rebuild_run("*"), self.trainer_status, self.readings,
         )  # fmt: skip
 
     def of_operators(self) -> tuple[str, ...]:
         """Return the keys to which the HTTP API writes, for operators."""
         return (self.hidden, self.trainer_requests)
+
+    @property
+    def readings(self) -> str:
+        """HASH: how records are read, and from which one on; see ``lua/readings.lua``."""
+        return f"{self.prefix}:readings"
 
     @property
     def aside(self) -> str:

@@ -36,6 +36,8 @@ from recsys.storage.segments import FOLDER, IMPORT_PREFIX, ROUND_FORMAT, Segment
 
 _DAY_S = 24 * 3600
 _CLEANUP_POLICY = b"cleanup_policy"
+_READING = b"reading"
+_READING = b"recsys.reading"
 """Key of a segment's metadata."""
 
 
@@ -84,21 +86,32 @@ class Archive:
         """Remove what crashed writes left; call it only while holding the lock."""
         self._storage.remove_temporaries(FOLDER)
 
-    def write(self, segment: Segment, rows: Sequence[tuple[int, Event]], *, cleanup_policy: str = "") -> None:
+    def write(
+        self, segment: Segment, rows: Sequence[tuple[int, Event]], *, cleanup_policy: str = "", reading: str = ""
+    ) -> None:
         """Write one segment; it is there completely or not at all.
 
         ``cleanup_policy`` is that of its topic while it was read; a compacted topic may have lost rows before.
+        ``reading`` is the fingerprint of how its records were read: see `recsys.data.reading_history`.
         """
         table = event_table(rows)
-        if cleanup_policy:
-            table = table.replace_schema_metadata({_CLEANUP_POLICY: cleanup_policy})
+        metadata = {name: value for name, value in ((_CLEANUP_POLICY, cleanup_policy), (_READING, reading)) if value}
+        if metadata:
+            table = table.replace_schema_metadata(metadata)
         self._storage.write_file(segment.path, _parquet(table), fail_point="in-segment")
 
     def cleanup_policy(self, segment: Segment) -> str:
         """Return what `write` was told; empty for segments from before it was recorded."""
+        return self._noted(segment, _CLEANUP_POLICY)
+
+    def reading(self, segment: Segment) -> str:
+        """Return how its records were read, as `write` was told; empty for segments from before it was recorded."""
+        return self._noted(segment, _READING)
+
+    def _noted(self, segment: Segment, name: bytes) -> str:
         with self._errors_named(segment), self._storage.reading(segment.path) as file:
             metadata = pq.read_schema(file).metadata or {}
-        return str(metadata.get(_CLEANUP_POLICY, b"").decode())
+        return str(metadata.get(name, b"").decode())
 
     def remove(self, segment: Segment) -> None:
         """Remove a segment, whose purchases then never happened; call it only while holding the lock."""

@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -234,15 +234,16 @@ class Ledger:
         self.flush()
 
     @contextmanager
-    def load(self, per_second: float) -> Iterator[None]:
+    def load(self, per_second: float, make: Callable[[int], Sequence[Sold]] | None = None) -> Iterator[None]:
         """Publish new purchases in the background, at a steady rate, until the block ends."""
         stop = threading.Event()
+        made = make or self.sales
 
         def produce() -> None:
             due = 0.0
             while not stop.wait(_PAUSE_S):
                 due += per_second * _PAUSE_S
-                self.send(self.sales(int(due)))
+                self.send(made(int(due)))
                 due -= int(due)
 
         thread = threading.Thread(target=produce, name="load", daemon=True)

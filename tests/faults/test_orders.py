@@ -65,3 +65,23 @@ def test_all_orders_read_again(ledger: Ledger, report: Report) -> None:
         assert consumer.stop() == 0
         group.reset(dict.fromkeys(range(4), 0))
     report(21, "Orders read again from the beginning", ledger.check(), faults=len(orders))
+
+
+def test_a_mapping_changes_while_orders_come(ledger: Ledger, report: Report) -> None:
+    """Both mappings read all orders, but in the second one lines have other ids, and items another name."""
+    changed = ledger.shop.folder / "changed.toml"
+    changed.write_text(ORDERS.replace('"line.id"', '"number"').replace('"line.sku"', '"line.sku || line.code"'))
+    count = rounds(2, 10)
+    mappings = [ledger.shop.environment["RECSYS_EVENTS__MAPPING"], str(changed)]
+    with ledger.load(20, lambda due: ledger.orders(due, most_lines=12)):
+        for number in range(count):
+            ledger.shop.environment["RECSYS_EVENTS__MAPPING"] = mappings[(number + 1) % 2]
+            consumer = ledger.shop.start_consumer(RECSYS_CONSUMER__BATCH_SIZE="20", **QUICK)
+            if number % 2:  # what the consumers have yet to apply is archived as they will read it, or have
+                ledger.shop.run("trainer", "--once")
+            ledger.await_counted()
+            consumer.kill() if number % 3 == 1 else consumer.stop()
+    consumer = ledger.shop.start_consumer(**QUICK)
+    recovery_s = ledger.await_counted()
+    report(21, "The mapping changes while orders come", ledger.check(), faults=count, recovery_s=recovery_s)
+    assert consumer.stop() == 0

@@ -9,7 +9,8 @@ import pytest
 from confluent_kafka import Producer
 
 from recsys.errors import DataDirError
-from recsys.kafka.decoder import make_decoder
+from recsys.kafka.shared_reading import SharedReading
+from recsys.redis import open_store
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.archive import Archive
@@ -27,9 +28,14 @@ def archive_of(settings: Settings) -> Archive:
 
 
 def archive_now(settings: Settings) -> int:
-    return archiver.archive_new_purchases(
-        settings.kafka, archive_of(settings), ProgressReporter(), at=datetime.now(UTC), decoder=make_decoder(settings)
-    )
+    with open_store(settings) as store:
+        return archiver.archive_new_purchases(
+            settings.kafka,
+            archive_of(settings),
+            ProgressReporter(),
+            at=datetime.now(UTC),
+            reading=SharedReading(settings, store.readings, store.applied_offsets.read),
+        )
 
 
 def archived_items(settings: Settings) -> list[str]:

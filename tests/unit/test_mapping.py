@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from recsys.data.event import Event, EventOfLine, EventReading, EventType
 from recsys.data.expressions import Expression
-from recsys.data.mapping import MOST_LINES, EventMapping, preset, presets
+from recsys.data.mapping import MOST_LINES, EventMapping, presets
 from recsys.errors import InputFileError, MalformedEvent
 from recsys.kafka.decoder import MappedDecoder, PassedOver
 from tests.builders import NOON_MS
@@ -209,18 +209,20 @@ def test_a_wrong_mapping_is_named_with_its_key(text: str, said: str) -> None:
 
 def test_a_mapping_is_a_preset_or_a_file(tmp_path: Any) -> None:
     (tmp_path / "own.toml").write_text(ORDERS)
-    assert EventMapping.load(str(tmp_path / "own.toml")).fingerprint == mapping(ORDERS).fingerprint
+    assert EventMapping.load(str(tmp_path / "own.toml")).described == mapping(ORDERS).described
     with pytest.raises(InputFileError, match=r"shopify: is neither a file nor one of contract, debezium"):
         EventMapping.load("shopify")
     with pytest.raises(InputFileError, match="cannot be read"):
         EventMapping.load(str(tmp_path))
 
 
-def test_the_fingerprint_is_that_of_what_a_mapping_does() -> None:
+def test_what_a_mapping_does_is_described_and_can_be_made_again() -> None:
     same = "# a comment\n" + ORDERS.replace('price = "line.price"\n', "") + 'price = "line.price"\n'
-    assert mapping(same).fingerprint == mapping(ORDERS).fingerprint
-    assert mapping(ORDERS, zero_quantity='"skip"').fingerprint != mapping(ORDERS).fingerprint
-    assert len({EventMapping.parse(preset(name), name=name).fingerprint for name in presets()}) == len(presets())
+    assert mapping(same).described == mapping(ORDERS).described
+    assert mapping(ORDERS, zero_quantity='"skip"').described != mapping(ORDERS).described
+    for name in presets():
+        described = json.loads(json.dumps(EventMapping.load(name).described))
+        assert EventMapping.of(described).described == described
 
 
 def test_an_expression_that_cannot_be_evaluated_is_said() -> None:
