@@ -11,11 +11,12 @@ import argparse
 import sys
 import time
 
-from benchmarks import bulk, full_refresh, growth, latency, memory, scale_out, stream, top_n, training
+from benchmarks import bulk, decode, full_refresh, growth, latency, memory, scale_out, stream, top_n, training
 from benchmarks.results import TIMES, Measured, keep, load, machine, print_table, report
 
 BENCHMARKS = {
     "top-n": top_n.measure,
+    "decode": decode.measure,
     "stream": stream.measure,
     "latency": latency.measure,
     "full-refresh": full_refresh.measure,
