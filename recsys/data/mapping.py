@@ -1,7 +1,4 @@
-"""A shop's own records as events: which ones count, where their lines are, and where each field is found.
-
-A mapping is a TOML file with JMESPath expressions: docs/connect.md.
-"""
+"""A shop's own records as events: which ones count, where their lines are, and where each field is found."""
 
 from __future__ import annotations
 
@@ -10,108 +7,22 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from recsys.data.expressions import Expression, is_false
+from recsys.data.mapping_file import OF_LINES, FieldExpressions, MappingFile, preset, presets
 from recsys.errors import InputFileError
 
 MOST_LINES = 5_000
 """Of one record: they are applied in one piece, which holds up Redis for so long."""
-SCOPE = ("value", "key", "headers", "timestamp", "topic", "cloudevent")
-"""What expressions find in a record."""
-_OF_LINES = frozenset({"line", "number"})
-"""What they also find in each of its lines."""
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 _JOINT = ":"
 _WORDS = {"extra_forbidden": "is no key of a mapping; they are described in docs/connect.md", "missing": "is required"}
-_PRESETS = "presets"
-CONTRACT = "contract"
-"""The mapping of the contract's own fields, by its name."""
-
-
-def _compiled(text: object) -> object:
-    if isinstance(text, Expression):
-        return text
-    if not isinstance(text, str):
-        raise ValueError("must be a JMESPath expression in quotation marks")
-    return Expression.compile(text)
-
-
-def _compiled_all(texts: object) -> object:
-    return [_compiled(text) for text in (texts if isinstance(texts, list) else [texts])]
-
-
-One = Annotated[Expression, BeforeValidator(_compiled)]
-Joined = Annotated[list[One], Field(min_length=1), BeforeValidator(_compiled_all)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-
-class FieldExpressions(_Strict):
-    """Where the fields of an event are found; several expressions of an id are joined by colons."""
-
-    user_id: Joined
-    item_id: Joined
-    quantity: One | None = None
-    price: One | None = None
-    timestamp: One | None = None
-    type: One | None = None
-    event_id: Joined | None = None
-
-    def all(self) -> dict[str, list[Expression]]:
-        """Return the expressions of each field that has some."""
-        found = {name: getattr(self, name) for name in type(self).model_fields}
-        return {name: value if isinstance(value, list) else [value] for name, value in found.items() if value}
-
-
-class MappingFile(_Strict):
-    """What a mapping file says."""
-
-    fields: FieldExpressions
-    where: One | None = None
-    lines: One | None = None
-    types: dict[str, Literal["purchase", "return", "forget", "skip"]] = {}
-    negative_quantity: Literal["return", "malformed"] = "malformed"
-    zero_quantity: Literal["skip", "malformed"] = "malformed"
-    missing_user: Literal["skip", "malformed"] = "malformed"
-    missing_item: Literal["skip", "malformed"] = "malformed"
-    lines_that_are_good: Literal["wait", "count"] = "wait"
-    timestamp_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
-    timezone: str = ""
-
-    @model_validator(mode="after")
-    def _names_are_known(self) -> MappingFile:
-        in_lines = self.lines is not None
-        in_fields = {*SCOPE, *(_OF_LINES if in_lines else ())}
-        used = [
-            (name, one, {*SCOPE}) for name, one in (("where", self.where), ("lines", self.lines)) if one is not None
-        ]
-        used += [(f"fields.{name}", one, in_fields) for name, parts in self.fields.all().items() for one in parts]
-        for name, expression, known in used:
-            for root in sorted(expression.roots - known):
-                raise ValueError(f"{name}: {_unknown(root, expression.text, known, in_lines=in_lines)}")
-        if self.lines_that_are_good == "count" and self.lines and not self.fields.event_id:
-            raise ValueError(
-                "lines_that_are_good: count needs fields.event_id: without ids, the good lines of a record that is "
-                "mended and published again would count twice"
-            )
-        return self
-
-
-def _unknown(root: str, text: str, known: set[str], *, in_lines: bool) -> str:
-    if root == "@":
-        return f"{text}: @ is not used: begin with one of {', '.join(sorted(known))}"
-    if root in _OF_LINES and not in_lines:
-        return f"{text}: there is a {root} only where lines names the lines of a record"
-    return f"{text}: begins with {root}, which is none of {', '.join(sorted(known))}: did you mean value.{text}?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +75,7 @@ class EventMapping:
         self._zone = zone
         expressions = file.fields.all()
         lines = set(expressions) if file.lines is not None else set()
-        of_lines = {name for name in lines if any(part.roots & _OF_LINES for part in expressions[name])}
+        of_lines = {name for name in lines if any(part.roots & OF_LINES for part in expressions[name])}
         self._of_record = {name: parts for name, parts in expressions.items() if name not in of_lines}
         self._of_lines = {name: parts for name, parts in expressions.items() if name in of_lines}
         self.roots = frozenset().union(
@@ -393,14 +304,3 @@ def _text(value: Any) -> Any:
     if isinstance(value, list):
         return [part.text for part in value]
     return value.text if isinstance(value, Expression) else value
-
-
-def presets() -> list[str]:
-    """Return the names of the mappings that come with this package."""
-    folder = resources.files("recsys.data").joinpath(_PRESETS)
-    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
-
-
-def preset(name: str) -> str:
-    """Return the text of a mapping that comes with this package."""
-    return resources.files("recsys.data").joinpath(_PRESETS, f"{name}.toml").read_text(encoding="utf-8")

@@ -14,7 +14,8 @@ from recsys.data import cloud_events, envelopes
 from recsys.data.epoch import EpochUnit
 from recsys.data.event import MAX_RECORD_BYTES, Event, EventReading, EventType, decode, ensure_fits_cluster
 from recsys.data.mapped_events import mapped_record
-from recsys.data.mapping import CONTRACT, NO_USER, EventMapping
+from recsys.data.mapping import NO_USER, EventMapping
+from recsys.data.mapping_file import CONTRACT
 from recsys.data.reading_history import Reading
 from recsys.errors import InputFileError, MalformedEvent, SettingsError
 from recsys.kafka.clients import Message

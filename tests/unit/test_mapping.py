@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from recsys.data.event import Event, EventOfLine, EventReading, EventType
 from recsys.data.expressions import Expression
-from recsys.data.mapping import MOST_LINES, EventMapping, presets
+from recsys.data.mapping import MOST_LINES, EventMapping
+from recsys.data.mapping_file import presets
 from recsys.errors import InputFileError, MalformedEvent
 from recsys.kafka.decoder import MappedDecoder, PassedOver
 from tests.builders import NOON_MS
