@@ -50,6 +50,7 @@ class LeftOut:
 
 
 NO_USER = "it has no user"
+NO_LINES = "it has no lines"
 
 
 class LineProblem(ValueError):
@@ -164,8 +165,9 @@ class EventMapping:
             yield self._line(None, common)
             return
         found = _found("lines", self.file.lines, scope, None)
-        if found is None:
-            found = []
+        if found is None or found == []:
+            yield LeftOut(None, NO_LINES)
+            return
         if not isinstance(found, list):
             raise LineProblem(None, f"lines: {self.file.lines.text} must be a list, not {_kind(found)}")
         if len(found) > MOST_LINES:
