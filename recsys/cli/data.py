@@ -11,10 +11,12 @@ import typer
 from recsys.cli.columns import find_purchases, open_purchases, reads_purchases
 from recsys.cli.lock import held_lock
 from recsys.cli.output import counted, errors, results, settings_for_command
+from recsys.cli.summary import new_summary, print_summary
 from recsys.errors import InputFileError
 from recsys.files.batches import RowCounts
 from recsys.files.columns import Columns
 from recsys.files.inputs import Inputs
+from recsys.files.purchases import PurchaseFile
 from recsys.files.rejects import rejects_path
 from recsys.kafka.producer import Publisher
 from recsys.operations.import_history import ImportOutcome, import_file
@@ -46,6 +48,10 @@ def import_command(
         bool,
         typer.Option("--as-new", help="Count all purchases without event id, also those that equal imported ones."),
     ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Read the file first, and import nothing if something in it looks wrong."),
+    ] = False,
     *,
     columns: Columns,
 ) -> None:
@@ -59,6 +65,9 @@ def import_command(
     inputs = find_purchases(files)
     rejected_to = rejects_path(inputs, rejects)
     purchases = open_purchases(inputs, columns, settings)
+    if strict:
+        _ensure_nothing_suspicious(purchases)
+    summary = new_summary()
     with open_store(settings) as store:
         store.connection.check()
         try:
@@ -72,11 +81,15 @@ def import_command(
                     progress=ProgressReporter(console=errors),
                     clock=now,
                     before_write=lock.ensure_held,
+                    on_batch=summary.note_batch,
                 )
         except KeyboardInterrupt:
             errors.print("interrupted; run the same command again to complete the import, nothing is counted twice")
             raise typer.Exit(130) from None
     _print_import(outcome, inputs, rejected_to)
+    print_summary(inputs.name, summary, unit="row")
+    if outcome.new:
+        results.print("next: make the lists with recsys retrain, or python -m trainer --once")
 
 
 @reads_purchases
@@ -128,8 +141,21 @@ def _print_import(outcome: ImportOutcome, inputs: Inputs, rejected_to: Path) -> 
     _print_rows({"new": outcome.new, "known": outcome.known}, rows, rejected_to)
     for line in _notes(outcome):
         results.print(line)
-    if outcome.new:
-        results.print("next: make the lists with recsys retrain, or python -m trainer --once")
+
+
+def _ensure_nothing_suspicious(purchases: PurchaseFile) -> None:
+    """Read a file to its end, and refuse it if something in it looks wrong."""
+    summary = new_summary()
+    with ProgressReporter(console=errors).stage(f"check {purchases.name}", purchases.rows, unit="rows") as advance:
+        for batch in purchases.batches():
+            summary.note_batch(batch)
+            advance(batch.last_row - batch.first_row + 1)
+    if suspicions := summary.suspicions():
+        print_summary(purchases.name, summary, unit="row")
+        raise InputFileError(
+            f"{purchases.label}: {counted(len(suspicions), 'suspicion')}, so nothing was imported; "
+            f"without --strict it is imported as it is"
+        )
 
 
 def _notes(outcome: ImportOutcome) -> Iterator[str]:

@@ -27,14 +27,18 @@ class FrequentUsers:
             if not counters[other]:
                 del counters[other]
 
-    def remarks(self, rows: int) -> Iterator[str]:
-        """Yield a line for each user with more than a twentieth of the file's rows."""
+    def shares(self, rows: int) -> Iterator[tuple[str, float]]:
+        """Yield each user with more than a twentieth of so many rows, with that share, the largest first."""
         if rows < _LEAST_ROWS:
             return
         for user, count in self._counters.most_common():
-            share = count / rows
-            if share > _LARGE_SHARE:
-                yield (
-                    f"user {user[:40]!r} has {share:.0%} of the {rows:,} rows; if this is no customer, "
-                    f"leave it out with --no-user {user[:40]!r}"
-                )
+            if (share := count / rows) > _LARGE_SHARE:
+                yield user, share
+
+    def remarks(self, rows: int) -> Iterator[str]:
+        """Yield a line for each user with more than a twentieth of the file's rows."""
+        for user, share in self.shares(rows):
+            yield (
+                f"user {user[:40]!r} has {share:.0%} of the {rows:,} rows; if this is no customer, "
+                f"leave it out with --no-user {user[:40]!r}"
+            )

@@ -14,7 +14,7 @@ from recsys.data import cloud_events, envelopes
 from recsys.data.epoch import EpochUnit
 from recsys.data.event import MAX_RECORD_BYTES, Event, EventReading, EventType, decode, ensure_fits_cluster
 from recsys.data.mapped_events import mapped_record
-from recsys.data.mapping import NO_USER, EventMapping
+from recsys.data.mapping import NO_USER, EventMapping, LeftOut
 from recsys.data.mapping_file import CONTRACT
 from recsys.data.reading_history import Reading
 from recsys.errors import InputFileError, MalformedEvent, SettingsError
@@ -78,6 +78,13 @@ class EventDecoder(Protocol):
         ...
 
 
+class ExplainingDecoder(EventDecoder, Protocol):
+    """Says as well what it has left out, for people who look at records."""
+
+    left_out: Sequence[LeftOut]
+    """What does not count of the record that was decoded last, and why."""
+
+
 def counting_events(decoder: EventDecoder, record: Message) -> Sequence[Event]:
     """Return the events of a record that count; of a malformed one none, or those of its good lines.
 
@@ -109,9 +116,11 @@ class JsonDecoder:
         self._on_cluster = on_cluster
         self._max_bytes = max_bytes
         self.passed_over = PassedOver()
+        self.left_out: Sequence[LeftOut] = ()
 
     def events(self, record: Message) -> Sequence[Event]:
         """Return the record's event; none if its user is none."""
+        self.left_out = ()
         try:
             event = decode(
                 record.value(),
@@ -126,6 +135,7 @@ class JsonDecoder:
             raise MalformedEvent(error.reason, error.raw, location(record)) from None
         if self._reading.is_no_user(event.user_id) and event.type is not EventType.FORGET:
             self.passed_over.no_user += 1
+            self.left_out = (LeftOut(None, NO_USER),)
             return ()
         return (event,)
 
@@ -166,9 +176,11 @@ class MappedDecoder:
         self._is_wrapped = is_wrapped
         self._counts_good_lines = mapping.file.lines_that_are_good == "count"
         self.passed_over = PassedOver()
+        self.left_out: Sequence[LeftOut] = ()
 
     def events(self, record: Message) -> Sequence[Event]:
         """Return the events in the record's lines."""
+        self.left_out = ()
         raw = record.value() or b""
         try:
             scope = self._scope(record, raw)
@@ -181,6 +193,7 @@ class MappedDecoder:
             on_cluster=self._on_cluster,
             on_unread_price=self._note_price,
         )
+        self.left_out = found.left_out
         for left_out in found.left_out:
             self._note_left_out(left_out.number, left_out.why)
         if found.problems:
@@ -280,7 +293,7 @@ def reading_of(settings: EventsSettings) -> Reading:
     return Reading(hashlib.sha256(orjson.dumps(description, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16], description)
 
 
-def decoder_of(reading: Reading, *, on_cluster: bool) -> EventDecoder:
+def decoder_of(reading: Reading, *, on_cluster: bool) -> ExplainingDecoder:
     """Return the decoder that reads records so.
 
     Parameters
@@ -311,7 +324,7 @@ def decoder_of(reading: Reading, *, on_cluster: bool) -> EventDecoder:
     )
 
 
-def make_decoder(settings: Settings) -> EventDecoder:
+def make_decoder(settings: Settings) -> ExplainingDecoder:
     """Return the decoder that these settings ask for.
 
     Raises

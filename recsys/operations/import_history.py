@@ -72,6 +72,7 @@ def import_file(
     clock: Callable[[], datetime],
     as_new: bool = False,
     before_write: Callable[[], None] = lambda: None,
+    on_batch: Callable[[Batch], None] = lambda _: None,
 ) -> ImportOutcome:
     """Import a file, or several as one; purchases that the archive holds already are found there, and count once.
 
@@ -85,6 +86,8 @@ def import_file(
         Take all purchases without event_id for new ones.
     before_write : callable
         Called before each segment; what it raises ends the import.
+    on_batch : callable
+        Takes each batch of rows once it is read.
 
     Raises
     ------
@@ -100,7 +103,7 @@ def import_file(
     ):
         return _import(
             file, record, data_dir, users, rejects=rejects, progress=progress, clock=clock, as_new=as_new,
-            before_write=before_write,
+            before_write=before_write, on_batch=on_batch,
         )  # fmt: skip
 
 
@@ -115,6 +118,7 @@ def _import(
     clock: Callable[[], datetime],
     as_new: bool,
     before_write: Callable[[], None],
+    on_batch: Callable[[Batch], None],
 ) -> ImportOutcome:
     archive, outcome = data_dir.archive, ImportOutcome(record.id)
     segments = archive.segments()
@@ -134,6 +138,7 @@ def _import(
     ):
         for batch in file.batches(users.ensure_can_hold):
             rejected.add(batch.rejects)
+            on_batch(batch)
             fresh = _new_events(batch, known, segments, met, outcome, own=record.source)
             for run, part in zip((record.run, later), _by_whether_covered(fresh, covered), strict=True):
                 if part:

@@ -1,0 +1,87 @@
+"""How commands show what records or rows come to as events."""
+
+from __future__ import annotations
+
+from recsys.cli.output import new_table, results
+from recsys.data.epoch import iso_time
+from recsys.data.event import EventType
+from recsys.operations.distinct import DistinctCounter
+from recsys.operations.event_summary import EventSummary, ReasonCounts
+from recsys.runtime.clock import now
+
+_MOST_REASONS = 10
+_WORDS = {EventType.PURCHASE: "purchases", EventType.RETURN: "returns", EventType.FORGET: "forgets"}
+
+
+def new_summary() -> EventSummary:
+    """Return one that has seen nothing yet; times after now lie ahead."""
+    return EventSummary(now_ms=now_ms())
+
+
+def now_ms() -> int:
+    """Return the time, in epoch milliseconds."""
+    return round(now().timestamp() * 1000)
+
+
+def print_summary(title: str, summary: EventSummary, *, unit: str) -> None:
+    """Print it as tables, and what is suspicious in a line each.
+
+    Parameters
+    ----------
+    title : str
+    summary : EventSummary
+    unit : str
+        What was read: a record, or a row.
+    """
+    results.print(title, style="table.title")  # by itself: a table would wrap it to its own width
+    table = new_table(show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_row(f"{unit}s", f"{summary.records:,}")
+    table.add_row("malformed" if unit == "record" else "rejected", *_with_share(summary.malformed, summary.records))
+    table.add_row("events", f"{summary.events:,}")
+    for kind, word in _WORDS.items():
+        if summary.types[kind]:
+            table.add_row(f"  {word}", f"{summary.types[kind]:,}")
+    table.add_row("users", *_number(summary.users, summary.users.distinct))
+    table.add_row("items", *_number(summary.items, summary.items.distinct))
+    if summary.first_ms is not None and summary.last_ms is not None:
+        table.add_row("first", iso_time(summary.first_ms))
+        table.add_row("last", iso_time(summary.last_ms))
+    if repeats := summary.ids.repeats:
+        table.add_row("repeated", *_number(summary.ids, repeats, "by event_id; these count once"))
+    if alike := summary.without_id.repeats:
+        table.add_row("alike", *_number(summary.without_id, alike, "without event_id; all of these count"))
+    results.print(table)
+    _print_reasons("Malformed" if unit == "record" else "Rejected", summary.malformed)
+    _print_reasons("Passed over", summary.passed_over)
+    suspicions = summary.suspicions()
+    if suspicions:
+        results.print()
+    for suspicion in suspicions:
+        results.print(f"suspicious: {suspicion}", style="yellow")
+
+
+def _with_share(counts: ReasonCounts, of: int) -> tuple[str, str]:
+    return f"{counts.total:,}", f"{counts.total / of:.1%}" if of and counts.total else ""
+
+
+def _number(counter: DistinctCounter, count: int, meaning: str = "") -> tuple[str, str]:
+    return f"{count:,}" if counter.is_exact else f"about {count:,}", meaning
+
+
+def _print_reasons(title: str, counts: ReasonCounts) -> None:
+    found = counts.most_common()
+    if not found:
+        return
+    results.print()
+    table = new_table(title)
+    table.add_column("why", overflow="fold")
+    table.add_column("count", justify="right")
+    table.add_column("the first", overflow="fold")
+    for one in found[:_MOST_REASONS]:
+        table.add_row(one.reason, f"{one.count:,}", one.place)
+    if rest := sum(one.count for one in found[_MOST_REASONS:]):
+        table.add_row("other reasons", f"{rest:,}", "")
+    results.print(table)

@@ -1,0 +1,213 @@
+"""What records or rows would come to as events, and what of it looks wrong: before anything counts."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from recsys.data.epoch import iso_time
+from recsys.data.event import Event, EventType
+from recsys.data.mapping import LeftOut
+from recsys.files.batches import Batch
+from recsys.files.frequent_users import FrequentUsers
+from recsys.operations.distinct import DistinctCounter
+
+_MANY = 1_000
+"""Of so few events, quantities may all be 1."""
+_LARGE_SHARE = 0.01
+"""Of records that are malformed."""
+_MOST_KINDS = 1_000
+_YEAR_MS = 365 * 86_400_000
+_AHEAD_MS = 5 * 60_000
+"""Clocks may differ by so much."""
+_AS_DECIMAL = re.compile(r"-?[0-9]+\.0+")
+_SHORTENED = re.compile(r"-?[0-9]+(?:[.,][0-9]+)?[eE]\+[0-9]+")
+_LINE = re.compile(r"^line \d+: ")
+_MORE_LINES = re.compile(r"; (?:line \d+: |and [\d,]+ more lines$).*", re.DOTALL)
+_VALUE = re.compile(r"'[^']*'|\"[^\"]*\"|\d[\d,.:TZ+-]*")
+
+
+@dataclass(slots=True)
+class ReasonCount:
+    """A reason, in the words of its first case, where that is, and how many there are."""
+
+    reason: str
+    place: str
+    count: int = 0
+
+
+class ReasonCounts:
+    """Counts reasons; those that differ in numbers and quoted values alone are one."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, ReasonCount] = {}
+        self.total = 0
+
+    def note(self, reason: str, place: str, count: int = 1) -> None:
+        """Count records or lines; of a record with several broken lines the first one says why."""
+        first = _MORE_LINES.sub("", _LINE.sub("", reason))
+        kind = _VALUE.sub("0", first)
+        if kind not in self._found and len(self._found) >= _MOST_KINDS:
+            kind = first = "other reasons"
+        self._found.setdefault(kind, ReasonCount(first, place)).count += count
+        self.total += count
+
+    def most_common(self) -> list[ReasonCount]:
+        """Return all reasons, the commonest first."""
+        return sorted(self._found.values(), key=lambda found: -found.count)
+
+
+@dataclass(slots=True)
+class OddIds:
+    """Ids that a program has spoilt, and an example."""
+
+    count: int = 0
+    example: str = ""
+
+    def note(self, value: str) -> None:
+        """Look at one."""
+        if value[-1:].isdecimal() and (_AS_DECIMAL.fullmatch(value) or _SHORTENED.fullmatch(value)):
+            self.count += 1
+            self.example = self.example or value
+
+
+class EventSummary:
+    """Takes records with their events, or batches of rows, and says what they come to.
+
+    Memory is bounded: numbers of users, items and repeated events are exact up to half a million.
+
+    Parameters
+    ----------
+    now_ms : int
+        Times after this lie ahead.
+    """
+
+    def __init__(self, *, now_ms: int) -> None:
+        self._now_ms = now_ms
+        self.records = 0
+        self.types: Counter[EventType] = Counter()
+        self.malformed, self.passed_over = ReasonCounts(), ReasonCounts()
+        self.users, self.items = DistinctCounter(), DistinctCounter()
+        self.ids, self.without_id = DistinctCounter(), DistinctCounter()
+        self.first_ms: int | None = None
+        self.last_ms: int | None = None
+        self._odd_users, self._odd_items = OddIds(), OddIds()
+        self._frequent = FrequentUsers()
+        self._of_1970 = self._ahead = self._with_shared_id = 0
+        self._has_other_quantity = False
+
+    @property
+    def events(self) -> int:
+        """How many events there are, of all types."""
+        return self.types.total()
+
+    def note_record(
+        self, events: Sequence[Event], left_out: Sequence[LeftOut], malformed: str | None, *, place: str
+    ) -> None:
+        """Count a record: its events, what of it does not count, and what is wrong with it, if anything."""
+        self.records += 1
+        if malformed is not None:
+            self.malformed.note(malformed, place)
+        for one in left_out:
+            self.passed_over.note(one.why, place)
+        for event in events:
+            self._note(event)
+            if event.event_id is None:
+                identity = (event.user_id, event.item_id, event.type, event.quantity, event.timestamp)
+                self.without_id.note(identity)
+            else:
+                self.ids.note((event.user_id, event.event_id))
+        if len(events) > 1:
+            ids = [(event.user_id, event.event_id) for event in events if event.event_id is not None]
+            self._with_shared_id += len(set(ids)) < len(ids)
+
+    def note_batch(self, batch: Batch) -> None:
+        """Count the rows of a file; which of those without id are the same purchase, the import says."""
+        self.records += batch.last_row - batch.first_row + 1
+        for reject in batch.rejects:
+            place, _, reason = reject.why.partition(": ")
+            self.malformed.note(reason, place)
+        if batch.no_user:
+            self.passed_over.note("it has no customer", "", batch.no_user)
+        for _, event in batch.events:
+            self._note(event)
+            if event.event_id is not None:
+                self.ids.note((event.user_id, event.event_id))
+
+    def _note(self, event: Event) -> None:
+        self.types[event.type] += 1
+        self.users.note(event.user_id)
+        self._frequent.note(event.user_id)
+        self._odd_users.note(event.user_id)
+        if event.item_id is None:  # to be erased: of no time, no item and no quantity
+            return
+        self.items.note(event.item_id)
+        self._odd_items.note(event.item_id)
+        self._has_other_quantity |= event.quantity != 1
+        moment = event.timestamp
+        if self.first_ms is None or moment < self.first_ms:
+            self.first_ms = moment
+        if self.last_ms is None or moment > self.last_ms:
+            self.last_ms = moment
+        self._of_1970 += moment < _YEAR_MS
+        self._ahead += moment > self._now_ms + _AHEAD_MS
+
+    def suspicions(self) -> list[str]:
+        """Return what looks wrong, a line each."""
+        return list(self._suspicions())
+
+    def _suspicions(self) -> Iterator[str]:
+        if self.records and not self.events:
+            yield "nothing becomes an event"
+        if self.malformed.total > _LARGE_SHARE * self.records:
+            yield f"{self.malformed.total / self.records:.1%} break a rule, more than one in a hundred"
+        for what, odd in (("user", self._odd_users), ("item", self._odd_items)):
+            if odd.count:
+                yield (
+                    f"{_times(odd.count, f'{what} id')} like {odd.example!r}: a program took ids for numbers; "
+                    f"have them written as text"
+                )
+        for user, share in self._frequent.shares(self.events):
+            yield (
+                f"user {user[:40]!r} has {share:.0%} of the events; if this is no customer, name it in "
+                f"RECSYS_EVENTS__NO_USER"
+            )
+        if self._of_1970:
+            yield f"{_times(self._of_1970, 'time')} in 1970: is timestamp_unit right?"
+        if self._ahead:
+            yield f"{_times(self._ahead, 'time')} ahead of now: is the zone right?"
+        if self._with_shared_id:
+            yield (
+                f"{_times(self._with_shared_id, 'record')} with several lines of one event_id, of which one alone "
+                f"counts: let event_id name the line as well"
+            )
+        if self.events >= _MANY and not self._has_other_quantity:
+            yield "all quantities are 1: is quantity mapped?"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it for programs."""
+        counters = {"users": self.users, "items": self.items, "repeated": self.ids, "alike": self.without_id}
+        return {
+            "records": self.records,
+            "events": {kind.value: self.types[kind] for kind in EventType},
+            "users": self.users.distinct,
+            "items": self.items.distinct,
+            "repeated": self.ids.repeats,
+            "alike": self.without_id.repeats,
+            "approximate": [name for name, counter in counters.items() if not counter.is_exact],
+            "first": None if self.first_ms is None else iso_time(self.first_ms),
+            "last": None if self.last_ms is None else iso_time(self.last_ms),
+            "malformed": [
+                {"reason": one.reason, "count": one.count, "share": one.count / self.records, "first": one.place}
+                for one in self.malformed.most_common()
+            ],
+            "passed_over": [{"reason": one.reason, "count": one.count} for one in self.passed_over.most_common()],
+            "suspicions": self.suspicions(),
+        }
+
+
+def _times(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,147 @@
+"""What records come to, and what looks wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pytest
+
+from recsys.data.event import Event, EventType
+from recsys.data.mapping import NO_USER, LeftOut
+from recsys.files.batches import Batch, Reject
+from recsys.operations.distinct import DistinctCounter
+from recsys.operations.event_summary import EventSummary
+from tests.builders import NOON_MS, make_event, make_forget, make_return
+
+DAY_MS = 86_400_000
+
+
+def summary_of(records: Iterable[Sequence[Event]]) -> EventSummary:
+    summary = EventSummary(now_ms=NOON_MS)
+    for number, events in enumerate(records, start=1):
+        summary.note_record(events, (), None, place=f"line {number}")
+    return summary
+
+
+def of_many_users(count: int, **fields: Any) -> list[list[Event]]:
+    return [[make_event(f"u{number % 100}", quantity=2, event_id=f"e{number}", **fields)] for number in range(count)]
+
+
+def test_what_is_distinct_is_counted_exactly_and_then_nearly() -> None:
+    exact, bounded = DistinctCounter(), DistinctCounter(most_held=1_000)
+    for number in range(100_000):
+        for counter in (exact, bounded):
+            counter.note(number)
+            if number % 4 == 0:
+                counter.note(number)
+    assert (exact.is_exact, exact.distinct, exact.repeats) == (True, 100_000, 25_000)
+    assert not bounded.is_exact
+    assert bounded.distinct == pytest.approx(100_000, rel=0.15)
+    assert bounded.repeats == pytest.approx(25_000, rel=0.3)
+    assert len(bounded._held) <= 1_000
+
+
+def test_numbers_types_and_times() -> None:
+    found = summary_of(
+        [
+            [make_event("u", "a", 2, event_id="1"), make_event("u", "b", timestamp=NOON_MS - DAY_MS, event_id="2")],
+            [make_event("u", "a", 2, event_id="1")],
+            [make_return("v", "a"), make_return("v", "a")],
+            [make_forget("w", timestamp=0)],
+            [],
+        ]
+    ).as_json()
+    assert found == {
+        "records": 5,
+        "events": {"purchase": 3, "return": 2, "forget": 1},
+        "users": 3,
+        "items": 2,
+        "repeated": 1,
+        "alike": 1,
+        "approximate": [],
+        "first": "2026-11-21T12:00:00Z",
+        "last": "2026-11-22T12:00:00Z",
+        "malformed": [],
+        "passed_over": [],
+        "suspicions": [],
+    }
+
+
+def test_reasons_that_differ_in_values_alone_are_one() -> None:
+    summary = EventSummary(now_ms=NOON_MS)
+    for number in range(3):
+        summary.note_record(
+            (), (), f"line {number}: quantity: '{number}' is none; line 9: user_id: x", place=f"{number}"
+        )
+    summary.note_record((), (LeftOut(1, NO_USER), LeftOut(2, NO_USER)), "item_id: is required", place="4")
+    found = summary.as_json()
+    assert found["malformed"] == [
+        {"reason": "quantity: '0' is none", "count": 3, "share": 0.75, "first": "0"},
+        {"reason": "item_id: is required", "count": 1, "share": 0.25, "first": "4"},
+    ]
+    assert found["passed_over"] == [{"reason": NO_USER, "count": 2}]
+
+
+def test_reasons_take_bounded_memory() -> None:
+    summary = EventSummary(now_ms=NOON_MS)
+    for number in range(2_000):
+        summary.note_record((), (), "x" * number, place="")
+    assert len(summary.malformed.most_common()) <= 1_001
+    assert summary.malformed.total == 2_000
+
+
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        ([[]], "nothing becomes an event"),
+        ([[make_event("17850.0", "a")], [make_event("u", "a")]], "1 user id like '17850.0': a program took ids"),
+        ([[make_event("u", "1.23E+05")], [make_event("u", "1,5e+3")]], "2 item ids like '1.23E+05'"),
+        ([[make_event(timestamp=5_000)]], "1 time in 1970"),
+        ([[make_event(timestamp=NOON_MS + 3_600_000)]], "1 time ahead of now"),
+        ([[make_event("u", "a", event_id="1"), make_event("u", "b", event_id="1")]], "of one event_id"),
+        ([*of_many_users(940), *[[make_event("shop", quantity=2)]] * 60], "user 'shop' has 6% of the events"),
+        ([[make_event(f"u{number % 100}")] for number in range(1_000)], "all quantities are 1"),
+    ],
+)  # fmt: skip
+def test_what_is_suspicious(records: list[list[Event]], said: str) -> None:
+    (found,) = summary_of(records).suspicions()
+    assert said in found
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [],
+        of_many_users(1_000),
+        of_many_users(1_000, timestamp=NOON_MS + 60_000),
+        [[make_event(f"u{number % 100}")] for number in range(999)],
+        [*of_many_users(960), *[[make_event("shop", quantity=2)]] * 40],
+        [[make_event("12E45", "3.5"), make_event("v1.0", "1.0a")]],
+        [[make_event("u", "a", event_id="1"), make_event("v", "b", event_id="1"), make_event("u", "c")]],
+        [[make_forget(timestamp=0)]],
+    ],
+)
+def test_what_is_not_suspicious(records: list[list[Event]]) -> None:
+    assert summary_of(records).suspicions() == []
+
+
+def test_more_than_one_broken_record_in_a_hundred_is_suspicious() -> None:
+    summary = summary_of(of_many_users(99))
+    summary.note_record((), (), "item_id: is required", place="100")
+    assert summary.suspicions() == []
+    summary.note_record((), (), "item_id: is required", place="101")
+    assert summary.suspicions() == ["2.0% break a rule, more than one in a hundred"]
+
+
+def test_rows_of_a_file() -> None:
+    summary = EventSummary(now_ms=NOON_MS)
+    events = [(1, make_event("17850.0", "a", event_id="1")), (2, make_event("u", "a", event_id="1"))]
+    summary.note_batch(Batch(1, 5, events, [Reject(3, "row 3: quantity: must be more than 0", ())], no_user=2))
+    found = summary.as_json()
+    assert (found["records"], found["events"][EventType.PURCHASE], found["repeated"]) == (5, 2, 0)
+    assert found["malformed"] == [
+        {"reason": "quantity: must be more than 0", "count": 1, "share": 0.2, "first": "row 3"}
+    ]
+    assert found["passed_over"] == [{"reason": "it has no customer", "count": 2}]
+    assert any("17850.0" in line for line in found["suspicions"])
