@@ -377,8 +377,9 @@ def passed_over(name: str, value: Any) -> PassedOver:
 def test_every_preset_is_tried_here() -> None:
     assert presets() == sorted(
         [
-            "contract", "shopify-orders-paid", "shopify-refunds-create", "woocommerce-orders",
-            "google-analytics-4-purchase", "segment-order-completed", "debezium", "debezium-unwrapped", "kafka-connect",
+            "contract", "shopify-orders-and-refunds", "shopify-orders-paid", "shopify-refunds-create",
+            "woocommerce-orders", "google-analytics-4-purchase", "segment-order-completed", "debezium",
+            "debezium-unwrapped", "kafka-connect",
         ]
     )  # fmt: skip
 
@@ -454,6 +455,14 @@ def test_shopify_refunds_create() -> None:
     assert passed_over("shopify-refunds-create", money_alone) == PassedOver(records=1)
     as_it_comes = {name: value for name, value in SHOPIFY_REFUND.items() if name != "customer_id"}
     assert passed_over("shopify-refunds-create", as_it_comes) == PassedOver(no_user=1)
+
+
+def test_shopify_orders_and_refunds_in_one_topic() -> None:
+    both = "shopify-orders-and-refunds"
+    assert events(both, SHOPIFY_ORDER) == events("shopify-orders-paid", SHOPIFY_ORDER) != []
+    assert events(both, SHOPIFY_REFUND) == events("shopify-refunds-create", SHOPIFY_REFUND) != []
+    for value in ({**SHOPIFY_ORDER, "test": True}, {**SHOPIFY_REFUND, "refund_line_items": []}):
+        assert passed_over(both, value) == PassedOver(records=1)
 
 
 def test_woocommerce_orders() -> None:
@@ -655,6 +664,7 @@ def test_kafka_connect() -> None:
         ("contract", {"user_id": "42", "item_id": "a"}),
         ("shopify-orders-paid", SHOPIFY_ORDER),
         ("shopify-refunds-create", SHOPIFY_REFUND),
+        ("shopify-orders-and-refunds", SHOPIFY_REFUND),
         ("woocommerce-orders", WOO_ORDER),
         ("google-analytics-4-purchase", GA4_REQUEST),
         ("segment-order-completed", SEGMENT_CALL),
