@@ -94,9 +94,15 @@ def _direct(tree: Mapping[str, Any]) -> Evaluate | None:
         if first is None or None in steps:
             return None
         return _path(first, [step for step in steps if step is not None])
-    if kind == "or_expression":
+    if kind in _OF_TWO:
         left, right = map(_direct, children)
-        return _either(left, right) if left and right else None
+        return _OF_TWO[kind](left, right) if left and right else None
+    if kind == "comparator" and value in ("eq", "ne"):
+        left, right = map(_direct, children)
+        return _compared(left, right, equal=value == "eq") if left and right else None
+    if kind == "not_expression":
+        inner = _direct(children[0])
+        return (lambda scope: is_false(inner(scope))) if inner else None
     return None
 
 
@@ -139,3 +145,23 @@ def _either(left: Evaluate, right: Evaluate) -> Evaluate:
         return right(scope) if is_false(found) else found
 
     return first_true
+
+
+def _both(left: Evaluate, right: Evaluate) -> Evaluate:
+    def first_false(scope: Scope) -> Any:
+        found = left(scope)
+        return found if is_false(found) else right(scope)
+
+    return first_false
+
+
+_OF_TWO = {"or_expression": _either, "and_expression": _both}
+
+
+def _compared(left: Evaluate, right: Evaluate, *, equal: bool) -> Evaluate:
+    def are_so(scope: Scope) -> bool:
+        one, other = left(scope), right(scope)
+        # In JSON true is not 1, in Python it is.
+        return (one == other and isinstance(one, bool) == isinstance(other, bool)) is equal
+
+    return are_so

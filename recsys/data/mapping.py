@@ -173,10 +173,11 @@ class EventMapping:
         if len(found) > MOST_LINES:
             raise LineProblem(None, f"lines: the record has {len(found):,} lines; the limit is {MOST_LINES:,}")
         in_line = dict(scope)
+        of_lines = {name: [_once(part, scope) for part in parts] for name, parts in self._of_lines.items()}
         for number, line in enumerate(found, start=1):
             in_line["line"], in_line["number"] = line, number
             try:
-                fields = common | self._fields(self._of_lines, in_line, number)
+                fields = common | self._fields(of_lines, in_line, number)
             except LineProblem as problem:
                 yield problem
                 continue
@@ -246,6 +247,17 @@ class EventMapping:
                 raise ValueError(f'timestamp: {text} has no zone: set timezone in the mapping, as in timezone = "UTC"')
             moment = moment.replace(tzinfo=self._zone)
         return moment.isoformat()
+
+
+def _once(part: Expression, scope: dict[str, Any]) -> Expression:
+    """Return what is the same for all lines as a constant; what cannot be evaluated is said of each line."""
+    if part.roots & OF_LINES:
+        return part
+    try:
+        value = part.evaluate(scope)
+    except ValueError:
+        return part
+    return Expression(part.text, lambda _: value, part.roots)
 
 
 def _found(name: str, expression: Expression, scope: dict[str, Any], number: int | None) -> Any:

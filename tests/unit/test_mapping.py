@@ -238,11 +238,22 @@ JSON = st.recursive(
 )
 STEPS = st.lists(st.sampled_from([".a", ".b", "[0]", "[-1]", "[1]"]), max_size=3).map("".join)
 PATHS = st.builds(lambda steps: f"value{steps}", STEPS)
-EXPRESSIONS = st.recursive(
-    PATHS | st.just("'x'"),
-    lambda inner: st.builds(lambda a, b, steps: f"({a} || {b}){steps}", inner, inner, STEPS),
-    max_leaves=4,
-)
+LITERALS = st.sampled_from(["'x'", "''", "`true`", "`false`", "`null`", "`1`", "`0`", "`[]`", "`{}`", "`[true]`"])
+
+
+def grown(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """Expressions made of shorter ones."""
+    of_two = st.builds(
+        lambda a, word, b, steps: f"({a} {word} {b}){steps}",
+        inner,
+        st.sampled_from(["||", "&&", "==", "!="]),
+        inner,
+        STEPS,
+    )
+    return of_two | st.builds(lambda a: f"!({a})", inner)
+
+
+EXPRESSIONS = st.recursive(PATHS | LITERALS, grown, max_leaves=5)
 
 
 @given(text=EXPRESSIONS, value=JSON)
