@@ -109,6 +109,7 @@ def opened_stage() -> Iterator[Stage]:
         stack.callback(server.kill)
         server.start()
         shop = stack.enter_context(opened_shop(kafka, server.url, folder))
+        shop.forked = False  # what is measured starts as it does for an operator
         prepare(shop, n_users=N_USERS)
         shop.start_trainer()
         shop.start_consumer().await_assigned()

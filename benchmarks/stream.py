@@ -103,6 +103,7 @@ def open_shop() -> Iterator[Shop]:
         stack.callback(server.kill)
         server.start()
         shop = stack.enter_context(opened_shop(kafka, server.url, folder))
+        shop.forked = False  # what is measured starts as it does for an operator
         shop.environment["RECSYS_RANKING__N"] = str(LISTED)
         yield shop
 
