@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from recsys.redis import Store, open_store
-from recsys.settings import Settings, load_settings
+from recsys.settings import Settings, load_settings, secrets
 from tests.secured import SecuredKafka, secured_kafka
 from tests.services import IN_CI, KafkaServer, RedisCluster, Shop, kafka_jars, kafka_server, started_redis
 from tests.shared_servers import SharedServers
@@ -163,6 +164,17 @@ def secured() -> Iterator[SecuredKafka]:
         pytest.skip(f"no Apache Kafka here: {error}")
     with secured_kafka(jars) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def _process_as_it_was() -> Iterator[None]:
+    """A test that loads settings, or calls a command in this process, leaves it neither secrets to hide nor levels."""
+    loggers = [logger for logger in logging.Logger.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    known, levels = secrets._known, [logger.level for logger in loggers]
+    yield
+    secrets._known = known
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

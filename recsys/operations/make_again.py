@@ -95,7 +95,9 @@ def _make_again(
                 pending = _adopt(store, stream, pending, made)
                 if not pending:
                     break
+    fail_points.reach("adopted")
     _refresh(settings, store, data_dir, made, progress)
+    store.aside.leave(made)  # of the others Redis has lost the mark, or what was made: they are made again once more
     log.info("%d users were made again from the archive and the topic", len(made))
     return made
 
@@ -117,7 +119,6 @@ def _adopt(store: Store, stream: StreamBeyond, users: Sequence[str], made: list[
     outcomes = store.aside.adopt(seen)
     done = [user for user, outcome in outcomes.items() if outcome is Adoption.DONE]
     made += done
-    store.aside.leave(done)  # of the others Redis has lost the mark, or what was made: they are made again once more
     return [user for user, outcome in outcomes.items() if outcome is Adoption.MOVED]
 
 

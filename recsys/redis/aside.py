@@ -88,7 +88,9 @@ class AsideStore:
         return dict(zip(seen, outcomes, strict=True))
 
     def leave(self, users: Collection[str]) -> None:
-        """Take users off the set, and remove what was made anew and not adopted."""
+        """Take users off the set unless they have been set aside again, and remove what was made anew, not adopted."""
         if users:
             self._anew.remove(list(users))
-            self._connection.run([(self._keys.aside, ("SREM", self._keys.aside, *users))])
+            again = self.states(list(users))
+            leaving = [user for user in users if user not in again]
+            self._connection.run([(self._keys.aside, ("SREM", self._keys.aside, *leaving))] if leaving else [])

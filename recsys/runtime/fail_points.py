@@ -45,6 +45,7 @@ NAMES = frozenset(
         "undo-archived",
         "undo-set-aside",
         "made-again",
+        "adopted",
         "in-model",
         "before-pointer",
         "in-full-refresh",

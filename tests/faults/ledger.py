@@ -7,6 +7,7 @@ import random
 import re
 import threading
 import time
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,18 +33,34 @@ Pair = tuple[str, str]
 ORDERING = "orders"
 
 
-@dataclass(frozen=True, slots=True)
-class Sale:
-    """One purchase."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sold:
+    """What one record says was bought."""
 
     user_id: str
-    item_id: str
     number: int
 
     @property
     def has_id(self) -> bool:
-        """Whether it can be recognized wherever it comes again: every second sale has an event_id, and a time."""
+        """Whether it can be recognized wherever it comes again: every second one has a time, and ids."""
         return self.number % 2 == 1
+
+    @property
+    @abstractmethod
+    def record(self) -> tuple[str, bytes]:
+        """Key and value."""
+
+    @property
+    @abstractmethod
+    def pairs(self) -> tuple[Pair, ...]:
+        """Who buys what."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sale(Sold):
+    """One purchase, as the contract writes it."""
+
+    item_id: str
 
     @property
     def record(self) -> tuple[str, bytes]:
@@ -68,18 +85,11 @@ event_id = ["value.id", "line.id"]
 """The mapping that reads orders."""
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """Purchases of one user in one record; every second order has ids of its lines."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order(Sold):
+    """Purchases of one user in one record, as `ORDERS` maps it; the ids are those of its lines."""
 
-    user_id: str
     item_ids: tuple[str, ...]
-    number: int
-
-    @property
-    def has_id(self) -> bool:
-        """Whether its lines can be recognized wherever they come again."""
-        return self.number % 2 == 1
 
     @property
     def record(self) -> tuple[str, bytes]:
@@ -92,9 +102,6 @@ class Order:
     def pairs(self) -> tuple[Pair, ...]:
         """Who buys what."""
         return tuple((self.user_id, item) for item in self.item_ids)
-
-
-Sold = Sale | Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +189,8 @@ class Ledger:
             self._made += 1
             items = self._random.sample(_CATALOGUE, min(len(_CATALOGUE) // 2, most_lines))
             items += [f"unknown-{number}" for number in range(most_lines - len(items))]
-            made.append(Order(user, tuple(items[: self._random.randint(1, most_lines)]), self._made))
+            bought = tuple(items[: self._random.randint(1, most_lines)])
+            made.append(Order(user_id=user, item_ids=bought, number=self._made))
         return made
 
     def disordered(self, sales: Sequence[Sold], *, share: float, farthest: int) -> list[Sold]:
@@ -282,6 +290,10 @@ class Ledger:
         wait_until(are_counted, "every acknowledged purchase is in a history", patience_s)
         return time.monotonic() - started
 
+    def await_made_again(self) -> None:
+        """Wait until the trainer has made all users again who are known to be damaged."""
+        wait_until(lambda: not self.store.aside.count(), "everyone is made again who is known to be damaged")
+
     def await_listed(self) -> None:
         """Wait until everyone's list is that of the newest history."""
         pointer = self.store.pointer.read()
@@ -352,7 +364,7 @@ class Ledger:
         elif not basket:
             self._buying.remove(user)
             self.add_users([f"buyer-{self._seed}-{len(self._baskets)}"])
-        return Sale(user, item, self._made)
+        return Sale(user_id=user, item_id=item, number=self._made)
 
     def _basket(self) -> list[str]:
         """Return half the catalogue, so that a list is left, and some items that no model knows."""

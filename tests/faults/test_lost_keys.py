@@ -14,7 +14,6 @@ import redis
 from tests.faults.conftest import Report, rounds
 from tests.faults.ledger import Ledger
 from tests.faults.test_members import start
-from tests.services import wait_until
 
 pytestmark = pytest.mark.real_kafka
 
@@ -54,10 +53,6 @@ def damaged_under_load(ledger: Ledger, chance: random.Random, damage: Callable[[
     assert consumer.stop() == 0
 
 
-def await_made_again(ledger: Ledger) -> None:
-    wait_until(lambda: not ledger.store.aside.count(), "everyone is made again who is known to be damaged")
-
-
 @pytest.mark.parametrize(
     "what", [*(pytest.param(key, marks=pytest.mark.slow) for key in ("history", "applied", "seen")), "any"]
 )
@@ -66,10 +61,10 @@ def test_users_whose_keys_are_lost_are_made_again(ledger: Ledger, report: Report
     with damaged_under_load(ledger, chance, lambda user: lose(ledger, user, what, chance)) as faults:
         if what == "any":  # two losses of one user, one after the other, may be all that there was
             ledger.flush()
-            await_made_again(ledger)
+            ledger.await_made_again()
             ledger.shop.recsys("rebuild")
         recovery_s = ledger.await_counted()
-        await_made_again(ledger)
+        ledger.await_made_again()
         tally = ledger.check()
     report(16, f"Keys of users are lost under load: {what}", tally, faults=faults, recovery_s=recovery_s)
 
@@ -105,7 +100,7 @@ def test_users_whose_keys_hold_nonsense_are_made_again_and_the_others_served(led
 
     with damaged_under_load(ledger, chance, damage) as faults:
         ledger.flush()
-        await_made_again(ledger)
+        ledger.await_made_again()
         ledger.shop.recsys("rebuild")
         recovery_s = ledger.await_counted()
         tally = ledger.check()

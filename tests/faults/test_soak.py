@@ -224,7 +224,10 @@ def test_soak(
                     early.append(late[-1])
                 if elapsed_s > minutes * 60 and happened.total() >= _ROUND:
                     break
+        ledger.send(ledger.one_of_each())  # whoever has lost a key is met again
+        ledger.flush()
         ledger.await_counted()
+        ledger.await_made_again()
         place.stop()
         tally = ledger.check()
     before, after = Usage.most(early), Usage.most(late)

@@ -18,6 +18,7 @@ from recsys.operations.amend import Amended, amend
 from recsys.operations.make_again import make_again
 from recsys.redis import PlacedEvent, PublishOutcome, Store, open_store
 from recsys.redis.aside import Adoption
+from recsys.runtime import fail_points
 from recsys.runtime.logs import GrowingIntervals
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
@@ -101,6 +102,29 @@ def test_reading_tells_a_loss_that_a_list_would_show(shop: OfflineShop, loss: st
     assert not shop.store.users.read(["v"])["v"].aside
     shop.store.users.set_aside(["u", "v"], if_damaged=True)
     assert shop.store.aside.users() == ["u"]
+
+
+def test_whoever_was_made_again_and_has_no_list_yet_is_made_again_once_more(
+    shop: OfflineShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trainer that ends before it has written their lists leaves them to the next one."""
+    whole = shop.histories()
+    shop.store.users.set_aside(["u"])
+    monkeypatch.setitem(fail_points._armed, "adopted", fail_points._Armed("raise", 1))
+    with pytest.raises(fail_points.FailPointReached):
+        made_again(shop)
+    assert (shop.histories(), shop.store.aside.users()) == (whole, ["u"])
+    assert made_again(shop) == 1
+    assert (shop.histories(), shop.store.aside.users()) == (whole, [])
+
+
+def test_whoever_is_set_aside_again_meanwhile_stays_on_the_set(shop: OfflineShop) -> None:
+    shop.store.users.set_aside(["u", "v"])
+    shop.store.aside.begin(["u", "v"])
+    assert shop.store.aside.adopt(shop.store.aside.states(["u", "v"])) == dict.fromkeys("uv", Adoption.DONE)
+    shop.store.users.set_aside(["v"])
+    shop.store.aside.leave(["u", "v"])
+    assert shop.store.aside.users() == ["v"]
 
 
 def test_no_list_from_before_is_written_for_whoever_is_set_aside(store: Store) -> None:
