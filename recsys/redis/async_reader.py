@@ -136,9 +136,9 @@ class ReadStore:
 
     async def _evaluate(self, names: list[str]) -> Any:
         try:
-            return await self._client.evalsha(self._digest, len(names), *names, _MOST_LIST_BYTES + 1)
+            return await self._client.evalsha(self._digest, len(names), *names, _MOST_LIST_BYTES)
         except NoScriptError:  # restarted, or another server
-            return await self._client.eval(self._script, len(names), *names, _MOST_LIST_BYTES + 1)
+            return await self._client.eval(self._script, len(names), *names, _MOST_LIST_BYTES)
 
     async def _evaluate_all(self, parts: list[list[str]]) -> list[Any]:
         for load in (False, True):
@@ -146,7 +146,7 @@ class ReadStore:
                 if load:
                     pipeline.script_load(self._script)
                 for names in parts:
-                    pipeline.evalsha(self._digest, len(names), *names, _MOST_LIST_BYTES + 1)
+                    pipeline.evalsha(self._digest, len(names), *names, _MOST_LIST_BYTES)
                 try:
                     replies = list(await pipeline.execute())
                 except NoScriptError:
