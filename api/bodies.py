@@ -103,6 +103,8 @@ class Bodies:
     async def _received(self, receive: Receive, body: _Body) -> Message:
         while True:
             message = await receive()
+            if body.gives_way:  # it has left already, and what it held has gone
+                raise _refused(HTTPStatus.SERVICE_UNAVAILABLE)
             if message["type"] != "http.request":
                 return message
             part = message.get("body", b"")
@@ -123,8 +125,6 @@ class Bodies:
 
     def _add(self, body: _Body, part: bytes) -> None:
         body.content += part
-        if body.gives_way:  # it has left already, and ends as soon as its task comes to run
-            return
         self._bytes += len(part)
         while self._bytes > self._most_bytes:
             self._have_one_give_way()

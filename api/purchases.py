@@ -28,7 +28,7 @@ from recsys.kafka.clients import (
     lacks_right,
     open_producer,
 )
-from recsys.kafka.producer import encode
+from recsys.kafka.producer import OWN_HEADERS, encode
 from recsys.kafka.silence import Silence
 from recsys.kafka.topics import LOOK_WITHIN_S, describe_topic
 from recsys.redis.users import UserStore
@@ -238,7 +238,11 @@ class PurchaseSink:
 
             try:
                 self._producer.produce(
-                    self._settings.topic, encode(event), event.user_id.encode(), on_delivery=on_delivery
+                    self._settings.topic,
+                    encode(event),
+                    event.user_id.encode(),
+                    headers=OWN_HEADERS,
+                    on_delivery=on_delivery,
                 )
             except BufferError as error:
                 log.warning("an event was not queued for %s: %s", self._settings.topic, error)

@@ -12,8 +12,7 @@ from confluent_kafka import TIMESTAMP_CREATE_TIME, Message
 
 from benchmarks.results import Measured
 from recsys.data.event import EventReading
-from recsys.data.mapping import EventMapping
-from recsys.kafka.decoder import EventDecoder, JsonDecoder, MappedDecoder
+from recsys.kafka.decoder import EventDecoder, JsonDecoder, MappedDecoder, load_mapping
 
 _NOW_MS = 1_795_000_000_000
 _RECORDS, _ROUNDS = 2_000, 15
@@ -51,7 +50,7 @@ def _order(number: int, lines: int) -> dict[str, Any]:
 
 def cases() -> dict[str, tuple[EventDecoder, Sequence[Message], int]]:
     """Return by name a decoder, records, and how many events each record holds."""
-    shopify = EventMapping.load("shopify-orders-paid")
+    shopify = load_mapping("shopify-orders-paid")
     return {
         "the contract's own": (
             JsonDecoder(EventReading(), on_cluster=False),

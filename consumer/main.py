@@ -108,6 +108,8 @@ def consume(settings: Settings, store: Store, live: LiveModel, metrics: Consumer
     started = time.monotonic()
     store.applied_offsets.leave_all()
 
+    reading = SharedReading(settings, store.readings, store.applied_offsets.read)  # says at once what is wrong with it
+
     def ready() -> Topic:
         try:
             return _ensure_ready(settings, store, consumer)
@@ -119,7 +121,6 @@ def consume(settings: Settings, store: Store, live: LiveModel, metrics: Consumer
         topic = until_ready(ready, stop=stop, log=log, asked=f"Redis, or Kafka at {settings.kafka.bootstrap_servers}")
         if topic is None:
             return
-        reading = SharedReading(settings, store.readings, store.applied_offsets.read)
         assignment = Assignment(settings.kafka, topic, store.applied_offsets, before_read=reading.begin)
         dead_letters = DeadLetters(settings, metrics, partitions=len(topic.partitions))
         with dead_letters, TopicWatch(settings.kafka, topic, on_silence=metrics.kafka_silent.set) as watch:

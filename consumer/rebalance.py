@@ -134,7 +134,7 @@ class Assignment:
         marks = self._marks.read(self.topic.sources(partitions))
         decided = start_offsets(consumer, self._settings, self.topic, partitions, marks=marks)
         self._marks.follow({self.topic.source(p): (start.offset, start.mark) for p, start in decided.items()})
-        self._before_read(self.topic, {p: max(start.offset, start.mark or 0) for p, start in decided.items()})
+        self._before_read(self.topic, {p: start.mark or 0 for p, start in decided.items()})
         starts = [TopicPartition(self.topic.name, partition, start.offset) for partition, start in decided.items()]
         consumer.incremental_assign(starts)
         # Said at once, before anything is read: from now on a mark must be there, and an operator's reset is used up.

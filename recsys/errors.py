@@ -56,13 +56,17 @@ def advised(advice: str) -> Iterator[None]:
         raise type(error)(f"{str(error).rstrip('.')}; {advice}") from error
 
 
+_LONGEST_REASON = 500
+"""In characters: it stands in log lines, and in a header of the dead letter, which must fit the topic."""
+
+
 class MalformedEvent(RecsysError):
     """A record breaks the event contract.
 
     Parameters
     ----------
     reason : str
-        What is wrong, naming the field.
+        What is wrong, naming the field; of a long one, as of what quotes the record, the beginning is kept.
     raw : bytes
         The record's value as it came.
     location : str
@@ -72,6 +76,8 @@ class MalformedEvent(RecsysError):
     """
 
     def __init__(self, reason: str, raw: bytes = b"", location: str = "", events: Sequence[Any] = ()) -> None:
+        if len(reason) > _LONGEST_REASON:
+            reason = f"{reason[:_LONGEST_REASON]}…"
         super().__init__(f"{location}: {reason}" if location else reason)
         self.events = events
         self.reason = reason

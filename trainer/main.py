@@ -24,6 +24,7 @@ from recsys.errors import (
 )
 from recsys.kafka.cleanup_policy import PolicyWatch
 from recsys.kafka.clients import renew_logins
+from recsys.kafka.decoder import reading_of
 from recsys.kafka.topics import describe_topic
 from recsys.operations.histories import ensure_histories
 from recsys.operations.rollback import roll_back
@@ -123,7 +124,8 @@ def _terminate(number: int) -> NoReturn:
 
 
 def _ensure_ready(settings: Settings, store: Store, data_dir: DataDir) -> None:
-    """Raise what is missing: a Redis that can serve, a data_dir that can be written, the topic."""
+    """Raise what is missing: a mapping that can be read, a Redis that can serve, a data_dir to write to, the topic."""
+    reading_of(settings.events)
     store.connection.check()
     store.connection.ensure_rights(Service.TRAINER)
     data_dir.storage.check_writable()

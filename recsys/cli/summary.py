@@ -44,15 +44,18 @@ def print_summary(title: str, summary: EventSummary, *, unit: str) -> None:
     for kind, word in _WORDS.items():
         if summary.types[kind]:
             table.add_row(f"  {word}", f"{summary.types[kind]:,}")
-    table.add_row("users", *_number(summary.users, summary.users.distinct))
-    table.add_row("items", *_number(summary.items, summary.items.distinct))
+    table.add_row("users", _number(summary.users))
+    table.add_row("items", _number(summary.items))
     if summary.first_ms is not None and summary.last_ms is not None:
         table.add_row("first", iso_time(summary.first_ms))
         table.add_row("last", iso_time(summary.last_ms))
-    if repeats := summary.ids.repeats:
-        table.add_row("repeated", *_number(summary.ids, repeats, "by event_id; these count once"))
-    if alike := summary.without_id.repeats:
-        table.add_row("alike", *_number(summary.without_id, alike, "without event_id; all of these count"))
+    repeats = ("repeated", summary.ids, "by event_id; these count once")
+    alike = ("alike", summary.without_id, "without event_id; all of these count")
+    for name, counter, meaning in (repeats, alike):
+        if counter.repeats is None:
+            table.add_row(name, "unknown", f"{meaning}; more than {counter.most_held:,} to tell apart")
+        elif counter.repeats:
+            table.add_row(name, f"{counter.repeats:,}", meaning)
     results.print(table)
     _print_reasons("Malformed" if unit == "record" else "Rejected", summary.malformed)
     _print_reasons("Passed over", summary.passed_over)
@@ -67,8 +70,8 @@ def _with_share(counts: ReasonCounts, of: int) -> tuple[str, str]:
     return f"{counts.total:,}", f"{counts.total / of:.1%}" if of and counts.total else ""
 
 
-def _number(counter: DistinctCounter, count: int, meaning: str = "") -> tuple[str, str]:
-    return f"{count:,}" if counter.is_exact else f"about {count:,}", meaning
+def _number(counter: DistinctCounter) -> str:
+    return f"{counter.distinct:,}" if counter.is_exact else f"about {counter.distinct:,}"
 
 
 def _print_reasons(title: str, counts: ReasonCounts) -> None:

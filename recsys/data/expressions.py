@@ -8,9 +8,11 @@ from typing import Any
 
 import jmespath
 from jmespath.exceptions import JMESPathError
+from jmespath.functions import Functions
 
 Scope = dict[str, Any]
 Evaluate = Callable[[Scope], Any]
+_LONGEST_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +45,42 @@ class Expression:
         """
         try:
             compiled = jmespath.compile(text)
-        except JMESPathError as error:
-            raise ValueError(f"{text!r} is no JMESPath expression: {' '.join(str(error).split())}") from None
-        tree = compiled.parsed
+            tree = compiled.parsed
+            _ensure_functions_exist(tree)
+            direct, roots = _direct(tree), frozenset(_roots(tree))
+        except (JMESPathError, RecursionError) as error:
+            why = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+            shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+            raise ValueError(f"{shown!r} is no JMESPath expression: {why[:_LONGEST_SHOWN]}") from None
 
         def searched(scope: Scope) -> Any:
             try:
                 return compiled.search(scope)
-            except (JMESPathError, ArithmeticError, TypeError) as error:
+            except (JMESPathError, ArithmeticError, TypeError, RecursionError) as error:
                 raise ValueError(f"{text}: {' '.join(str(error).split())}") from None
 
-        return cls(text, _direct(tree) or searched, frozenset(_roots(tree)))
+        return cls(text, direct or searched, roots)
 
 
 def is_false(value: Any) -> bool:
     """Whether JMESPath takes a value for false: null, false, and what is empty; 0 is true."""
     return value is None or value is False or (isinstance(value, str | list | dict) and not value)
+
+
+def _ensure_functions_exist(tree: Mapping[str, Any]) -> None:
+    """Refuse a function that there is none, or with another number of arguments than it takes: it would never work."""
+    if tree["type"] == "function_expression":
+        name, given = tree["value"], len(tree["children"])
+        known = Functions.FUNCTION_TABLE.get(name)
+        if known is None:
+            raise ValueError(f"{name}() is no function of JMESPath")
+        takes = known["signature"]
+        is_variadic = bool(takes) and bool(takes[-1].get("variadic"))
+        if given < len(takes) or (given > len(takes) and not is_variadic):
+            raise ValueError(f"{name}() takes {len(takes)}{' or more' if is_variadic else ''} arguments, not {given}")
+    for child in tree["children"]:
+        if isinstance(child, dict):  # a slice has numbers
+            _ensure_functions_exist(child)
 
 
 def _roots(tree: Mapping[str, Any]) -> Iterator[str]:
@@ -70,6 +92,8 @@ def _roots(tree: Mapping[str, Any]) -> Iterator[str]:
         yield "@"
     elif kind in _AT_THE_LEFT:
         yield from _roots(children[0])
+    elif kind == "expref":  # & in a function: looked up in the elements that the function goes through
+        return
     else:  # all parts are looked up in the same place
         for child in children:
             yield from _roots(child)

@@ -7,19 +7,18 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
 
 from recsys.data.expressions import Expression, is_false
-from recsys.data.mapping_file import OF_LINES, FieldExpressions, MappingFile, preset, presets
+from recsys.data.mapping_file import OF_LINES, MappingFile
 from recsys.errors import InputFileError
 
 MOST_LINES = 5_000
 """Of one record: they are applied in one piece, which holds up Redis for so long."""
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?")
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 _JOINT = ":"
 _WORDS = {"extra_forbidden": "is no key of a mapping; they are described in docs/connect.md", "missing": "is required"}
@@ -84,7 +83,7 @@ class EventMapping:
             *(one.roots for one in (file.where, file.lines) if one is not None),
         )
         """What of a record is looked at."""
-        self.described = _described(file)
+        self.described = file.model_dump(exclude_defaults=True, exclude_none=True)
         """What the mapping does, whatever the order and the comments of its file; `of` makes it again."""
 
     @classmethod
@@ -92,24 +91,6 @@ class EventMapping:
         """Make a mapping again from what it does."""
         file = MappingFile.model_validate(described)
         return cls(file, _zone(file.timezone, ""))
-
-    @classmethod
-    def load(cls, name: str) -> EventMapping:
-        """Read a mapping: one of `presets` by its name, or a file by its path.
-
-        Raises
-        ------
-        InputFileError
-            When there is none, or it is wrong.
-        """
-        if name in presets():
-            return cls.parse(preset(name), name=name)
-        try:
-            return cls.parse(Path(name).read_text(encoding="utf-8"), name=name)
-        except FileNotFoundError:
-            raise InputFileError(f"{name}: is neither a file nor one of {', '.join(presets())}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputFileError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
     @classmethod
     def parse(cls, text: str, *, name: str) -> EventMapping:
@@ -124,6 +105,8 @@ class EventMapping:
             file = MappingFile.model_validate(tomllib.loads(text))
         except tomllib.TOMLDecodeError as error:
             raise InputFileError(f"{name}: is no TOML: {error}") from None
+        except RecursionError:
+            raise InputFileError(f"{name}: is no TOML: it is nested too deeply") from None
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int))
@@ -173,7 +156,7 @@ class EventMapping:
         if len(found) > MOST_LINES:
             raise LineProblem(None, f"lines: the record has {len(found):,} lines; the limit is {MOST_LINES:,}")
         in_line = dict(scope)
-        of_lines = {name: [_once(part, scope) for part in parts] for name, parts in self._of_lines.items()}
+        of_lines = {name: [_once(name, part, scope) for part in parts] for name, parts in self._of_lines.items()}
         for number, line in enumerate(found, start=1):
             in_line["line"], in_line["number"] = line, number
             try:
@@ -215,9 +198,7 @@ class EventMapping:
         word = fields.get("type")
         if word is not None and file.types:
             if (meaning := file.types.get(word) if isinstance(word, str) else None) is None:
-                if word not in ("purchase", "return", "forget"):
-                    raise ValueError(f"type: {word!r} is none of {', '.join(file.types)}; name it under [types]")
-                meaning = word
+                raise ValueError(f"type: {word!r} is none of {', '.join(file.types)}; name it under [types]")
             if meaning == "skip":
                 return f"its type is {word}"
             fields["type"] = meaning
@@ -249,14 +230,11 @@ class EventMapping:
         return moment.isoformat()
 
 
-def _once(part: Expression, scope: dict[str, Any]) -> Expression:
-    """Return what is the same for all lines as a constant; what cannot be evaluated is said of each line."""
+def _once(name: str, part: Expression, scope: dict[str, Any]) -> Expression:
+    """Return what is the same for all lines as a constant."""
     if part.roots & OF_LINES:
         return part
-    try:
-        value = part.evaluate(scope)
-    except ValueError:
-        return part
+    value = _found(name, part, scope, None)
     return Expression(part.text, lambda _: value, part.roots)
 
 
@@ -268,16 +246,20 @@ def _found(name: str, expression: Expression, scope: dict[str, Any], number: int
 
 
 def _joined(name: str, parts: list[Expression], scope: dict[str, Any], number: int | None) -> str | None:
-    """Join the parts of an id; None when one of them is not there."""
+    """Join the parts of an id; None when one of them is not there.
+
+    Colons within a part, but for the last one, are written as in a URL: so no two lists of parts are joined alike.
+    """
     words = []
     for part in parts:
         value = _found(name, part, scope, number)
-        if value is None:
+        if value is None or value == "":
             return None
         if not isinstance(value, str | int) or isinstance(value, bool):
             raise LineProblem(number, f"{name}: {part.text} must be a string or an integer, not {_kind(value)}")
         words.append(str(value))
-    return _JOINT.join(words)
+    before = [word.replace("%", "%25").replace(_JOINT, "%3A") for word in words[:-1]]
+    return _JOINT.join([*before, words[-1]])
 
 
 def _number(value: Any) -> Any:
@@ -301,20 +283,3 @@ def _zone(name: str, of: str) -> tzinfo | None:
         return ZoneInfo(name)
     except (ValueError, OSError, KeyError):
         raise InputFileError(f"{of}: timezone: {name!r} is no time zone; an example is Europe/London") from None
-
-
-def _described(file: MappingFile) -> dict[str, Any]:
-    found = {name: getattr(file, name) for name in MappingFile.model_fields if name != "fields"}
-    fields = {name: getattr(file.fields, name) for name in FieldExpressions.model_fields}
-    return {**_texts(found), "fields": _texts(fields)}
-
-
-def _texts(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values with expressions as they were written, and without those that are not there."""
-    return {name: _text(value) for name, value in values.items() if value is not None}
-
-
-def _text(value: Any) -> Any:
-    if isinstance(value, list):
-        return [part.text for part in value]
-    return value.text if isinstance(value, Expression) else value

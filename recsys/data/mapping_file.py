@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import resources
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from recsys.data.expressions import Expression
 
@@ -33,7 +33,7 @@ def _compiled_all(texts: object) -> object:
     return [_compiled(text) for text in (texts if isinstance(texts, list) else [texts])]
 
 
-One = Annotated[Expression, BeforeValidator(_compiled)]
+One = Annotated[Expression, BeforeValidator(_compiled), PlainSerializer(lambda expression: expression.text)]
 Joined = Annotated[list[One], Field(min_length=1), BeforeValidator(_compiled_all)]
 
 
@@ -97,7 +97,8 @@ def _unknown(root: str, text: str, known: set[str], *, in_lines: bool) -> str:
         return f"{text}: @ is not used: begin with one of {', '.join(sorted(known))}"
     if root in OF_LINES and not in_lines:
         return f"{text}: there is a {root} only where lines names the lines of a record"
-    return f"{text}: begins with {root}, which is none of {', '.join(sorted(known))}: did you mean value.{text}?"
+    meant = f": did you mean value.{text}?" if text.startswith(root) else f": did you mean value.{root}?"
+    return f"{text}: begins with {root}, which is none of {', '.join(sorted(known))}{meant}"
 
 
 def presets() -> list[str]:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Protocol
 
 import orjson
@@ -15,15 +16,18 @@ from recsys.data.epoch import EpochUnit
 from recsys.data.event import MAX_RECORD_BYTES, Event, EventReading, EventType, decode, ensure_fits_cluster
 from recsys.data.mapped_events import mapped_record
 from recsys.data.mapping import NO_USER, EventMapping, LeftOut
-from recsys.data.mapping_file import CONTRACT
+from recsys.data.mapping_file import CONTRACT, preset, presets
 from recsys.data.reading_history import Reading
 from recsys.errors import InputFileError, MalformedEvent, SettingsError
 from recsys.kafka.clients import Message
+from recsys.kafka.producer import is_own
 from recsys.kafka.records import location, record_timestamp_ms
 from recsys.settings import EventsSettings, Settings
+from recsys.settings.regular_files import open_regular
 
 MAX_MAPPED_BYTES = 2**20
 """Of a record with a mapping, unless a setting says otherwise: an order of a thousand lines."""
+_LONGEST_MAPPING_BYTES = 2**18
 
 
 @dataclass(slots=True)
@@ -146,6 +150,9 @@ class JsonDecoder:
 class MappedDecoder:
     """A shop's own form: the value is JSON, and a mapping finds events in it.
 
+    In the same topic are events that the HTTP API and ``recsys publish`` have written: their header says that they are
+    of the contract's form, wishes to be forgotten among them.
+
     Parameters
     ----------
     mapping : EventMapping
@@ -168,6 +175,7 @@ class MappedDecoder:
         is_wrapped: bool = False,
     ) -> None:
         self._mapping = mapping
+        self._contract = JsonDecoder(reading, on_cluster=on_cluster)
         self._reading = reading
         self._on_cluster = on_cluster
         self._max_bytes = max_bytes
@@ -179,7 +187,12 @@ class MappedDecoder:
         self.left_out: Sequence[LeftOut] = ()
 
     def events(self, record: Message) -> Sequence[Event]:
-        """Return the events in the record's lines."""
+        """Return the events in the record's lines; of what our own programs have written, its event."""
+        if is_own(record):
+            self._contract.passed_over = self.passed_over
+            events = self._contract.events(record)
+            self.left_out = self._contract.left_out
+            return events
         self.left_out = ()
         raw = record.value() or b""
         try:
@@ -255,6 +268,31 @@ def _headers(record: Message) -> dict[str, str | None]:
     return {name: _text(value) for name, value in headers}
 
 
+@lru_cache
+def load_mapping(name: str) -> EventMapping:
+    """Read a mapping: one of `presets` by its name, or a file by its path.
+
+    It is read once: what changes in a file counts when the process is started again, as with settings.
+
+    Raises
+    ------
+    InputFileError
+        When there is none, or it is wrong.
+    """
+    if name in presets():
+        return EventMapping.parse(preset(name), name=name)
+    try:
+        with open_regular(name) as file:
+            content = file.read(_LONGEST_MAPPING_BYTES + 1)
+        if len(content) > _LONGEST_MAPPING_BYTES:
+            raise InputFileError(f"{name}: has more than {_LONGEST_MAPPING_BYTES:,} bytes: it is no mapping")
+        return EventMapping.parse(content.decode(), name=name)
+    except FileNotFoundError:
+        raise InputFileError(f"{name}: is neither a file nor one of {', '.join(presets())}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputFileError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
 def event_reading(settings: EventsSettings) -> EventReading:
     """Return how these settings ask to read events."""
     oldest = datetime(settings.oldest.year, settings.oldest.month, settings.oldest.day, tzinfo=UTC)
@@ -277,7 +315,7 @@ def reading_of(settings: EventsSettings) -> Reading:
     mapping = None
     if settings.mapping or settings.envelope != "none":
         try:
-            mapping = EventMapping.load(settings.mapping or CONTRACT).described
+            mapping = load_mapping(settings.mapping or CONTRACT).described
         except InputFileError as error:
             raise SettingsError(f"RECSYS_EVENTS__MAPPING: {error}") from None
     reading = event_reading(settings)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from recsys.data.event import Event
 from recsys.data.reading_history import BEFORE, Reading, ReadingHistory
+from recsys.errors import DecoderUnavailable, RecsysError
 from recsys.kafka.clients import Message
 from recsys.kafka.decoder import EventDecoder, PassedOver, decoder_of, reading_of
 from recsys.kafka.topics import Topic
 from recsys.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class DecoderByPlace:
@@ -66,10 +70,24 @@ class DecoderByPlace:
             description = self._history.descriptions.get(fingerprint)
             if fingerprint == BEFORE:
                 description = {**self.reading.description, "mapping": None, "envelope": "none", "max_bytes": 0}
-            if description is None:  # it is lost, as all that one could go by
-                return self._own
-            self._decoders[fingerprint] = self._decoder(description)
+            if description is None:
+                log.error(
+                    "Redis has lost how earlier records were read (reading %s): they are read as the settings say now",
+                    fingerprint,
+                )
+                self._decoders[fingerprint] = self._own
+            else:
+                self._decoders[fingerprint] = self._known(fingerprint, description)
         return self._decoders[fingerprint]
+
+    def _known(self, fingerprint: str, description: Mapping[str, object]) -> EventDecoder:
+        try:
+            return self._decoder(description)
+        except (KeyError, TypeError, ValueError, RecsysError) as error:
+            raise DecoderUnavailable(
+                f"what Redis says of how earlier records were read (reading {fingerprint}) is not understood here: was "
+                f"it a newer version? update this one ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+            ) from None
 
     def _decoder(self, description: Mapping[str, object]) -> EventDecoder:
         decoder = decoder_of(Reading("", description), on_cluster=self._on_cluster)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
+from typing import Any, Final
 
 import orjson
 from confluent_kafka import KafkaError as ClientError
@@ -20,6 +21,17 @@ from recsys.settings import KafkaSettings
 
 _LAST_CHANCE_S = 1.0
 """It may be this process that was held up, and not Kafka."""
+
+
+Headers = list[tuple[str, str | bytes | None]]
+OWN_HEADERS: Final[Headers] = [("recsys-format", b"contract")]
+"""Of each event that our programs publish: it is of the contract's form, also where a mapping reads the others."""
+
+
+def is_own(record: Message) -> bool:
+    """Whether a record says that it is of the contract's form."""
+    headers: Any = record.headers()
+    return bool(headers) and OWN_HEADERS[0] in headers
 
 
 def encode(event: Event) -> bytes:
@@ -70,15 +82,20 @@ class Publisher:
 
     def publish(self, event: Event) -> None:
         """Queue one event, waiting while the queue is full."""
-        self.publish_record(event.user_id, encode(event))
+        self._produce(event.user_id, encode(event), OWN_HEADERS)
 
     def publish_record(self, user_id: str, value: bytes) -> None:
         """Queue a record as it is, valid or not."""
+        self._produce(user_id, value, [])
+
+    def _produce(self, user_id: str, value: bytes, headers: Headers) -> None:
         if not len(self._producer):
             self._answered_at = time.monotonic()
         while True:
             try:
-                self._producer.produce(self._settings.topic, value, user_id.encode(), on_delivery=self._on_delivery)
+                self._producer.produce(
+                    self._settings.topic, value, user_id.encode(), headers=headers, on_delivery=self._on_delivery
+                )
                 break
             except BufferError:
                 self._serve(partial(self._producer.poll, 0.1))

@@ -15,11 +15,12 @@ class DistinctCounter:
     """Counts distinct values: exactly up to half a million of them, then to about half a percent.
 
     Hashes are held with how often each has come. When there are too many, the bound below which they are held is halved
-    (adaptive sampling; Flajolet, 1990): what is held stands for all.
+    (adaptive sampling; Flajolet, 1990): how many are held then stands for all. How often they came does not: what comes
+    again may be a few values only, held or not.
     """
 
     def __init__(self, most_held: int = _MOST_HELD) -> None:
-        self._most_held = most_held
+        self.most_held = most_held
         self._held: Counter[int] = Counter()
         self._halvings = 0
 
@@ -34,9 +35,9 @@ class DistinctCounter:
         return len(self._held) << self._halvings
 
     @property
-    def repeats(self) -> int:
-        """How many values equal an earlier one."""
-        return (self._held.total() - len(self._held)) << self._halvings
+    def repeats(self) -> int | None:
+        """How many values equal an earlier one; None where that is not known any more."""
+        return self._held.total() - len(self._held) if self.is_exact else None
 
     def note(self, value: Hashable) -> None:
         """Count a value."""
@@ -44,7 +45,7 @@ class DistinctCounter:
         if hashed >> (_BITS - self._halvings):
             return
         self._held[hashed] += 1
-        while len(self._held) > self._most_held:
+        while len(self._held) > self.most_held:
             self._halvings += 1
             kept = {one: count for one, count in self._held.items() if not one >> (_BITS - self._halvings)}
             self._held = Counter(kept)

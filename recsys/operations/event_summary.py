@@ -189,7 +189,7 @@ class EventSummary:
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it for programs."""
-        counters = {"users": self.users, "items": self.items, "repeated": self.ids, "alike": self.without_id}
+        counters = {"users": self.users, "items": self.items}
         return {
             "records": self.records,
             "events": {kind.value: self.types[kind] for kind in EventType},

@@ -159,6 +159,8 @@ class HashRuns:
 
     def add(self, hashes: NDArray[np.uint64], places: NDArray[np.int32] | None = None) -> None:
         """Add hashes; places are 0 if they are not given."""
+        if not len(hashes):  # else runs without any pile up, and each look goes through all of them
+            return
         self._runs.append(SortedHashes.of(hashes, np.zeros(len(hashes), np.int32) if places is None else places))
         self._merge_while(lambda one, other: len(one) < 2 * len(other))
 

@@ -91,6 +91,6 @@ class AsideStore:
         """Take users off the set unless they have been set aside again, and remove what was made anew, not adopted."""
         if users:
             self._anew.remove(list(users))
-            again = self.states(list(users))
-            leaving = [user for user in users if user not in again]
-            self._connection.run([(self._keys.aside, ("SREM", self._keys.aside, *leaving))] if leaving else [])
+            self._connection.run([(self._keys.aside, ("SREM", self._keys.aside, *users))])
+            if again := self.states(list(users)):  # asked afterwards: nobody who is set aside meanwhile is missed
+                self._connection.run([(self._keys.aside, ("SADD", self._keys.aside, *again))])

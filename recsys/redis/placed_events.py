@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 import msgpack
 
-from recsys.data.event import Event, EventType
+from recsys.data.event import Event, EventOfLine, EventType
 
 _DIGEST_BYTES = 8  # that two of the few hundred ids kept of a user share one is less likely than a broken disk
 _USERS_PER_CALL = 500
@@ -73,12 +73,19 @@ def _digest(text: str) -> bytes:
 def packed(events: Sequence[PlacedEvent]) -> bytes:
     """Return a user's events as apply.lua takes them."""
     rows = []
-    last_without_id: tuple[str, int] | None = None
+    place: tuple[str, int] | None = None
+    last_line = 0
     for placed in events:
-        place = (placed.source, placed.offset)
-        rows.append(placed.packed(is_next_line=place == last_without_id))
+        is_next_line = False
         if placed.event.event_id is None:
-            last_without_id = place
+            line = placed.event.line if isinstance(placed.event, EventOfLine) else 0
+            if place == (placed.source, placed.offset):
+                is_next_line = line > last_line  # else it is a copy
+                line = max(line, last_line)
+            else:
+                place = (placed.source, placed.offset)
+            last_line = line
+        rows.append(placed.packed(is_next_line=is_next_line))
     # Redis's cmsgpack knows only the old types, so no bin type.
     packed: bytes = msgpack.packb(rows, use_bin_type=False)
     return packed

@@ -137,7 +137,7 @@ def _check_trust_in_private_keys(settings: Settings) -> None:
     for variable, path in named:
         try:
             found = os.stat(str(path))
-        except OSError:  # whoever connects with it says so
+        except (OSError, ValueError):  # whoever connects with it says so
             continue
         ensure_trustworthy(str(path), found, variable)
 

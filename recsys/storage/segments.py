@@ -116,7 +116,9 @@ def events_of(table: pa.Table) -> list[tuple[int, Event]]:
     columns["timestamp"] = table["timestamp"].cast("int64").to_pylist()
     offsets = columns.pop("offset")
     # They were valid when they were written, and the pages' checksums say that they are what was written.
-    rows = (
-        Event.model_construct(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)
-    )
-    return list(zip(offsets, rows, strict=True))
+    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    events = [
+        Event.model_construct(**row) if line is None else EventOfLine.model_construct(**row, line=line)
+        for row, line in zip(rows, table["line"].to_pylist(), strict=True)
+    ]
+    return list(zip(offsets, events, strict=True))

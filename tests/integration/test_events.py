@@ -13,8 +13,8 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from recsys.data.mapping import EventMapping
 from recsys.data.mapping_file import preset, presets
+from recsys.kafka.decoder import load_mapping
 from recsys.redis import Store, open_store
 from tests.builders import NOON_MS
 from tests.preloaded import run_module
@@ -192,9 +192,10 @@ def test_presets_are_listed_and_printed_to_be_edited(recsys: Command, tmp_path: 
     listed = recsys("events", "preset").stdout
     for name in presets():
         assert f"\n{name} " in listed
-        (tmp_path / "own.toml").write_text(recsys("events", "preset", name).stdout)
-        assert (tmp_path / "own.toml").read_text() == preset(name)
-        assert EventMapping.load(str(tmp_path / "own.toml")).described == EventMapping.load(name).described
+        own = tmp_path / f"own-{name}.toml"
+        own.write_text(recsys("events", "preset", name).stdout)
+        assert own.read_text() == preset(name)
+        assert load_mapping(str(own)).described == load_mapping(name).described
 
 
 def published(shop: Shop, *records: Any, first_ms: int = NOON_MS) -> None:

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from recsys.data.event import Event, EventOfLine
 from recsys.data.history import HistoryReplay
 from recsys.redis import PlacedEvent, Store
 from recsys.settings.sections import HistorySettings
@@ -26,12 +27,16 @@ def store(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     return store
 
 
+def of_line(line: int, event: Event) -> EventOfLine:
+    return EventOfLine(**event.model_dump(), line=line)
+
+
 def order(
-    offset: int, lines: int, *, ids: str | None = None, user: str = "u", source: str = "t:0"
+    offset: int, lines: int, *, ids: str | None = None, user: str = "u", source: str = "t:0", first: int = 1
 ) -> list[PlacedEvent]:
     """An order whose line n is for the item n, with ids that begin so, or without any."""
     return [
-        PlacedEvent(source, offset, make_event(user, f"i{n}", event_id=None if ids is None else f"{ids}:{n}"))
+        PlacedEvent(source, offset, of_line(n + first, make_event(user, f"i{n}", event_id=ids and f"{ids}:{n}")))
         for n in range(lines)
     ]
 
@@ -51,6 +56,17 @@ def test_all_lines_count_once_however_often_the_record_is_read(store: Store, lin
     assert applied(store, first) == (0, lines)
     units = sorted(entry.units for entry in whole_entries(store).values())
     assert units == [1_000_000] * (lines - 1) + [2_000_000]
+
+
+@pytest.mark.parametrize("ids", [None, "o"])
+@pytest.mark.parametrize("lines", [1, 2, 257])
+def test_a_record_that_is_twice_in_one_call_counts_once(store: Store, lines: int, ids: str | None) -> None:
+    assert applied(store, order(7, lines, ids=ids), order(7, lines, ids=ids)) == (lines, lines)
+
+
+def test_an_event_that_is_twice_in_one_call_counts_once(store: Store) -> None:
+    event = PlacedEvent("t:0", 7, make_event())
+    assert applied(store, [event, event]) == (1, 1)
 
 
 @pytest.mark.parametrize("lines", SIZES)
@@ -74,10 +90,10 @@ def test_what_ids_a_record_has_later_does_not_matter(store: Store, ids: str | No
 
 
 def test_lines_with_and_without_ids_in_one_record(store: Store) -> None:
-    mixed = [*order(7, 2), *order(7, 2, ids="o"), *order(7, 1)]
+    mixed = [*order(7, 2), *order(7, 2, ids="o", first=3), *order(7, 1, first=5)]
     assert applied(store, mixed) == (5, 0)
     assert applied(store, mixed) == (0, 5)
-    twice = [*order(8, 2, ids="p"), *order(8, 2, ids="p")]
+    twice = [*order(8, 2, ids="p"), *order(8, 2, ids="p", first=3)]
     assert applied(store, twice) == (2, 2), "an id twice in one record is one line"
 
 
@@ -109,8 +125,10 @@ def test_any_batching_and_redelivery_of_lines_gives_what_a_plain_replay_gives(
     user = uuid.uuid4().hex
     stream = [
         [
-            PlacedEvent("t:0", offset, make_event(user, item, event_id=None if id_ is None else str(id_)))
-            for item, id_ in lines
+            PlacedEvent(
+                "t:0", offset, of_line(line, make_event(user, item, event_id=None if id_ is None else str(id_)))
+            )
+            for line, (item, id_) in enumerate(lines, start=1)
         ]
         for offset, lines in enumerate(records)
     ]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, Message
 
-from recsys.errors import DamagedKey
+from recsys.errors import DamagedKey, DecoderUnavailable
 from recsys.kafka.shared_reading import SharedReading
 from recsys.kafka.topics import Topic
 from recsys.redis import Store
@@ -106,6 +106,41 @@ def test_a_mapping_that_comes_back_and_one_without_a_record_leave_no_trace(
     own = readings["plain"]().decoder.reading.fingerprint
     assert [at for at, _ in begins] == [0, 5]
     assert begins[-1][1] == own
+
+
+def test_begins_ascend_though_a_mark_goes_back(readings: dict[str, Any], store: Store) -> None:
+    """As another master may have it, or as marks that are deleted have it."""
+    readings["a"]().begin(TOPIC, {0: 1000})
+    consumer = readings["b"]()
+    consumer.begin(TOPIC, {0: 900})
+    begins = store.readings.history().begins[TOPIC.source(0)]
+    assert [at for at, _ in begins] == [0, 1000]
+    archiver = readings["b"]()
+    archiver.follow(TOPIC)
+    assert items(consumer, 950, 1000) == items(archiver, 950, 1000) == ["plain", "of b"]
+
+
+def test_a_reading_of_a_newer_version_is_waited_for_and_named(store: Store, readings: dict[str, Any]) -> None:
+    readings["a"]().begin(TOPIC, {0: 0})
+    name = readings["a"]().decoder.reading.fingerprint
+    key, client = store.readings._keys.readings, store.connection.client
+    client.hset(key, f"as {name}", '{"mapping": {"new_key": 1}, "unit": null}')
+    later = readings["b"]()
+    later.begin(TOPIC, {0: 10})
+    with pytest.raises(DecoderUnavailable, match=f"reading {name}.*newer version"):
+        items(later, 5)
+    assert items(later, 10) == ["of b"]
+
+
+def test_a_reading_that_is_lost_is_said(
+    store: Store, readings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    readings["a"]().begin(TOPIC, {0: 0})
+    store.connection.client.hdel(store.readings._keys.readings, f"as {readings['a']().decoder.reading.fingerprint}")
+    later = readings["b"]()
+    later.begin(TOPIC, {0: 10})
+    assert items(later, 5, 6) == ["of b", "of b"]
+    assert caplog.text.count("has lost how earlier records were read") == 1
 
 
 def test_services_that_disagree_say_so(readings: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:

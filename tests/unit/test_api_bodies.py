@@ -93,6 +93,22 @@ def test_a_body_comes_in_one_piece_whatever_its_parts() -> None:
     asyncio.run(tried())
 
 
+def test_a_body_that_gave_way_is_never_handed_on_without_its_beginning() -> None:
+    async def tried() -> None:
+        clients = Clients(bodies(most=1, most_per_address=1))
+        await clients.come("192.0.2.1", part=b"[1,2,")
+        newcomer = Sent()
+        task = asyncio.create_task(clients.book.whole(newcomer.receive, "192.0.2.2"))
+        clients.sent[0].send(b"3]")  # the end is there before the task of the first one knows that it gave way
+        await until_idle()
+        assert clients.statuses() == [503]
+        newcomer.send(b"[4]")
+        assert (await task)["body"] == b"[4]"
+        assert clients.book.held == (0, 0)
+
+    asyncio.run(tried())
+
+
 def test_whoever_sends_many_slow_bodies_loses_their_own() -> None:
     async def tried() -> None:
         clients = Clients(bodies())

@@ -14,7 +14,7 @@ from recsys.errors import DataDirError
 from recsys.operations.losses import archived_compacted
 from recsys.storage.archive import Archive
 from recsys.storage.files import Storage
-from recsys.storage.segments import SCHEMA, Segment, event_table
+from recsys.storage.segments import SCHEMA, Segment, event_table, events_of
 from tests.builders import NOON_MS, make_event, make_forget, make_return
 
 AT = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -158,6 +158,7 @@ def test_what_is_written_is_read(archive: Archive) -> None:
         }
         for offset, event in enumerate(events, start=7)
     ]
+    assert events_of(table) == list(enumerate(events, start=7))
     assert archive.read(segment, ["user_id"]).column_names == ["user_id"]
     assert event_table([]).num_rows == 0
 

@@ -38,7 +38,7 @@ def test_what_is_distinct_is_counted_exactly_and_then_nearly() -> None:
     assert (exact.is_exact, exact.distinct, exact.repeats) == (True, 100_000, 25_000)
     assert not bounded.is_exact
     assert bounded.distinct == pytest.approx(100_000, rel=0.15)
-    assert bounded.repeats == pytest.approx(25_000, rel=0.3)
+    assert bounded.repeats is None, "a few that come often, held or not, would stand for all"
     assert len(bounded._held) <= 1_000
 
 

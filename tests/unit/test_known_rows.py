@@ -80,6 +80,15 @@ def test_nothing_is_in_an_empty_set(where: str) -> None:
     assert not HashRuns().in_one().find(hashes(random.Random(0), 9))[1].any()
 
 
+def test_nothing_added_makes_no_run(where: str) -> None:
+    """Each look goes through all runs: an archive of a thousand segments with ids would have as many empty ones."""
+    runs = HashRuns()
+    for _ in range(5):
+        runs.add(hashes(random.Random(0), 0))
+        runs.meet(hashes(random.Random(1), 9))
+    assert [len(run) for run in runs._runs] == [9]
+
+
 def test_a_temporary_folder_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hash_runs, "_IN_MEMORY_BYTES", 256)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import jmespath
@@ -16,8 +17,9 @@ from recsys.data.expressions import Expression
 from recsys.data.mapping import MOST_LINES, EventMapping
 from recsys.data.mapping_file import presets
 from recsys.errors import InputFileError, MalformedEvent
-from recsys.kafka.decoder import MappedDecoder, PassedOver
-from tests.builders import NOON_MS
+from recsys.kafka.decoder import MappedDecoder, PassedOver, load_mapping
+from recsys.kafka.producer import OWN_HEADERS, encode
+from tests.builders import NOON_MS, make_event
 
 NOON = "2026-11-22T12:00:00Z"
 ITEM = '\nitem_id="value.a"'
@@ -163,6 +165,8 @@ def test_words_for_types() -> None:
     }
     assert kinds == {"refund": [EventType.RETURN], "sale": [EventType.PURCHASE], "quote": []}
     assert events(text, order(line()))[0].type is EventType.PURCHASE
+    for word in ("purchase", "return", "forget"):
+        assert f"type: {word!r} is none of refund, sale, quote" in reason(text, order(line(), kind=word))
     assert "line 1: type: 'chargeback' is none of refund, sale, quote" in reason(text, order(line(), kind="chargeback"))
 
 
@@ -195,7 +199,14 @@ def test_times_in_all_forms(written: Any, keys: dict[str, str]) -> None:
         ('[fields]\nuser_id="value.id"', "fields.item_id: is required"),
         (f'[fields]\nuser_id=5{ITEM}', "fields.user_id: must be a JMESPath expression in quotation marks"),
         (f'[fields]\nuser_id="@"{ITEM}', "@ is not used: begin with one of"),
-        (f'[fields]\nuser_id="sum(value.a, b)"{ITEM}', "begins with b"),
+        (f'[fields]\nuser_id="not_null(value.a, b)"{ITEM}', "begins with b"),
+        (f'[fields]\nuser_id="foo(value.a)"{ITEM}', "fields.user_id: foo() is no function of JMESPath"),
+        (f'[fields]\nuser_id="value.a[?foo(x)]"{ITEM}', "fields.user_id: foo() is no function of JMESPath"),
+        (f'[fields]\nuser_id="sum(value.a, value.b)"{ITEM}', "fields.user_id: sum() takes 1 arguments, not 2"),
+        (f'[fields]\nuser_id="not_null()"{ITEM}', "fields.user_id: not_null() takes 1 or more arguments, not 0"),
+        (f'[fields]\nuser_id="{"(" * 3000}"{ITEM}', "is no JMESPath expression: it is nested too deeply"),
+        (f'[fields]\nuser_id="value{" || value" * 3000}"{ITEM}', "is no JMESPath expression: it is nested too deeply"),
+        (f"x={'[' * 3000}", "my.toml: is no TOML: it is nested too deeply"),
         (f'timezone="Mars"\n[fields]\nuser_id="value.id"{ITEM}', "timezone: 'Mars' is no time zone"),
         (f'lines="value"\nlines_that_are_good="count"\n[fields]\nuser_id="value.id"{ITEM}', "needs fields.event_id"),
         (f'types={{refund="x"}}\n[fields]\nuser_id="value.a"{ITEM}', "types.refund: "),
@@ -206,15 +217,22 @@ def test_a_wrong_mapping_is_named_with_its_key(text: str, said: str) -> None:
         EventMapping.parse(text, name="my.toml")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
 
 
 def test_a_mapping_is_a_preset_or_a_file(tmp_path: Any) -> None:
     (tmp_path / "own.toml").write_text(ORDERS)
-    assert EventMapping.load(str(tmp_path / "own.toml")).described == mapping(ORDERS).described
+    assert load_mapping(str(tmp_path / "own.toml")).described == mapping(ORDERS).described
     with pytest.raises(InputFileError, match=r"shopify: is neither a file nor one of contract, debezium"):
-        EventMapping.load("shopify")
-    with pytest.raises(InputFileError, match="cannot be read"):
-        EventMapping.load(str(tmp_path))
+        load_mapping("shopify")
+    with pytest.raises(InputFileError, match="cannot be read: this is a folder"):
+        load_mapping(str(tmp_path))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputFileError, match="cannot be read: this is a pipe"):
+        load_mapping(str(tmp_path / "pipe"))
+    (tmp_path / "large.toml").write_text("#" * 300_000)
+    with pytest.raises(InputFileError, match="it is no mapping"):
+        load_mapping(str(tmp_path / "large.toml"))
 
 
 def test_what_a_mapping_does_is_described_and_can_be_made_again() -> None:
@@ -222,13 +240,65 @@ def test_what_a_mapping_does_is_described_and_can_be_made_again() -> None:
     assert mapping(same).described == mapping(ORDERS).described
     assert mapping(ORDERS, zero_quantity='"skip"').described != mapping(ORDERS).described
     for name in presets():
-        described = json.loads(json.dumps(EventMapping.load(name).described))
+        described = json.loads(json.dumps(load_mapping(name).described))
         assert EventMapping.of(described).described == described
 
 
 def test_an_expression_that_cannot_be_evaluated_is_said() -> None:
     text = ORDERS.replace('"line.quantity"', '"sum(line.sku)"')
     assert "line 1: quantity: sum(line.sku): " in reason(text, order(line()))
+
+
+def test_names_in_what_a_function_goes_through_are_those_of_its_elements() -> None:
+    text = ORDERS.replace('"value.lines"', '"sort_by(value.lines, &sku)"')
+    assert [event.item_id for event in events(text, order(line("b"), line("a")))] == ["a", "b"]
+
+
+def test_a_record_that_is_too_deep_for_an_expression_is_malformed() -> None:
+    deep = b"[" * 1_000 + b"]" * 1_000
+    text = ORDERS.replace('"value.customer.id"', '"to_string(value.customer.id)"')
+    value = b'{"id": 7, "status": "paid", "lines": [{"sku": "a"}], "customer": {"id": %b}}' % deep
+    assert "user_id: to_string(value.customer.id): " in reason(text, value)
+
+
+def test_what_cannot_be_evaluated_of_the_record_is_said_once() -> None:
+    """Once for each line it would take as long as the square of the lines."""
+    text = ORDERS.replace('["value.id", "number"]', """["join(':', value.tags)", "number"]""")
+    said = reason(text, order(*[line() for _ in range(3)], tags=[1, 2]))
+    assert said.startswith("event_id: join(':', value.tags): ")
+    assert "more lines" not in said
+
+
+def test_a_reason_is_short_however_long_what_it_quotes() -> None:
+    text = ORDERS + 'type = "value.kind"\n[types]\nsale = "purchase"\n'
+    assert len(reason(text, order(line(), kind="\ue000" * 100_000))) < 600
+
+
+@given(st.lists(st.lists(st.text(alphabet="a:%3A25", min_size=1), min_size=2, max_size=2), min_size=2, max_size=2))
+def test_ids_that_are_joined_never_meet(parts: list[list[str]]) -> None:
+    text = ORDERS.replace('["value.id", "number"]', '["value.id", "line.no"]')
+    one, other = (events(text, order(line(no=no), id=id_))[0].event_id for id_, no in parts)
+    assert (one == other) is (parts[0] == parts[1])
+
+
+def test_an_id_with_an_empty_part_is_none() -> None:
+    assert [event.event_id for event in events(ORDERS, order(line(), id=""))] == [None]
+
+
+@pytest.mark.parametrize("written", ["9" * 400, "9" * 400 + ".0", "1e5", "-"])
+def test_a_price_that_is_no_number_is_left_out(written: str) -> None:
+    assert events(ORDERS, order(line(price=written)))[0].price is None
+    assert "quantity: must be a number" in reason(ORDERS, order(line(quantity="9" * 5000)))
+
+
+def test_events_of_our_own_programs_are_read_by_the_contract() -> None:
+    """A purchase or a wish to be forgotten that came over HTTP stands between a shop's own records."""
+    decoder = MappedDecoder(mapping(ORDERS), EventReading())
+    for event in (make_event("u", "a"), make_event("u", None, type_=EventType.FORGET)):
+        assert list(decoder.events(record(encode(event), headers=OWN_HEADERS))) == [event]
+        assert list(decoder.events(record(encode(event)))) == []
+    with pytest.raises(MalformedEvent, match="user_id"):
+        decoder.events(record({"item_id": "a"}, headers=OWN_HEADERS))
 
 
 JSON = st.recursive(

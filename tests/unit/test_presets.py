@@ -10,9 +10,8 @@ import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, Message
 
 from recsys.data.event import Event, EventOfLine, EventReading, EventType
-from recsys.data.mapping import EventMapping
 from recsys.data.mapping_file import presets
-from recsys.kafka.decoder import MappedDecoder, PassedOver
+from recsys.kafka.decoder import MappedDecoder, PassedOver, load_mapping
 from tests.builders import NOON_MS
 
 LARGE = 2**53 + 1
@@ -360,7 +359,7 @@ def record(value: Any, **parts: Any) -> Message:
 
 
 def decoder(name: str, *, is_wrapped: bool = False) -> MappedDecoder:
-    return MappedDecoder(EventMapping.load(name), EventReading(), is_wrapped=is_wrapped)
+    return MappedDecoder(load_mapping(name), EventReading(), is_wrapped=is_wrapped)
 
 
 def events(name: str, value: Any) -> list[Event]:
@@ -394,7 +393,7 @@ def test_contract() -> None:
 
 
 def test_shopify_orders_paid() -> None:
-    order = "820982911946154508"
+    order = "order:820982911946154508"
     common: dict[str, Any] = {"user_id": str(LARGE), "timestamp": SHOPIFY_TIME}
     assert events("shopify-orders-paid", SHOPIFY_ORDER) == [
         EventOfLine(
@@ -430,7 +429,7 @@ def test_a_shopify_order_that_is_updated_has_the_ids_that_it_had() -> None:
     }
     first, again = events("shopify-orders-paid", SHOPIFY_ORDER), events("shopify-orders-paid", updated)
     assert again[0] == first[0]
-    assert [event.event_id for event in again[1:]] == ["820982911946154508:5"]
+    assert [event.event_id for event in again[1:]] == ["order:820982911946154508:5"]
 
 
 def test_shopify_refunds_create() -> None:
@@ -522,6 +521,12 @@ def test_google_analytics_4_purchase(value: Any) -> None:
         EventOfLine(**common, item_id="SKU_12345", quantity=1, price=10.01, event_id="T_12345:2", line=2),
         EventOfLine(**common, item_id="Gift wrap", quantity=1, event_id="T_12345:3", line=3),
     ]
+
+
+def test_rows_of_google_analytics_without_a_transaction_have_no_ids() -> None:
+    for missing in ("(not set)", "", None):
+        row = {**GA4_ROW, "ecommerce": {**GA4_ROW["ecommerce"], "transaction_id": missing}}
+        assert [event.event_id for event in events("google-analytics-4-purchase", row)] == [None] * 3
 
 
 def test_two_purchases_in_a_request_of_google_analytics_have_ids_of_their_own() -> None:

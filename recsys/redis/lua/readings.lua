@@ -15,7 +15,8 @@ for i = 3, #ARGV, 3 do
   local last = string.match(begins, '(%w*)$')
   if begins == '' or (not stop and last ~= fingerprint) then
     -- What is applied or read already keeps the way in which it was.
-    local at = string.format('%.0f', math.max(unapplied, read))
+    local last_begin = whole(string.match(begins, '(%d+) %w+$')) or 0
+    local at = string.format('%.0f', math.max(unapplied, read, last_begin))
     if begins == '' and at ~= '0' then begins = '0 before' end
     begins = string.gsub(begins, '^' .. at .. ' %w+$', '')
     begins = string.gsub(begins, ' ' .. at .. ' %w+$', '')
