@@ -169,12 +169,16 @@ def secured() -> Iterator[SecuredKafka]:
 @pytest.fixture(autouse=True)
 def _process_as_it_was() -> Iterator[None]:
     """A test that loads settings, or calls a command in this process, leaves it neither secrets to hide nor levels."""
-    loggers = [logger for logger in logging.Logger.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
-    known, levels = secrets._known, [logger.level for logger in loggers]
+    known, levels = secrets._known, {logger: logger.level for logger in _loggers()}
     yield
     secrets._known = known
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
+    for logger in _loggers():
+        logger.setLevel(levels.get(logger, logging.NOTSET))
+
+
+def _loggers() -> list[logging.Logger]:
+    known = logging.Logger.manager.loggerDict.values()
+    return [logger for logger in known if isinstance(logger, logging.Logger)]
 
 
 @pytest.fixture(autouse=True)
