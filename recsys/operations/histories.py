@@ -52,8 +52,10 @@ def decide(store: Store, data_dir: DataDir, *, consumers_have_written: Callable[
         marks = store.applied_offsets.counts()
     if all(marks):
         return False
-    if any(marks) or consumers_have_written():  # a part of a cluster was emptied, or all of Redis
+    if any(marks):  # a part of a cluster was emptied
         return True
+    if consumers_have_written():  # all of Redis was, unless the first consumer has begun just now: marks come first
+        return not all(store.applied_offsets.counts())
     segments = data_dir.archive.segments()
     if not segments or next(store.users.user_ids(), None) is not None:
         return False

@@ -116,9 +116,11 @@ def events_of(table: pa.Table) -> list[tuple[int, Event]]:
     columns["timestamp"] = table["timestamp"].cast("int64").to_pylist()
     offsets = columns.pop("offset")
     # They were valid when they were written, and the pages' checksums say that they are what was written.
+    # An archive from before there were lines has none.
+    lines = table["line"].to_pylist() if "line" in table.column_names else [None] * len(offsets)
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
     events = [
         Event.model_construct(**row) if line is None else EventOfLine.model_construct(**row, line=line)
-        for row, line in zip(rows, table["line"].to_pylist(), strict=True)
+        for row, line in zip(rows, lines, strict=True)
     ]
     return list(zip(offsets, events, strict=True))

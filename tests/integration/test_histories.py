@@ -75,6 +75,16 @@ def test_what_the_group_has_committed_must_be_there(store: Store, data_dir: Data
     assert missing(store, data_dir, written=True)
 
 
+def test_a_first_consumer_that_begins_just_now_lacks_nothing(store: Store, data_dir: DataDir) -> None:
+    """It writes its marks and then commits: whoever looks in this order in between sees the commit alone."""
+
+    def begins_meanwhile() -> bool:
+        mark(store)
+        return True
+
+    assert not decide(store, data_dir, consumers_have_written=begins_meanwhile)
+
+
 def test_without_kafka_a_pointer_that_is_gone_tells(store: Store, data_dir: DataDir) -> None:
     archive(data_dir, "topic")
     data_dir.storage.write_file("models/20260101T000000Z-aaaaaa/manifest.json", b"{}")
