@@ -12,9 +12,13 @@ from typing import Any
 import pandas as pd
 
 from recsys.data.event import Event, EventReading
+from recsys.data.mapping import EventMapping
 from recsys.files.columns import Columns
+from recsys.files.event_file import EventFile
 from recsys.files.inputs import find_inputs
+from recsys.files.mapped import MappedFile
 from recsys.files.purchases import PurchaseFile
+from recsys.files.tables import CsvForm
 from recsys.kafka.producer import Publisher
 from recsys.kafka.shared_reading import SharedReading
 from recsys.operations.import_history import ImportOutcome, import_file
@@ -61,12 +65,20 @@ class OfflineShop:
         """Import files as they lie there, as one import."""
         return self._import(PurchaseFile(find_inputs(given), Columns(**columns), events=READING, now=now()))
 
-    def _import(self, file: PurchaseFile, *, as_new: bool = False) -> ImportOutcome:
+    def import_orders(self, content: str, mapping: str, *, name: str = "orders.jsonl") -> ImportOutcome:
+        """Import a file of orders, read by the text of a mapping."""
+        path = self.folder / name
+        path.write_text(content)
+        parsed = EventMapping.parse(mapping, name="orders.toml")
+        return self._import(MappedFile(path, parsed, form=CsvForm(), events=READING, now=now()))
+
+    def _import(self, file: EventFile, *, as_new: bool = False) -> ImportOutcome:
         outcome = import_file(
             file, self.data_dir, self.store.users, rejects=self.folder / "rejects.csv",
             progress=ProgressReporter(), clock=now, as_new=as_new,
         )  # fmt: skip
-        assert outcome.rows.read == outcome.new + outcome.known + outcome.rows.rejected + outcome.rows.no_user
+        rows = outcome.rows
+        assert rows.read == outcome.new + outcome.known + rows.rejected + rows.no_user + rows.left_out
         return outcome
 
     def undo(self, import_id: str) -> tuple[int, int]:

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from recsys.data.event import Event, EventReading
 from recsys.files.batches import RowCounts
 from recsys.files.columns import Columns
+from recsys.files.event_file import EventFile
 from recsys.files.purchases import PurchaseFile
-from recsys.files.rejects import RejectsFile
 
 HEADER = "user_id,item_id,timestamp\n"
 DAY_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
@@ -38,43 +38,43 @@ def parquet_file(folder: Path, values: Mapping[str, Any], columns: Columns | Non
     return opened(path, columns)
 
 
-def events(file: PurchaseFile) -> list[tuple[int, Event]]:
+def events(file: EventFile) -> list[tuple[int, Event]]:
     return [placed for batch in file.batches() for placed in batch.events]
 
 
-def rejects(file: PurchaseFile) -> list[tuple[int, str]]:
+def rejects(file: EventFile) -> list[tuple[int, str]]:
     """Return (row, reason) of each, the reason without the place."""
     return [(reject.row, reject.why.partition(": ")[2]) for batch in file.batches() for reject in batch.rejects]
 
 
-def rejected_values(file: PurchaseFile) -> list[list[Any]]:
+def rejected_values(file: EventFile) -> list[list[Any]]:
     return [list(reject.values) for batch in file.batches() for reject in batch.rejects]
 
 
-def counts(file: PurchaseFile) -> RowCounts:
+def counts(file: EventFile) -> RowCounts:
     found = RowCounts()
     for batch in file.batches():
         found.note(batch)
-    assert found.read == found.valid + found.rejected + found.no_user
+    assert found.read == found.valid + found.rejected + found.no_user + found.left_out
     return found
 
 
-def one_event(file: PurchaseFile) -> Event:
+def one_event(file: EventFile) -> Event:
     assert rejects(file) == []
     ((row, event),) = events(file)
     assert row == 1
     return event
 
 
-def one_reject(file: PurchaseFile) -> str:
+def one_reject(file: EventFile) -> str:
     assert events(file) == []
     ((row, reason),) = rejects(file)
     assert row == 1
     return reason
 
 
-def written(file: PurchaseFile, path: Path) -> str:
-    with RejectsFile(path, file.table) as rejected:
+def written(file: EventFile, path: Path) -> str:
+    with file.rejects_file(path) as rejected:
         for batch in file.batches():
             rejected.add(batch.rejects)
     return path.read_text(encoding=file.table.form.encoding) if rejected.count else ""

@@ -1,10 +1,10 @@
-"""Options that say how to read a file of purchases: the same for every command that reads one."""
+"""Options that say how to read files of purchases or orders: the same for every command that reads them."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Annotated, Any, get_type_hints
 
@@ -12,12 +12,15 @@ import typer
 
 from recsys.cli.output import errors
 from recsys.errors import InputFileError
-from recsys.files.columns import Columns
+from recsys.files.columns import DEFAULTS, EVENT_FIELDS, Columns
+from recsys.files.event_file import EventFile
 from recsys.files.inputs import Inputs, find_inputs
+from recsys.files.mapped import MappedFile
 from recsys.files.purchases import PurchaseFile
-from recsys.kafka.decoder import event_reading
+from recsys.files.tables import CsvForm
+from recsys.kafka.decoder import event_reading, load_mapping
 from recsys.runtime.clock import now
-from recsys.runtime.progress import ProgressReporter, no_stage
+from recsys.runtime.progress import ProgressReporter, Stage, no_stage
 from recsys.settings import Settings
 
 _LARGE_BYTES = 10_000_000
@@ -91,26 +94,90 @@ _OPTIONS = {
 """Field of `Columns` → option."""
 
 
+_MAPPING = Annotated[
+    str,
+    typer.Option(
+        "--mapping",
+        metavar="NAME",
+        help="Read each row as a record of a topic, such as an order with its lines: a preset or a TOML file.",
+    ),
+]
+_WITH_MAPPING = frozenset({"no_user", "encoding", "delimiter"})
+"""What a mapping does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAs:
+    """How a command was told to read files.
+
+    Attributes
+    ----------
+    columns : Columns
+    mapping : str
+        A preset or a file; empty: each field has a column.
+    """
+
+    columns: Columns
+    mapping: str = ""
+
+    def flags(self) -> list[str]:
+        """Return the options that were given, the mapping aside."""
+        return [_flag(name, value) for name, value in self._given()]
+
+    def ensure_possible(self) -> None:
+        """Refuse options that say what a mapping says.
+
+        Raises
+        ------
+        InputFileError
+        """
+        for name, value in self._given() if self.mapping else ():
+            if name not in _WITH_MAPPING:
+                raise InputFileError(
+                    f"{_flag(name, value)} and --mapping cannot be used together: the mapping says where fields are "
+                    f"and how they are read"
+                )
+
+    def or_mapping(self, mapping: str) -> ReadAs:
+        """Return this with a mapping, unless there is one, or options that say what a mapping says."""
+        says_itself = any(name not in _WITH_MAPPING for name, _ in self._given())
+        return self if self.mapping or says_itself else replace(self, mapping=mapping)
+
+    def _given(self) -> list[tuple[str, Any]]:
+        values = {name: getattr(self.columns, name) for name in _OPTIONS}
+        return [(name, value) for name, value in values.items() if value != DEFAULTS[name]]
+
+
+def _flag(name: str, value: Any) -> str:
+    """Return the option of a field of `Columns`, as it was given."""
+    words = name.replace("_", "-")
+    if name in EVENT_FIELDS:
+        return f"--{words}-column"
+    return f"--no-{words}" if value is False else f"--{words}"
+
+
 def reads_purchases(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command these options; it gets what they say as the argument ``columns``."""
+    """Give a command these options; it gets what they say as the argument ``read_as``."""
 
     @wraps(command)
-    def with_columns(**given: Any) -> None:
+    def with_options(**given: Any) -> None:
+        mapping = given.pop("mapping")
         options = {name: given.pop(name) for name in _OPTIONS}
-        columns = Columns(**options | {"no_user": tuple(options["no_user"])})
-        command(columns=columns, **given)
+        read_as = ReadAs(Columns(**options | {"no_user": tuple(options["no_user"])}), mapping)
+        read_as.ensure_possible()
+        command(read_as=read_as, **given)
 
     hints = get_type_hints(command, include_extras=True)
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "columns"]
-    defaults = {field.name: field.default for field in fields(Columns)} | {"no_user": []}
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != "read_as"]
+    defaults = DEFAULTS | {"no_user": [], "mapping": ""}
     parameters = [inspect.Parameter(p.name, p.KEYWORD_ONLY, default=p.default, annotation=hints[p.name]) for p in own]
     parameters += [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=option)
-        for name, option in _OPTIONS.items()
+        for name, option in ({"mapping": _MAPPING} | _OPTIONS).items()
     ]
-    with_columns.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_columns.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return with_columns
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_options
 
 
 def find_purchases(given: Sequence[str]) -> Inputs:
@@ -124,18 +191,49 @@ def find_purchases(given: Sequence[str]) -> Inputs:
     return find_inputs(given, ProgressReporter(console=errors).stage)
 
 
-def open_purchases(inputs: Inputs, columns: Columns, settings: Settings) -> PurchaseFile:
-    """Open files of purchases, read them once, and say how their columns are read.
+def open_purchases(inputs: Inputs, read_as: ReadAs, settings: Settings) -> EventFile:
+    """Open files, read them once, and say how their columns are read.
 
     Raises
     ------
     InputFileError
-        When it cannot be read.
+        When they cannot be read, or hold no row.
     """
-    stage = ProgressReporter(console=errors).stage if inputs.size > _LARGE_BYTES else no_stage
-    file = PurchaseFile(inputs, columns, events=event_reading(settings.events), now=now(), stage=stage)
+    file = open_file(inputs, read_as, settings)
     if not file.rows:
         raise InputFileError(f"{inputs.label}: there is a header and no row")
+    return file
+
+
+def open_file(inputs: Inputs, read_as: ReadAs, settings: Settings) -> EventFile:
+    """Open files, and say how their columns are read; to tell that, those of purchases are read once.
+
+    Raises
+    ------
+    InputFileError
+        When they cannot be read.
+    """
+    stage = ProgressReporter(console=errors).stage if inputs.size > _LARGE_BYTES else no_stage
+    file = _file(inputs, read_as, settings, stage)
     for remark in file.remarks:
         errors.print(f"note: {remark}", markup=False)
     return file
+
+
+def _file(inputs: Inputs, read_as: ReadAs, settings: Settings, stage: Stage) -> EventFile:
+    columns, events = read_as.columns, event_reading(settings.events)
+    if not read_as.mapping:
+        return PurchaseFile(inputs, columns, events=events, now=now(), stage=stage)
+    try:
+        mapping = load_mapping(read_as.mapping)
+    except InputFileError as error:
+        raise InputFileError(f"--mapping: {error}") from None
+    return MappedFile(
+        inputs,
+        mapping,
+        form=CsvForm(columns.encoding, columns.delimiter),
+        events=replace(events, no_user=events.no_user | {word.lower() for word in columns.no_user}),
+        now=now(),
+        is_wrapped=settings.events.envelope == "cloudevents",
+        stage=stage,
+    )

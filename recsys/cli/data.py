@@ -8,16 +8,15 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli.columns import find_purchases, open_purchases, reads_purchases
+from recsys.cli.columns import ReadAs, find_purchases, open_purchases, reads_purchases
 from recsys.cli.lock import held_lock
 from recsys.cli.output import counted, errors, results, settings_for_command
 from recsys.cli.summary import new_summary, print_summary
 from recsys.errors import InputFileError
 from recsys.files.batches import RowCounts
-from recsys.files.columns import Columns
+from recsys.files.event_file import EventFile
 from recsys.files.inputs import Inputs
-from recsys.files.purchases import PurchaseFile
-from recsys.files.rejects import rejects_path
+from recsys.files.rejects import ensure_no_input
 from recsys.kafka.producer import Publisher
 from recsys.operations.import_history import ImportOutcome, import_file
 from recsys.operations.publish import Pace, publish_paced, read_in_time_order
@@ -31,7 +30,7 @@ Files = Annotated[
     typer.Argument(
         metavar="FILE...",
         help="Purchases in CSV, JSON Lines or Parquet, also gzip, Zstandard or ZIP: files, globs, folders of Parquet, "
-        "or - for standard input.",
+        "or - for standard input; with --mapping also orders with lines.",
     ),
 ]
 Rejects = Annotated[
@@ -53,7 +52,7 @@ def import_command(
         typer.Option("--strict", help="Read the file first, and import nothing if something in it looks wrong."),
     ] = False,
     *,
-    columns: Columns,
+    read_as: ReadAs,
 ) -> None:
     """Import purchases from files into archive and Redis, without Kafka; several files are one import.
 
@@ -63,8 +62,10 @@ def import_command(
     """
     settings = settings_for_command()
     inputs = find_purchases(files)
-    rejected_to = rejects_path(inputs, rejects)
-    purchases = open_purchases(inputs, columns, settings)
+    if rejects is not None:
+        ensure_no_input(rejects, inputs)
+    purchases = open_purchases(inputs, read_as, settings)
+    rejected_to = purchases.rejects_path(rejects)
     if strict:
         _ensure_nothing_suspicious(purchases)
     summary = new_summary()
@@ -105,7 +106,7 @@ def publish_command(
     ] = None,
     rejects: Rejects = None,
     *,
-    columns: Columns,
+    read_as: ReadAs,
 ) -> None:
     """Publish the purchases of files to Kafka, the oldest first.
 
@@ -115,8 +116,11 @@ def publish_command(
         raise InputFileError("--rate and --speedup cannot be used together; give one of them")
     settings = settings_for_command()
     inputs = find_purchases(files)
-    rejected_to = rejects_path(inputs, rejects)
-    events, counts = read_in_time_order(open_purchases(inputs, columns, settings), rejected_to)
+    if rejects is not None:
+        ensure_no_input(rejects, inputs)
+    file = open_purchases(inputs, read_as, settings)
+    rejected_to = file.rejects_path(rejects)
+    events, counts = read_in_time_order(file, rejected_to)
     _ensure_some_valid(counts, inputs, rejected_to)
     progress = ProgressReporter(console=errors)
     publisher = Publisher(settings.kafka)
@@ -134,8 +138,9 @@ def publish_command(
 def _print_import(outcome: ImportOutcome, inputs: Inputs, rejected_to: Path) -> None:
     rows = outcome.rows
     _ensure_some_valid(rows, inputs, rejected_to)
+    what = "row" if rows.read == rows.rows else "line"
     results.print(
-        f"{counted(rows.valid, 'row')} imported: {outcome.new:,} new, {outcome.known:,} known before "
+        f"{counted(rows.valid, what)} imported: {outcome.new:,} new, {outcome.known:,} known before "
         f"(import {outcome.id})"
     )
     _print_rows({"new": outcome.new, "known": outcome.known}, rows, rejected_to)
@@ -143,13 +148,13 @@ def _print_import(outcome: ImportOutcome, inputs: Inputs, rejected_to: Path) -> 
         results.print(line)
 
 
-def _ensure_nothing_suspicious(purchases: PurchaseFile) -> None:
+def _ensure_nothing_suspicious(purchases: EventFile) -> None:
     """Read a file to its end, and refuse it if something in it looks wrong."""
     summary = new_summary()
     with ProgressReporter(console=errors).stage(f"check {purchases.name}", purchases.rows, unit="rows") as advance:
         for batch in purchases.batches():
             summary.note_batch(batch)
-            advance(batch.last_row - batch.first_row + 1)
+            advance(batch.rows)
     if suspicions := summary.suspicions():
         print_summary(purchases.name, summary, unit="row")
         raise InputFileError(
@@ -181,11 +186,12 @@ def _notes(outcome: ImportOutcome) -> Iterator[str]:
 
 
 def _print_rows(became: dict[str, int], rows: RowCounts, rejected_to: Path) -> None:
-    results.print(rows.equation(became))
+    for equation in rows.equations(became):
+        results.print(equation)
     if rows.unread_prices:
         results.print(f"{counted(rows.unread_prices, 'price')} left out that cannot be read; no model uses prices")
-    if rows.rejected:
-        results.print(f"{counted(rows.rejected, 'row')} rejected: {rejected_to} says why; mend it, and import it")
+    if rows.rejected_rows:
+        results.print(f"{counted(rows.rejected_rows, 'row')} rejected: {rejected_to} says why; mend it, and import it")
 
 
 def _ensure_some_valid(rows: RowCounts, inputs: Inputs, rejected_to: Path) -> None:
@@ -193,4 +199,4 @@ def _ensure_some_valid(rows: RowCounts, inputs: Inputs, rejected_to: Path) -> No
     if rows.valid:
         return
     see = f"; {rejected_to} says why" if rows.rejected else ""
-    raise InputFileError(f"{inputs.label}: no row is a valid purchase: {rows.equation({})}{see}")
+    raise InputFileError(f"{inputs.label}: no row is a valid purchase: {'; '.join(rows.equations({}))}{see}")

@@ -11,15 +11,14 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from recsys.cli.columns import find_purchases, open_purchases, reads_purchases
+from recsys.cli.columns import ReadAs, find_purchases, open_purchases, reads_purchases
 from recsys.cli.output import errors, is_narrow, new_table, print_json, results, settings_for_command
 from recsys.data.event_log import EventLog
 from recsys.errors import InputFileError, NoModel
 from recsys.evaluation.compare import ALL, NEW, Score
 from recsys.evaluation.metrics import Interval
 from recsys.evaluation.split import NEWCOMERS, SEGMENTS
-from recsys.files.columns import Columns
-from recsys.files.purchases import PurchaseFile
+from recsys.files.event_file import EventFile
 from recsys.operations.evaluate import (
     LENGTHS,
     Evaluation,
@@ -68,7 +67,7 @@ def evaluate_command(
         Path | None, typer.Option("--html", metavar="PATH", help="Also write a report with plots to this file.")
     ] = None,
     *,
-    columns: Columns,
+    read_as: ReadAs,
 ) -> None:
     """Measure a model's lists by what users bought afterwards, beside lists that need no model.
 
@@ -77,12 +76,14 @@ def evaluate_command(
     """
     if n not in LENGTHS:
         raise InputFileError(f"--n must be {' or '.join(map(str, LENGTHS))}, not {n}")
+    if read_as.mapping and not data:
+        raise InputFileError("--mapping says how files are read; name them with --data")
     if model and live:
         raise InputFileError("--model and --live cannot be used together; give one of them")
     if html is not None:
         import_module("matplotlib.figure")  # so that a missing library is reported before the work
     settings = settings_for_command()
-    file = open_purchases(find_purchases(data), columns, settings) if data else None
+    file = open_purchases(find_purchases(data), read_as, settings) if data else None
     data_dir = open_data_dir(settings)
     progress = ProgressReporter(console=errors)
     models = data_dir.models
@@ -121,7 +122,7 @@ def _events(
     settings: Settings,
     archive: Archive,
     manifest: Manifest,
-    file: PurchaseFile | None,
+    file: EventFile | None,
     since_s: int | None,
     progress: ProgressReporter,
 ) -> tuple[EventLog, int]:
@@ -138,7 +139,8 @@ def _events(
         return events, since_s or cut_of_archive(events, int(now().timestamp()), holdout_days=holdout_days)
     with progress.stage(f"read {file.name}", file.rows, unit="rows") as advance:
         events, counts = read_events(file, advance)
-    errors.print(counts.equation({"valid": counts.valid}))
+    for line in counts.equations({"valid": counts.valid}):
+        errors.print(line)
     if counts.rejected:
         errors.print("recsys import of this file writes the reasons to a file")
     cut_s = since_s or cut_of_file(events, manifest, holdout_days=holdout_days)

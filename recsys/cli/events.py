@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
@@ -13,14 +12,15 @@ from rich.cells import cell_len
 from rich.padding import Padding
 from rich.table import Table
 
+from recsys.cli.columns import ReadAs, find_purchases, open_file, reads_purchases
 from recsys.cli.output import counted, errors, is_narrow, new_table, print_json, results, settings_for_command
-from recsys.cli.summary import new_summary, now_ms, print_summary
+from recsys.cli.summary import new_summary, print_summary
 from recsys.data.event import Event
 from recsys.data.mapping import LeftOut
-from recsys.data.mapping_file import preset, presets
+from recsys.data.mapping_file import CONTRACT, preset, presets
 from recsys.errors import InputFileError
 from recsys.kafka.decoder import make_decoder
-from recsys.operations.record_sources import FileRecords, RecordSource, SeenRecord, TopicRecords, seen
+from recsys.operations.record_sources import FileRecords, RecordSource, SeenRecord, TopicRecords
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 
@@ -33,75 +33,70 @@ _MOST_NUMBERS = 10
 """Of lines that are passed over for one reason."""
 _WIDEST_ID = 24
 _WIDEST_KEY = 40
-_LARGE_STEP = 1_000
-File = Annotated[
-    Path | None,
-    typer.Argument(metavar="[FILE]", help="JSON Lines, a record's value a line; - is standard input."),
+Files = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[FILE]...",
+        help="What recsys import would be given: files, globs, folders of Parquet, or - for standard input; "
+        "default: the topic.",
+    ),
 ]
 TopicName = Annotated[str, typer.Option("--topic", metavar="T", help="A topic; default: that of the settings.")]
-MappingName = Annotated[
-    str, typer.Option("--mapping", metavar="NAME", help="A preset or a TOML file; default: that of the settings.")
-]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @events_app.command("preview")
+@reads_purchases
 def preview_command(
-    file: File = None,
+    files: Files = None,
     topic: TopicName = "",
-    mapping: MappingName = "",
     n: Annotated[int, typer.Option("-n", min=1, max=10_000, metavar="N", help="Records to show.")] = 20,
     oldest: Annotated[bool, typer.Option("--oldest", help="Show the oldest instead of the newest.")] = False,
     as_json: Json = False,
+    *,
+    read_as: ReadAs,
 ) -> None:
-    """Show records beside the events that they become, or why they become none.
+    """Show records beside the events that they become, or why they become none; a file's rows are its records.
 
-    Nothing is written, no group is joined, no offset is committed.
+    The mapping is that of the settings, unless another one is named, or options say which columns a file has. Nothing
+    is written, no group is joined, no offset is committed.
     """
-    settings = _chosen(settings_for_command(), topic=topic, mapping=mapping)
-    decoder = make_decoder(settings)
-    with _source(file, topic, settings) as source:
-        records = source.oldest(n) if oldest else source.newest(n)
-        shown = [(source.place(record), seen(decoder, record)) for record in records]
+    source, how = _source(files or [], topic, read_as)
+    with source:
+        shown = source.oldest(n) if oldest else source.newest(n)
     if as_json:
-        print_json(orjson.dumps([_in_json(place, one) for place, one in shown], option=orjson.OPT_INDENT_2).decode())
+        print_json(orjson.dumps([_in_json(one) for one in shown], option=orjson.OPT_INDENT_2).decode())
         return
     if not shown:
         results.print(f"{source.name} holds no records")
         return
     _print_preview(shown)
     what = "oldest" if oldest else "newest"
-    results.print(f"the {what} of {source.name}, {_how(settings)}: {_become(shown)}")
+    results.print(f"the {what} of {source.name}, {how}: {_become(shown)}")
 
 
 @events_app.command("check")
+@reads_purchases
 def check_command(
-    file: File = None,
+    files: Files = None,
     topic: TopicName = "",
-    mapping: MappingName = "",
     as_json: Json = False,
+    *,
+    read_as: ReadAs,
 ) -> None:
     """Read all records, and say what they come to and what looks wrong; exit code 1 if something does.
 
-    Nothing is written, no group is joined, no offset is committed.
+    The mapping is that of the settings, unless another one is named, or options say which columns a file has. Nothing
+    is written, no group is joined, no offset is committed.
     """
-    settings = _chosen(settings_for_command(), topic=topic, mapping=mapping)
-    decoder = make_decoder(settings)
+    source, how = _source(files or [], topic, read_as)
     summary = new_summary()
-    with (
-        _source(file, topic, settings) as source,
-        ProgressReporter(console=errors).stage(f"check {source.name}", source.total) as advance,
-    ):
-        for record in source.all():
-            found = seen(decoder, record)
-            summary.note_record(found.events, found.left_out, found.malformed, place=source.place(record))
-            if summary.records % _LARGE_STEP == 0:
-                advance(_LARGE_STEP)
-        advance(summary.records % _LARGE_STEP)
+    with source:
+        source.check(summary, ProgressReporter(console=errors))
     if as_json:
         print_json(orjson.dumps(summary.as_json(), option=orjson.OPT_INDENT_2).decode())
     else:
-        print_summary(f"{source.name}, {_how(settings)}", summary, unit="record")
+        print_summary(f"{source.name}, {how}", summary, unit="record")
     if summary.suspicions():
         raise typer.Exit(1)
 
@@ -124,47 +119,48 @@ def preset_command(
     print(preset(name), end="")
 
 
-def _chosen(settings: Settings, *, topic: str, mapping: str) -> Settings:
-    """Return the settings with what the options say."""
-    kafka = settings.kafka.model_copy(update={"topic": topic} if topic else {})
-    events = settings.events.model_copy(update={"mapping": mapping} if mapping else {})
-    return settings.model_copy(update={"kafka": kafka, "events": events})
-
-
-def _source(file: Path | None, topic: str, settings: Settings) -> RecordSource:
-    if file is None:
-        return TopicRecords(settings.kafka)
-    if topic:
+def _source(files: Sequence[str], topic: str, read_as: ReadAs) -> tuple[RecordSource, str]:
+    """Return where records are, and how they are read."""
+    settings = settings_for_command()
+    if files and topic:
         raise InputFileError("FILE and --topic cannot be used together; give one of them")
-    return FileRecords(file, topic=settings.kafka.topic, now_ms=now_ms())
+    if files:
+        envelope = CONTRACT if settings.events.envelope != "none" else ""
+        read_as = read_as.or_mapping(settings.events.mapping or envelope)
+        file = open_file(find_purchases(files), read_as, settings)
+        return FileRecords(file), _how(read_as.mapping, settings)
+    if flags := read_as.flags():
+        raise InputFileError(f"{flags[0]} says how files are read; name one, or leave the option out")
+    kafka = settings.kafka.model_copy(update={"topic": topic} if topic else {})
+    events = settings.events.model_copy(update={"mapping": read_as.mapping} if read_as.mapping else {})
+    settings = settings.model_copy(update={"kafka": kafka, "events": events})
+    return TopicRecords(kafka, make_decoder(settings)), _how(events.mapping, settings)
 
 
-def _how(settings: Settings) -> str:
+def _how(mapping: str, settings: Settings) -> str:
     inside = " in CloudEvents" if settings.events.envelope == "cloudevents" else ""
-    return f"mapping {settings.events.mapping}{inside}" if settings.events.mapping else f"without a mapping{inside}"
+    return f"mapping {mapping}{inside}" if mapping else f"without a mapping{inside}"
 
 
-def _become(shown: Iterable[tuple[str, SeenRecord]]) -> str:
-    found = [one for _, one in shown]
-    events = sum(len(one.events) for one in found)
-    malformed = sum(one.malformed is not None for one in found)
-    without = sum(not one.events and one.malformed is None for one in found)
+def _become(shown: Sequence[SeenRecord]) -> str:
+    events = sum(len(one.events) for one in shown)
+    malformed = sum(one.malformed is not None for one in shown)
+    without = sum(not one.events and one.malformed is None for one in shown)
     return (
-        f"{counted(len(found), 'record')}, {counted(events, 'event')}; {without:,} hold none that counts, "
+        f"{counted(len(shown), 'record')}, {counted(events, 'event')}; {without:,} hold none that counts, "
         f"{malformed:,} malformed"
     )
 
 
-def _print_preview(shown: Sequence[tuple[str, SeenRecord]]) -> None:
-    all_events = [event for _, one in shown for event in one.events]
+def _print_preview(shown: Sequence[SeenRecord]) -> None:
+    all_events = [event for one in shown for event in one.events]
     widths = [
         min(_WIDEST_ID, max((cell_len(text) for text in texts), default=0))
         for texts in zip(*(_cells(event) for event in all_events), strict=True)
     ]
-    for place, one in shown:
-        key = _key(one)
-        results.print(place if key is None else f"{place}, key {key[:_WIDEST_KEY]}", style="bold")
-        results.print(_indented(_text(one.record.value())), style="dim")
+    for one in shown:
+        results.print(one.place if one.key is None else f"{one.place}, key {one.key[:_WIDEST_KEY]}", style="bold")
+        results.print(_indented(_text(one.value)), style="dim")
         if one.events:
             results.print(_indented(_events_table(one.events, widths)))
         for line in _passed_over(one.left_out):
@@ -225,17 +221,11 @@ def _text(value: bytes | None) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _key(one: SeenRecord) -> str | None:
-    key = one.record.key()
-    return key.decode(errors="replace") if isinstance(key, bytes) else key
-
-
-def _in_json(place: str, one: SeenRecord) -> dict[str, Any]:
-    value = one.record.value()
+def _in_json(one: SeenRecord) -> dict[str, Any]:
     return {
-        "place": place,
-        "key": _key(one),
-        "value": None if value is None else value.decode(errors="replace"),
+        "place": one.place,
+        "key": one.key,
+        "value": None if one.value is None else one.value.decode(errors="replace"),
         "events": [event.model_dump(mode="json", exclude_none=True) for event in one.events],
         "passed_over": [{"line": left_out.number, "why": left_out.why} for left_out in one.left_out],
         "malformed": one.malformed,

@@ -86,7 +86,7 @@ def imports_table(found: Iterable[ImportRecord], undoing: Collection[str]) -> Ta
         table.add_column(name, justify="right")
     for record in found:
         state = " (undo interrupted)" if record.id in undoing else "" if record.finished_at else " (interrupted)"
-        counts = (record.read, record.new, record.known, record.rejected, record.no_user)
+        counts = (record.read, record.new, record.known, record.rejected, record.no_user + record.left_out)
         cells = [f"{count:,}" if record.read else "–" for count in counts[: len(names)]]
         table.add_row(record.id, record.started_at[:16].replace("T", " "), record.file + state, *cells)
     return table

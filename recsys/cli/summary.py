@@ -15,12 +15,7 @@ _WORDS = {EventType.PURCHASE: "purchases", EventType.RETURN: "returns", EventTyp
 
 def new_summary() -> EventSummary:
     """Return one that has seen nothing yet; times after now lie ahead."""
-    return EventSummary(now_ms=now_ms())
-
-
-def now_ms() -> int:
-    """Return the time, in epoch milliseconds."""
-    return round(now().timestamp() * 1000)
+    return EventSummary(now_ms=round(now().timestamp() * 1000))
 
 
 def print_summary(title: str, summary: EventSummary, *, unit: str) -> None:

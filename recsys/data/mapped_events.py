@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+from recsys.data.epoch import EpochUnit
 from recsys.data.event import Event, EventOfLine, EventReading, EventType, ensure_fits_cluster, event_of
 from recsys.data.mapping import NO_USER, EventMapping, LeftOut, LineProblem, MappedLine
 from recsys.errors import MalformedEvent
@@ -24,11 +26,14 @@ class MappedRecord(NamedTuple):
         What does not count; of the whole record if ``where`` leaves it out.
     problems : sequence of LineProblem
         What is malformed.
+    lines : int
+        How many lines were looked at, whatever they hold; 0 where there are none, or the whole record is malformed.
     """
 
     events: Sequence[Event]
     left_out: Sequence[LeftOut]
     problems: Sequence[LineProblem]
+    lines: int
 
     @property
     def reason(self) -> str:
@@ -38,6 +43,12 @@ class MappedRecord(NamedTuple):
         return f"{named}; and {more:,} more lines" if more > 0 else named
 
 
+def reading_with(mapping: EventMapping, reading: EventReading) -> EventReading:
+    """Return how events are read where a mapping finds them: it may name the unit of their times."""
+    unit = mapping.file.timestamp_unit
+    return reading if unit == "auto" else replace(reading, unit=EpochUnit(unit))
+
+
 def mapped_record(
     mapping: EventMapping,
     scope: dict[str, Any],
@@ -45,6 +56,7 @@ def mapped_record(
     reading: EventReading,
     on_cluster: bool = False,
     on_unread_price: Callable[[], None] = lambda: None,
+    read_ms: int | None = None,
 ) -> MappedRecord:
     """Return what a record holds.
 
@@ -58,17 +70,22 @@ def mapped_record(
         Refuse users whose keys a Redis Cluster could not keep together.
     on_unread_price : callable
         Called for each price that is none: it is left out.
+    read_ms : int or None
+        When a record is read that was never sent, as one in a file: no event is later than a day after that, and each
+        must have a time of its own.
     """
     events: list[Event] = []
     left_out: list[LeftOut] = []
     problems: list[LineProblem] = []
+    lines = 0
     try:
         if not mapping.counts(scope):
-            return MappedRecord((), (_NOT_COUNTED,), ())
+            return MappedRecord((), (_NOT_COUNTED,), (), 0)
         for line in mapping.lines(scope):
+            lines += 1
             if type(line) is MappedLine:
                 try:
-                    event = _event(line, scope["timestamp"], reading, on_unread_price)
+                    event = _event(line, scope["timestamp"], read_ms, reading, on_unread_price)
                     if on_cluster:
                         ensure_fits_cluster(event.user_id)
                 except MalformedEvent as error:
@@ -83,14 +100,25 @@ def mapped_record(
             elif isinstance(line, LineProblem):
                 problems.append(line)
     except LineProblem as problem:
-        return MappedRecord((), left_out, (problem,))
+        return MappedRecord((), left_out, (problem,), 0)
     if len(events) > 1 and any(event.type is EventType.FORGET for event in events):
-        return MappedRecord((), left_out, (LineProblem(None, "type: forget must be the only event of its record"),))
-    return MappedRecord(events, left_out, problems)
+        forget = LineProblem(None, "type: forget must be the only event of its record")
+        return MappedRecord((), left_out, (forget,), lines)
+    return MappedRecord(events, left_out, problems, lines)
 
 
-def _event(line: MappedLine, sent_ms: int | None, reading: EventReading, on_unread_price: Callable[[], None]) -> Event:
+def _event(
+    line: MappedLine,
+    sent_ms: int | None,
+    read_ms: int | None,
+    reading: EventReading,
+    on_unread_price: Callable[[], None],
+) -> Event:
     kind: type[Event] = Event
+    if read_ms is not None:
+        sent_ms = read_ms
+        if line.fields.get("timestamp") is None:
+            raise MalformedEvent("timestamp: is required")
     if line.number is not None:
         line.fields["line"] = line.number
         kind = EventOfLine

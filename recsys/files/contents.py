@@ -110,10 +110,13 @@ def opened(file: Input, advance: Callable[[int], None] = lambda _: None) -> Iter
 
 
 @contextmanager
-def opened_text(file: Input, encoding: str, advance: Callable[[int], None] = lambda _: None) -> Iterator[TextIO]:
-    """Open a file as text, with the ends of its lines as they are."""
-    with opened(file, advance) as stream, io.TextIOWrapper(stream, encoding=encoding, newline="") as text:
-        yield text
+def opened_text(
+    file: Input, encoding: str, advance: Callable[[int], None] = lambda _: None, *, errors: str = "strict"
+) -> Iterator[TextIO]:
+    """Open a file as text, with the ends of its lines as they are; ``errors`` is what Python's codecs take."""
+    with opened(file, advance) as stream:
+        with io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline="") as text:
+            yield text
 
 
 class _Counted(io.RawIOBase):

@@ -12,6 +12,9 @@ from recsys.files.csv_rows import LONGEST_LINE
 from recsys.files.row import Row, Unreadable, Wanted
 
 _MOST_NAMES = 1_000
+_LONGEST_OBJECT = 1 << 26
+"""Characters; no setting lets a record be longer."""
+_KEPT_OF_LONGER = 1_000
 _TELL_EVERY = 50_000
 
 
@@ -50,6 +53,38 @@ def json_rows(file: TextIO, wanted: Wanted) -> Iterator[Row]:
         found = _object(line)
         if isinstance(found, dict):
             yield Row(row, place, [_value(found.get(name)) for name in wanted.names])
+        else:
+            yield Row(row, place, [line.strip()], found)
+
+
+def json_objects(file: TextIO, before: int, in_file: str) -> Iterator[Row]:
+    """Yield a row for each line, with the object in it for its one value. Empty lines are passed over.
+
+    A line that is too long for a record is a broken row, of which the beginning is kept.
+
+    Parameters
+    ----------
+    file : text file
+    before : int
+        Rows that stand in earlier files.
+    in_file : str
+        The file's name and a space, if there are several.
+    """
+    row, number = before, 0
+    while line := file.readline(_LONGEST_OBJECT):
+        number += 1
+        if line.isspace():
+            continue
+        row += 1
+        place = f"{in_file}line {number}"
+        if len(line) == _LONGEST_OBJECT and not line.endswith("\n"):
+            while (more := file.readline(_LONGEST_OBJECT)) and not more.endswith("\n"):
+                pass
+            yield Row(row, place, [line[:_KEPT_OF_LONGER]], f"is longer than {_LONGEST_OBJECT:,} characters")
+            continue
+        found = _object(line)
+        if isinstance(found, dict):
+            yield Row(row, place, [found])
         else:
             yield Row(row, place, [line.strip()], found)
 

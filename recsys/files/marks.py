@@ -12,8 +12,9 @@ from typing import Final
 
 WHY: Final = "why"
 """The column that a file of rejected rows has besides those of its input."""
-_MARK: Final = "[broken row]"
-_REMEDY: Final = f"; mend the values, then remove {_MARK}"
+MARK: Final = "[broken row]"
+"""Begins the first value of a row of CSV, or is the key of what stands in a line that is no object in JSON."""
+_REMEDY: Final = f"; mend the values, then remove {MARK}"
 _AGAIN: Final = "not mended yet: "
 _NO_FORMULA: Final = "'"
 _BEGINNING = "['\"\\s]*[=+\\-@\uff1d\uff0b\uff0d\uff20]"
@@ -54,7 +55,7 @@ def _is_formula_in_a_value(part: str) -> bool:
 
 
 def _is_marked(value: str) -> bool:
-    return value.lstrip().startswith(_MARK)
+    return value.lstrip().startswith(MARK)
 
 
 def marked(values: Sequence[str], why: str) -> tuple[list[str], str]:
@@ -62,9 +63,14 @@ def marked(values: Sequence[str], why: str) -> tuple[list[str], str]:
     if any(map(_is_marked, values)):
         return list(values), why + _REMEDY
     first, *others = values or [""]
-    return [f"{_MARK} {first}".rstrip(), *others], why + _REMEDY
+    return [f"{MARK} {first}".rstrip(), *others], why + _REMEDY
 
 
 def why_not_mended(values: Sequence[str], why: str) -> str:
     """Return the reason for which a row of a file of rejected rows is rejected again, or nothing."""
-    return _AGAIN + why.removesuffix(_REMEDY).rpartition(_AGAIN)[2] if any(map(_is_marked, values)) else ""
+    return not_mended(why.removesuffix(_REMEDY)) if any(map(_is_marked, values)) else ""
+
+
+def not_mended(why: str) -> str:
+    """Return why a row is rejected again, from why it was rejected first."""
+    return _AGAIN + why.rpartition(_AGAIN)[2]

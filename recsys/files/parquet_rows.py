@@ -12,9 +12,17 @@ import pyarrow.parquet as pq
 from recsys.files.inputs import Input
 from recsys.files.row import Row, Unreadable, Wanted, places_of
 from recsys.files.unpacking import READING_ERRORS
+from recsys.files.values import json_value
 
-_BATCH_ROWS = 100_000
+_BATCH_ROWS = 20_000
+_BATCH_BYTES = 1 << 25
+"""Of a batch, as far as the file tells; what is in it may be packed."""
+_SLICE_BYTES = 1 << 22
+"""As Python's values these take ten times as much, or more."""
+_LEAST_ROWS = 100
 _BUFFER_BYTES = 1 << 20
+# Otherwise the columns of a whole row group, however large, would be read at once.
+_IN_PIECES = {"buffer_size": _BUFFER_BYTES, "pre_buffer": False}
 
 
 class ParquetFile:
@@ -40,10 +48,8 @@ class ParquetFile:
         number = 0
         order = places_of(wanted.names, self.names)
         needed = {order[place] for place in wanted.places}
-        # Otherwise the columns of a whole row group, however large, would be read at once.
-        in_pieces = {"buffer_size": _BUFFER_BYTES, "pre_buffer": False}
-        with self._file.open() as stream, pq.ParquetFile(stream, **in_pieces) as parquet:
-            for batch in parquet.iter_batches(_BATCH_ROWS):
+        with self._file.open() as stream, pq.ParquetFile(stream, **_IN_PIECES) as parquet:
+            for batch in _batches(parquet):
                 nothing = [None] * batch.num_rows
                 own = [python_values(c) if at in needed else nothing for at, c in enumerate(batch.columns)]
                 columns = own + [[value] * batch.num_rows for value in self._partitions.values()]
@@ -52,10 +58,40 @@ class ParquetFile:
                     others = partial(self._all_values, batch, at, order)
                     yield Row(wanted.before + number, f"{wanted.file}row {number}", values, others=others)
 
+    def records(self, before: int, in_file: str) -> Iterator[Row]:
+        """Yield its rows, each with one value: an object of what JSON can hold, its columns by name.
+
+        Parameters
+        ----------
+        before : int
+            Rows that stand in earlier files.
+        in_file : str
+            The file's name and a space, if there are several.
+        """
+        number = 0
+        with self._file.open() as stream, pq.ParquetFile(stream, **_IN_PIECES) as parquet:
+            for batch in _batches(parquet):
+                columns = [map(json_value, python_values(column)) for column in batch.columns]
+                for values in zip(*columns, strict=True) if columns else [()] * batch.num_rows:
+                    number += 1
+                    found = dict(zip(self._own, values, strict=True)) | self._partitions
+                    yield Row(before + number, f"{in_file}row {number}", [found])
+
     def _all_values(self, batch: pa.RecordBatch, at: int, order: Sequence[int]) -> list[Any]:
         own = [python_values(column.slice(at, 1))[0] for column in batch.columns]
         values = [*own, *self._partitions.values()]
         return [values[place] for place in order]
+
+
+def _batches(parquet: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    """Yield the rows in batches that are small as Python's values as well, however large a row is."""
+    metadata = parquet.metadata
+    size = sum(metadata.row_group(at).total_byte_size for at in range(metadata.num_row_groups))
+    fitting = _BATCH_BYTES // max(1, size // max(1, metadata.num_rows))
+    for batch in parquet.iter_batches(min(_BATCH_ROWS, max(_LEAST_ROWS, fitting))):
+        rows = max(1, batch.num_rows // (1 + batch.nbytes // _SLICE_BYTES))
+        for start in range(0, batch.num_rows, rows):
+            yield batch.slice(start, rows)
 
 
 def python_values(column: pa.Array) -> list[Any]:

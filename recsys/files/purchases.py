@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -14,8 +13,9 @@ from typing import Any
 from recsys.data.epoch import OLDEST_MS, EpochUnit, iso_time
 from recsys.data.event import EventReading, EventType, event_from_fields
 from recsys.errors import InputFileError, MalformedEvent
-from recsys.files.batches import Batch, Reject
+from recsys.files.batches import NO_CUSTOMER, ReadRow, Reject
 from recsys.files.columns import DEFAULTS, REQUIRED, Columns
+from recsys.files.event_file import CheckUser, EventFile, any_user, in_json
 from recsys.files.frequent_users import FrequentUsers
 from recsys.files.inputs import Inputs
 from recsys.files.numbers import THOUSANDS, NumberColumn, NumberFormat
@@ -25,9 +25,9 @@ from recsys.files.times import TimeColumn, TimeReading, check_format, newest_of,
 from recsys.files.values import NO_USER, IdColumn, id_text, integer_of, is_absent, is_kept_by_text, number_of, one_of
 from recsys.runtime.progress import Stage, no_stage
 
-_BATCH_ROWS = 50_000
-_MOST_HELD = 20_000_000
-"""Characters of rejected rows in memory."""
+_TELL_EVERY = 50_000
+"""Rows."""
+_NOBODY = ((None, NO_CUSTOMER),)
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class _Reading:
     remarks: tuple[str, ...]
 
 
-class PurchaseFile:
-    """Purchases in one file or several, read as one table. Rows are numbered from 1; a header is no row.
+class PurchaseFile(EventFile):
+    """Purchases in one file or several, a row each, with a column for each field.
 
     All of it is read once before the first event, so that what its columns mean is known.
 
@@ -88,16 +88,6 @@ class PurchaseFile:
         self._places = {field: self.table.names.index(column) for field, column in self._chosen().items()}
 
     @property
-    def label(self) -> str:
-        """What errors name."""
-        return self.table.inputs.label
-
-    @property
-    def name(self) -> str:
-        """The same without folders."""
-        return self.table.inputs.name
-
-    @property
     def rows(self) -> int:
         """The number of rows, broken ones included."""
         return self._reading.rows
@@ -117,50 +107,29 @@ class PurchaseFile:
         defaults = DEFAULTS | {"events.oldest": iso_time(OLDEST_MS)[:10], "no_user": ""}
         return {name: str(value) for name, value in chosen.items() if value != defaults[name]}
 
-    def digest(self, options: Sequence[tuple[str, str]]) -> str:
-        """Name this content under these options: 16 hexadecimal digits."""
-        return hashlib.sha256(f"{self.content_digest} {options}".encode()).hexdigest()[:16]
+    def table_rows(self) -> Iterator[Row]:
+        """Yield the rows, with the values of the columns that are needed."""
+        self.table.ensure_no_copies()
+        return self.table.rows(set(self._places.values()), looks_like_row=self._has_a_time)
 
-    @property
-    def content_digest(self) -> str:
-        """The SHA-256 of what the files hold, in hexadecimal digits."""
-        return self.table.content_digest
+    def read(self, row: Row, first: int, check_user: CheckUser = any_user) -> ReadRow:
+        """Say what a row comes to: one event, or none."""
+        read = ReadRow(row)
+        try:
+            self._read_into(read, first, check_user)
+        except MalformedEvent as error:
+            why = f"{row.place}: {error.reason}"
+            read.reject = Reject(row.number, why, row.all_values(), is_broken=self._is_broken(row))
+        return read
 
-    def batches(self, check_user: Callable[[str], None] = lambda _: None) -> Iterator[Batch]:
-        """Yield the file's rows, validated, in the file's order.
-
-        ``check_user`` may refuse further user ids: those for which it raises `MalformedEvent`.
-
-        Raises
-        ------
-        InputFileError
-            When the file cannot be read to its end, or a column can be read in two ways; before the first batch.
-        """
-        reading = self._reading
-        batch, held = Batch(1, 0), 0
-        for row in self._rows():
-            batch.last_row = row.number
-            try:
-                self._read_into(batch, row, reading, check_user)
-            except MalformedEvent as error:
-                values = row.all_values()
-                held += sum(len(value) for value in values if isinstance(value, str))
-                batch.rejects.append(
-                    Reject(row.number, f"{row.place}: {error.reason}", values, is_broken=self._is_broken(row))
-                )
-            if row.number - batch.first_row + 1 >= _BATCH_ROWS or held > _MOST_HELD:
-                yield batch
-                batch, held = Batch(row.number + 1, row.number), 0
-        if batch.last_row >= batch.first_row:
-            yield batch
+    def shown(self, row: Row) -> bytes:
+        """Return a row with all its columns as JSON."""
+        return in_json(row, self.table.names, row.all_values())
 
     def _is_broken(self, row: Row) -> bool:
         """Whether a row's values, as text, could pass for what they are not."""
         ids = (self._places.get(name) for name in ("user_id", "item_id", "event_id"))
         return bool(row.problem) or not all(is_kept_by_text(row.values[place]) for place in ids if place is not None)
-
-    def _rows(self) -> Iterator[Row]:
-        return self.table.rows(set(self._places.values()), looks_like_row=self._has_a_time)
 
     def _chosen(self) -> dict[str, str]:
         names = self.table.names
@@ -180,7 +149,7 @@ class PurchaseFile:
     @cached_property
     def _reading(self) -> _Reading:
         """Look at every row and decide what the columns mean."""
-        self.table.ensure_no_copies()
+        rows_of_table = self.table_rows()
         times = self._first_times
         time_column = TimeColumn(self._events.oldest_ms, self._newest_ms)
         numbers: dict[str, NumberColumn] = {n: NumberColumn() for n in ("quantity", "price") if n in self._places}
@@ -188,10 +157,10 @@ class PurchaseFile:
         users = FrequentUsers()
         rows = 0
         with self._stage(f"look through {self.name}", unit="rows", share=self.table.share) as advance:
-            for row in self._rows():
+            for row in rows_of_table:
                 rows = row.number
-                if rows % _BATCH_ROWS == 0:
-                    advance(_BATCH_ROWS)
+                if rows % _TELL_EVERY == 0:
+                    advance(_TELL_EVERY)
                 if row.problem:
                     continue
                 values = row.values
@@ -268,14 +237,15 @@ class PurchaseFile:
     def _is_forget(self, values: Sequence[Any]) -> bool:
         return "type" in self._places and values[self._places["type"]] == EventType.FORGET
 
-    def _read_into(self, batch: Batch, row: Row, reading: _Reading, check_user: Callable[[str], None]) -> None:
+    def _read_into(self, read: ReadRow, first: int, check_user: CheckUser) -> None:
+        row, reading = read.row, self._reading
         if row.problem:
             raise MalformedEvent(row.problem)
         values = {name: row.values[place] for name, place in self._places.items()}
         user = values["user_id"]
         is_forget = values.get("type") == EventType.FORGET
         if self._is_nobody(user) or (not is_forget and self._is_no_customer(user)):
-            batch.no_user += 1
+            read.left_out = _NOBODY
             return
         for name in ("item_id", "event_id", "type"):
             if is_absent(values.get(name)):
@@ -294,9 +264,9 @@ class PurchaseFile:
             values["quantity"], values["type"] = -quantity, "return"
         event = event_from_fields(values)
         check_user(event.user_id)
-        batch.unread_prices += not price_was_read
-        batch.with_time_of_day += has_time_of_day
-        batch.events.append((row.number, event))
+        read.unread_prices = int(not price_was_read)
+        read.with_time_of_day = int(has_time_of_day)
+        read.events.append((first, event))
 
     def _time(self, value: Any, times: TimeReading, *, is_forget: bool) -> tuple[int, bool]:
         """Return a time, and whether it is not midnight."""

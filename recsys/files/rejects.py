@@ -33,14 +33,21 @@ class RejectsFile:
     path : Path
     table : Table
         The file that the rows are from.
+
+    Attributes
+    ----------
+    suffix : str
+        Of such a file.
     """
+
+    suffix = ".csv"
 
     def __init__(self, path: Path, table: Table) -> None:
         self.path = path
         self.count = 0
         self._file: TextIO | None = None
         self._encoding, self._delimiter = table.form.encoding, table.form.delimiter
-        self._names = table.names
+        self._table = table
 
     def __enter__(self) -> RejectsFile:
         return self
@@ -72,14 +79,15 @@ class RejectsFile:
             self.count += 1
 
     def _write(self, reject: Reject) -> None:
-        names = [name for name in self._names if name != WHY]
+        names_of_all = self._table.names
+        names = [name for name in names_of_all if name != WHY]
         if self._file is None:
             descriptor = create_file(self.path)
             self._file = open(descriptor, "w", encoding=self._encoding, errors="backslashreplace", newline="")
             self._file.write(self._line([*names, WHY]))
         values = list(map(_text, reject.values))
-        if len(values) == len(self._names):
-            values = [value for name, value in zip(self._names, values, strict=True) if name != WHY]
+        if len(values) == len(names_of_all):
+            values = [value for name, value in zip(names_of_all, values, strict=True) if name != WHY]
         elif len(values) > len(names):
             values[len(names) - 1 :] = [self._delimiter.join(values[len(names) - 1 :])]
         values, why = [*values, *[""] * (len(names) - len(values))], reject.why
@@ -108,8 +116,24 @@ class RejectsFile:
         )
 
 
-def rejects_path(inputs: Inputs, chosen: Path | None) -> Path:
-    """Return where rejected rows go.
+class JsonRejectsFile(RejectsFile):
+    """Rejected rows as JSON Lines: each its object, with `why`. So types and lines are kept as they were.
+
+    A line that was no object is text, with a key that has it rejected until an object stands in its place.
+    """
+
+    suffix = ".jsonl"
+
+    def _write(self, reject: Reject) -> None:
+        if self._file is None:
+            self._file = open(create_file(self.path), "w", encoding="utf8", newline="")
+        (line,) = reject.values
+        self._file.write(f"{line}\n")
+        self._file.flush()
+
+
+def rejects_path(inputs: Inputs, chosen: Path | None, suffix: str = RejectsFile.suffix) -> Path:
+    """Return where rejected rows go; ``suffix`` ends the name of a file that nobody has chosen.
 
     Raises
     ------
@@ -117,13 +141,23 @@ def rejects_path(inputs: Inputs, chosen: Path | None) -> Path:
         When that is an input file.
     """
     name = inputs.paths[0].name if inputs.paths else "stdin"
-    for suffix in (".gz", ".zst", ".zip", ".csv", ".parquet", ".jsonl", ".ndjson", ".json", ".tsv", ".txt"):
-        name = name.removesuffix(suffix)
-    path = chosen or Path(f"{name}.rejects.csv")
+    for ending in (".gz", ".zst", ".zip", ".csv", ".parquet", ".jsonl", ".ndjson", ".json", ".tsv", ".txt"):
+        name = name.removesuffix(ending)
+    path = chosen or Path(f"{name}.rejects{suffix}")
+    ensure_no_input(path, inputs)
+    return path
+
+
+def ensure_no_input(path: Path, inputs: Inputs) -> None:
+    """Refuse to write rejected rows over what is read.
+
+    Raises
+    ------
+    InputFileError
+    """
     if path.resolve() in [given.resolve() for given in inputs.paths]:
         which = "the input file" if len(inputs.paths) == 1 else "one of the input files"
         raise InputFileError(f"--rejects: {path} is {which}; choose another file")
-    return path
 
 
 def _text(value: Any) -> str:

@@ -16,7 +16,7 @@ from recsys.errors import InputFileError
 from recsys.files.contents import Content, Kind, content_of, opened, opened_text
 from recsys.files.csv_rows import csv_names, csv_table_rows
 from recsys.files.inputs import Input, Inputs, find_inputs
-from recsys.files.json_rows import json_rows, key_names
+from recsys.files.json_rows import json_objects, json_rows, key_names
 from recsys.files.parquet_rows import ParquetFile
 from recsys.files.row import Row, Wanted
 from recsys.files.unpacking import READING_ERRORS, plain
@@ -51,7 +51,7 @@ class CsvForm:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A file of the table: where it is, what it is, and its columns."""
+    """A file of the table: where it is, what it is, and its columns, but for JSON Lines."""
 
     input: Input
     content: Content
@@ -75,8 +75,6 @@ class Table:
     ----------
     inputs : Inputs
     kind : Kind
-    names : list of str
-        The columns, without spaces around their names. Those of JSON Lines are the keys of all objects.
     form : CsvForm
         As rejected rows of the table are to be written, so that the same options read them: with the encoding that the
         byte order mark of the file names.
@@ -95,16 +93,38 @@ class Table:
         self._files = [self._opened(file, form) for file in self.inputs.files]
         first = self._files[0]
         self.kind = first.content.kind
-        self.names = first.names
-        if self.kind is Kind.JSON_LINES:  # an object need not have every key, nor must a file
-            self.names = list(dict.fromkeys(name for file in self._files for name in file.names))
         for file in self._files[1:]:
             self._ensure_alike(first, file)
         encodings = {file.content.encoding for file in self._files}
         keeps_encoding = self.kind is Kind.CSV and len(encodings) == 1
         self.form = CsvForm(encodings.pop() if keeps_encoding else _ANY_ENCODING, form.delimiter)
-        if not any(self.names):
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The columns, without spaces around their names. Those of JSON Lines are the keys of all objects.
+
+        Raises
+        ------
+        InputFileError
+            When no line of JSON Lines is an object, or there are more keys than can be columns.
+        """
+        if self.kind is not Kind.JSON_LINES:
+            return self._files[0].names
+        # An object need not have every key, nor must a file.
+        names = list(dict.fromkeys(name for file in self._files for name in self._keys(file)))
+        if not any(names):
             raise InputFileError(f"{self.inputs.label}: no line is an object in JSON; write each in one line")
+        return names
+
+    def _keys(self, file: _File) -> list[str]:
+        self._begin(file.input.size)
+        name = Path(file.input.name).name
+        with (
+            _errors_named(file.input),
+            self._stage(f"look for fields in {name}", unit="lines", share=self.share) as advance,
+            opened_text(file.input, file.content.encoding, self._count) as text,
+        ):
+            return key_names(text, advance)
 
     def share(self) -> float:
         """Return how much has been read, of 1, since reading last began."""
@@ -157,7 +177,12 @@ class Table:
         return digests
 
     def _has_rows(self, file: _File) -> bool:
-        return next(self._rows_of(file, Wanted(self.names, (), lambda _: False)), None) is not None
+        return next(self._any_rows_of(file), None) is not None
+
+    def _any_rows_of(self, file: _File) -> Iterator[Row]:
+        if self.kind is Kind.JSON_LINES:
+            return self._objects_of(file, 0, "")
+        return self._rows_of(file, Wanted(self.names, (), lambda _: False))
 
     def rows(
         self, places: Collection[int], *, looks_like_row: Callable[[Sequence[Any]], bool] = lambda _: False
@@ -176,13 +201,46 @@ class Table:
         InputFileError
             When a file cannot be read to its end; it says how far it was read.
         """
+
+        def rows_of(file: _File, before: int, name: str) -> Iterator[Row]:
+            return self._rows_of(file, Wanted(self.names, places, looks_like_row, before, name))
+
+        return self._in_order(rows_of)
+
+    def records(self, *, looks_like_row: Callable[[Sequence[str]], bool] = lambda _: False) -> Iterator[Row]:
+        """Yield all rows in the files' order, each with an object as its only value.
+
+        Those of CSV files have their values in the order of the columns instead.
+
+        Parameters
+        ----------
+        looks_like_row : callable
+            See `recsys.files.csv_rows.read_rows`.
+
+        Raises
+        ------
+        InputFileError
+            As `rows`.
+        """
+
+        def records_of(file: _File, before: int, name: str) -> Iterator[Row]:
+            if file.parquet is not None:
+                return file.parquet.records(before, name)
+            if self.kind is Kind.JSON_LINES:
+                return self._objects_of(file, before, name)
+            return self._rows_of(file, Wanted(self.names, (), looks_like_row, before, name))
+
+        return self._in_order(records_of)
+
+    def _in_order(self, rows_of: Callable[[_File, int, str], Iterator[Row]]) -> Iterator[Row]:
+        """Yield the rows of all files; ``rows_of`` gets a file, how many rows stand before it, and its name."""
         number = 0
         is_parquet = self.kind is Kind.PARQUET
         self._begin(sum(f.parquet.rows_in_all if f.parquet else f.input.size for f in self._files))
         for file in self._files:
             before, name = number, f"{file.input.name} " if len(self._files) > 1 else ""
             try:
-                for row in self._rows_of(file, Wanted(self.names, places, looks_like_row, before, name)):
+                for row in rows_of(file, before, name):
                     number = row.number
                     if is_parquet:
                         self._read = number
@@ -207,6 +265,11 @@ class Table:
             else:
                 yield from csv_table_rows(text, self._delimiter, file.names, wanted)
 
+    def _objects_of(self, file: _File, before: int, name: str) -> Iterator[Row]:
+        # What is not text in this encoding costs its own line alone.
+        with opened_text(file.input, file.content.encoding, self._count, errors="surrogateescape") as text:
+            yield from json_objects(text, before, name)
+
     def _begin(self, to_read: int) -> None:
         self._read, self._to_read = 0, to_read
 
@@ -221,12 +284,7 @@ class Table:
                 if any(parquet.names):
                     return _File(file, content, parquet.names, parquet)
             elif content.kind is Kind.JSON_LINES:
-                self._begin(file.size)
-                with self._stage(
-                    f"look for fields in {Path(file.name).name}", unit="lines", share=self.share
-                ) as advance:
-                    with opened_text(file, content.encoding, self._count) as text:
-                        return _File(file, content, key_names(text, advance))
+                return _File(file, content, [])
             else:
                 with opened_text(file, content.encoding) as text:
                     names = csv_names(text, form.delimiter)

@@ -6,8 +6,11 @@ import math
 import re
 import uuid
 from dataclasses import dataclass
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, Final
+
+import orjson
 
 from recsys.errors import InputFileError, MalformedEvent
 
@@ -28,6 +31,8 @@ _FLOAT_FORM = re.compile(r"-?[0-9]+\.0+")
 _SHORTENED = re.compile(r"[0-9]+(?:[.,][0-9]+)?[eE]\+[0-9]+")
 _EXACT = 2**53
 """From here on floats leave integers out."""
+_LARGEST = 2**63
+"""From here on an integer is text in JSON, for many programs read it as a float."""
 
 
 def is_absent(value: Any) -> bool:
@@ -82,6 +87,50 @@ class IdColumn:
             f"column {name!r}: ids are written with a decimal point, such as {self.example}, and read as integers, "
             f"such as {self.example.partition('.')[0]}; --no-integer-ids keeps them as they are"
         )
+
+
+def json_value(value: Any) -> Any:
+    """Return a value as JSON would hold it, and everything in it.
+
+    A number that is whole is an integer, whatever type its column has: ids and times with gaps become floats in many
+    programs. What is not a number is null, times are ISO 8601.
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int | float | Decimal):
+        return _json_number(value)
+    if isinstance(value, dict):
+        return {name: json_value(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        if value and all(isinstance(inner, tuple) for inner in value):  # the type map of Arrow
+            return {str(name): json_value(inner) for name, inner in value}
+        return [json_value(inner) for inner in value]
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return str(value)
+
+
+def _json_number(value: int | float | Decimal) -> int | float | str | None:
+    if not math.isfinite(value):
+        return None
+    whole = int(value)
+    if value != whole or (isinstance(value, float) and abs(value) >= _EXACT):
+        return float(value)
+    return whole if abs(whole) < _LARGEST else str(whole)
+
+
+def json_of_text(text: str) -> Any:
+    """Return what a value of a table means that is text: the list or the object that it is in JSON, null, or itself."""
+    if is_absent(text):
+        return None
+    if text.lstrip()[:1] in ("[", "{"):
+        try:
+            return orjson.loads(text)
+        except ValueError:
+            return text
+    return text
 
 
 def id_text(name: str, value: Any, *, integers: bool) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ import orjson
 from recsys.data import cloud_events, envelopes
 from recsys.data.epoch import EpochUnit
 from recsys.data.event import MAX_RECORD_BYTES, Event, EventReading, EventType, decode, ensure_fits_cluster
-from recsys.data.mapped_events import mapped_record
+from recsys.data.mapped_events import mapped_record, reading_with
 from recsys.data.mapping import NO_USER, EventMapping, LeftOut
 from recsys.data.mapping_file import CONTRACT, preset, presets
 from recsys.data.reading_history import Reading
@@ -351,11 +351,9 @@ def decoder_of(reading: Reading, *, on_cluster: bool) -> ExplainingDecoder:
     if described["mapping"] is None:
         return JsonDecoder(events, on_cluster=on_cluster, max_bytes=described["max_bytes"] or MAX_RECORD_BYTES)
     mapping = EventMapping.of(described["mapping"])
-    if mapping.file.timestamp_unit != "auto":
-        events = replace(events, unit=EpochUnit(mapping.file.timestamp_unit))
     return MappedDecoder(
         mapping,
-        events,
+        reading_with(mapping, events),
         on_cluster=on_cluster,
         max_bytes=described["max_bytes"] or MAX_MAPPED_BYTES,
         is_wrapped=described["envelope"] == "cloudevents",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
-from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 
 from recsys.errors import KafkaUnavailable, OffsetsLost
 from recsys.kafka.causes import causes_of
@@ -101,9 +101,3 @@ def record_timestamp_ms(message: Message) -> int | None:
 def location(message: Message) -> str:
     """Return ``topic[partition] offset`` for error texts."""
     return f"{message.topic()}[{message.partition()}] {message.offset()}"
-
-
-def record_with(value: bytes, *, topic: str, offset: int, timestamp_ms: int) -> Message:
-    """Return a record as it would be in partition 0 of a topic, without key and headers."""
-    timestamp = (TIMESTAMP_CREATE_TIME, timestamp_ms)
-    return Message(topic=topic, partition=0, offset=offset, value=value, timestamp=timestamp)

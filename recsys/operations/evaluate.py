@@ -16,7 +16,7 @@ from recsys.evaluation.baselines import baselines, model_lists
 from recsys.evaluation.compare import Score, compare
 from recsys.evaluation.split import split_by_time
 from recsys.files.batches import RowCounts
-from recsys.files.purchases import PurchaseFile
+from recsys.files.event_file import EventFile
 from recsys.model.factor_model import FactorModel
 from recsys.storage.manifest import Manifest
 from recsys.storage.models import ModelStore
@@ -149,7 +149,7 @@ def cut_of_file(events: EventLog, manifest: Manifest, *, holdout_days: float) ->
     return newest_s - round(holdout_days * _DAY_S)
 
 
-def read_events(file: PurchaseFile, on_rows: Callable[[int], None] = lambda _: None) -> tuple[EventLog, RowCounts]:
+def read_events(file: EventFile, on_rows: Callable[[int], None] = lambda _: None) -> tuple[EventLog, RowCounts]:
     """Return a file's events about items, each event_id of a user once, and what became of its rows.
 
     Raises
@@ -175,7 +175,7 @@ def read_events(file: PurchaseFile, on_rows: Callable[[int], None] = lambda _: N
                 user = users.setdefault(event.user_id, len(users))
                 item = items.setdefault(event.item_id, len(items))
                 yield user, item, event.units, event.timestamp // 1000
-            on_rows(batch.last_row - batch.first_row + 1)
+            on_rows(batch.rows)
 
     found = np.fromiter(chain.from_iterable(rows()), np.int64).reshape(-1, 4)
     if not len(found):

@@ -6,10 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from recsys.data.epoch import iso_time
-from recsys.data.event import Event, EventType
+from recsys.data.event import Event, EventOfLine, EventType
 from recsys.data.mapping import LeftOut
 from recsys.files.batches import Batch
 from recsys.files.frequent_users import FrequentUsers
@@ -120,22 +121,27 @@ class EventSummary:
                 self.without_id.note(identity)
             else:
                 self.ids.note((event.user_id, event.event_id))
-        if len(events) > 1:
-            ids = [(event.user_id, event.event_id) for event in events if event.event_id is not None]
-            self._with_shared_id += len(set(ids)) < len(ids)
+        self._note_shared_ids(events)
 
     def note_batch(self, batch: Batch) -> None:
         """Count the rows of a file; which of those without id are the same purchase, the import says."""
-        self.records += batch.last_row - batch.first_row + 1
+        self.records += batch.rows
         for reject in batch.rejects:
             place, _, reason = reject.why.partition(": ")
             self.malformed.note(reason, place)
-        if batch.no_user:
-            self.passed_over.note("it has no customer", "", batch.no_user)
+        for why, (count, place) in batch.reasons.items():
+            self.passed_over.note(why, place, count)
         for _, event in batch.events:
             self._note(event)
             if event.event_id is not None:
                 self.ids.note((event.user_id, event.event_id))
+        for _, row in groupby(batch.events, _first_line):
+            self._note_shared_ids([event for _, event in row])
+
+    def _note_shared_ids(self, events: Sequence[Event]) -> None:
+        if len(events) > 1:
+            ids = [(event.user_id, event.event_id) for event in events if event.event_id is not None]
+            self._with_shared_id += len(set(ids)) < len(ids)
 
     def _note(self, event: Event) -> None:
         self.types[event.type] += 1
@@ -207,6 +213,12 @@ class EventSummary:
             "passed_over": [{"reason": one.reason, "count": one.count} for one in self.passed_over.most_common()],
             "suspicions": self.suspicions(),
         }
+
+
+def _first_line(placed: tuple[int, Event]) -> int:
+    """Return the position of the first line of an event's row."""
+    position, event = placed
+    return position - event.line + 1 if isinstance(event, EventOfLine) else position
 
 
 def _times(count: int, what: str) -> str:

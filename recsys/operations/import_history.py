@@ -14,8 +14,7 @@ import pyarrow as pa
 from recsys.data.event import Event
 from recsys.errors import InputFileError, advised
 from recsys.files.batches import Batch, RowCounts
-from recsys.files.purchases import PurchaseFile
-from recsys.files.rejects import RejectsFile
+from recsys.files.event_file import EventFile
 from recsys.operations.hash_runs import HashRuns
 from recsys.operations.known_rows import NEW, REPEATED, Identities, KnownRows, hashes_of
 from recsys.redis import calls_by_user
@@ -38,7 +37,7 @@ class ImportOutcome:
     id : str
         Of the import.
     rows : RowCounts
-        Of the file; those that are valid are new or known.
+        Of the file; its lines that are valid are new or known.
     new, known : int
         Purchases that count because of this import, and those that the archive holds already.
     repeated_ids : int
@@ -63,7 +62,7 @@ class ImportOutcome:
 
 
 def import_file(
-    file: PurchaseFile,
+    file: EventFile,
     data_dir: DataDir,
     users: UserStore,
     *,
@@ -76,9 +75,9 @@ def import_file(
 ) -> ImportOutcome:
     """Import a file, or several as one; purchases that the archive holds already are found there, and count once.
 
-    The file is a source like a topic, with rows for offsets. Purchases that another import has brought are applied
-    again as what they are there, by source and offset, which Redis recognizes. So an import that was interrupted
-    between archive and Redis is completed by any later one that holds the same purchases.
+    The file is a source like a topic, with rows for offsets, or lines where a row has several. Purchases that another
+    import has brought are applied again as what they are there, by source and offset, which Redis recognizes. So an
+    import that was interrupted between archive and Redis is completed by any later one that holds the same purchases.
 
     Parameters
     ----------
@@ -108,7 +107,7 @@ def import_file(
 
 
 def _import(
-    file: PurchaseFile,
+    file: EventFile,
     record: ImportRecord,
     data_dir: DataDir,
     users: UserStore,
@@ -133,7 +132,7 @@ def _import(
     round_, written_to = archive.new_round(clock()), {record.run: 0, later: 0}
     met: dict[str, HashRuns] = defaultdict(HashRuns)  # source → users of whom the file has a purchase that it brought
     with (
-        RejectsFile(rejects, file.table) as rejected,
+        file.rejects_file(rejects) as rejected,
         progress.stage(f"import {file.name}", file.rows, unit="rows") as advance,
     ):
         for batch in file.batches(users.ensure_can_hold):
@@ -148,14 +147,14 @@ def _import(
                     fail_points.reach("in-import")
                     for call in calls_by_user(f"{record.source}:{run}", part, complete=True):
                         users.apply_without_reading(call)
-            advance(batch.last_row - batch.first_row + 1)
+            advance(batch.rows)
     _apply_again(archive, [s for s in segments if s.source in met], users, lambda segment: met[segment.source])
     rows = outcome.rows
     if rows.valid:
         new = known.rows_of[record.source] + outcome.new
         changes = {
             "finished_at": json_time(clock()), "read": rows.read, "new": new, "known": max(0, rows.valid - new),
-            "rejected": rows.rejected, "no_user": rows.no_user,
+            "rejected": rows.rejected, "no_user": rows.no_user, "left_out": rows.left_out,
             "relies_on": sorted({*record.relies_on, *(source.removeprefix(IMPORT_PREFIX) for source in met)}),
         }  # fmt: skip
         data_dir.imports.write(record.model_copy(update=changes))
@@ -164,7 +163,7 @@ def _import(
     return outcome
 
 
-def _new_record(file: PurchaseFile, data_dir: DataDir, at: datetime, *, as_new: bool) -> ImportRecord:
+def _new_record(file: EventFile, data_dir: DataDir, at: datetime, *, as_new: bool) -> ImportRecord:
     """Return the record of this import: that of the same file and options, if it was imported before."""
     options = file.options() | ({"as_new": "True"} if as_new else {})
     import_id, content = file.digest(sorted(options.items())), file.content_digest

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from recsys.data.event import Event
 from recsys.files.batches import RowCounts
-from recsys.files.purchases import PurchaseFile
-from recsys.files.rejects import RejectsFile
+from recsys.files.event_file import EventFile
 from recsys.kafka.producer import Publisher
 from recsys.runtime.progress import Advance
 
@@ -39,7 +38,7 @@ class Pace:
         return 0.0
 
 
-def read_in_time_order(file: PurchaseFile, rejects: Path) -> tuple[list[Event], RowCounts]:
+def read_in_time_order(file: EventFile, rejects: Path) -> tuple[list[Event], RowCounts]:
     """Return all valid events of a file, oldest first, and what became of its rows.
 
     Raises
@@ -49,7 +48,7 @@ def read_in_time_order(file: PurchaseFile, rejects: Path) -> tuple[list[Event], 
     """
     events: list[Event] = []
     counts = RowCounts()
-    with RejectsFile(rejects, file.table) as rejected:
+    with file.rejects_file(rejects) as rejected:
         for batch in file.batches():
             rejected.add(batch.rejects)
             counts.note(batch)

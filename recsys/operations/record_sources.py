@@ -1,67 +1,56 @@
-"""Records to look at before anything counts: those of a file, or of a topic without joining a group."""
+"""Records to look at before anything counts: the rows of files, or those of a topic without joining a group."""
 
 from __future__ import annotations
 
-import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple, Protocol, Self
-
-import orjson
+from typing import NamedTuple, Protocol, Self
 
 from recsys.data.epoch import iso_time
 from recsys.data.event import Event
 from recsys.data.mapping import LeftOut
-from recsys.errors import InputFileError, MalformedEvent
+from recsys.errors import MalformedEvent
+from recsys.files.batches import ReadRow
+from recsys.files.event_file import EventFile
+from recsys.files.row import Row
 from recsys.kafka.clients import Message, open_reader
 from recsys.kafka.decoder import ExplainingDecoder
-from recsys.kafka.records import location, read_range, record_timestamp_ms, record_with
+from recsys.kafka.records import location, read_range, record_timestamp_ms
 from recsys.kafka.topics import describe_topic, end_offsets
+from recsys.operations.event_summary import EventSummary
+from recsys.runtime.progress import ProgressReporter
 from recsys.settings import KafkaSettings
-from recsys.settings.regular_files import open_regular
 
-_LONGEST_LINE = 2**26 + 1
-"""No record may be as long."""
-_FIRST_LINES = 20
 _WIDER = 8
+_LARGE_STEP = 1_000
 
 
 class SeenRecord(NamedTuple):
-    """A record, and what a consumer would make of it.
+    """A record, and what it would become.
 
     Attributes
     ----------
-    record : Message
+    place : str
+        Where it is.
+    key : str or None
+    value : bytes or None
+        None is a tombstone.
     events : sequence of Event
         That would count.
     left_out : sequence of LeftOut
         What does not count, and why.
     malformed : str or None
-        Why the record would be a dead letter.
+        Why the record would be a dead letter, or the row be rejected.
     """
 
-    record: Message
+    place: str
+    key: str | None
+    value: bytes | None
     events: Sequence[Event]
     left_out: Sequence[LeftOut]
     malformed: str | None
-
-
-def seen(decoder: ExplainingDecoder, record: Message) -> SeenRecord:
-    """Decode a record as a consumer does.
-
-    Raises
-    ------
-    DecoderUnavailable
-        As `EventDecoder.events`.
-    """
-    try:
-        return SeenRecord(record, decoder.events(record), decoder.left_out, None)
-    except MalformedEvent as error:
-        return SeenRecord(record, error.events, decoder.left_out, error.reason)
 
 
 class RecordSource(Protocol):
@@ -70,13 +59,10 @@ class RecordSource(Protocol):
     Attributes
     ----------
     name : str
-        Of the topic or the file.
-    total : int or None
-        How many records there are at most, if that is known.
+        Of the topic or the files.
     """
 
     name: str
-    total: int | None
 
     def __enter__(self) -> Self:
         """Begin to read."""
@@ -88,47 +74,30 @@ class RecordSource(Protocol):
         """End."""
         ...
 
-    def all(self) -> Iterator[Message]:
-        """Yield all records that were there at the beginning."""
+    def check(self, summary: EventSummary, progress: ProgressReporter) -> None:
+        """Take all records that were there at the beginning into a summary."""
         ...
 
-    def newest(self, n: int) -> list[Message]:
+    def newest(self, n: int) -> list[SeenRecord]:
         """Return the last ones, in their order."""
         ...
 
-    def oldest(self, n: int) -> list[Message]:
+    def oldest(self, n: int) -> list[SeenRecord]:
         """Return the first ones, in their order."""
-        ...
-
-    def place(self, record: Message) -> str:
-        """Name the place of a record in it."""
         ...
 
 
 class FileRecords:
-    """A file of JSON Lines: each line is the value of a record that is published now, without key and headers.
+    """Files of purchases or orders, read as an import reads them: their rows are the records.
 
     Parameters
     ----------
-    path : Path
-        ``-`` is standard input.
-    topic : str
-        To which they would be published.
-    now_ms : int
-
-    Raises
-    ------
-    InputFileError
-        When the file cannot be read, or is another kind of file: then none of its first lines is JSON.
+    file : EventFile
     """
 
-    total: int | None = None
-
-    def __init__(self, path: Path, *, topic: str, now_ms: int) -> None:
-        self._path = path
-        self._topic = topic
-        self._now_ms = now_ms
-        self.name = "standard input" if str(path) == "-" else path.name
+    def __init__(self, file: EventFile) -> None:
+        self._file = file
+        self.name = file.name
 
     def __enter__(self) -> Self:
         return self
@@ -136,71 +105,31 @@ class FileRecords:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End; the file is closed by then."""
+        """End; the files are closed by then."""
 
-    def all(self) -> Iterator[Message]:
-        """Yield a record for each line that is not empty."""
-        with self._opened() as file:
-            lines = self._lines(file)
-            first = list(islice(lines, _FIRST_LINES))
-            if first and not any(_is_json(line) for _, line in first):
-                raise InputFileError(
-                    f"{self.name}: is no file of records: none of its first lines is JSON; each line must be one "
-                    f"record's value, on a line of its own"
-                )
-            for number, line in first:
-                yield self._record(number, line)
-            for number, line in lines:
-                yield self._record(number, line)
+    def check(self, summary: EventSummary, progress: ProgressReporter) -> None:
+        """Take all rows into a summary."""
+        with progress.stage(f"check {self.name}", self._file.rows, unit="rows") as advance:
+            for batch in self._file.batches():
+                summary.note_batch(batch)
+                advance(batch.rows)
 
-    def newest(self, n: int) -> list[Message]:
+    def newest(self, n: int) -> list[SeenRecord]:
         """Return the last ones."""
-        return list(deque(self.all(), maxlen=n))
+        return self._seen(deque(self._file.table_rows(), maxlen=n))
 
-    def oldest(self, n: int) -> list[Message]:
+    def oldest(self, n: int) -> list[SeenRecord]:
         """Return the first ones."""
-        return list(islice(self.all(), n))
+        return self._seen(islice(self._file.table_rows(), n))
 
-    def place(self, record: Message) -> str:
-        """Name the line."""
-        return f"line {record.offset():,}"
+    def _seen(self, rows: Iterable[Row]) -> list[SeenRecord]:
+        return [self._seen_row(self._file.read(row, 1)) for row in rows]
 
-    @contextmanager
-    def _opened(self) -> Iterator[BinaryIO]:
-        if str(self._path) == "-":
-            yield sys.stdin.buffer
-            return
-        try:
-            file = open_regular(self._path)
-        except OSError as error:
-            raise InputFileError(f"{self._path}: {error.strerror or error}") from None
-        with file:
-            yield file
-
-    def _lines(self, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-        """Yield the lines that are not empty, with their numbers; of one that is too long the beginning."""
-        number = 0
-        try:
-            while line := file.readline(_LONGEST_LINE):
-                number += 1
-                rest = line
-                while len(rest) == _LONGEST_LINE and not rest.endswith(b"\n"):
-                    rest = file.readline(_LONGEST_LINE)
-                if line := line.strip():
-                    yield number, line
-        except OSError as error:
-            raise InputFileError(f"{self._path}: {error.strerror or error}") from None
-
-    def _record(self, number: int, line: bytes) -> Message:
-        return record_with(line, topic=self._topic, offset=number, timestamp_ms=self._now_ms)
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        orjson.loads(line)
-    except ValueError:
-        return False
-    return True
+    def _seen_row(self, read: ReadRow) -> SeenRecord:
+        place, events = read.row.place, [event for _, event in read.events]
+        left_out = [LeftOut(line, why) for line, why in read.left_out]
+        malformed = None if read.reject is None else read.reject.why.removeprefix(f"{place}: ")
+        return SeenRecord(place, None, self._file.shown(read.row), events, left_out, malformed)
 
 
 class TopicRecords:
@@ -210,6 +139,8 @@ class TopicRecords:
     ----------
     settings : KafkaSettings
         Its topic is read.
+    decoder : ExplainingDecoder
+        Of a consumer. What it raises where it lacks something, is raised here.
 
     Raises
     ------
@@ -217,13 +148,13 @@ class TopicRecords:
         When there is no broker, no right, or no topic.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, decoder: ExplainingDecoder) -> None:
         self._settings = settings
+        self._decoder = decoder
         self.name = settings.topic
         self._topic = describe_topic(settings, settings.topic)
         self._reader = open_reader(settings, "events")
         self._there = end_offsets(self._reader, settings, self._topic)
-        self.total: int | None = sum(end - first for first, end in self._there.values())
 
     def __enter__(self) -> Self:
         return self
@@ -233,22 +164,36 @@ class TopicRecords:
     ) -> None:
         self._reader.close()
 
-    def all(self) -> Iterator[Message]:
-        """Yield the records of all partitions."""
-        return self._read(self._there)
+    def check(self, summary: EventSummary, progress: ProgressReporter) -> None:
+        """Take the records of all partitions into a summary."""
+        total = sum(end - first for first, end in self._there.values())
+        with progress.stage(f"check {self.name}", total, unit="records") as advance:
+            for record in self._read(self._there):
+                events, left_out, malformed = self._decoded(record)
+                summary.note_record(events, left_out, malformed, place=_place(record))
+                if summary.records % _LARGE_STEP == 0:
+                    advance(_LARGE_STEP)
+            advance(summary.records % _LARGE_STEP)
 
-    def newest(self, n: int) -> list[Message]:
+    def newest(self, n: int) -> list[SeenRecord]:
         """Return those with the newest timestamps."""
-        return self._some(n, from_end=True)[-n:]
+        return [self._seen(record) for record in self._some(n, from_end=True)[-n:]]
 
-    def oldest(self, n: int) -> list[Message]:
+    def oldest(self, n: int) -> list[SeenRecord]:
         """Return those with the oldest timestamps."""
-        return self._some(n, from_end=False)[:n]
+        return [self._seen(record) for record in self._some(n, from_end=False)[:n]]
 
-    def place(self, record: Message) -> str:
-        """Name partition, offset and time."""
-        sent_ms = record_timestamp_ms(record)
-        return location(record) + ("" if sent_ms is None else f", {iso_time(sent_ms)}")
+    def _decoded(self, record: Message) -> tuple[Sequence[Event], Sequence[LeftOut], str | None]:
+        """Decode a record as a consumer does."""
+        try:
+            return self._decoder.events(record), self._decoder.left_out, None
+        except MalformedEvent as error:
+            return error.events, self._decoder.left_out, error.reason
+
+    def _seen(self, record: Message) -> SeenRecord:
+        key: bytes | str | None = record.key()
+        text = key.decode(errors="replace") if isinstance(key, bytes) else key
+        return SeenRecord(_place(record), text, record.value(), *self._decoded(record))
 
     def _some(self, n: int, *, from_end: bool) -> list[Message]:
         """Return at least so many records, if there are so many, from one end of each partition, in order of time.
@@ -268,3 +213,9 @@ class TopicRecords:
 
     def _read(self, ranges: dict[int, tuple[int, int]]) -> Iterator[Message]:
         return read_range(self._reader, self._settings, self._topic, ranges)
+
+
+def _place(record: Message) -> str:
+    """Name partition, offset and time."""
+    sent_ms = record_timestamp_ms(record)
+    return location(record) + ("" if sent_ms is None else f", {iso_time(sent_ms)}")

@@ -41,12 +41,14 @@ class ImportRecord(BaseModel):
     finished_at: str = ""
     """Empty if it was interrupted."""
     read: int = 0
-    """Rows, all of them: new, known, rejected and those of no user together."""
+    """Rows, or their lines where a row has several, all of them: those of the next five together."""
     new: int = 0
     """Rows that are in the archive because of this import."""
     known: int = 0
     rejected: int = 0
     no_user: int = 0
+    left_out: int = 0
+    """Those that a mapping leaves out, for other reasons than that they have no user."""
     relies_on: list[str] = []
     """Other imports that had brought some of its purchases before."""
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import pandas as pd
+import pyarrow as pa
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
@@ -39,15 +43,18 @@ def recsys(tmp_path: Path) -> Command:
     """Run the command in a folder with a mapping, where neither Kafka nor Redis can be had."""
     (tmp_path / "orders.toml").write_text(ORDERS)
 
-    def run(*arguments: str, expect: int = 0, width: int = 80) -> subprocess.CompletedProcess[str]:
-        environment = {
+    def run(
+        *arguments: str, expect: int = 0, width: int = 80, environment: Mapping[str, str] = MappingProxyType({})
+    ) -> subprocess.CompletedProcess[str]:
+        variables = {
             **{name: value for name, value in os.environ.items() if not name.startswith("RECSYS_")},
             "RECSYS_REDIS__URL": "redis://127.0.0.1:1/0",
             "RECSYS_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1",
             "RECSYS_DATA_DIR": str(tmp_path / "data"),
             "COLUMNS": str(width),
+            **environment,
         }
-        done = run_module("recsys", list(arguments), environment=environment, folder=tmp_path, timeout_s=120)
+        done = run_module("recsys", list(arguments), environment=variables, folder=tmp_path, timeout_s=120)
         assert done.returncode == expect, f"exit {done.returncode}:\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
         assert not (tmp_path / "data").exists()
@@ -90,7 +97,7 @@ def test_records_of_a_file_stand_beside_their_events(recsys: Command, tmp_path: 
     ]
     assert blocks[1][-1].rstrip() == "  passed over: where leaves it out"
     assert blocks[2][-1].rstrip() == "  malformed: line 2: item_id is required for a purchase"
-    assert "  malformed: not JSON: " in blocks[3][2]
+    assert "  malformed: is not JSON: " in blocks[3][2]
     assert " ".join(" ".join(blocks[4]).split()) == (
         "the newest of orders.jsonl, mapping orders.toml: 4 records, 2 events; 1 hold none that counts, 2 malformed"
     )
@@ -111,8 +118,8 @@ def test_prices_and_ids_of_events_are_shown_where_there_is_room(recsys: Command,
 
 
 def test_nothing_in_a_record_is_obeyed_by_the_terminal(recsys: Command, tmp_path: Path) -> None:
-    hostile = {"user_id": "\u202eu\u200b", "item_id": "[red]茶", "note": "\x1b[31m\n"}
-    write(tmp_path / "bad.jsonl", hostile, "\x1b[2J\x9b no JSON", {"user_id": "\x1b]8;;x\x07", "item_id": "a"})
+    hostile = {"user_id": "\u202eu\u200b", "item_id": "[red]茶", "timestamp": NOON_MS, "note": "\x1b[31m\n"}
+    write(tmp_path / "bad.jsonl", hostile, "\x1b[2J\x9b no JSON", hostile | {"user_id": "\x1b]8;;x\x07"})
     said = recsys("events", "preview", "bad.jsonl", width=200).stdout
     assert "user \\u202eu\\u200b  item [red]茶" in said
     assert "\\u001b[2J" in said
@@ -130,7 +137,7 @@ def test_a_preview_for_programs(recsys: Command, tmp_path: Path) -> None:
     assert [(event["item_id"], event["event_id"], event["line"]) for event in good["events"]] == [("tea", "2:1", 1)]
     assert good["passed_over"] == [{"line": 2, "why": "its quantity is 0"}]
     assert good["malformed"] is None
-    assert bad["malformed"].startswith("not JSON")
+    assert bad["malformed"].startswith("is not JSON: ")
 
 
 def test_a_check_says_what_a_file_comes_to(recsys: Command, tmp_path: Path) -> None:
@@ -173,19 +180,71 @@ def test_a_check_ends_with_1_where_something_is_suspicious(recsys: Command, tmp_
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["check", "rows.csv"], "rows.csv: is no file of records: none of its first lines is JSON"),
-        (["preview", "nowhere.jsonl"], "nowhere.jsonl: No such file or directory"),
-        (["preview", "."], ".: this is a folder, not a file"),
+        (["check", "rows.csv"], "rows.csv: there is no column 'timestamp' for timestamp"),
+        (["preview", "nowhere.jsonl"], "nowhere.jsonl: there is no such file"),
+        (["preview", "*.jsonl"], "*.jsonl: no file has such a name"),
+        (["preview", "."], ".: "),
         (["preview", "rows.csv", "--topic", "t"], "FILE and --topic cannot be used together"),
-        (["preview", "rows.csv", "--mapping", "shopify"], "RECSYS_EVENTS__MAPPING: shopify: is neither a file nor"),
+        (["preview", "rows.csv", "--mapping", "shopify"], "--mapping: shopify: is neither a file nor"),
+        (["preview", "--mapping", "shopify"], "RECSYS_EVENTS__MAPPING: shopify: is neither a file nor"),
+        (["check", "--user-id-column", "customer"], "--user-id-column says how files are read; name one"),
+        (
+            ["check", "rows.csv", "--mapping", "orders.toml", "--no-integer-ids"],
+            "--no-integer-ids and --mapping cannot be used together: the mapping says",
+        ),
         (["preset", "shopify"], "shopify: there is no such preset; there are contract, debezium"),
     ],
 )
 def test_wrong_input_is_one_clear_error(recsys: Command, tmp_path: Path, arguments: list[str], said: str) -> None:
     (tmp_path / "rows.csv").write_text("user_id,item_id\nu,a\n")
-    error = recsys("events", *arguments, expect=2 if "--mapping" in arguments else 1).stderr
+    error = recsys("events", *arguments, expect=2 if arguments == ["preview", "--mapping", "shopify"] else 1).stderr
     assert f"error: {said}" in error
     assert len([text for text in error.splitlines() if not text.startswith("INFO")]) == 1
+
+
+def test_files_of_any_kind_are_seen_as_an_import_reads_them(recsys: Command, tmp_path: Path) -> None:
+    rows = [
+        "customer,sku,units,at",
+        '17850.0,tea,"1,5",2026-11-22T10:00:00Z',
+        ",tea,1,2026-11-22",
+        "9.0,tea,x,2026-11-22",
+    ]
+    (tmp_path / "rows.csv.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
+    names = ["--user-id-column", "customer", "--item-id-column", "sku", "--quantity-column", "units"]
+    columns = [*names, "--timestamp-column", "at", "--decimal", ","]
+    said = recsys("events", "preview", "rows.csv.gz", *columns, "--json")
+    good, skipped, bad = json.loads(said.stdout)
+    assert (good["place"], json.loads(good["value"])["customer"]) == ("line 2", "17850.0")
+    assert [(e["user_id"], e["quantity"]) for e in good["events"]] == [("17850", 1.5)]
+    assert skipped["passed_over"] == [{"line": None, "why": "it has no customer"}]
+    assert bad["malformed"].startswith("quantity: 'x'")
+    assert "note: column 'customer': ids are written with a decimal point" in said.stderr
+    pd.DataFrame({"customer": ["a", "b"], "sku": ["x", "y"], "at": ["2026-11-22", "2026-11-23"]}).to_parquet(
+        tmp_path / "a.parquet"
+    )
+    shown = recsys("events", "preview", "*.parquet", *names[:4], "--timestamp-column", "at").stdout
+    assert "user b  item y  × 1  2026-11-23 00:00:00" in shown
+    assert "the newest of *.parquet, without a mapping: 2 records, 2 events" in shown
+    found = json.loads(recsys("events", "check", "rows.csv.gz", *columns, "--json", expect=1).stdout)
+    assert (found["records"], found["events"]["purchase"], found["malformed"][0]["count"]) == (3, 1, 1)
+
+
+def test_several_files_of_orders_are_checked_as_one(recsys: Command, tmp_path: Path) -> None:
+    orders = [order(number, line("tea"), line("mug")) for number in range(20)]
+    write(tmp_path / "a.jsonl", *orders[:10])
+    with pa.CompressedOutputStream(str(tmp_path / "b.jsonl.zst"), "zstd") as packed:
+        packed.write("".join(f"{json.dumps(one)}\n" for one in orders[10:]).encode())
+    found = json.loads(recsys("events", "check", "?.jsonl*", "--mapping", "orders.toml", "--json").stdout)
+    assert (found["records"], found["events"]["purchase"], found["users"]) == (20, 40, 20)
+
+
+def test_the_mapping_of_the_settings_reads_files_unless_options_name_columns(recsys: Command, tmp_path: Path) -> None:
+    write(tmp_path / "orders.jsonl", order(2, line("tea")))
+    (tmp_path / "rows.csv").write_text("customer,item_id,timestamp\nu,a,2026-11-01\n")
+    environment = {"RECSYS_EVENTS__MAPPING": str(tmp_path / "orders.toml")}
+    assert "item tea" in recsys("events", "preview", "orders.jsonl", environment=environment).stdout
+    by_columns = recsys("events", "preview", "rows.csv", "--user-id-column", "customer", environment=environment).stdout
+    assert "rows.csv, without a mapping: 1 record, 1 event" in by_columns
 
 
 def test_presets_are_listed_and_printed_to_be_edited(recsys: Command, tmp_path: Path) -> None:
@@ -267,6 +326,25 @@ def test_an_import_ends_with_the_summary_and_strict_stops_before_anything_counts
     assert "suspicious: 3 user ids like '17850.0'" in said
     assert store.users.read(["17850.0"])["17850.0"].revision == 1
     assert "rows imported: 0 new, 3 known" in shop.recsys("import", "rows.csv", "--no-integer-ids").stdout
+
+
+def test_orders_are_seen_imported_and_published_alike(shop: Shop, store: Store) -> None:
+    (shop.folder / "orders.toml").write_text(ORDERS)
+    write(shop.folder / "orders.jsonl", order(1, line("tea"), line("gone", 0)), order(2, line(None), line("mug")))
+    columns = ["orders.jsonl", "--mapping", "orders.toml"]
+    said = shop.recsys("import", *columns).stdout
+    assert "1 line imported: 1 new, 0 known before" in said
+    assert "2 rows read = 1 taken + 1 rejected + 0 skipped" in said
+    assert "4 lines read = 1 new + 0 known + 2 rejected + 0 skipped (no customer) + 1 skipped (by the mapping)" in said
+    assert "1 row rejected: orders.rejects.jsonl says why; mend it, and import it" in said
+    assert store.users.read(["c1"])["c1"].revision == 1
+    refused = shop.recsys("import", *columns, "--timezone", "Europe/London", expect=1).stderr
+    assert "error: --timezone and --mapping cannot be used together: the mapping says" in refused
+    text = (shop.folder / "orders.rejects.jsonl").read_text()
+    (shop.folder / "mended.jsonl").write_text(text.replace("null", '"pot"'))
+    said = shop.recsys("publish", "mended.jsonl", "--mapping", "orders.toml").stdout
+    assert f"2 events published to {shop.topic}" in said
+    assert "1 row read = 1 taken + 0 rejected + 0 skipped" in said
 
 
 def test_a_file_without_suspicion_is_imported_strictly(shop: Shop, store: Store) -> None:

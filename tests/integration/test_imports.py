@@ -29,7 +29,7 @@ from recsys.errors import (
     RedisUnavailable,
     RedisUnsuitable,
 )
-from recsys.files import purchases
+from recsys.files import event_file
 from recsys.files.columns import Columns
 from recsys.files.purchases import PurchaseFile
 from recsys.operations.import_history import import_file
@@ -72,7 +72,7 @@ def test_a_full_export_with_one_new_row_counts_that_row(shop: OfflineShop) -> No
 def test_new_rows_among_known_ones_are_the_only_new_ones_in_every_batch(
     shop: OfflineShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(purchases, "_BATCH_ROWS", 100)
+    monkeypatch.setattr(event_file, "_BATCH_LINES", 100)
     first = [f"u{n % 9},i{n % 50},1,2026-01-01T{n // 60:02d}:{n % 60:02d}:00Z," for n in range(600)] + list(
         FIRST[:1]
     ) * 300
@@ -183,7 +183,7 @@ def test_a_part_of_the_archive_that_was_lost_comes_back_and_counts_once(shop: Of
 def test_a_part_that_was_lost_and_came_back_is_applied_in_its_place(
     shop: OfflineShop, lost: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(purchases, "_BATCH_ROWS", 4)
+    monkeypatch.setattr(event_file, "_BATCH_LINES", 4)
     text = rows(*(f"u,i{n},1,2026-01-01T10:00:{n:02d}Z," for n in range(12)))
     shop.import_(text)
     shop.data_dir.archive.remove(shop.data_dir.archive.segments()[lost])
@@ -405,7 +405,7 @@ def test_a_file_that_comes_again_among_new_ones_renamed_or_packed_counts_once(sh
 def test_an_interrupted_import_of_several_files_is_completed_in_any_order(
     shop: OfflineShop, order: Sequence[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(purchases, "_BATCH_ROWS", 4)
+    monkeypatch.setattr(event_file, "_BATCH_LINES", 4)
     parts = [[f"u{n % 3},i{part}-{n},1,2026-01-01T10:00:{n:02d}Z," for n in range(6)] for part in range(3)]
     paths = exports(shop.folder / "x", *(rows(*part, *FIRST[:1]) for part in parts))
     monkeypatch.setitem(fail_points._armed, "in-import", fail_points._Armed("raise", 3))

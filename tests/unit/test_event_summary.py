@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from recsys.data.event import Event, EventType
+from recsys.data.event import Event, EventOfLine, EventType
 from recsys.data.mapping import NO_USER, LeftOut
-from recsys.files.batches import Batch, Reject
+from recsys.files.batches import NO_CUSTOMER, Batch, ReadRow, Reject
+from recsys.files.row import Row
 from recsys.operations.distinct import DistinctCounter
 from recsys.operations.event_summary import EventSummary
 from tests.builders import NOON_MS, make_event, make_forget, make_return
@@ -137,11 +138,31 @@ def test_more_than_one_broken_record_in_a_hundred_is_suspicious() -> None:
 def test_rows_of_a_file() -> None:
     summary = EventSummary(now_ms=NOON_MS)
     events = [(1, make_event("17850.0", "a", event_id="1")), (2, make_event("u", "a", event_id="1"))]
-    summary.note_batch(Batch(1, 5, events, [Reject(3, "row 3: quantity: must be more than 0", ())], no_user=2))
+    batch = Batch(1, 0)
+    for number in range(1, 6):
+        row = Row(number, f"row {number}", ())
+        reject = Reject(3, "row 3: quantity: must be more than 0", ()) if number == 3 else None
+        left_out = ((None, NO_CUSTOMER),) if number > 3 else ()
+        batch.add(ReadRow(row, events[number - 1 : number], left_out, reject))
+    summary.note_batch(batch)
     found = summary.as_json()
     assert (found["records"], found["events"][EventType.PURCHASE], found["repeated"]) == (5, 2, 0)
     assert found["malformed"] == [
         {"reason": "quantity: must be more than 0", "count": 1, "share": 0.2, "first": "row 3"}
     ]
     assert found["passed_over"] == [{"reason": "it has no customer", "count": 2}]
+    assert summary.passed_over.most_common()[0].place == "row 4"
     assert any("17850.0" in line for line in found["suspicions"])
+
+
+def test_lines_of_one_row_that_share_an_id_are_named() -> None:
+    summary = EventSummary(now_ms=NOON_MS)
+    batch = Batch(1, 0)
+    for order in range(3):
+        lines = [make_event("u", f"i{n}", event_id=f"o{order}" if order else f"o0:{n}") for n in range(2)]
+        placed = [(2 * order + n + 1, EventOfLine(**event.model_dump(), line=n + 1)) for n, event in enumerate(lines)]
+        batch.add(ReadRow(Row(order + 1, f"line {order + 1}", ()), list(placed), lines=2))
+    summary.note_batch(batch)
+    assert [text for text in summary.suspicions() if "event_id" in text] == [
+        "2 records with several lines of one event_id, of which one alone counts: let event_id name the line as well"
+    ]

@@ -116,7 +116,7 @@ def test_ids_of_other_types_are_read_as_their_text(tmp_path: Path, values: Any, 
 def test_rows_of_no_user_are_skipped_and_counted(tmp_path: Path, user: str) -> None:
     file = csv_file(tmp_path, f"{HEADER}{user},a,2026-01-01\nu,b,2026-01-01\n", Columns(no_user=("GUEST",)))
     assert [event.user_id for _, event in events(file)] == ["u"]
-    assert counts(file) == RowCounts(read=2, valid=1, no_user=1)
+    assert counts(file) == RowCounts(rows=2, skipped_rows=1, read=2, valid=1, no_user=1)
 
 
 @pytest.mark.parametrize("user", [None, float("nan"), 0.0])
@@ -125,7 +125,7 @@ def test_rows_of_no_user_in_parquet_are_skipped_and_counted(tmp_path: Path, user
         tmp_path, {"user_id": [user, 7.0], "item_id": ["a", "b"], "timestamp": [datetime(2026, 1, 1)] * 2}
     )
     assert [event.user_id for _, event in events(file)] == ["7"]
-    assert counts(file) == RowCounts(read=2, valid=1, no_user=1)
+    assert counts(file) == RowCounts(rows=2, skipped_rows=1, read=2, valid=1, no_user=1)
 
 
 def test_words_for_no_value_are_no_item_and_no_event_id(tmp_path: Path) -> None:

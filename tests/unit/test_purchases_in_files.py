@@ -14,7 +14,7 @@ import pytest
 
 from recsys.data.event import EventType
 from recsys.errors import InputFileError
-from recsys.files import parquet_rows, purchases
+from recsys.files import event_file, parquet_rows
 from recsys.files.batches import Reject, RowCounts
 from recsys.files.columns import Columns
 from recsys.files.purchases import PurchaseFile
@@ -116,7 +116,7 @@ def test_rejected_and_accepted_rows_keep_their_numbers(tmp_path: Path) -> None:
         (3, "item_id is required for a purchase"),
         (4, "timestamp"),
     ]
-    assert counts(file) == RowCounts(read=5, valid=2, rejected=2, no_user=1)
+    assert counts(file) == RowCounts(rows=5, rejected_rows=2, skipped_rows=1, read=5, valid=2, rejected=2, no_user=1)
 
 
 def test_lines_with_the_wrong_number_of_columns_are_rejects(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_a_file_that_is_not_there_or_of_another_kind_is_an_input_file_error(tmp_
 
 
 def test_rows_are_numbered_across_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(purchases, "_BATCH_ROWS", 4)
+    monkeypatch.setattr(event_file, "_BATCH_LINES", 4)
     monkeypatch.setattr(parquet_rows, "_BATCH_ROWS", 3)
     users = [str(number) for number in range(1, 11)]
     file = parquet_file(tmp_path, {"user_id": users, "item_id": users, "timestamp": [DAY_MS] * 10})

@@ -416,7 +416,7 @@ def test_rows_of_parquet_keep_their_numbers_over_files_and_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("recsys.files.parquet_rows._BATCH_ROWS", 2)
-    monkeypatch.setattr("recsys.files.purchases._BATCH_ROWS", 3)
+    monkeypatch.setattr("recsys.files.event_file._BATCH_LINES", 3)
     for part in range(3):
         parquet(
             tmp_path / f"{part}.parquet",
