@@ -11,7 +11,19 @@ import argparse
 import sys
 import time
 
-from benchmarks import bulk, decode, full_refresh, growth, latency, memory, scale_out, stream, top_n, training
+from benchmarks import (
+    bulk,
+    decode,
+    full_refresh,
+    growth,
+    import_memory,
+    latency,
+    memory,
+    scale_out,
+    stream,
+    top_n,
+    training,
+)
 from benchmarks.results import TIMES, Measured, keep, load, machine, print_table, report
 
 BENCHMARKS = {
@@ -23,6 +35,7 @@ BENCHMARKS = {
     "bulk": bulk.measure,
     "training": training.measure,
     "memory": memory.measure,
+    "import-memory": import_memory.measure,
     "scale-out": scale_out.measure,
     "growth": growth.measure,
 }

@@ -115,14 +115,17 @@ class ReadAs:
     columns : Columns
     mapping : str
         A preset or a file; empty: each field has a column.
+    given : tuple of str
+        The fields of `Columns` that the operator has named, be it with the value that they have anyway.
     """
 
     columns: Columns
     mapping: str = ""
+    given: tuple[str, ...] = ()
 
     def flags(self) -> list[str]:
         """Return the options that were given, the mapping aside."""
-        return [_flag(name, value) for name, value in self._given()]
+        return [self._flag(name) for name in self.given]
 
     def ensure_possible(self) -> None:
         """Refuse options that say what a mapping says.
@@ -131,46 +134,43 @@ class ReadAs:
         ------
         InputFileError
         """
-        for name, value in self._given() if self.mapping else ():
+        for name in self.given if self.mapping else ():
             if name not in _WITH_MAPPING:
                 raise InputFileError(
-                    f"{_flag(name, value)} and --mapping cannot be used together: the mapping says where fields are "
-                    f"and how they are read"
+                    f"{self._flag(name)} and --mapping cannot be used together: the mapping says where fields are and "
+                    f"how they are read"
                 )
 
     def or_mapping(self, mapping: str) -> ReadAs:
         """Return this with a mapping, unless there is one, or options that say what a mapping says."""
-        says_itself = any(name not in _WITH_MAPPING for name, _ in self._given())
+        says_itself = not _WITH_MAPPING.issuperset(self.given)
         return self if self.mapping or says_itself else replace(self, mapping=mapping)
 
-    def _given(self) -> list[tuple[str, Any]]:
-        values = {name: getattr(self.columns, name) for name in _OPTIONS}
-        return [(name, value) for name, value in values.items() if value != DEFAULTS[name]]
-
-
-def _flag(name: str, value: Any) -> str:
-    """Return the option of a field of `Columns`, as it was given."""
-    words = name.replace("_", "-")
-    if name in EVENT_FIELDS:
-        return f"--{words}-column"
-    return f"--no-{words}" if value is False else f"--{words}"
+    def _flag(self, name: str) -> str:
+        """Return the option of a field of `Columns`, as it was given."""
+        words = name.replace("_", "-")
+        if name in EVENT_FIELDS:
+            return f"--{words}-column"
+        return f"--no-{words}" if getattr(self.columns, name) is False else f"--{words}"
 
 
 def reads_purchases(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command these options; it gets what they say as the argument ``read_as``."""
 
     @wraps(command)
-    def with_options(**given: Any) -> None:
+    def with_options(context: typer.Context, **given: Any) -> None:
         mapping = given.pop("mapping")
         options = {name: given.pop(name) for name in _OPTIONS}
-        read_as = ReadAs(Columns(**options | {"no_user": tuple(options["no_user"])}), mapping)
+        named = tuple(name for name in _OPTIONS if _is_named(context, name))
+        read_as = ReadAs(Columns(**options | {"no_user": tuple(options["no_user"])}), mapping, named)
         read_as.ensure_possible()
         command(read_as=read_as, **given)
 
     hints = get_type_hints(command, include_extras=True)
     own = [p for p in inspect.signature(command).parameters.values() if p.name != "read_as"]
     defaults = DEFAULTS | {"no_user": [], "mapping": ""}
-    parameters = [inspect.Parameter(p.name, p.KEYWORD_ONLY, default=p.default, annotation=hints[p.name]) for p in own]
+    parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
+    parameters += [inspect.Parameter(p.name, p.KEYWORD_ONLY, default=p.default, annotation=hints[p.name]) for p in own]
     parameters += [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=option)
         for name, option in ({"mapping": _MAPPING} | _OPTIONS).items()
@@ -178,6 +178,11 @@ def reads_purchases(command: Callable[..., None]) -> Callable[..., None]:
     with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_options
+
+
+def _is_named(context: typer.Context, option: str) -> bool:
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def find_purchases(given: Sequence[str]) -> Inputs:

@@ -15,10 +15,11 @@ from rich.table import Table
 from recsys.cli.columns import ReadAs, find_purchases, open_file, reads_purchases
 from recsys.cli.output import counted, errors, is_narrow, new_table, print_json, results, settings_for_command
 from recsys.cli.summary import new_summary, print_summary
-from recsys.data.event import Event
+from recsys.data.event import Event, ensure_fits_cluster
 from recsys.data.mapping import LeftOut
 from recsys.data.mapping_file import CONTRACT, preset, presets
 from recsys.errors import InputFileError
+from recsys.files.event_file import any_user
 from recsys.kafka.decoder import make_decoder
 from recsys.operations.record_sources import FileRecords, RecordSource, SeenRecord, TopicRecords
 from recsys.runtime.progress import ProgressReporter
@@ -128,7 +129,8 @@ def _source(files: Sequence[str], topic: str, read_as: ReadAs) -> tuple[RecordSo
         envelope = CONTRACT if settings.events.envelope != "none" else ""
         read_as = read_as.or_mapping(settings.events.mapping or envelope)
         file = open_file(find_purchases(files), read_as, settings)
-        return FileRecords(file), _how(read_as.mapping, settings)
+        check_user = ensure_fits_cluster if settings.redis.cluster else any_user
+        return FileRecords(file, check_user), _how(read_as.mapping, settings)
     if flags := read_as.flags():
         raise InputFileError(f"{flags[0]} says how files are read; name one, or leave the option out")
     kafka = settings.kafka.model_copy(update={"topic": topic} if topic else {})

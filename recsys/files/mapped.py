@@ -32,6 +32,7 @@ from recsys.runtime.progress import Stage, no_stage
 _TELL_EVERY = 50_000
 """Rows."""
 _MIDNIGHT = time()
+_OF_RECORDS = frozenset({"key", "headers", "timestamp", "topic"})
 
 
 class MappedFile(EventFile):
@@ -58,7 +59,7 @@ class MappedFile(EventFile):
     Raises
     ------
     InputFileError
-        When the file is not there, is no table, or names a column twice.
+        When the file is not there, is no table, or names a column twice; or when the mapping finds no times.
     """
 
     def __init__(
@@ -72,6 +73,8 @@ class MappedFile(EventFile):
         is_wrapped: bool = False,
         stage: Stage = no_stage,
     ) -> None:
+        if mapping.file.fields.timestamp is None:
+            raise InputFileError("the mapping names no timestamp, and what is in files has no other time: add it")
         self._mapping = mapping
         self._form = form
         self._events = events
@@ -101,8 +104,9 @@ class MappedFile(EventFile):
 
     @property
     def remarks(self) -> Sequence[str]:
-        """Nothing: the mapping says how the file is read."""
-        return ()
+        """What the mapping looks for and no file has."""
+        absent = sorted(self._mapping.roots & (_OF_RECORDS if self._is_wrapped else {*_OF_RECORDS, "cloudevent"}))
+        return [f"the mapping looks at {', '.join(absent)}; in files there is no such thing"] if absent else []
 
     def options(self) -> dict[str, str]:
         """Return how the file is read, as far as that differs from the default, settings included."""

@@ -13,7 +13,7 @@ from recsys.data.event import Event
 from recsys.data.mapping import LeftOut
 from recsys.errors import MalformedEvent
 from recsys.files.batches import ReadRow
-from recsys.files.event_file import EventFile
+from recsys.files.event_file import CheckUser, EventFile, any_user
 from recsys.files.row import Row
 from recsys.kafka.clients import Message, open_reader
 from recsys.kafka.decoder import ExplainingDecoder
@@ -93,10 +93,13 @@ class FileRecords:
     Parameters
     ----------
     file : EventFile
+    check_user : callable
+        As `EventFile.batches` takes it.
     """
 
-    def __init__(self, file: EventFile) -> None:
+    def __init__(self, file: EventFile, check_user: CheckUser = any_user) -> None:
         self._file = file
+        self._check_user = check_user
         self.name = file.name
 
     def __enter__(self) -> Self:
@@ -110,7 +113,7 @@ class FileRecords:
     def check(self, summary: EventSummary, progress: ProgressReporter) -> None:
         """Take all rows into a summary."""
         with progress.stage(f"check {self.name}", self._file.rows, unit="rows") as advance:
-            for batch in self._file.batches():
+            for batch in self._file.batches(self._check_user):
                 summary.note_batch(batch)
                 advance(batch.rows)
 
@@ -123,7 +126,7 @@ class FileRecords:
         return self._seen(islice(self._file.table_rows(), n))
 
     def _seen(self, rows: Iterable[Row]) -> list[SeenRecord]:
-        return [self._seen_row(self._file.read(row, 1)) for row in rows]
+        return [self._seen_row(self._file.read(row, 1, self._check_user)) for row in rows]
 
     def _seen_row(self, read: ReadRow) -> SeenRecord:
         place, events = read.row.place, [event for _, event in read.events]

@@ -245,6 +245,9 @@ def test_the_mapping_of_the_settings_reads_files_unless_options_name_columns(rec
     assert "item tea" in recsys("events", "preview", "orders.jsonl", environment=environment).stdout
     by_columns = recsys("events", "preview", "rows.csv", "--user-id-column", "customer", environment=environment).stdout
     assert "rows.csv, without a mapping: 1 record, 1 event" in by_columns
+    (tmp_path / "rows.csv").write_text("user_id,item_id,timestamp\nu,a,2026-11-01\n")
+    usual = recsys("events", "preview", "rows.csv", "--user-id-column", "user_id", environment=environment).stdout
+    assert "rows.csv, without a mapping: 1 record, 1 event" in usual
 
 
 def test_presets_are_listed_and_printed_to_be_edited(recsys: Command, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.data.event import EventOfLine, EventReading, EventType
+from recsys.data.event import EventOfLine, EventReading, EventType, ensure_fits_cluster
 from recsys.data.mapping import EventMapping
 from recsys.errors import InputFileError, MalformedEvent
 from recsys.files import event_file, json_rows, parquet_rows
@@ -329,6 +329,22 @@ def test_a_column_that_is_named_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,id\n1,2\n")
     with pytest.raises(InputFileError, match="column 'id' appears more than once"):
         opened(tmp_path / "a.csv")
+
+
+def test_what_a_mapping_looks_for_and_no_file_has_is_said(tmp_path: Path) -> None:
+    assert jsonl(tmp_path, *TWO_ORDERS).remarks == []
+    by_header = ORDERS.replace("value.status == 'paid'", "headers.kind == 'order' && cloudevent.type")
+    assert jsonl(tmp_path, *TWO_ORDERS, mapping=by_header).remarks == [
+        "the mapping looks at cloudevent, headers; in files there is no such thing"
+    ]
+    assert "cloudevent" not in jsonl(tmp_path, *TWO_ORDERS, mapping=by_header, is_wrapped=True).remarks[0]
+    with pytest.raises(InputFileError, match="the mapping names no timestamp"):
+        jsonl(tmp_path, *TWO_ORDERS, mapping=ORDERS.replace('timestamp = "value.at"', ""))
+
+
+def test_users_who_cannot_be_are_seen_as_an_import_sees_them(tmp_path: Path) -> None:
+    source = FileRecords(jsonl(tmp_path, order(1, line("tea"), customer="}u")), ensure_fits_cluster)
+    assert (source.newest(1)[0].malformed or "").startswith("line 1: user_id: must not begin with }")
 
 
 def test_orders_may_have_any_number_of_keys(tmp_path: Path) -> None:
