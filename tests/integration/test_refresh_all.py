@@ -119,7 +119,7 @@ def test_lists_that_are_current_are_left_alone(shop: Shop) -> None:
     shop.lists()
 
 
-@pytest.mark.parametrize("years", [1, 90, 3_000])
+@pytest.mark.parametrize("years", [90, *(pytest.param(years, marks=pytest.mark.slow) for years in (1, 3_000))])
 def test_lists_of_a_sequence_that_lies_ahead_are_written_all_the_same_by_a_rebuild(shop: Shop, years: int) -> None:
     refresh_all_users(shop.settings, shop.store, shop.live, lambda users: None)
     before = shop.lists()
