@@ -98,7 +98,7 @@ class Loop:
         users, live, refresher, retry = self._store.users, self._live.current, self._refresher, self._outages.retry
         self._metrics.records.inc(len(batch.messages))
         fail_points.reach("polled")
-        for attempt in retry("decode", needs="the decoder"):
+        for attempt in retry("decode", needs="the schema registry"):
             with attempt:
                 decoded = batch.decode()
         self._metrics.note_decoded(decoded)

@@ -31,7 +31,7 @@ def of_bytes(value: bytes) -> str:
         schema_id = int.from_bytes(value[1:_REGISTRY_HEADER_BYTES], "big")
         return (
             f"it looks like the wire format of a schema registry (magic byte 0, schema id {schema_id}): "
-            f"send plain JSON; {WHERE_TO_READ}"
+            f"set RECSYS_EVENTS__FORMAT, or send plain JSON; {WHERE_TO_READ}"
         )
     if value.startswith(_GZIP):
         return f"it looks like gzip: compress with compression.type of the producer instead; {WHERE_TO_READ}"

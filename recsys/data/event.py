@@ -326,15 +326,34 @@ def decode(
         fields = orjson.loads(value)
     except ValueError as error:
         raise MalformedEvent(_with_hint(f"not JSON: {error}", envelopes.of_bytes(value)), value, location) from None
-    if not isinstance(fields, dict):
-        reason = f"must be a JSON object, not {type(fields).__name__}"
-        raise MalformedEvent(_with_hint(reason, envelopes.of_json(fields)), value, location)
-    if not fields.keys() <= _FIELDS and (reason := envelopes.other_meaning(fields)):
-        raise MalformedEvent(reason, value, location)
     try:
-        return event_of(fields, sent_ms=record_timestamp_ms, reading=reading, on_unread_price=on_unread_price)
+        return event_of_value(fields, sent_ms=record_timestamp_ms, reading=reading, on_unread_price=on_unread_price)
     except MalformedEvent as error:
-        raise MalformedEvent(_with_hint(error.reason, envelopes.of_json(fields)), value, location) from None
+        raise MalformedEvent(error.reason, value, location) from None
+
+
+def event_of_value(
+    value: Any,
+    *,
+    sent_ms: int | None,
+    reading: EventReading = _DEFAULT_READING,
+    on_unread_price: Callable[[], None] = lambda: None,
+) -> Event:
+    """Return the event that a whole value is, decoded from JSON or whatever it was; it may be changed.
+
+    Raises
+    ------
+    MalformedEvent
+        When it is none; the reason says what it looks like.
+    """
+    if not isinstance(value, dict):
+        raise MalformedEvent(_with_hint(f"must be a JSON object, not {type(value).__name__}", envelopes.of_json(value)))
+    if not value.keys() <= _FIELDS and (reason := envelopes.other_meaning(value)):
+        raise MalformedEvent(reason)
+    try:
+        return event_of(value, sent_ms=sent_ms, reading=reading, on_unread_price=on_unread_price)
+    except MalformedEvent as error:
+        raise MalformedEvent(_with_hint(error.reason, envelopes.of_json(value))) from None
 
 
 def event_of(

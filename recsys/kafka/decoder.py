@@ -11,9 +11,17 @@ from typing import Any, Protocol
 
 import orjson
 
-from recsys.data import cloud_events, envelopes
+from recsys.data import cloud_events
 from recsys.data.epoch import EpochUnit
-from recsys.data.event import MAX_RECORD_BYTES, Event, EventReading, EventType, decode, ensure_fits_cluster
+from recsys.data.event import (
+    MAX_RECORD_BYTES,
+    Event,
+    EventReading,
+    EventType,
+    decode,
+    ensure_fits_cluster,
+    event_of_value,
+)
 from recsys.data.mapped_events import mapped_record, reading_with
 from recsys.data.mapping import NO_USER, EventMapping, LeftOut
 from recsys.data.mapping_file import CONTRACT, preset, presets
@@ -22,12 +30,14 @@ from recsys.errors import InputFileError, MalformedEvent, SettingsError
 from recsys.kafka.clients import Message
 from recsys.kafka.producer import is_own
 from recsys.kafka.records import location, record_timestamp_ms
+from recsys.kafka.values import JsonReader, ValueReader
 from recsys.settings import EventsSettings, Settings
 from recsys.settings.regular_files import open_regular
 
 MAX_MAPPED_BYTES = 2**20
 """Of a record with a mapping, unless a setting says otherwise: an order of a thousand lines."""
 _LONGEST_MAPPING_BYTES = 2**18
+JSON = JsonReader()
 
 
 @dataclass(slots=True)
@@ -126,13 +136,7 @@ class JsonDecoder:
         """Return the record's event; none if its user is none."""
         self.left_out = ()
         try:
-            event = decode(
-                record.value(),
-                record_timestamp_ms=record_timestamp_ms(record),
-                reading=self._reading,
-                on_unread_price=self._note_price,
-                max_bytes=self._max_bytes,
-            )
+            event = self._event(record)
             if self._on_cluster:
                 ensure_fits_cluster(event.user_id)
         except MalformedEvent as error:
@@ -143,12 +147,51 @@ class JsonDecoder:
             return ()
         return (event,)
 
+    def _event(self, record: Message) -> Event:
+        return decode(
+            record.value(),
+            record_timestamp_ms=record_timestamp_ms(record),
+            reading=self._reading,
+            on_unread_price=self._note_price,
+            max_bytes=self._max_bytes,
+        )
+
     def _note_price(self) -> None:
         self.passed_over.prices += 1
 
 
+class ContractDecoder(JsonDecoder):
+    """The contract's own fields in another format: the value is one object, and one event.
+
+    Parameters
+    ----------
+    reading, on_cluster, max_bytes
+        As those of `JsonDecoder`.
+    values : ValueReader
+        The format.
+    """
+
+    def __init__(
+        self, reading: EventReading, values: ValueReader, *, on_cluster: bool, max_bytes: int = MAX_RECORD_BYTES
+    ) -> None:
+        super().__init__(reading, on_cluster=on_cluster, max_bytes=max_bytes)
+        self._values = values
+
+    def _event(self, record: Message) -> Event:
+        raw = record.value() or b""
+        try:
+            if not raw:
+                raise MalformedEvent("the record is empty")
+            _ensure_not_longer(raw, self._max_bytes)
+            value = self._values.read(record, raw)
+            sent_ms = record_timestamp_ms(record)
+            return event_of_value(value, sent_ms=sent_ms, reading=self._reading, on_unread_price=self._note_price)
+        except MalformedEvent as error:
+            raise MalformedEvent(error.reason, raw) from None
+
+
 class MappedDecoder:
-    """A shop's own form: the value is JSON, and a mapping finds events in it.
+    """A shop's own form: a mapping finds events in the value.
 
     In the same topic are events that the HTTP API and ``recsys publish`` have written: their header says that they are
     of the contract's form, wishes to be forgotten among them.
@@ -157,6 +200,8 @@ class MappedDecoder:
     ----------
     mapping : EventMapping
     reading : EventReading
+    values : ValueReader
+        The format of values.
     on_cluster : bool
         Refuse users whose keys a Redis Cluster could not keep together.
     max_bytes : int
@@ -169,6 +214,7 @@ class MappedDecoder:
         self,
         mapping: EventMapping,
         reading: EventReading,
+        values: ValueReader = JSON,
         *,
         on_cluster: bool = False,
         max_bytes: int = MAX_MAPPED_BYTES,
@@ -177,6 +223,7 @@ class MappedDecoder:
         self._mapping = mapping
         self._contract = JsonDecoder(reading, on_cluster=on_cluster)
         self._reading = reading
+        self._values = values
         self._on_cluster = on_cluster
         self._max_bytes = max_bytes
         self._needs_key = "key" in mapping.roots
@@ -217,13 +264,8 @@ class MappedDecoder:
     def _scope(self, record: Message, raw: bytes) -> dict[str, Any]:
         if not raw and self._mapping.file.where is None:
             raise MalformedEvent("the record is empty")
-        if len(raw) > self._max_bytes:
-            raise MalformedEvent(f"the record has {len(raw):,} bytes; the limit is {self._max_bytes:,}")
-        try:
-            value = orjson.loads(raw) if raw else None
-        except ValueError as error:
-            hint = envelopes.of_bytes(raw)
-            raise MalformedEvent(f"not JSON: {error}" + (f"; {hint}" if hint else "")) from None
+        _ensure_not_longer(raw, self._max_bytes)
+        value = self._values.read(record, raw) if raw else None
         headers = _headers(record) if self._needs_headers else {}
         attributes = None
         if self._is_wrapped and raw:
@@ -250,6 +292,11 @@ class MappedDecoder:
             self.passed_over.records += 1
         else:
             self.passed_over.lines += 1
+
+
+def _ensure_not_longer(raw: bytes, max_bytes: int) -> None:
+    if len(raw) > max_bytes:
+        raise MalformedEvent(f"the record has {len(raw):,} bytes; the limit is {max_bytes:,}")
 
 
 def _text(value: bytes | str | None) -> str | None:
@@ -322,6 +369,8 @@ def reading_of(settings: EventsSettings) -> Reading:
     description = {
         "mapping": mapping,
         "envelope": settings.envelope,
+        "format": settings.format,
+        "message": settings.protobuf_message if settings.format == "protobuf" else "",
         "max_bytes": settings.max_record_bytes,
         "unit": reading.unit,
         "oldest_ms": reading.oldest_ms,
@@ -331,14 +380,19 @@ def reading_of(settings: EventsSettings) -> Reading:
     return Reading(hashlib.sha256(orjson.dumps(description, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16], description)
 
 
-def decoder_of(reading: Reading, *, on_cluster: bool) -> ExplainingDecoder:
+def decoder_of(reading: Reading, settings: Settings) -> ExplainingDecoder:
     """Return the decoder that reads records so.
 
     Parameters
     ----------
     reading : Reading
-    on_cluster : bool
-        Refuse users whose keys a Redis Cluster could not keep together.
+    settings : Settings
+        Say how the registry of schemas is reached, and whether keys of users must fit a Redis Cluster.
+
+    Raises
+    ------
+    SettingsError
+        When something that the format needs is not set, or cannot be read.
     """
     described: Any = reading.description
     unit = described["unit"]
@@ -348,12 +402,18 @@ def decoder_of(reading: Reading, *, on_cluster: bool) -> ExplainingDecoder:
         no_user=frozenset(described["no_user"]),
         max_return=described["max_return"],
     )
+    on_cluster = settings.redis.cluster
+    values = _value_reader(described["format"], described["message"], settings.events)
     if described["mapping"] is None:
-        return JsonDecoder(events, on_cluster=on_cluster, max_bytes=described["max_bytes"] or MAX_RECORD_BYTES)
+        max_bytes = described["max_bytes"] or MAX_RECORD_BYTES
+        if values is JSON:
+            return JsonDecoder(events, on_cluster=on_cluster, max_bytes=max_bytes)
+        return ContractDecoder(events, values, on_cluster=on_cluster, max_bytes=max_bytes)
     mapping = EventMapping.of(described["mapping"])
     return MappedDecoder(
         mapping,
         reading_with(mapping, events),
+        values,
         on_cluster=on_cluster,
         max_bytes=described["max_bytes"] or MAX_MAPPED_BYTES,
         is_wrapped=described["envelope"] == "cloudevents",
@@ -366,6 +426,16 @@ def make_decoder(settings: Settings) -> ExplainingDecoder:
     Raises
     ------
     SettingsError
-        When the mapping cannot be read.
+        When the mapping, or something that the format needs, cannot be read.
     """
-    return decoder_of(reading_of(settings.events), on_cluster=settings.redis.cluster)
+    return decoder_of(reading_of(settings.events), settings)
+
+
+def _value_reader(format_: Any, message: str, settings: EventsSettings) -> ValueReader:
+    if format_ == "json":
+        return JSON
+    from recsys.kafka.registry_values import RegistryReader  # of the extra registry, which most have no use for
+
+    if not settings.registry_url:
+        raise SettingsError(f"RECSYS_EVENTS__REGISTRY_URL: is required: the topic has records in the format {format_}")
+    return RegistryReader(settings.model_copy(update={"format": format_, "protobuf_message": message}))

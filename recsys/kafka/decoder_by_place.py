@@ -14,6 +14,7 @@ from recsys.kafka.topics import Topic
 from recsys.settings import Settings
 
 log = logging.getLogger(__name__)
+_BEFORE = {"mapping": None, "envelope": "none", "format": "json", "message": "", "max_bytes": 0}
 
 
 class DecoderByPlace:
@@ -30,7 +31,7 @@ class DecoderByPlace:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._on_cluster = settings.redis.cluster
+        self._settings = settings
         self.reading = reading_of(settings.events)
         self.passed_over = PassedOver()
         self._own = self._decoder(self.reading.description)
@@ -69,7 +70,7 @@ class DecoderByPlace:
         if fingerprint not in self._decoders:
             description = self._history.descriptions.get(fingerprint)
             if fingerprint == BEFORE:
-                description = {**self.reading.description, "mapping": None, "envelope": "none", "max_bytes": 0}
+                description = {**self.reading.description, **_BEFORE}
             if description is None:
                 log.error(
                     "Redis has lost how earlier records were read (reading %s): they are read as the settings say now",
@@ -90,6 +91,6 @@ class DecoderByPlace:
             ) from None
 
     def _decoder(self, description: Mapping[str, object]) -> EventDecoder:
-        decoder = decoder_of(Reading("", description), on_cluster=self._on_cluster)
+        decoder = decoder_of(Reading("", description), self._settings)
         decoder.passed_over = self.passed_over
         return decoder

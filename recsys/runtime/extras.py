@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 OWN_PACKAGES = ("api", "consumer", "recsys", "trainer")
-_BROUGHT_BY = {"matplotlib": "report", "optuna": "tune"}
+_OF_REGISTRY = ("attr", "attrs", "authlib", "cachetools", "fastavro", "google", "httpx2", "jsonschema", "referencing")
+_BROUGHT_BY = {"matplotlib": "report", "optuna": "tune", **dict.fromkeys(_OF_REGISTRY, "registry")}
 """Libraries that a program needs only for some of its work, with the extra that adds them."""
 
 

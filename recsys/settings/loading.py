@@ -134,6 +134,9 @@ def _check_trust_in_private_keys(settings: Settings) -> None:
     named = [(f"{ENV_PREFIX}KAFKA__LIBRDKAFKA: {name}", properties[name]) for name in _KEY_FILES if name in properties]
     query = settings.redis.url.get_secret_value().partition("?")[2]
     named += [(f"{ENV_PREFIX}REDIS__URL: {_REDIS_KEY}", path) for path in parse_qs(query).get(_REDIS_KEY, [])]
+    named += [
+        (f"{ENV_PREFIX}EVENTS__REGISTRY_KEY", settings.events.registry_key or settings.events.registry_certificate)
+    ]
     for variable, path in named:
         try:
             found = os.stat(str(path))

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from recsys.settings.fields import MetricsPort, NotEmpty, Positive, Seconds
+from recsys.settings.formats import FormatSettings
 from recsys.settings.masking import FOLDER, KEYS, PROPERTIES
 from recsys.settings.redis import RedisSettings
 from recsys.settings.section import ENV_PREFIX, Section, with_secrets_from_files
@@ -71,7 +72,7 @@ class KafkaSettings(Section):
         return self.dead_letter_topic or f"{self.topic}.dlq"
 
 
-class EventsSettings(Section):
+class EventsSettings(FormatSettings):
     """How events are read where they leave something open."""
 
     mapping: str = ""

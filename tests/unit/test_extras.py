@@ -53,6 +53,22 @@ def test_a_trainer_that_is_to_tune_says_so_when_it_starts() -> None:
     assert outcome.returncode == 1
 
 
+@pytest.mark.parametrize("library", ["authlib", "fastavro", "google"])
+def test_a_program_that_reads_other_formats_says_what_they_need(library: str) -> None:
+    code = (
+        "from recsys.runtime.extras import extra_named\n"
+        "with extra_named('it', 'consumer'):\n"
+        "    from recsys.kafka.decoder import make_decoder\n"
+        "    from recsys.settings import load_settings\n"
+        "    make_decoder(load_settings())"
+    )
+    of_avro = {"RECSYS_EVENTS__FORMAT": "avro", "RECSYS_EVENTS__REGISTRY_URL": "http://registry.example"}
+    outcome = run_without(library, "-c", code, **of_avro)
+    assert outcome.stderr == f'error: it needs {library}; install it with: pip install "recsys[registry]"\n'
+    assert outcome.returncode == 1
+    assert "confluent-kafka[avro,json,protobuf,schemaregistry]>=2.16.1" in requirements_of("registry")
+
+
 def test_help_names_all_commands_where_none_of_their_libraries_is_installed() -> None:
     outcome = run_with_only(modules_of([*BASE, "typer"]), "-m", "recsys", "--help")
     assert outcome.returncode == 0, outcome.stderr
@@ -88,11 +104,23 @@ def test_every_library_that_is_imported_is_asked_for_and_the_other_way_round() -
     imported -= {*sys.stdlib_module_names, *OWN_PACKAGES, *BROUGHT_BY_FASTAPI}
     requirements = BASE + requirements_of("services") + requirements_of("report") + requirements_of("demo")
     names = {re.match(r"[A-Za-z0-9_-]+", text)[0] for text in requirements}  # type: ignore[index]
-    assert {name.replace("-", "_").replace("scikit_learn", "sklearn") for name in names} == imported
+    modules = {"scikit-learn": "sklearn", "protobuf": "google"}
+    assert {modules.get(name, name.replace("-", "_")) for name in names} == imported
 
 
 def test_dev_has_all_other_extras() -> None:
-    assert set(EXTRAS) == {"client", "consumer", "trainer", "api", "tune", "report", "demo", "services", "dev"}
+    assert set(EXTRAS) == {
+        "client",
+        "consumer",
+        "trainer",
+        "api",
+        "registry",
+        "tune",
+        "report",
+        "demo",
+        "services",
+        "dev",
+    }
     for extra in EXTRAS:
         assert set(requirements_of(extra)) <= set(requirements_of("dev"))
 

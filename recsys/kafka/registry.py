@@ -1,0 +1,183 @@
+"""Schemas of a Schema Registry that speaks Confluent's API: fetched once, and whose fault it is if they cannot be.
+
+A registry that is away, or that refuses, says nothing about a record: it waits. Only that the registry does not know a
+schema id makes the record malformed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from recsys.errors import DecoderUnavailable, MalformedEvent, SettingsError
+from recsys.settings import EventsSettings, secrets
+
+_ANSWERS_WITHIN_S = 3.0
+"""To connect, and again for the answer: services have to stop within 8 s, and the loops around this try again."""
+_UNKNOWN_SCHEMA = 40403
+"""The error code of a registry that does not know a schema."""
+_STAYS_UNKNOWN_S = 30.0
+_MOST_UNKNOWN = 1_000
+_LONGEST_CAUSE = 200
+NO_SUBJECT = {"subject.name.strategy": lambda context, name: None}
+"""For deserializers: records are read with the schema that they were written with, whatever is newest of a subject."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error of a library says, without secrets, in one line that is not too long."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    shown = secrets.hidden_where_settings_are_quoted(said)
+    return shown if len(shown) <= _LONGEST_CAUSE else f"{shown[:_LONGEST_CAUSE]}…"
+
+
+class SchemaRegistry(SchemaRegistryClient):
+    """The client of Confluent's deserializers, with errors that say what to do, and without waiting of its own.
+
+    Parameters
+    ----------
+    settings : EventsSettings
+    kind : str
+        The only kind of schemas that is asked for: ``AVRO``, ``PROTOBUF`` or ``JSON``.
+
+    Raises
+    ------
+    SettingsError
+        When a file for TLS cannot be used.
+    """
+
+    def __init__(self, settings: EventsSettings, kind: str) -> None:
+        try:
+            super().__init__(_properties(settings))
+        except (OSError, ValueError) as error:  # OpenSSL's errors are of the first kind
+            files = ", ".join(file for file in _files(settings).values() if file)
+            raise SettingsError(f"RECSYS_EVENTS__REGISTRY_…: cannot use {files} for TLS: {one_line(error)}") from None
+        self._url = settings.registry_url
+        self._kind = kind
+        self._known: dict[int | str, Schema] = {}
+        self._unknown: dict[int | str, float] = {}
+        """Id → when to ask again: no request for each of many records that nobody can read."""
+
+    def get_schema(
+        self,
+        schema_id: int,
+        subject_name: str | None = None,
+        fmt: str | None = None,
+        reference_format: str | None = None,
+    ) -> Schema:
+        """Return a schema by its id; it never changes.
+
+        Raises
+        ------
+        MalformedEvent
+            When the registry does not know it, or it is of another kind.
+        DecoderUnavailable
+            When the registry cannot say.
+        """
+        if (known := self._known.get(schema_id)) is not None:
+            return known
+        ask = super().get_schema
+        return self._ask_once(schema_id, lambda: ask(schema_id, subject_name, fmt, reference_format))
+
+    def get_schema_by_guid(self, guid: str, fmt: str | None = None) -> Schema:
+        """Return a schema by its global id, as `get_schema` does."""
+        if (known := self._known.get(guid)) is not None:
+            return known
+        ask = super().get_schema_by_guid
+        return self._ask_once(guid, lambda: ask(guid, fmt))
+
+    def get_version(self, *arguments: Any, **options: Any) -> Any:
+        """Return a version of a subject: what schemas refer to.
+
+        Raises
+        ------
+        DecoderUnavailable
+            When the registry cannot say.
+        """
+        try:
+            return super().get_version(*arguments, **options)
+        except Exception as error:
+            raise self._unavailable(error) from None
+
+    def _ask_once(self, schema_id: int | str, ask: Callable[[], Schema]) -> Schema:
+        now = time.monotonic()
+        if self._unknown.get(schema_id, 0.0) > now:
+            raise self._unknown_schema(schema_id)
+        try:
+            schema = ask()
+            kind = schema.schema_type or "AVRO"
+        except Exception as error:  # also what the client makes of an answer that is no registry's
+            if not self._means_unknown(error):
+                raise self._unavailable(error) from None
+            if len(self._unknown) >= _MOST_UNKNOWN:
+                self._unknown.clear()
+            self._unknown[schema_id] = now + _STAYS_UNKNOWN_S
+            raise self._unknown_schema(schema_id) from None
+        if kind != self._kind:
+            raise MalformedEvent(f"schema {schema_id} is of type {kind}: RECSYS_EVENTS__FORMAT asks for {self._kind}")
+        self._known[schema_id] = schema
+        return schema
+
+    def _means_unknown(self, error: Exception) -> bool:
+        """Whether the registry says that it does not know a schema, and not that nothing at all is at this address.
+
+        Of ids that no registry gives, such as one above 2³¹, it says no more than that there is no such page.
+        """
+        if not isinstance(error, SchemaRegistryError) or error.http_status_code != HTTPStatus.NOT_FOUND:
+            return False
+        if error.error_code == _UNKNOWN_SCHEMA:
+            return True
+        try:
+            return isinstance(self.get_schema_types(), list)
+        except Exception:  # then it is no registry's address
+            return False
+
+    def _unknown_schema(self, schema_id: int | str) -> MalformedEvent:
+        return MalformedEvent(f"the schema registry at {self._url} does not know schema {schema_id}")
+
+    def _unavailable(self, error: Exception) -> DecoderUnavailable:
+        return DecoderUnavailable(f"the schema registry at {self._url} {_cause(error)}")
+
+
+def _cause(error: Exception) -> str:
+    if not isinstance(error, SchemaRegistryError):
+        if isinstance(error, ValueError | LookupError | TypeError | AttributeError):
+            return f"answers what no schema registry does ({one_line(error)}): check RECSYS_EVENTS__REGISTRY_URL"
+        return f"does not answer: {one_line(error)}"
+    status = error.http_status_code
+    if status == HTTPStatus.UNAUTHORIZED:
+        return "refuses the login (401): check RECSYS_EVENTS__REGISTRY_USER and RECSYS_EVENTS__REGISTRY_PASSWORD"
+    if status == HTTPStatus.FORBIDDEN:
+        return "does not let this user read schemas (403): grant it in the registry"
+    if status == HTTPStatus.NOT_FOUND:
+        return (
+            "answers 404: RECSYS_EVENTS__REGISTRY_URL must be the address of Confluent's API, "
+            "such as https://registry.example/apis/ccompat/v7 for Apicurio"
+        )
+    said = f": {one_line(ValueError(error.error_message))}" if error.error_code and error.error_code > 0 else ""
+    return f"answers {status}{said}"
+
+
+def _files(settings: EventsSettings) -> dict[str, str]:
+    return {
+        "ssl.ca.location": settings.registry_ca,
+        "ssl.certificate.location": settings.registry_certificate,
+        "ssl.key.location": settings.registry_key,
+    }
+
+
+def _properties(settings: EventsSettings) -> dict[str, Any]:
+    properties: dict[str, Any] = {
+        "url": settings.registry_url,
+        "timeout": _ANSWERS_WITHIN_S,
+        "max.retries": 0,
+        **{name: file for name, file in _files(settings).items() if file},
+    }
+    if settings.registry_user:
+        password = settings.registry_password.get_secret_value()
+        properties["basic.auth.user.info"] = f"{settings.registry_user}:{password}"
+    return properties

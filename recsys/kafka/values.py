@@ -1,0 +1,45 @@
+"""What is in a record's bytes, before anything is looked for in it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import orjson
+
+from recsys.data import envelopes
+from recsys.errors import MalformedEvent
+from recsys.kafka.clients import Message
+
+
+class ValueReader(Protocol):
+    """Turns the bytes of a record's value into objects, lists, text, numbers, true, false and None."""
+
+    def read(self, record: Message, raw: bytes) -> Any:
+        """Return what the value holds.
+
+        Parameters
+        ----------
+        record : Message
+        raw : bytes
+            Its value, which is not empty.
+
+        Raises
+        ------
+        MalformedEvent
+            When it is not of this format.
+        DecoderUnavailable
+            When something that is needed to say so is away.
+        """
+        ...
+
+
+class JsonReader:
+    """JSON, in UTF-8."""
+
+    def read(self, record: Message, raw: bytes) -> Any:
+        """Return what the value holds."""
+        try:
+            return orjson.loads(raw)
+        except ValueError as error:
+            hint = envelopes.of_bytes(raw)
+            raise MalformedEvent(f"not JSON: {error}" + (f"; {hint}" if hint else "")) from None

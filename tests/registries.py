@@ -1,0 +1,167 @@
+"""A real Schema Registry: Apicurio on Java 17, from Maven; it may be killed and started again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import httpx
+from confluent_kafka.schema_registry import SchemaRegistryClient
+
+from tests.services import PROJECT, end_process, kept_port, start_process, wait_until
+from tests.shared_servers import StartedServer
+
+_API = "/apis/ccompat/v7"
+
+
+def registry_folder() -> Path:
+    """Fetch the registry with Maven, once, and unpack it."""
+    pom = PROJECT / "tests" / "registry" / "pom.xml"
+    digest = hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
+    folder = PROJECT / ".cache" / f"registry-{digest}"
+    if not folder.exists():
+        folder.parent.mkdir(exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix="registry-", dir=folder.parent))
+        command = ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={fresh}"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=600)
+        (packed,) = fresh.glob("*.tar.gz")
+        with tarfile.open(packed) as archive:
+            archive.extractall(fresh, filter="data")
+        packed.unlink()
+        try:
+            fresh.rename(folder)
+        except OSError:  # another run was quicker
+            shutil.rmtree(fresh)
+    return folder
+
+
+class Registry:
+    """One registry on a port of its own, with its schemas in a file, so that they outlive it.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.port = kept_port()
+        self.url = f"http://127.0.0.1:{self.port}{_API}"
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the registry and wait until it answers."""
+        program = registry_folder()
+        (jar,) = program.glob("apicurio-registry-app-*-runner.jar")
+        command = [
+            "java", "-Xmx400m", "-XX:TieredStopAtLevel=1",
+            f"-Dquarkus.http.port={self.port}", "-Dquarkus.http.host=127.0.0.1",
+            f"-Dquarkus.datasource.jdbc.url=jdbc:h2:file:{self._folder}/schemas;WRITE_DELAY=0",
+            "-jar", str(jar),
+        ]  # fmt: skip
+        log = self._folder / f"registry-{time.monotonic_ns()}.log"
+        process = self._process = start_process(command, log, os.environ)
+
+        def answers() -> bool:
+            if process.poll() is not None:
+                raise RuntimeError(f"the registry did not start:\n{log.read_text()[-4000:]}")
+            try:
+                return httpx.get(f"{self.url}/subjects", timeout=10).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_until(answers, "the registry answers")
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        if self._process is not None:
+            end_process(self._process)
+
+
+def started_registry(folder: Path) -> StartedServer:
+    """Start a registry; whoever asked for it ends it."""
+    registry = Registry(folder)
+    registry.start()
+    return StartedServer(registry.url, "a Schema Registry (Apicurio 2.6.13.Final), started for these tests")
+
+
+def client_of(url: str) -> SchemaRegistryClient:
+    """Return a producer's client."""
+    return SchemaRegistryClient({"url": url})
+
+
+class AnsweringServer:
+    """An HTTP server that gives nearly every request the same answer: what a registry says that refuses, or is none.
+
+    Parameters
+    ----------
+    status : int
+    body : str
+    tls : SSLContext or None
+        None speaks plain HTTP.
+    """
+
+    def __init__(self, status: int, body: str = "{}", *, tls: ssl.SSLContext | None = None) -> None:
+        self.status = status
+        self.body = body
+        self.pages: dict[str, tuple[int, str]] = {}
+        """Pages with an answer of their own."""
+        self.requests: list[tuple[str, str | None]] = []
+        """Path and Authorization of each request."""
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.requests.append((self.path, self.headers["Authorization"]))
+                server._answers.wait()
+                status, body = server.pages.get(self.path, (server.status, server.body))
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._answers = Event()
+        self._answers.set()
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._http.server_port}"
+        self._thread = Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._thread.start()
+
+    def answer_schema(self, schema: dict[str, Any]) -> None:
+        """Answer from now on with an Avro schema."""
+        self.status, self.body = 200, json.dumps({"schema": json.dumps(schema)})
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Take requests and answer none until the block ends."""
+        self._answers.clear()
+        try:
+            yield
+        finally:
+            self._answers.set()
+
+    def __enter__(self) -> AnsweringServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
