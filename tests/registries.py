@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import ssl
 import subprocess
 import tarfile
@@ -21,7 +22,7 @@ from typing import Any
 import httpx
 from confluent_kafka.schema_registry import SchemaRegistryClient
 
-from tests.services import PROJECT, end_process, kept_port, start_process, wait_until
+from tests.services import PROJECT, end_process, freeze, kept_port, start_process, wait_until
 from tests.shared_servers import StartedServer
 
 _API = "/apis/ccompat/v7"
@@ -67,7 +68,7 @@ class Registry:
         program = registry_folder()
         (jar,) = program.glob("apicurio-registry-app-*-runner.jar")
         command = [
-            "java", "-Xmx400m", "-XX:TieredStopAtLevel=1",
+            "java", "-Xmx400m", "-XX:TieredStopAtLevel=1", f"-Djava.io.tmpdir={self._folder}",
             f"-Dquarkus.http.port={self.port}", "-Dquarkus.http.host=127.0.0.1",
             f"-Dquarkus.datasource.jdbc.url=jdbc:h2:file:{self._folder}/schemas;WRITE_DELAY=0",
             "-jar", str(jar),
@@ -89,6 +90,16 @@ class Registry:
         """Send SIGKILL."""
         if self._process is not None:
             end_process(self._process)
+
+    def freeze(self) -> None:
+        """Send SIGSTOP, and return when it stands: it takes connections, and answers nothing."""
+        if self._process is not None:
+            freeze(self._process)
+
+    def thaw(self) -> None:
+        """Send SIGCONT."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
 
 
 def started_registry(folder: Path) -> StartedServer:
@@ -119,6 +130,8 @@ class AnsweringServer:
         self.body = body
         self.pages: dict[str, tuple[int, str]] = {}
         """Pages with an answer of their own."""
+        self.leads_to = ""
+        """Address of a server that answers instead; empty means this one does."""
         self.requests: list[tuple[str, str | None]] = []
         """Path and Authorization of each request."""
         server = self
@@ -127,7 +140,7 @@ class AnsweringServer:
             def do_GET(self) -> None:
                 server.requests.append((self.path, self.headers["Authorization"]))
                 server._answers.wait()
-                status, body = server.pages.get(self.path, (server.status, server.body))
+                status, body = server._answer(self.path)
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.end_headers()
@@ -148,6 +161,12 @@ class AnsweringServer:
     def answer_schema(self, schema: dict[str, Any]) -> None:
         """Answer from now on with an Avro schema."""
         self.status, self.body = 200, json.dumps({"schema": json.dumps(schema)})
+
+    def _answer(self, path: str) -> tuple[int, str]:
+        if self.leads_to:
+            answer = httpx.get(f"{self.leads_to}{path}", timeout=60)
+            return answer.status_code, answer.text
+        return self.pages.get(path, (self.status, self.body))
 
     @contextmanager
     def silent(self) -> Iterator[None]:

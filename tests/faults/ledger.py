@@ -137,6 +137,8 @@ class Ledger:
         self.add_users([f"buyer-{seed}-{number}" for number in range(users)])
         self._made = 0
         self._lock = threading.Lock()
+        self.encode: Callable[[bytes], bytes] = bytes
+        """Turns what would be JSON into the value of a record, in the format of the shop."""
         self._acknowledged: Counter[Sold] = Counter()
         self._malformed: Counter[bytes | None] = Counter()
         self.malformed_at: dict[int, int] = {}
@@ -209,7 +211,8 @@ class Ledger:
     def send(self, sales: Sequence[Sold]) -> None:
         """Hand purchases to the producer without waiting."""
         for sale in sales:
-            key, value = sale.record
+            key, json_ = sale.record
+            value = self.encode(json_)
 
             def acknowledged(error: KafkaError | None, _: Message, sale: Sold = sale) -> None:
                 if error is None:
