@@ -24,7 +24,8 @@ def configure_logging(level: str) -> None:
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("implicit").setLevel(logging.WARNING)
+    for library in ("implicit", "httpx", "httpx2"):  # the last two say every request of the schema registry's client
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 class SafeFormatter(logging.Formatter):

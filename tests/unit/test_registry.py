@@ -162,6 +162,7 @@ def test_a_schema_of_another_format_is_named(server: AnsweringServer) -> None:
         (b"\x00\x00\x00\x00\x07\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "does not fit its schema: "),
         (b"\x00\x00\x00\x00\x07\x02\xff\x02a", "does not fit its schema: "),
         (b"\x00\x00\x00\x00\x07\x02u", "does not fit its schema: "),
+        (b"\x00\x00\x00\x00\x07\x02u\x02a\x00", "does not fit its schema: there are more bytes than it describes"),
     ],
 )
 def test_bytes_that_do_not_fit_are_malformed(server: AnsweringServer, raw: bytes, reason: str) -> None:
