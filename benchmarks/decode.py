@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import io
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import TIMESTAMP_CREATE_TIME, Message
+from fastavro import parse_schema, schemaless_writer
 
 from benchmarks.results import Measured
 from recsys.data.event import EventReading
-from recsys.kafka.decoder import EventDecoder, JsonDecoder, MappedDecoder, load_mapping
+from recsys.kafka.decoder import EventDecoder, JsonDecoder, MappedDecoder, load_mapping, make_decoder
+from recsys.settings import Settings
+from tests.registries import AnsweringServer
+from tests.schemas import SCHEMAS, imported, published
 
 _NOW_MS = 1_795_000_000_000
+_AT = datetime(2026, 11, 8, 10, 11, 12, tzinfo=UTC)
 _RECORDS, _ROUNDS = 2_000, 15
-_MOST_US = {"the contract's own": 7.0, "a line of an order of 10": 15.0}
+_MOST_US = {"the contract's own": 7.0, "a line of an order of 10": 15.0, "Avro": 15.0, "Protobuf": 15.0}
 
 
 def _record(value: dict[str, Any], offset: int) -> Message:
-    return Message(
-        topic="purchases", partition=0, offset=offset, value=json.dumps(value).encode(),
-        timestamp=(TIMESTAMP_CREATE_TIME, _NOW_MS),
-    )  # fmt: skip
+    return _raw_record(json.dumps(value).encode(), offset)
+
+
+def _raw_record(value: bytes, offset: int) -> Message:
+    timestamp = (TIMESTAMP_CREATE_TIME, _NOW_MS)
+    return Message(topic="purchases", partition=0, offset=offset, value=value, timestamp=timestamp)
 
 
 def _purchase(number: int) -> dict[str, Any]:
@@ -48,6 +59,36 @@ def _order(number: int, lines: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _with_schemas() -> dict[str, tuple[EventDecoder, Sequence[Message], int]]:
+    """Return the formats whose goal is the same; each decoder has fetched its schema, and asks no more."""
+    head = b"\x00\x00\x00\x00\x07"
+    purchases = [{**_purchase(number), "timestamp": _AT} for number in range(_RECORDS)]
+    schema = parse_schema(published("purchase.avsc"))
+    avro = [_raw_record(head + _avro(schema, fields), number) for number, fields in enumerate(purchases)]
+    with AnsweringServer(200) as server, tempfile.TemporaryDirectory() as folder:
+        kind = imported(SCHEMAS / "purchase.proto", Path(folder), "bench_purchase").Purchase
+        values = [b"\x00" + kind(**fields).SerializeToString() for fields in purchases]
+        protobuf = [_raw_record(head + value, number) for number, value in enumerate(values)]
+        server.answer_schema(published("purchase.avsc"))
+        found = {"Avro": (_decoder(server, "avro"), avro, 1)}
+        found["Avro"][0].events(avro[0])
+        server.answer_proto((SCHEMAS / "purchase.proto").read_text(encoding="utf-8"))
+        found["Protobuf"] = (_decoder(server, "protobuf", "bench_purchase_pb2:Purchase"), protobuf, 1)
+        found["Protobuf"][0].events(protobuf[0])
+    return found
+
+
+def _avro(schema: Any, fields: dict[str, Any]) -> bytes:
+    written = io.BytesIO()
+    schemaless_writer(written, schema, fields)
+    return written.getvalue()
+
+
+def _decoder(server: AnsweringServer, format_: str, message: str = "") -> EventDecoder:
+    events = {"format": format_, "registry_url": server.url, "protobuf_message": message}
+    return make_decoder(Settings.model_validate({"events": events}))
+
+
 def cases() -> dict[str, tuple[EventDecoder, Sequence[Message], int]]:
     """Return by name a decoder, records, and how many events each record holds."""
     shopify = load_mapping("shopify-orders-paid")
@@ -62,6 +103,7 @@ def cases() -> dict[str, tuple[EventDecoder, Sequence[Message], int]]:
             [_record(_order(number, 10), number) for number in range(_RECORDS // 10)],
             10,
         ),
+        **_with_schemas(),
     }
 
 

@@ -177,6 +177,10 @@ class AnsweringServer:
         finally:
             self._answers.set()
 
+    def answer_proto(self, text: str) -> None:
+        """Answer from now on with the text of a .proto file."""
+        self.status, self.body = 200, json.dumps({"schema": text, "schemaType": "PROTOBUF"})
+
     def __enter__(self) -> AnsweringServer:
         return self
 

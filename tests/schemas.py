@@ -39,6 +39,15 @@ def compiled(proto: Path, folder: Path, name: str) -> str:
     return f"{name}_pb2"
 
 
+def imported(proto: Path, folder: Path, name: str) -> Any:
+    """Compile a .proto file to a module of this name, and import it."""
+    sys.path.insert(0, str(folder))
+    try:
+        return importlib.import_module(compiled(proto, folder, name))
+    finally:
+        sys.path.remove(str(folder))
+
+
 def moment(timestamp_ms: int) -> datetime:
     """Return a time, to the millisecond."""
     return EPOCH + timedelta(milliseconds=timestamp_ms)

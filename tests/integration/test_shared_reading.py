@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from typing import Any
 
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, Message
+from fastavro import schemaless_writer
 
-from recsys.errors import DamagedKey, DecoderUnavailable
+from recsys.errors import DamagedKey, DecoderUnavailable, SettingsError
 from recsys.kafka.shared_reading import SharedReading
 from recsys.kafka.topics import Topic
 from recsys.redis import Store
 from recsys.settings import Settings
 from tests.builders import NOON_MS
+from tests.registries import AnsweringServer
+from tests.schemas import published
 
 TOPIC = Topic(name="purchases", id="8Jq4absFQfaeoSIaQnR8vw", partitions=(0, 1))
 
@@ -164,3 +168,36 @@ def test_damage_is_named(store: Store, readings: dict[str, Any], value: str) -> 
     store.connection.client.hset(store.readings._keys.readings, f"from {TOPIC.source(0)}", value)
     with pytest.raises(DamagedKey, match=r"readings is damaged: .*delete it: records that are not archived yet"):
         store.readings.history()
+
+
+def test_a_changed_format_counts_from_the_next_record_on(store: Store, store_settings: Settings) -> None:
+    schema = published("purchase.avsc")
+    written = io.BytesIO()
+    schemaless_writer(written, schema, {"user_id": "u", "item_id": "of avro"})
+    avro = b"\x00\x00\x00\x00\x07" + written.getvalue()
+
+    def at(offset: int, value: bytes) -> Message:
+        timestamp = (TIMESTAMP_CREATE_TIME, NOON_MS)
+        return Message(topic="purchases", partition=0, offset=offset, value=value, timestamp=timestamp)
+
+    def service(**events: str) -> SharedReading:
+        changed = store_settings.events.model_copy(update=events)
+        return SharedReading(
+            store_settings.model_copy(update={"events": changed}), store.readings, store.applied_offsets.read
+        )
+
+    with AnsweringServer(200) as server:
+        server.answer_schema(schema)
+        service().begin(TOPIC, {0: 0})
+        later = service(format="avro", registry_url=server.url)
+        later.begin(TOPIC, {0: 10})
+        assert items(later, 9) == ["plain"]
+        assert [event.item_id for event in later.decoder.events(at(10, avro))] == ["of avro"]
+        back = service(registry_url=server.url)
+        back.begin(TOPIC, {0: 20})
+        assert [event.item_id for event in back.decoder.events(at(19, avro))] == ["of avro"]
+        assert items(back, 9, 20) == ["plain", "plain"]
+        without = service()
+        without.begin(TOPIC, {0: 20})
+        with pytest.raises(SettingsError, match="RECSYS_EVENTS__REGISTRY_URL: is required: the topic has records in"):
+            without.decoder.events(at(19, avro))
