@@ -116,6 +116,8 @@ def test_services_that_need_a_registry_that_is_away_end_or_wait(
     consumer = started_consumer(ledger)
     consumer.await_saying("does not answer: ")
     registry.start()
+    await_answered(consumer, 1)
+    assert ledger.dead_letters() == []
     recovery_s = ledger.await_counted()
     report(22, "Schema registry away at a start", ledger.check(), faults=2, recovery_s=recovery_s)
     assert consumer.stop() == 0
