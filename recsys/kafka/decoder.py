@@ -366,17 +366,18 @@ def reading_of(settings: EventsSettings) -> Reading:
         except InputFileError as error:
             raise SettingsError(f"RECSYS_EVENTS__MAPPING: {error}") from None
     reading = event_reading(settings)
-    description = {
+    description: dict[str, object] = {
         "mapping": mapping,
         "envelope": settings.envelope,
-        "format": settings.format,
-        "message": settings.protobuf_message if settings.format == "protobuf" else "",
         "max_bytes": settings.max_record_bytes,
         "unit": reading.unit,
         "oldest_ms": reading.oldest_ms,
         "no_user": sorted(reading.no_user),
         "max_return": reading.max_return,
     }
+    if settings.format != "json":  # JSON is described as before there were other formats: it is the same way to read
+        description["format"] = settings.format
+        description["message"] = settings.protobuf_message if settings.format == "protobuf" else ""
     return Reading(hashlib.sha256(orjson.dumps(description, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16], description)
 
 
@@ -403,7 +404,7 @@ def decoder_of(reading: Reading, settings: Settings) -> ExplainingDecoder:
         max_return=described["max_return"],
     )
     on_cluster = settings.redis.cluster
-    values = _value_reader(described["format"], described["message"], settings.events)
+    values = _value_reader(described.get("format", "json"), described.get("message", ""), settings.events)
     if described["mapping"] is None:
         max_bytes = described["max_bytes"] or MAX_RECORD_BYTES
         if values is JSON:
@@ -431,7 +432,7 @@ def make_decoder(settings: Settings) -> ExplainingDecoder:
     return decoder_of(reading_of(settings.events), settings)
 
 
-def _value_reader(format_: Any, message: str, settings: EventsSettings) -> ValueReader:
+def _value_reader(format_: str, message: str, settings: EventsSettings) -> ValueReader:
     if format_ == "json":
         return JSON
     from recsys.kafka.registry_values import RegistryReader  # of the extra registry, which most have no use for

@@ -14,7 +14,8 @@ from recsys.kafka.topics import Topic
 from recsys.settings import Settings
 
 log = logging.getLogger(__name__)
-_BEFORE = {"mapping": None, "envelope": "none", "format": "json", "message": "", "max_bytes": 0}
+_BEFORE = {"mapping": None, "envelope": "none", "format": "json", "max_bytes": 0}
+"""Of a description: what the contract's own form is."""
 
 
 class DecoderByPlace:

@@ -16,8 +16,8 @@ from fastavro import schemaless_writer
 from consumer import main as consumer_main
 from recsys.errors import DecoderUnavailable, MalformedEvent, SettingsError
 from recsys.kafka import registry
-from recsys.kafka.decoder import make_decoder
-from recsys.settings import Settings, secrets
+from recsys.kafka.decoder import JsonDecoder, decoder_of, make_decoder, reading_of
+from recsys.settings import EventsSettings, Settings, secrets
 from tests.builders import NOON_MS, make_event
 from tests.registries import AnsweringServer
 from tests.secured import Authority
@@ -221,3 +221,23 @@ def test_tls_is_verified_and_a_client_may_have_a_certificate(tmp_path: Path) -> 
 def test_a_file_for_tls_that_is_not_there_is_named_at_start(name: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"RECSYS_EVENTS__REGISTRY_.*nowhere\.pem"):
         make_decoder(settings("https://registry.example", **{name: str(tmp_path / "nowhere.pem")}))
+
+
+def test_json_is_the_same_way_to_read_as_before_there_were_formats() -> None:
+    as_noted_then = reading_of(EventsSettings())
+    assert as_noted_then.fingerprint == "6c973a63adfc73bd"
+    assert isinstance(decoder_of(as_noted_then, Settings()), JsonDecoder)
+
+
+def test_each_format_and_each_class_of_messages_is_another_way_to_read() -> None:
+    def fingerprint(**events: str) -> str:
+        return reading_of(settings("https://registry.example", **events).events).fingerprint
+
+    ways = [
+        {"format": "json"},
+        {"format": "avro"},
+        {"format": "json-schema"},
+        {"format": "protobuf", "protobuf_message": "shop_pb2:Order"},
+        {"format": "protobuf", "protobuf_message": "shop_pb2:Purchase"},
+    ]
+    assert len({fingerprint(**way) for way in ways}) == len(ways)
