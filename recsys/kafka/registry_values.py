@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 
 import orjson
@@ -27,6 +28,8 @@ def _of_value(headers: Any) -> SerializationContext:
 
 
 _WITHOUT_HEADERS = _of_value(None)
+_HEAD_BYTES = 5
+"""A zero and the id of a schema."""
 
 
 class AvroReader(AvroDeserializer):
@@ -34,13 +37,31 @@ class AvroReader(AvroDeserializer):
 
     That would double its time. It takes the same steps else: the head of the value, its schema, fastavro; and it also
     refuses values that go on behind what their schema describes.
+
+    Parameters
+    ----------
+    registry : SchemaRegistry
     """
+
+    def __init__(self, registry: SchemaRegistry) -> None:
+        super().__init__(registry, conf=NO_SUBJECT)
+        self._by_head: dict[bytes, Any] = {}
+        """Schema by the head of a value that names it: nearly all values of a topic have the same."""
 
     def __call__(self, data: bytes | None, ctx: SerializationContext | None = None) -> Any:
         """Return what a value holds."""
-        schema_id = SchemaId("AVRO")
-        rest = self._schema_id_deserializer(data or b"", ctx, schema_id)
-        value = schemaless_reader(rest, self._get_parsed_schema(self._get_writer_schema(schema_id)), None)
+        raw, has_headers = data or b"", ctx is not None and bool(ctx.headers)  # a schema may be named in those instead
+        schema = None if has_headers else self._by_head.get(raw[:_HEAD_BYTES])
+        if schema is None:
+            schema_id = SchemaId("AVRO")
+            rest = self._schema_id_deserializer(raw, ctx, schema_id)
+            schema = self._get_parsed_schema(self._get_writer_schema(schema_id))
+            if schema_id.id is not None and not has_headers:
+                self._by_head[raw[:_HEAD_BYTES]] = schema
+        else:
+            rest = BytesIO(raw)
+            rest.seek(_HEAD_BYTES)
+        value = schemaless_reader(rest, schema, None)
         if rest.read(1):
             raise ValueError("there are more bytes than it describes")
         return value
@@ -90,7 +111,7 @@ class RegistryReader:
 
 def _values(settings: EventsSettings) -> Values:
     if settings.format == "avro":
-        avro = AvroReader(SchemaRegistry(settings, "AVRO"), conf=NO_SUBJECT)
+        avro = AvroReader(SchemaRegistry(settings, "AVRO"))
         return lambda raw, context: plain(avro(raw, context))
     if settings.format == "json-schema":
         registry = SchemaRegistry(settings, "JSON")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -47,7 +48,7 @@ others = st.decimals(allow_nan=False, allow_infinity=False) | st.datetimes() | s
 
 @given(json_values)
 def test_what_json_has_stays_as_it_is(value: Any) -> None:
-    assert plain(value) == value
+    assert plain(deepcopy(value)) == value
 
 
 @given(st.recursive(json_values | others, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))

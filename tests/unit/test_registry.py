@@ -17,6 +17,7 @@ from consumer import main as consumer_main
 from recsys.errors import DecoderUnavailable, MalformedEvent, SettingsError
 from recsys.kafka import registry
 from recsys.kafka.decoder import JsonDecoder, decoder_of, make_decoder, reading_of
+from recsys.kafka.registry_values import RegistryReader
 from recsys.settings import EventsSettings, Settings, secrets
 from tests.builders import NOON_MS, make_event
 from tests.registries import AnsweringServer
@@ -241,3 +242,21 @@ def test_each_format_and_each_class_of_messages_is_another_way_to_read() -> None
         {"format": "protobuf", "protobuf_message": "shop_pb2:Purchase"},
     ]
     assert len({fingerprint(**way) for way in ways}) == len(ways)
+
+
+def test_a_header_names_the_schema_whatever_the_same_first_bytes_name_without_one(server: AnsweringServer) -> None:
+    other = {"type": "record", "name": "Other", "fields": [{"name": name, "type": "string"} for name in "abcdef"]}
+    for number, schema in ((2, SCHEMA), (8, other)):
+        server.pages[f"/schemas/ids/{number}"] = (200, json.dumps({"schema": json.dumps(schema)}))
+    reader = RegistryReader(settings(server.url).events)
+    raw = record(2).value() or b""
+    written = io.BytesIO()
+    values = {"a": "", "b": "", "c": "", "d": "", "e": "y", "f": "x"}
+    schemaless_writer(written, other, values)
+    body = written.getvalue()
+    assert body[:5] == raw[:5], "it looks as if it named schema 2"
+    headed = Message(topic="t", value=body, headers=[("__value_schema_id", b"\x00\x00\x00\x00\x08")])
+    for _ in range(2):
+        assert reader.read(record(2), raw) == {"user_id": "u", "item_id": "a"}
+        assert reader.read(headed, body) == values
+    assert len(server.requests) == 2
