@@ -36,7 +36,7 @@ from api.services import Services
 from recsys.api_schemas import Problem
 from recsys.errors import RedisError
 from recsys.kafka.cleanup_policy import PolicyWatch
-from recsys.kafka.decoder import event_reading
+from recsys.kafka.readings import event_reading
 from recsys.redis import EvictionWatch, Service, Store, open_store
 from recsys.redis.async_reader import open_read_store
 from recsys.runtime.logs import RepeatsLeftOut, configure_logging

@@ -17,7 +17,8 @@ from fastavro import parse_schema, schemaless_writer
 
 from benchmarks.results import Measured
 from recsys.data.event import EventReading
-from recsys.kafka.decoder import EventDecoder, JsonDecoder, MappedDecoder, load_mapping, make_decoder
+from recsys.kafka.decoder import EventDecoder, JsonDecoder, MappedDecoder, make_decoder
+from recsys.kafka.readings import load_mapping
 from recsys.settings import Settings
 from tests.registries import AnsweringServer
 from tests.schemas import SCHEMAS, imported, published

@@ -24,7 +24,7 @@ from recsys.errors import (
 )
 from recsys.kafka.cleanup_policy import PolicyWatch
 from recsys.kafka.clients import renew_logins
-from recsys.kafka.decoder import reading_of
+from recsys.kafka.readings import reading_of
 from recsys.kafka.topics import describe_topic
 from recsys.operations.histories import ensure_histories
 from recsys.operations.rollback import roll_back

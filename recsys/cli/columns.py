@@ -18,7 +18,7 @@ from recsys.files.inputs import Inputs, find_inputs
 from recsys.files.mapped import MappedFile
 from recsys.files.purchases import PurchaseFile
 from recsys.files.tables import CsvForm
-from recsys.kafka.decoder import event_reading, load_mapping
+from recsys.kafka.readings import event_reading, load_mapping
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter, Stage, no_stage
 from recsys.settings import Settings

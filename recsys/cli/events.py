@@ -136,7 +136,8 @@ def _source(files: Sequence[str], topic: str, read_as: ReadAs) -> tuple[RecordSo
     kafka = settings.kafka.model_copy(update={"topic": topic} if topic else {})
     events = settings.events.model_copy(update={"mapping": read_as.mapping} if read_as.mapping else {})
     settings = settings.model_copy(update={"kafka": kafka, "events": events})
-    return TopicRecords(kafka, make_decoder(settings)), _how(events.mapping, settings)
+    written = "" if events.format == "json" else f", {events.format}"
+    return TopicRecords(kafka, make_decoder(settings)), _how(events.mapping, settings) + written
 
 
 def _how(mapping: str, settings: Settings) -> str:

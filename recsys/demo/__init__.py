@@ -21,9 +21,9 @@ from recsys.demo.stream import Replay
 from recsys.files.columns import Columns
 from recsys.files.items import ItemColumns, read_items
 from recsys.files.purchases import PurchaseFile
-from recsys.kafka.decoder import event_reading
 from recsys.kafka.embedded import embedded_broker
 from recsys.kafka.producer import Publisher
+from recsys.kafka.readings import event_reading
 from recsys.operations.import_history import import_file
 from recsys.operations.import_items import import_items
 from recsys.redis import Store, open_store

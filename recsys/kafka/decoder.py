@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Protocol
-
-import orjson
 
 from recsys.data import cloud_events
 from recsys.data.epoch import EpochUnit
@@ -24,19 +19,17 @@ from recsys.data.event import (
 )
 from recsys.data.mapped_events import mapped_record, reading_with
 from recsys.data.mapping import NO_USER, EventMapping, LeftOut
-from recsys.data.mapping_file import CONTRACT, preset, presets
 from recsys.data.reading_history import Reading
-from recsys.errors import InputFileError, MalformedEvent, SettingsError
+from recsys.errors import MalformedEvent, SettingsError
 from recsys.kafka.clients import Message
 from recsys.kafka.producer import is_own
+from recsys.kafka.readings import reading_of
 from recsys.kafka.records import location, record_timestamp_ms
 from recsys.kafka.values import JsonReader, ValueReader
 from recsys.settings import EventsSettings, Settings
-from recsys.settings.regular_files import open_regular
 
 MAX_MAPPED_BYTES = 2**20
 """Of a record with a mapping, unless a setting says otherwise: an order of a thousand lines."""
-_LONGEST_MAPPING_BYTES = 2**18
 JSON = JsonReader()
 
 
@@ -98,6 +91,16 @@ class ExplainingDecoder(EventDecoder, Protocol):
     left_out: Sequence[LeftOut]
     """What does not count of the record that was decoded last, and why."""
 
+    def text(self, record: Message) -> str | None:
+        """Return the record's value as people read it, malformed or not; None if it has none.
+
+        Raises
+        ------
+        DecoderUnavailable
+            As `EventDecoder.events`.
+        """
+        ...
+
 
 def counting_events(decoder: EventDecoder, record: Message) -> Sequence[Event]:
     """Return the events of a record that count; of a malformed one none, or those of its good lines.
@@ -147,6 +150,10 @@ class JsonDecoder:
             return ()
         return (event,)
 
+    def text(self, record: Message) -> str | None:
+        """Return the record's value as people read it."""
+        return _text_of(record, JSON)
+
     def _event(self, record: Message) -> Event:
         return decode(
             record.value(),
@@ -176,6 +183,10 @@ class ContractDecoder(JsonDecoder):
     ) -> None:
         super().__init__(reading, on_cluster=on_cluster, max_bytes=max_bytes)
         self._values = values
+
+    def text(self, record: Message) -> str | None:
+        """Return the record's value as people read it."""
+        return _text_of(record, self._values)
 
     def _event(self, record: Message) -> Event:
         raw = record.value() or b""
@@ -261,6 +272,10 @@ class MappedDecoder:
             raise MalformedEvent(found.reason, raw, location(record), events)
         return found.events
 
+    def text(self, record: Message) -> str | None:
+        """Return the record's value as people read it."""
+        return _text_of(record, self._values)
+
     def _scope(self, record: Message, raw: bytes) -> dict[str, Any]:
         if not raw and self._mapping.file.where is None:
             raise MalformedEvent("the record is empty")
@@ -299,6 +314,11 @@ def _ensure_not_longer(raw: bytes, max_bytes: int) -> None:
         raise MalformedEvent(f"the record has {len(raw):,} bytes; the limit is {max_bytes:,}")
 
 
+def _text_of(record: Message, values: ValueReader) -> str | None:
+    raw = record.value()
+    return None if raw is None else values.text(record, raw)
+
+
 def _text(value: bytes | str | None) -> str | None:
     """Return what bytes say in UTF-8, None if they do not."""
     if isinstance(value, bytes):
@@ -313,72 +333,6 @@ def _headers(record: Message) -> dict[str, str | None]:
     """Return the headers that are text, by name; of several with one name the last one."""
     headers: Any = record.headers() or ()
     return {name: _text(value) for name, value in headers}
-
-
-@lru_cache
-def load_mapping(name: str) -> EventMapping:
-    """Read a mapping: one of `presets` by its name, or a file by its path.
-
-    It is read once: what changes in a file counts when the process is started again, as with settings.
-
-    Raises
-    ------
-    InputFileError
-        When there is none, or it is wrong.
-    """
-    if name in presets():
-        return EventMapping.parse(preset(name), name=name)
-    try:
-        with open_regular(name) as file:
-            content = file.read(_LONGEST_MAPPING_BYTES + 1)
-        if len(content) > _LONGEST_MAPPING_BYTES:
-            raise InputFileError(f"{name}: has more than {_LONGEST_MAPPING_BYTES:,} bytes: it is no mapping")
-        return EventMapping.parse(content.decode(), name=name)
-    except FileNotFoundError:
-        raise InputFileError(f"{name}: is neither a file nor one of {', '.join(presets())}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputFileError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-
-
-def event_reading(settings: EventsSettings) -> EventReading:
-    """Return how these settings ask to read events."""
-    oldest = datetime(settings.oldest.year, settings.oldest.month, settings.oldest.day, tzinfo=UTC)
-    return EventReading(
-        unit=None if settings.timestamp_unit == "auto" else EpochUnit(settings.timestamp_unit),
-        oldest_ms=round(oldest.timestamp() * 1000),
-        no_user=frozenset(word.lower() for word in settings.no_user),
-        max_return=settings.max_return,
-    )
-
-
-def reading_of(settings: EventsSettings) -> Reading:
-    """Return how these settings ask to read records.
-
-    Raises
-    ------
-    SettingsError
-        When the mapping cannot be read.
-    """
-    mapping = None
-    if settings.mapping or settings.envelope != "none":
-        try:
-            mapping = load_mapping(settings.mapping or CONTRACT).described
-        except InputFileError as error:
-            raise SettingsError(f"RECSYS_EVENTS__MAPPING: {error}") from None
-    reading = event_reading(settings)
-    description: dict[str, object] = {
-        "mapping": mapping,
-        "envelope": settings.envelope,
-        "max_bytes": settings.max_record_bytes,
-        "unit": reading.unit,
-        "oldest_ms": reading.oldest_ms,
-        "no_user": sorted(reading.no_user),
-        "max_return": reading.max_return,
-    }
-    if settings.format != "json":  # JSON is described as before there were other formats: it is the same way to read
-        description["format"] = settings.format
-        description["message"] = settings.protobuf_message if settings.format == "protobuf" else ""
-    return Reading(hashlib.sha256(orjson.dumps(description, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16], description)
 
 
 def decoder_of(reading: Reading, settings: Settings) -> ExplainingDecoder:

@@ -9,7 +9,8 @@ from recsys.data.event import Event
 from recsys.data.reading_history import BEFORE, Reading, ReadingHistory
 from recsys.errors import DecoderUnavailable, RecsysError
 from recsys.kafka.clients import Message
-from recsys.kafka.decoder import EventDecoder, PassedOver, decoder_of, reading_of
+from recsys.kafka.decoder import EventDecoder, PassedOver, decoder_of
+from recsys.kafka.readings import reading_of
 from recsys.kafka.topics import Topic
 from recsys.settings import Settings
 

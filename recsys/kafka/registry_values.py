@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
@@ -97,6 +98,13 @@ class RegistryReader:
             raise
         except Exception as error:  # whatever the libraries say of bytes that they cannot read
             raise MalformedEvent(f"does not fit its schema: {one_line(error)}") from None
+
+    def text(self, record: Message, raw: bytes) -> str:
+        """Return what the value holds as JSON, or its bytes in hexadecimal digits if it cannot be read."""
+        try:
+            return json.dumps(self.read(record, raw), ensure_ascii=False)
+        except MalformedEvent:
+            return raw.hex(" ")
 
     def _renew_login(self) -> None:
         """Use the password that its file holds now, from the next try on."""

@@ -32,6 +32,16 @@ class ValueReader(Protocol):
         """
         ...
 
+    def text(self, record: Message, raw: bytes) -> str:
+        """Return the value as people read it, whatever it is.
+
+        Raises
+        ------
+        DecoderUnavailable
+            As `read`.
+        """
+        ...
+
 
 class JsonReader:
     """JSON, in UTF-8."""
@@ -43,3 +53,7 @@ class JsonReader:
         except ValueError as error:
             hint = envelopes.of_bytes(raw)
             raise MalformedEvent(f"not JSON: {error}" + (f"; {hint}" if hint else "")) from None
+
+    def text(self, record: Message, raw: bytes) -> str:
+        """Return the text that the value is."""
+        return raw.decode(errors="replace")

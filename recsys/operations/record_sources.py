@@ -36,7 +36,7 @@ class SeenRecord(NamedTuple):
         Where it is.
     key : str or None
     value : bytes or None
-        None is a tombstone.
+        As JSON, of whatever format it is; None is a tombstone.
     events : sequence of Event
         That would count.
     left_out : sequence of LeftOut
@@ -196,7 +196,9 @@ class TopicRecords:
     def _seen(self, record: Message) -> SeenRecord:
         key: bytes | str | None = record.key()
         text = key.decode(errors="replace") if isinstance(key, bytes) else key
-        return SeenRecord(_place(record), text, record.value(), *self._decoded(record))
+        value = self._decoder.text(record)
+        shown = None if value is None else value.encode(errors="replace")
+        return SeenRecord(_place(record), text, shown, *self._decoded(record))
 
     def _some(self, n: int, *, from_end: bool) -> list[Message]:
         """Return at least so many records, if there are so many, from one end of each partition, in order of time.

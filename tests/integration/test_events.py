@@ -18,7 +18,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from recsys.data.mapping_file import preset, presets
-from recsys.kafka.decoder import load_mapping
+from recsys.kafka.readings import load_mapping
 from recsys.redis import Store, open_store
 from tests.builders import NOON_MS
 from tests.preloaded import run_module

@@ -277,6 +277,21 @@ def test_cloud_events_in_any_format(client: SchemaRegistryClient, registry_url: 
     assert decoder.events(record(topic, raw, headers)) == [make_event(event_id="e")]
 
 
+def test_structured_cloud_events_in_avro(client: SchemaRegistryClient, registry_url: str, topic: str) -> None:
+    data = {
+        "type": "record",
+        "name": "Data",
+        "fields": [{"name": name, "type": "string"} for name in ("user_id", "item_id")],
+    }
+    texts = [{"name": name, "type": "string"} for name in ("specversion", "id", "source", "type")]
+    schema = {"type": "record", "name": "CloudEvent", "fields": [*texts, {"name": "data", "type": data}]}
+    write = avro_writer(client, topic, schema)
+    event = {"specversion": "1.0", "id": "7", "source": "shop", "type": "purchase"}
+    decoder = make_decoder(settings(registry_url, "avro", envelope="cloudevents"))
+    raw = write({**event, "data": {"user_id": "u", "item_id": "a"}})
+    assert [(found.user_id, found.item_id) for found in decoder.events(record(topic, raw))] == [("u", "a")]
+
+
 @pytest.mark.parametrize("format_", FORMATS)
 def test_a_schema_that_gains_a_field_goes_on(
     client: SchemaRegistryClient, registry_url: str, topic: str, format_: str, tmp_path: Path

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from recsys.data.epoch import DAY_MS, LAST_MS, NEWEST_MS, OLDEST_MS, EpochUnit
 from recsys.data.event import MAX_RECORD_BYTES, Event, EventReading, EventType, decode
 from recsys.errors import MalformedEvent
-from recsys.kafka.decoder import event_reading
+from recsys.kafka.readings import event_reading
 from recsys.settings import EventsSettings
 from tests.builders import NOON_MS, make_event, make_forget
 from tests.malformed import malformed_records

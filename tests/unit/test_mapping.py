@@ -17,8 +17,9 @@ from recsys.data.expressions import Expression
 from recsys.data.mapping import MOST_LINES, EventMapping
 from recsys.data.mapping_file import presets
 from recsys.errors import InputFileError, MalformedEvent
-from recsys.kafka.decoder import MappedDecoder, PassedOver, load_mapping
+from recsys.kafka.decoder import MappedDecoder, PassedOver
 from recsys.kafka.producer import OWN_HEADERS, encode
+from recsys.kafka.readings import load_mapping
 from tests.builders import NOON_MS, make_event
 
 NOON = "2026-11-22T12:00:00Z"

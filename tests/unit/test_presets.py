@@ -11,7 +11,8 @@ from confluent_kafka import TIMESTAMP_CREATE_TIME, Message
 
 from recsys.data.event import Event, EventOfLine, EventReading, EventType
 from recsys.data.mapping_file import presets
-from recsys.kafka.decoder import MappedDecoder, PassedOver, load_mapping
+from recsys.kafka.decoder import MappedDecoder, PassedOver
+from recsys.kafka.readings import load_mapping
 from tests.builders import NOON_MS
 
 LARGE = 2**53 + 1

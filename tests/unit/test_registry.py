@@ -16,7 +16,8 @@ from fastavro import schemaless_writer
 from consumer import main as consumer_main
 from recsys.errors import DecoderUnavailable, MalformedEvent, SettingsError
 from recsys.kafka import registry
-from recsys.kafka.decoder import JsonDecoder, decoder_of, make_decoder, reading_of
+from recsys.kafka.decoder import JsonDecoder, decoder_of, make_decoder
+from recsys.kafka.readings import reading_of
 from recsys.kafka.registry_values import RegistryReader
 from recsys.settings import EventsSettings, Settings, secrets
 from tests.builders import NOON_MS, make_event
@@ -260,3 +261,14 @@ def test_a_header_names_the_schema_whatever_the_same_first_bytes_name_without_on
         assert reader.read(record(2), raw) == {"user_id": "u", "item_id": "a"}
         assert reader.read(headed, body) == values
     assert len(server.requests) == 2
+
+
+def test_values_are_shown_as_json_and_bytes_that_do_not_fit_as_digits(server: AnsweringServer) -> None:
+    server.answer_schema(SCHEMA)
+    decoder = make_decoder(settings(server.url))
+    assert decoder.text(record()) == '{"user_id": "u", "item_id": "a"}'
+    assert decoder.text(record(body=b"\xff")) == "00 00 00 00 07 ff"
+    assert decoder.text(Message(topic="t")) is None
+    server.status = 503
+    with pytest.raises(DecoderUnavailable):
+        decoder.text(record(8))
