@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from http import HTTPStatus
+from threading import Thread
 from typing import Any
 
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -17,13 +18,20 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from recsys.errors import DecoderUnavailable, MalformedEvent, SettingsError
 from recsys.settings import EventsSettings, secrets
 
-_ANSWERS_WITHIN_S = 3.0
-"""To connect, and again for the answer: services have to stop within 8 s, and the loops around this try again."""
+_WAITS_S = 3.0
+"""For an answer: services have to stop within 8 s, and the loops around this try again."""
+_GIVEN_UP_AFTER_S = 15.0
+"""To connect, and again for the answer, though nobody waits for it meanwhile."""
 _UNKNOWN_SCHEMA = 40403
 """The error code of a registry that does not know a schema."""
 _STAYS_UNKNOWN_S = 30.0
 _MOST_UNKNOWN = 1_000
 _LONGEST_CAUSE = 200
+_OF_TLS = {
+    "CERTIFICATE_VERIFY_FAILED": "check RECSYS_EVENTS__REGISTRY_CA, which names who vouches for its certificate",
+    "WRONG_VERSION_NUMBER": "it speaks no TLS, so RECSYS_EVENTS__REGISTRY_URL must begin with http://",
+}
+"""By what OpenSSL says: what to do."""
 NO_SUBJECT = {"subject.name.strategy": lambda context, name: None}
 """For deserializers: records are read with the schema that they were written with, whatever is newest of a subject."""
 
@@ -35,8 +43,31 @@ def one_line(error: BaseException) -> str:
     return shown if len(shown) <= _LONGEST_CAUSE else f"{shown[:_LONGEST_CAUSE]}…"
 
 
+class _Question(Thread):
+    """A request that goes on though nobody waits for its answer any more, which the next try then finds."""
+
+    def __init__(self, ask: Callable[[], Any]) -> None:
+        super().__init__(name="ask-registry", daemon=True)
+        self._ask = ask
+        self._answer: Any = None
+        self._error: Exception | None = None
+
+    def run(self) -> None:
+        """Ask."""
+        try:
+            self._answer = self._ask()
+        except Exception as error:
+            self._error = error
+
+    def answer(self) -> Any:
+        """Return the answer, or raise what came instead."""
+        if self._error is not None:
+            raise self._error
+        return self._answer
+
+
 class SchemaRegistry(SchemaRegistryClient):
-    """The client of Confluent's deserializers, with errors that say what to do, and without waiting of its own.
+    """The client of Confluent's deserializers, with errors that say what to do, and without tries of its own.
 
     Parameters
     ----------
@@ -61,6 +92,8 @@ class SchemaRegistry(SchemaRegistryClient):
         self._known: dict[int | str, Schema] = {}
         self._unknown: dict[int | str, float] = {}
         """Id → when to ask again: no request for each of many records that nobody can read."""
+        self._questions: dict[object, _Question] = {}
+        """Those that are not answered yet: a registry that takes longer than one try waits is heard by a later one."""
 
     def get_schema(
         self,
@@ -98,8 +131,9 @@ class SchemaRegistry(SchemaRegistryClient):
         DecoderUnavailable
             When the registry cannot say.
         """
+        ask = super().get_version
         try:
-            return super().get_version(*arguments, **options)
+            return self._answer_to((arguments, *sorted(options.items())), lambda: ask(*arguments, **options))
         except Exception as error:
             raise self._unavailable(error) from None
 
@@ -108,7 +142,7 @@ class SchemaRegistry(SchemaRegistryClient):
         if self._unknown.get(schema_id, 0.0) > now:
             raise self._unknown_schema(schema_id)
         try:
-            schema = ask()
+            schema: Schema = self._answer_to(schema_id, ask)
             kind = schema.schema_type or "AVRO"
         except Exception as error:  # also what the client makes of an answer that is no registry's
             if not self._means_unknown(error):
@@ -122,6 +156,18 @@ class SchemaRegistry(SchemaRegistryClient):
         self._known[schema_id] = schema
         return schema
 
+    def _answer_to(self, subject: object, ask: Callable[[], Any]) -> Any:
+        """Return what the registry answers to a question, which is asked unless it has been already."""
+        question = self._questions.get(subject)
+        if question is None:
+            question = self._questions[subject] = _Question(ask)
+            question.start()
+        question.join(_WAITS_S)
+        if question.is_alive():
+            raise TimeoutError(f"nothing came within {_WAITS_S:g} s")
+        del self._questions[subject]
+        return question.answer()
+
     def _means_unknown(self, error: Exception) -> bool:
         """Whether the registry says that it does not know a schema, and not that nothing at all is at this address.
 
@@ -132,7 +178,7 @@ class SchemaRegistry(SchemaRegistryClient):
         if error.error_code == _UNKNOWN_SCHEMA:
             return True
         try:
-            return isinstance(self.get_schema_types(), list)
+            return isinstance(self._answer_to("types", self.get_schema_types), list)
         except Exception:  # then it is no registry's address
             return False
 
@@ -147,7 +193,8 @@ def _cause(error: Exception) -> str:
     if not isinstance(error, SchemaRegistryError):
         if isinstance(error, ValueError | LookupError | TypeError | AttributeError):
             return f"answers what no schema registry does ({one_line(error)}): check RECSYS_EVENTS__REGISTRY_URL"
-        return f"does not answer: {one_line(error)}"
+        said = one_line(error)
+        return f"does not answer: {said}" + "".join(f": {hint}" for sign, hint in _OF_TLS.items() if sign in said)
     status = error.http_status_code
     if status == HTTPStatus.UNAUTHORIZED:
         return "refuses the login (401): check RECSYS_EVENTS__REGISTRY_USER and RECSYS_EVENTS__REGISTRY_PASSWORD"
@@ -173,7 +220,7 @@ def _files(settings: EventsSettings) -> dict[str, str]:
 def _properties(settings: EventsSettings) -> dict[str, Any]:
     properties: dict[str, Any] = {
         "url": settings.registry_url,
-        "timeout": _ANSWERS_WITHIN_S,
+        "timeout": _GIVEN_UP_AFTER_S,
         "max.retries": 0,
         **{name: file for name, file in _files(settings).items() if file},
     }

@@ -23,7 +23,7 @@ from recsys.settings import EventsSettings, Settings, secrets
 from tests.builders import NOON_MS, make_event
 from tests.registries import AnsweringServer
 from tests.secured import Authority
-from tests.services import kept_port
+from tests.services import kept_port, wait_until
 
 SCHEMA = {
     "type": "record",
@@ -88,11 +88,54 @@ def test_a_registry_that_is_away_lets_records_wait() -> None:
     assert unavailable(settings("http://registry.invalid")).startswith("does not answer: ")
 
 
+def test_a_registry_without_tls_says_that_its_address_does_not_begin_with_https(server: AnsweringServer) -> None:
+    said = unavailable(settings(server.url.replace("http:", "https:")))
+    assert said.startswith("does not answer: [SSL: WRONG_VERSION_NUMBER] ")
+    assert said.endswith(": it speaks no TLS, so RECSYS_EVENTS__REGISTRY_URL must begin with http://")
+
+
 def test_a_registry_that_hangs_holds_up_no_stop(server: AnsweringServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 2 * registry._ANSWERS_WITHIN_S < consumer_main._LONGEST_STOP_S
-    monkeypatch.setattr(registry, "_ANSWERS_WITHIN_S", 0.1)
+    assert 2 * registry._WAITS_S < consumer_main._LONGEST_STOP_S
+    monkeypatch.setattr(registry, "_WAITS_S", 0.1)
     with server.silent():
-        assert unavailable(settings(server.url)) == "does not answer: timed out"
+        assert unavailable(settings(server.url)) == "does not answer: nothing came within 0.1 s"
+
+
+def test_a_registry_that_takes_longer_than_a_try_waits_is_heard_by_a_later_one(
+    server: AnsweringServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_WAITS_S", 0.05)
+    server.answer_schema(SCHEMA)
+    decoder = make_decoder(settings(server.url))
+
+    def decoded() -> object:
+        try:
+            return decoder.events(record())
+        except DecoderUnavailable:
+            return None
+
+    with server.silent():
+        assert [decoded() for _ in range(3)] == [None] * 3
+    assert wait_until(decoded, "the schema is there") == (make_event(),)
+    assert [path for path, _ in server.requests] == ["/schemas/ids/7"], "what is under way is not asked again"
+
+
+def test_a_registry_that_never_answers_is_asked_again(server: AnsweringServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_WAITS_S", 0.05)
+    monkeypatch.setattr(registry, "_GIVEN_UP_AFTER_S", 0.2)
+    server.answer_schema(SCHEMA)
+    decoder = make_decoder(settings(server.url))
+    causes = []
+
+    def asked_again() -> bool:
+        with pytest.raises(DecoderUnavailable) as raised:
+            decoder.events(record())
+        causes.append(str(raised.value))
+        return len(server.requests) > 2
+
+    with server.silent():
+        wait_until(asked_again, "it is asked again and again")
+    assert all("does not answer: " in cause for cause in causes)
 
 
 def test_only_an_unknown_schema_is_malformed_and_it_is_asked_for_once(server: AnsweringServer) -> None:
@@ -215,7 +258,9 @@ def test_tls_is_verified_and_a_client_may_have_a_certificate(tmp_path: Path) -> 
         trusting = settings(server.url, registry_ca=str(authority.certificate), **named)
         assert make_decoder(trusting).events(record()) == (make_event(),)
         for ca in ({}, {"registry_ca": str(other.certificate)}):
-            assert "CERTIFICATE_VERIFY_FAILED" in unavailable(settings(server.url, **ca, **named))
+            said = unavailable(settings(server.url, **ca, **named))
+            assert said.startswith("does not answer: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: ")
+            assert ": check RECSYS_EVENTS__REGISTRY_CA" in said
         assert unavailable(settings(server.url, registry_ca=str(authority.certificate))).startswith("does not answer: ")
 
 
