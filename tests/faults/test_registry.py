@@ -146,3 +146,23 @@ def test_a_registry_that_refuses_for_a_while(ledger: Ledger, registry: Registry,
         report(22, "Schema registry refuses", ledger.check(), faults=len(answers), recovery_s=recovery_s)
         assert ledger.dead_letters() == []
         assert consumer.stop() == 0
+
+
+def test_a_registry_that_hangs_takes_no_partitions_away(ledger: Ledger, registry: Registry, report: Report) -> None:
+    with AnsweringServer(200) as server:
+        server.leads_to = registry.url
+        client = '{"max.poll.interval.ms": 10000, "session.timeout.ms": 6000}'
+        consumer = ledger.shop.start_consumer(
+            RECSYS_EVENTS__REGISTRY_URL=server.url, RECSYS_KAFKA__LIBRDKAFKA=client, RECSYS_CONSUMER__BATCH_SIZE="50"
+        )
+        consumer.await_assigned()
+        with server.silent():
+            ledger.publish(100)
+            wait_until(lambda: len(server.requests) > 1, "it has waited until a request was given up, which is longer")
+        await_answered(consumer, 1)
+        recovery_s = ledger.await_counted()
+        assert "does not answer: nothing came within 3 s; partitions paused" in consumer.said()
+        assert "poll interval" not in consumer.said(), "it goes on polling while it waits"
+        report(22, "Schema registry hangs", ledger.check(), faults=1, recovery_s=recovery_s)
+        assert ledger.dead_letters() == []
+        assert consumer.stop() == 0
