@@ -20,17 +20,16 @@ from recsys.data.event import (
 from recsys.data.mapped_events import mapped_record, reading_with
 from recsys.data.mapping import NO_USER, EventMapping, LeftOut
 from recsys.data.reading_history import Reading
-from recsys.errors import MalformedEvent, SettingsError
+from recsys.errors import MalformedEvent
 from recsys.kafka.clients import Message
 from recsys.kafka.producer import is_own
 from recsys.kafka.readings import reading_of
 from recsys.kafka.records import location, record_timestamp_ms
-from recsys.kafka.values import JsonReader, ValueReader
-from recsys.settings import EventsSettings, Settings
+from recsys.kafka.values import JSON, ValueReader, value_reader
+from recsys.settings import Settings
 
 MAX_MAPPED_BYTES = 2**20
 """Of a record with a mapping, unless a setting says otherwise: an order of a thousand lines."""
-JSON = JsonReader()
 
 
 @dataclass(slots=True)
@@ -170,6 +169,8 @@ class JsonDecoder:
 class ContractDecoder(JsonDecoder):
     """The contract's own fields in another format: the value is one object, and one event.
 
+    Events that our own programs have written are JSON here as well.
+
     Parameters
     ----------
     reading, on_cluster, max_bytes
@@ -189,6 +190,8 @@ class ContractDecoder(JsonDecoder):
         return _text_of(record, self._values)
 
     def _event(self, record: Message) -> Event:
+        if is_own(record):
+            return super()._event(record)
         raw = record.value() or b""
         try:
             if not raw:
@@ -316,7 +319,9 @@ def _ensure_not_longer(raw: bytes, max_bytes: int) -> None:
 
 def _text_of(record: Message, values: ValueReader) -> str | None:
     raw = record.value()
-    return None if raw is None else values.text(record, raw)
+    if raw is None:
+        return None
+    return (JSON if is_own(record) else values).text(record, raw)
 
 
 def _text(value: bytes | str | None) -> str | None:
@@ -358,7 +363,7 @@ def decoder_of(reading: Reading, settings: Settings) -> ExplainingDecoder:
         max_return=described["max_return"],
     )
     on_cluster = settings.redis.cluster
-    values = _value_reader(described.get("format", "json"), described.get("message", ""), settings.events)
+    values = value_reader(described.get("format", "json"), described.get("message", ""), settings.events)
     if described["mapping"] is None:
         max_bytes = described["max_bytes"] or MAX_RECORD_BYTES
         if values is JSON:
@@ -384,13 +389,3 @@ def make_decoder(settings: Settings) -> ExplainingDecoder:
         When the mapping, or something that the format needs, cannot be read.
     """
     return decoder_of(reading_of(settings.events), settings)
-
-
-def _value_reader(format_: str, message: str, settings: EventsSettings) -> ValueReader:
-    if format_ == "json":
-        return JSON
-    from recsys.kafka.registry_values import RegistryReader  # of the extra registry, which most have no use for
-
-    if not settings.registry_url:
-        raise SettingsError(f"RECSYS_EVENTS__REGISTRY_URL: is required: the topic has records in the format {format_}")
-    return RegistryReader(settings.model_copy(update={"format": format_, "protobuf_message": message}))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from recsys.data.event import Event
 from recsys.data.reading_history import BEFORE, Reading, ReadingHistory
-from recsys.errors import DecoderUnavailable, RecsysError
+from recsys.errors import DecoderUnavailable, RecsysError, SettingsError
 from recsys.kafka.clients import Message
 from recsys.kafka.decoder import EventDecoder, PassedOver, decoder_of
 from recsys.kafka.readings import reading_of
@@ -86,6 +86,10 @@ class DecoderByPlace:
     def _known(self, fingerprint: str, description: Mapping[str, object]) -> EventDecoder:
         try:
             return self._decoder(description)
+        except SettingsError as error:
+            raise DecoderUnavailable(
+                f"earlier records were read in another way, which needs a setting: {error}"
+            ) from None
         except (KeyError, TypeError, ValueError, RecsysError) as error:
             raise DecoderUnavailable(
                 f"what Redis says of how earlier records were read (reading {fingerprint}) is not understood here: was "

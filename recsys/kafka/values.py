@@ -7,8 +7,9 @@ from typing import Any, Protocol
 import orjson
 
 from recsys.data import envelopes
-from recsys.errors import MalformedEvent
+from recsys.errors import MalformedEvent, SettingsError
 from recsys.kafka.clients import Message
+from recsys.settings import EventsSettings
 
 
 class ValueReader(Protocol):
@@ -57,3 +58,23 @@ class JsonReader:
     def text(self, record: Message, raw: bytes) -> str:
         """Return the text that the value is."""
         return raw.decode(errors="replace")
+
+
+JSON = JsonReader()
+
+
+def value_reader(format_: str, message: str, settings: EventsSettings) -> ValueReader:
+    """Return what reads values of a format.
+
+    Raises
+    ------
+    SettingsError
+        When something that the format needs is not set, or cannot be read.
+    """
+    if format_ == "json":
+        return JSON
+    from recsys.kafka.registry_values import RegistryReader  # of the extra registry, which most have no use for
+
+    if not settings.registry_url:
+        raise SettingsError(f"RECSYS_EVENTS__REGISTRY_URL: is required: the topic has records in the format {format_}")
+    return RegistryReader(settings.model_copy(update={"format": format_, "protobuf_message": message}))

@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, Message
 from fastavro import schemaless_writer
 
-from recsys.errors import DamagedKey, DecoderUnavailable, SettingsError
+from recsys.errors import DamagedKey, DecoderUnavailable
 from recsys.kafka.shared_reading import SharedReading
 from recsys.kafka.topics import Topic
 from recsys.redis import Store
@@ -199,5 +199,7 @@ def test_a_changed_format_counts_from_the_next_record_on(store: Store, store_set
         assert items(back, 9, 20) == ["plain", "plain"]
         without = service()
         without.begin(TOPIC, {0: 20})
-        with pytest.raises(SettingsError, match="RECSYS_EVENTS__REGISTRY_URL: is required: the topic has records in"):
+        with pytest.raises(
+            DecoderUnavailable, match="RECSYS_EVENTS__REGISTRY_URL: is required: the topic has records in"
+        ):
             without.decoder.events(at(19, avro))

@@ -17,6 +17,7 @@ from consumer import main as consumer_main
 from recsys.errors import DecoderUnavailable, MalformedEvent, SettingsError
 from recsys.kafka import registry
 from recsys.kafka.decoder import JsonDecoder, decoder_of, make_decoder
+from recsys.kafka.producer import OWN_HEADERS, encode
 from recsys.kafka.readings import reading_of
 from recsys.kafka.registry_values import RegistryReader
 from recsys.settings import EventsSettings, Settings, secrets
@@ -317,3 +318,16 @@ def test_values_are_shown_as_json_and_bytes_that_do_not_fit_as_digits(server: An
     server.status = 503
     with pytest.raises(DecoderUnavailable):
         decoder.text(record(8))
+
+
+@pytest.mark.parametrize("mapping", ["", "contract"])
+def test_what_our_own_programs_write_is_read_as_the_contract_in_any_format(
+    server: AnsweringServer, mapping: str
+) -> None:
+    server.answer_schema(SCHEMA)
+    decoder = make_decoder(settings(server.url, mapping=mapping))
+    event = make_event("own", "b", 3)
+    own = Message(topic="t", value=encode(event), headers=OWN_HEADERS, timestamp=(TIMESTAMP_CREATE_TIME, NOON_MS))
+    assert list(decoder.events(own)) == [event]
+    assert (decoder.text(own) or "").startswith('{"type":"purchase"')
+    assert [found.user_id for found in decoder.events(record())] == ["u"]
