@@ -50,7 +50,9 @@ def registry_folder() -> Path:
 
 
 class Registry:
-    """One registry on a port of its own, with its schemas in a file, so that they outlive it.
+    """One registry on a port of its own; its schemas are in the memory of a database server, so that they outlive it.
+
+    A database in files does not do: killed, it forgets what it has acknowledged, or cannot be opened again.
 
     Parameters
     ----------
@@ -62,15 +64,21 @@ class Registry:
         self.url = f"http://127.0.0.1:{self.port}{_API}"
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
+        port = kept_port()
+        self._schemas = f"jdbc:h2:tcp://127.0.0.1:{port}/mem:schemas;DB_CLOSE_DELAY=-1"
+        (jar,) = registry_folder().glob("lib/*com.h2database.h2-*.jar")
+        command = ["java", "-Xmx100m", "-cp", str(jar), "org.h2.tools.Server", "-tcp", "-tcpPort", str(port)]
+        log = folder / "database.log"
+        self._database = start_process([*command, "-ifNotExists"], log, os.environ)
+        wait_until(lambda: "TCP server running" in log.read_text(), "the database of schemas runs")
 
     def start(self) -> None:
         """Start the registry and wait until it answers."""
-        program = registry_folder()
-        (jar,) = program.glob("apicurio-registry-app-*-runner.jar")
+        (jar,) = registry_folder().glob("apicurio-registry-app-*-runner.jar")
         command = [
             "java", "-Xmx400m", "-XX:TieredStopAtLevel=1", f"-Djava.io.tmpdir={self._folder}",
             f"-Dquarkus.http.port={self.port}", "-Dquarkus.http.host=127.0.0.1",
-            f"-Dquarkus.datasource.jdbc.url=jdbc:h2:file:{self._folder}/schemas;WRITE_DELAY=0",
+            f"-Dquarkus.datasource.jdbc.url={self._schemas}",
             "-jar", str(jar),
         ]  # fmt: skip
         log = self._folder / f"registry-{time.monotonic_ns()}.log"
@@ -85,6 +93,11 @@ class Registry:
                 return False
 
         wait_until(answers, "the registry answers")
+
+    def close(self) -> None:
+        """End it, and its schemas."""
+        self.kill()
+        end_process(self._database)
 
     def kill(self) -> None:
         """Send SIGKILL."""

@@ -26,11 +26,11 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
     folder = tmp_path / "registry"
     folder.mkdir()
     found = Registry(folder)
-    found.start()
     try:
+        found.start()
         yield found
     finally:
-        found.kill()
+        found.close()
 
 
 @pytest.fixture
