@@ -6,14 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import numpy as np
-from numpy.typing import NDArray
-
-from recsys.evaluation.baselines import POPULAR, model_lists, popular
-from recsys.evaluation.compare import ALL, NEW, Recommender, compare
+from recsys.evaluation.baselines import model_lists, popular
+from recsys.evaluation.compare import ALL, NEW, POPULAR, Recommender, compare
 from recsys.evaluation.gate_record import CANDIDATE, LIVE, Decision, GateRecord
-from recsys.evaluation.metrics import Interval, intervals, user_metrics
-from recsys.evaluation.split import EVERYBODY, Lists, Split
+from recsys.evaluation.metrics import Interval
+from recsys.evaluation.split import EVERYBODY, Split
 from recsys.model.factor_model import FactorModel
 
 _CHOSEN = ", and an operator has chosen the live model; retrain with --force to publish this one anyway"
@@ -78,12 +75,14 @@ def judge(
     on_recommender : callable
         Called after each of three or fewer comparisons.
     """
-    recommenders: dict[str, Recommender] = {CANDIDATE: _kept(candidate, split)}
+    recommenders: dict[str, Recommender] = {CANDIDATE: _lists_of(candidate, split)}
     live_model = None if live is None else live.model
     if live_model is not None:
-        recommenders[LIVE] = _kept(live_model, split)
+        recommenders[LIVE] = _lists_of(live_model, split)
     recommenders[POPULAR] = popular(split, n=N)
-    scores = compare(split, recommenders, lengths=(N,), segments=(EVERYBODY,), on_recommender=on_recommender)
+    scores = compare(
+        split, recommenders, lengths=(N,), segments=(EVERYBODY,), judged=CANDIDATE, on_recommender=on_recommender
+    )
     record = GateRecord(
         decision=Decision.PUBLISHED,
         cut=datetime.fromtimestamp(split.cut_s, UTC).isoformat(),
@@ -107,10 +106,9 @@ def judge(
         return record.model_copy(
             update={"decision": Decision.REJECTED if reasons else Decision.PUBLISHED, "reasons": reasons or [cannot]}
         )
-    candidate_ndcg, live_ndcg = (
-        _ndcg(recommenders[name], split, include_purchased=include_purchased) for name in (CANDIDATE, LIVE)
-    )
-    (difference,) = intervals((candidate_ndcg - live_ndcg)[:, None])
+    (difference,) = [
+        score.lead for score in scores if (score.recommender, score.column) == (LIVE, record.column) and score.lead
+    ]
     if difference.high < -tolerance * found[LIVE].mean:
         reasons.append(_worse(live.version, found[CANDIDATE], found[LIVE], difference, tolerance))
     return record.model_copy(
@@ -159,24 +157,8 @@ def _losses(n_events: int, live: LiveComparison | None) -> list[str]:
     ]
 
 
-def _kept(model: FactorModel, split: Split) -> Recommender:
-    """Return a model's lists, each kind made once."""
-    kept: dict[bool, Lists] = {}
-
-    def lists(include_purchased: bool) -> Lists:
-        if include_purchased not in kept:
-            kept[include_purchased] = model_lists(model, split, n=N, include_purchased=include_purchased)
-        return kept[include_purchased]
-
-    return lists
-
-
-def _ndcg(recommender: Recommender, split: Split, *, include_purchased: bool) -> NDArray[np.float64]:
-    lists = recommender(include_purchased)
-    assert lists is not None  # noqa: S101 - models make both kinds
-    wanted = split.everything if include_purchased else split.new
-    metrics = user_metrics(lists, wanted, n=N)
-    return metrics.ndcg[split.segment(EVERYBODY)[metrics.users]]
+def _lists_of(model: FactorModel, split: Split) -> Recommender:
+    return lambda include_purchased: model_lists(model, split, n=N, include_purchased=include_purchased)
 
 
 def _worse(version: str, candidate: Interval, live: Interval, difference: Interval, tolerance: float) -> str:

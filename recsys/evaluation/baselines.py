@@ -16,7 +16,7 @@ from recsys.data.event_log import EventLog
 from recsys.data.interactions import Interactions
 from recsys.data.owned_items import Owned
 from recsys.data.vocabulary import Vocabulary
-from recsys.evaluation.compare import Recommender
+from recsys.evaluation.compare import ITEM_KNN, OWN_FREQUENCY, POPULAR, RECENTLY_POPULAR, Recommender
 from recsys.evaluation.split import Lists, Split
 from recsys.model.boosts import decayed_frequency
 from recsys.model.factor_model import FactorModel
@@ -25,7 +25,6 @@ from recsys.recommend.user_lists import rank
 
 _SCORES_AT_ONCE = 8_000_000
 _DAY_S = 24 * 3600
-POPULAR: Final = "popular"
 RECENT_HALF_LIFE_DAYS: Final = 30.0
 HABIT_HALF_LIFE_DAYS: Final = 120.0
 NEIGHBOURS: Final = 100
@@ -121,15 +120,15 @@ def baselines(split: Split, events: EventLog, *, n: int) -> dict[str, Recommende
     train = cache(before.interactions)  # once for both kinds of lists, and only where item-kNN is asked for
     return {
         POPULAR: popular(split, n=n),
-        "recently popular": lambda include_purchased: of_scores(
+        RECENTLY_POPULAR: lambda include_purchased: of_scores(
             recent, split.owned, n=n, include_purchased=include_purchased
         ),
-        "own frequency": lambda include_purchased: (
+        OWN_FREQUENCY: lambda include_purchased: (
             of_habit(split.owned, reference_s=split.cut_s, n=n, half_life_days=HABIT_HALF_LIFE_DAYS)
             if include_purchased
             else None
         ),
-        "item-kNN": lambda include_purchased: of_neighbours(
+        ITEM_KNN: lambda include_purchased: of_neighbours(
             train(), split.owned, n=n, neighbours=NEIGHBOURS, include_purchased=include_purchased
         ),
     }

@@ -7,12 +7,12 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from recsys.evaluation.compare import ALL, Score
+from recsys.evaluation.compare import ALL, POPULAR, Score
 from recsys.evaluation.metrics import Interval
 
 CANDIDATE: Final = "candidate"
 LIVE: Final = "live"
-"""Names of the recommenders that the gate compares, beside `recsys.evaluation.baselines.POPULAR`."""
+"""Names of the recommenders that the gate compares, beside `recsys.evaluation.compare.POPULAR`."""
 
 
 class Decision(StrEnum):
@@ -50,6 +50,14 @@ class GateRecord(BaseModel):
                 if row.recommender == CANDIDATE and mean.users:
                     found[f"{name}@{row.n}_{row.column}"] = mean.mean
         return found
+
+    def holdout(self) -> tuple[object, ...]:
+        """Return what tells one hold-out from another: its beginning, and what the popular list was worth on it.
+
+        The same purchases before and after the cut give the same popular list and the same value.
+        """
+        popular = ((row.column, row.ndcg.users, row.ndcg.mean) for row in self.scores if row.recommender == POPULAR)
+        return (self.cut, *popular)
 
     def score(self, recommender: str, column: str) -> Score | None:
         """Return one recommender's row."""

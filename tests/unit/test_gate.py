@@ -77,6 +77,9 @@ def test_an_equal_model_passes(seed: int, include_purchased: bool) -> None:
     assert record.column == ("all" if include_purchased else "new")
     assert {score.recommender for score in record.scores} == {CANDIDATE, LIVE, "popular"}
     assert record.difference is not None
+    live = record.score(LIVE, record.column)
+    assert live is not None
+    assert live.lead == record.difference
     assert record.difference.users >= LEAST_USERS
     assert 0 < record.metrics()["ndcg@20_new"] < record.metrics()["ndcg@20_all"] < 1
 

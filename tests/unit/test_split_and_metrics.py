@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from recsys.data.event_log import EventLog
 from recsys.evaluation.baselines import baselines
-from recsys.evaluation.compare import compare
+from recsys.evaluation.compare import ALL, NEW, compare
 from recsys.evaluation.metrics import NOBODY, coverage, intervals, novelty, user_metrics
-from recsys.evaluation.split import NEWCOMERS, RelevantItems, Split, split_by_time
+from recsys.evaluation.split import EVERYBODY, NEWCOMERS, RelevantItems, Split, split_by_time
 from recsys.training.engine import InMemoryEngine
 from tests.builders import NOON_S
 from tests.shops import habitual_shop
@@ -201,6 +201,32 @@ def test_a_comparison_judges_every_column_length_and_segment() -> None:
     assert best.ndcg.users == old.sum()
     assert best.ndcg.low < best.ndcg.mean < best.ndcg.high
     assert best.ndcg.mean > 2 * found["popular", "all", 10, "all users"].ndcg.mean  # it is a shop of habits
+
+
+def test_the_lead_is_that_of_the_same_users() -> None:
+    shop = habitual_shop(seed=0, n_users=80)
+    split = split_by_time(shop, cut_s=NOON_S - 20 * DAY_S)
+    made = baselines(split, shop, n=20)
+    scores = compare(split, {**made, "again": made["popular"]}, lengths=(20,), judged="popular")
+    for row in scores:
+        if row.recommender == "popular" or (row.recommender, row.column) == ("own frequency", NEW):
+            assert row.lead is None
+            continue
+        lists, ours = made.get(row.recommender, made["popular"])(row.column == ALL), made["popular"](row.column == ALL)
+        assert lists is not None
+        assert ours is not None
+        wanted = split.new if row.column == NEW else split.everything
+        kept = split.segment(row.segment)[np.flatnonzero(wanted.sizes)]
+        difference = (user_metrics(ours, wanted, n=20).ndcg - user_metrics(lists, wanted, n=20).ndcg)[kept]
+        (alone,) = intervals(difference[:, None])
+        assert row.lead is not None
+        assert row.lead.users == row.ndcg.users == len(difference)
+        assert row.lead.mean == pytest.approx(alone.mean)
+        if row.recommender == "again":
+            assert (row.lead.low, row.lead.mean, row.lead.high) == (0, 0, 0)
+        elif row.segment == EVERYBODY:
+            assert (row.lead.high - row.lead.low) == pytest.approx(alone.high - alone.low, rel=0.25)
+    assert all(row.lead is None for row in compare(split, {"popular": made["popular"]}, lengths=(20,)))
 
 
 def test_a_comparison_of_nobody_has_no_numbers() -> None:
