@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from recsys.cli.columns import ReadAs, find_purchases, open_purchases, reads_purchases
 from recsys.cli.output import errors, is_narrow, new_table, print_json, results, settings_for_command
@@ -18,6 +19,7 @@ from recsys.errors import InputFileError, NoModel
 from recsys.evaluation.compare import ALL, NEW, Score
 from recsys.evaluation.metrics import Interval
 from recsys.evaluation.split import NEWCOMERS, SEGMENTS
+from recsys.evaluation.verdict import TOO_FEW, glossary, is_telling
 from recsys.files.event_file import EventFile
 from recsys.operations.evaluate import (
     LENGTHS,
@@ -104,8 +106,12 @@ def evaluate_command(
     if as_json:
         print_json(found.model_dump_json(indent=2))
         return
+    for line in found.verdict(n):
+        results.print(line)
     for table in evaluation_tables(found, n):
         results.print(table)
+    for line in glossary():
+        results.print(line, style="dim")
     if html is not None:
         results.print(f"report written to {html}", markup=False)
 
@@ -166,13 +172,19 @@ def _table(found: Evaluation, n: int, columns: Sequence[str]) -> Table:
     names = list(dict.fromkeys(score.recommender for score in found.scores))
     for segment in (*SEGMENTS, NEWCOMERS):
         scores = {name: {column: found.score(name, segment, column, n) for column in columns} for name in names}
-        users = max((s.ndcg.users for both in scores.values() for s in both.values() if s is not None), default=0)
-        if not users:
+        users = {column: found.users_of(segment, column, n) for column in columns}
+        if not any(users.values()):
             continue
         table.add_section()
-        table.add_row(f"{segment}: {users:,}", style="bold")
+        few = [column for column in columns if not is_telling(users[column])]
+        table.add_row(f"{segment}: {max(users.values()):,}", style="bold")
+        if few:
+            table.add_row(f"  {TOO_FEW}" if len(few) == len(columns) else f"  {', '.join(few)}: {TOO_FEW}", style="dim")
         for name, both in scores.items():
-            table.add_row(f"  {name}", *(cell for column in columns for cell in _cells(both[column])))
+            cells = (
+                Text(cell, style="dim" if column in few else "") for column in columns for cell in _cells(both[column])
+            )
+            table.add_row(Text(f"  {name}", style="dim" if len(few) == len(columns) else ""), *cells)
     return table
 
 

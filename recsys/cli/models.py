@@ -16,6 +16,7 @@ from recsys.errors import InvalidModel, NoModel, RedisError
 from recsys.evaluation.compare import ALL, NEW
 from recsys.evaluation.gate_record import GateRecord
 from recsys.evaluation.metrics import Interval
+from recsys.evaluation.verdict import GATE_WORDS, gate_verdict, glossary, holdout_marks
 from recsys.operations.histories import ensure_histories
 from recsys.operations.model_versions import kept_models, summary
 from recsys.operations.rollback import previous_version, roll_back
@@ -53,6 +54,10 @@ def list_command(context: typer.Context, as_json: Json = False) -> None:
         return
     if not found:
         raise NoModel("there is no model yet; make one with recsys retrain, or python -m trainer --once")
+    for version, role, manifest in found:
+        if role == "live" and manifest is not None and manifest.gate is not None:
+            results.print(f"Model {version} is live.")
+            _print_verdict(manifest.gate)
     results.print(models_table(data_dir.url, found))
     results.print(rounds_table(rounds))
     for line in reasons(rounds):
@@ -74,6 +79,8 @@ def show_model_command(
     if as_json:
         _print_json({"role": role, **manifest.model_dump(mode="json")})
         return
+    if manifest.gate is not None:
+        _print_verdict(manifest.gate)
     table = new_table(f"Model {version}" + (f" ({role})" if role else ""), show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
@@ -93,6 +100,9 @@ def show_model_command(
         results.print(f"x·y is multiplied by {1 + weights.affinity:.3f} for owned items, by 1 for others")
     else:
         results.print("no learned weights: scores are x·y alone")
+    if gate is not None and gate.scores:
+        for line in glossary(GATE_WORDS):
+            results.print(line, style="dim")
 
 
 @models_app.command("rollback")
@@ -132,7 +142,12 @@ def rollback_command(
 
 def models_table(url: str, found: Iterable[tuple[str, str, Manifest | None]]) -> Table:
     """Return the models that are kept: (version, role, manifest or None if it is damaged)."""
-    table = new_table(f"Models in {url}", caption="new, all: NDCG@20 of items new to the user, and of all items")
+    found = list(found)
+    judged = [(version, manifest.gate) for version, _, manifest in found if manifest is not None and manifest.metrics]
+    marks, meanings = holdout_marks(gate for _, gate in judged)
+    mark_of = dict(zip((version for version, _ in judged), marks, strict=True))
+    what = "new, all: NDCG@20 of items new to the user, and of all items"
+    table = new_table(f"Models in {url}", caption="\n".join([what, *meanings]))
     for name in ("version", "role") if is_narrow() else ("version", "role", "made (UTC)"):
         table.add_column(name, no_wrap=True)
     counted = ("events",) if is_narrow() else ("events", "users", "items")
@@ -147,7 +162,9 @@ def models_table(url: str, found: Iterable[tuple[str, str, Manifest | None]]) ->
             table.add_row(version, f"{role} (damaged)".strip())
             continue
         counts = [f"{manifest.counts.get(name, 0):,}" for name in counted]
-        quality = [_number(manifest.metrics.get(f"ndcg@20_{column}")) for column in (NEW, ALL)]
+        means = [manifest.metrics.get(f"ndcg@20_{column}") for column in (NEW, ALL)]
+        mark = mark_of.get(version, "")
+        quality = ["–" if mean is None else f"{_number(mean)} {mark}".strip() for mean in means]
         made = [] if is_narrow() else [manifest.created_at[:16].replace("T", " ")]
         parameters = [] if is_narrow() else [_parameters(manifest)]
         table.add_row(version, role, *made, *counts, *parameters, *quality)
@@ -227,6 +244,13 @@ def weights_table(manifest: Manifest) -> Table:
         for name, weight in weights.habit.items():
             table.add_row(name, "", f"{weight:+.4f}")
     return table
+
+
+def _print_verdict(gate: GateRecord) -> None:
+    """Say how a model compared when it was made; what was live then may not be now."""
+    live = f"model {gate.live}" if gate.live else "the live model"
+    for line in gate_verdict(gate, subject="this model", live=live):
+        results.print(line)
 
 
 def _live(settings: Settings) -> str:

@@ -16,6 +16,7 @@ from recsys.cli.models import gate_table
 from recsys.cli.output import BEHIND, REJECTED, counted, errors, is_narrow, new_table, results, settings_for_command
 from recsys.errors import DataDirError, NoTrainer
 from recsys.evaluation.gate_record import GateRecord
+from recsys.evaluation.verdict import GATE_WORDS, gate_verdict, glossary
 from recsys.operations.rebuild import rebuild
 from recsys.operations.verify import verify
 from recsys.redis import Store, open_store
@@ -60,8 +61,12 @@ def retrain_command(
         errors.print(f"error: the retrain failed: {status.get('error', 'unknown')}", style="red", markup=False)
         raise typer.Exit(1)
     gate = GateRecord.model_validate(status["gate"])
+    for line in gate_verdict(gate):
+        results.print(line)
     if gate.scores:
         results.print(gate_table(gate))
+        for line in glossary(GATE_WORDS):
+            results.print(line, style="dim")
     if state == "rejected":
         version = f" {status['version']}" if status["version"] else ""
         errors.print(f"rejected: the new model{version} is not published, {gate.live} stays live", style="red")

@@ -15,6 +15,7 @@ from recsys.errors import InputFileError, InvalidModel, NotEnoughData
 from recsys.evaluation.baselines import baselines, model_lists
 from recsys.evaluation.compare import Score, compare
 from recsys.evaluation.split import split_by_time
+from recsys.evaluation.verdict import evaluation_verdict
 from recsys.files.batches import RowCounts
 from recsys.files.event_file import EventFile
 from recsys.model.factor_model import FactorModel
@@ -49,6 +50,15 @@ class Evaluation(BaseModel):
         """Return one score."""
         wanted = (recommender, segment, column, n)
         return next((row for row in self.scores if (row.recommender, row.segment, row.column, row.n) == wanted), None)
+
+    def users_of(self, segment: str, column: str, n: int) -> int:
+        """Return by how many users one kind of lists was judged in a segment."""
+        wanted = (segment, column, n)
+        return max((row.ndcg.users for row in self.scores if (row.segment, row.column, row.n) == wanted), default=0)
+
+    def verdict(self, n: int) -> list[str]:
+        """Say in sentences how lists of this length compare with those that need no model."""
+        return evaluation_verdict(self.scores, judged=MODEL, n=n, cut=self.cut, end=self.end)
 
 
 def judged_model(models: ModelStore, version: str, cut_s: int) -> FactorModel:
@@ -116,7 +126,11 @@ def evaluate_model(
         MODEL: lambda include_purchased: model_lists(model, split, n=n, include_purchased=include_purchased)
     }
     scores = compare(
-        split, {**recommenders, **baselines(split, events, n=n)}, lengths=LENGTHS, on_recommender=on_recommender
+        split,
+        {**recommenders, **baselines(split, events, n=n)},
+        lengths=LENGTHS,
+        judged=MODEL,
+        on_recommender=on_recommender,
     )
     return Evaluation(
         model=version,

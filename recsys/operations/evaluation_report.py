@@ -9,15 +9,19 @@ from collections.abc import Iterator, Sequence
 from recsys.evaluation.compare import ALL, NEW, Score
 from recsys.evaluation.metrics import NOBODY, Interval
 from recsys.evaluation.split import EVERYBODY, NEWCOMERS, SEGMENTS
+from recsys.evaluation.verdict import GLOSSARY, TOO_FEW, is_telling
 from recsys.operations.evaluate import LENGTHS, MODEL, Evaluation
 
 TITLES = {NEW: "Items new to the user", ALL: "All items, owned ones as well"}
+_FEW_ALPHA = 0.25
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0 2rem } th, td { padding: .25rem .7rem; text-align: right }
 th:first-child, td:first-child { text-align: left } thead th { border-bottom: 2px solid #888 }
 tbody tr:nth-child(odd) { background: #f5f5f5 } tr.model td { font-weight: 600 } .interval { color: #777 }
+tr.few th, tr.few td, tr.few .interval { color: #aaa; font-weight: 400 }
 figure { margin: 1rem 0 } svg { max-width: 100%; height: auto }
+.verdict { font-size: 1.1rem } dt { font-weight: 600 } dd { margin: 0 0 .4rem 1rem }
 """
 
 
@@ -27,6 +31,7 @@ def html_report(found: Evaluation) -> str:
     stands_in = " (the same model, fitted on what precedes its own hold-out, in its place)" if found.stands_in else ""
     parts = [
         f"<h1>Model {html.escape(found.model)}</h1>",
+        f'<div class="verdict">{"".join(f"<p>{html.escape(line)}</p>" for line in found.verdict(n))}</div>',
         f"<p>Fitted on purchases up to {found.fitted_until}{stands_in}, judged by what {found.users:,} users bought "
         f"from {found.cut} to {found.end}, among {found.items:,} items. Means over users and 95 % bootstrap "
         f"intervals.</p>",
@@ -35,6 +40,8 @@ def html_report(found: Evaluation) -> str:
         parts += [f"<h2>{title}</h2>", f"<figure>{_plot(found, column, n)}</figure>"]
         for length in LENGTHS:
             parts.append(_table(found, column, length))
+    words = "".join(f"<dt>{html.escape(word)}</dt><dd>{html.escape(text)}</dd>" for word, text in GLOSSARY.items())
+    parts.append(f"<h2>Words</h2><dl>{words}</dl>")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Model {html.escape(found.model)}</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
@@ -46,7 +53,8 @@ def _plot(found: Evaluation, column: str, n: int) -> str:
     from matplotlib.figure import Figure  # takes a second to import
 
     figure = Figure(figsize=(10, 4), layout="constrained")
-    segments = [name for name in (*SEGMENTS, NEWCOMERS) if _users(found, name, column)]
+    segments = [name for name in (*SEGMENTS, NEWCOMERS) if found.users_of(name, column, n)]
+    telling = [is_telling(found.users_of(name, column, n)) for name in segments]
     names = _recommenders(found, column)
     for axes, (metric, label) in zip(
         figure.subplots(1, 2), (("ndcg", f"NDCG@{n}"), ("hit_rate", f"hit rate@{n}")), strict=True
@@ -57,8 +65,13 @@ def _plot(found: Evaluation, column: str, n: int) -> str:
             at = [x + (place - (len(names) - 1) / 2) * width for x in range(len(segments))]
             heights = [mean.mean for mean in means]
             errors = [[mean.mean - mean.low for mean in means], [mean.high - mean.mean for mean in means]]
-            axes.bar(at, heights, width, yerr=errors, label=name, error_kw={"elinewidth": 0.8, "ecolor": "#444"})
-        labels = [f"{segment}\n{_users(found, segment, column):,}" for segment in segments]
+            bars = axes.bar(at, heights, width, yerr=errors, label=name, error_kw={"elinewidth": 0.8, "ecolor": "#444"})
+            for bar, tells in zip(bars, telling, strict=True):
+                bar.set_alpha(1.0 if tells else _FEW_ALPHA)
+        labels = [
+            f"{segment}\n{found.users_of(segment, column, n):,}" + ("" if tells else "\n(too few)")
+            for segment, tells in zip(segments, telling, strict=True)
+        ]
         axes.set_xticks(range(len(segments)), labels, fontsize=8)
         axes.set_ylabel(label)
         axes.grid(axis="y", alpha=0.3)
@@ -75,14 +88,15 @@ def _table(found: Evaluation, column: str, n: int) -> str:
     )
     rows: list[str] = []
     for segment in (*SEGMENTS, NEWCOMERS):
-        if not (users := _users(found, segment, column)):
+        if not (users := found.users_of(segment, column, n)):
             continue
-        rows.append(f'<tr><th colspan="6">{segment}: {users:,}</th></tr>')
+        few = "" if is_telling(users) else "few"
+        rows.append(f'<tr class="{few}"><th colspan="6">{segment}: {users:,}{few and f", {TOO_FEW}"}</th></tr>')
         for score in _scores(found, segment, column, n):
             cells = "".join(f"<td>{_cell(mean)}</td>" for mean in (score.ndcg, score.recall, score.hit_rate))
-            kind = ' class="model"' if score.recommender == MODEL else ""
+            kind = few or ("model" if score.recommender == MODEL else "")
             rows.append(
-                f"<tr{kind}><td>{html.escape(score.recommender)}</td>{cells}"
+                f'<tr class="{kind}"><td>{html.escape(score.recommender)}</td>{cells}'
                 f"<td>{score.coverage:.3f}</td><td>{score.novelty:.2f}</td></tr>"
             )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
@@ -102,10 +116,6 @@ def _scores(found: Evaluation, segment: str, column: str, n: int) -> Iterator[Sc
 
 def _recommenders(found: Evaluation, column: str) -> Sequence[str]:
     return [score.recommender for score in _scores(found, EVERYBODY, column, max(LENGTHS))]
-
-
-def _users(found: Evaluation, segment: str, column: str) -> int:
-    return max((score.ndcg.users for score in _scores(found, segment, column, max(LENGTHS))), default=0)
 
 
 def _mean(score: Score | None, metric: str) -> Interval:

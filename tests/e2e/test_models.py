@@ -67,7 +67,12 @@ def test_a_worse_model_is_refused_unless_forced_and_every_step_is_on_record(trai
     assert (shown["version"], shown["gate"]["decision"], shown["factors"]) == (forced, "forced", 1)
     own = json.loads(trained.recsys("evaluate", "--model", rejected, "--json").stdout)
     assert own["fitted_until"] == own["cut"]  # it never saw its hold-out
+    said = trained.recsys("evaluate", "--model", rejected).stdout
+    assert said.startswith("For items new to a customer this model is ")
+    assert "novelty: how surprising" in said
     told = trained.recsys("models", "show", rejected).stdout
+    assert told.startswith("For items new to a customer this model is worse than model " + first)
+    assert "do not compare" not in trained.recsys("models").stdout, "all were judged by the same purchases"
     assert "rejected; it" in told
     assert "NDCG@20, new to the user*" in told
     assert "candidate − live" in told
@@ -91,6 +96,9 @@ def test_a_rollback_is_at_once_whole_and_holds(trained: Shop, settings: Settings
     trained.recsys("import", "later.parquet")
     trained.run("trainer", "--once")
     second, _ = versions(trained)
+    listed = trained.recsys("models").stdout
+    assert listed.startswith(f"Model {second} is live.\nFor items new to a customer this model is ")
+    assert "Judged by different purchases: do not compare numbers with different letters." in listed
     with open_store(settings) as store:
         before = sequence_of(store)
         done = trained.recsys("models", "rollback")
@@ -145,7 +153,9 @@ def test_a_running_trainer_is_asked_by_command_and_by_signal(trained: Shop) -> N
     refused = trained.recsys("retrain", "--wait", expect=3)
     assert "rejected: the new model" in refused.stderr
     assert "worse than the live model" in refused.stderr
+    assert refused.stdout.startswith("For items new to a customer the new model is worse than the live model by ")
     assert "candidate − live" in refused.stdout
+    assert "hold-out: the purchases that lists are judged by" in refused.stdout
     forced = trained.recsys("retrain", "--wait", "--force")
     assert "forced: it" in forced.stdout
     assert rounds(trained) == ["request", "request", "operator"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,3 +164,20 @@ def test_the_report_is_one_page_with_plots_and_every_number(found: Evaluation) -
     ours = found.score(MODEL, "all users", "new", 20)
     assert ours is not None
     assert f"{ours.ndcg.mean:.4f}" in page
+
+
+def test_the_report_begins_with_sentences_ends_with_words_and_greys_what_few_users_say(found: Evaluation) -> None:
+    page = html_report(found)
+    verdict = found.verdict(20)
+    assert "better than each customer&#x27;s own habits by" in html.escape(verdict[1])
+    places = [page.index(html.escape(text)) for text in verdict]
+    assert places == sorted(places)
+    assert places[-1] < page.index("<svg") < page.index("<table") < page.index("<dt>NDCG@N</dt>")
+    assert 'class="few"' not in page
+    scores = [
+        replace(one, ndcg=replace(one.ndcg, users=49)) if one.segment == "6–20 items" else one for one in found.scores
+    ]
+    few = html_report(found.model_copy(update={"scores": scores}))
+    assert "6–20 items: 49, too few users to tell" in few
+    assert few.count('<tr class="few"><td>the model') == 4  # both kinds of lists, of both lengths
+    assert few.count('<tr class="model"><td>the model') == 4

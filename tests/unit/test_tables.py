@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from rich.console import Console, RenderableType
@@ -20,6 +21,7 @@ from recsys.evaluation.compare import ALL, NEW, Score
 from recsys.evaluation.gate_record import Decision, GateRecord
 from recsys.evaluation.metrics import Interval
 from recsys.evaluation.split import SEGMENTS
+from recsys.evaluation.verdict import gate_verdict, glossary
 from recsys.operations.evaluate import Evaluation
 from recsys.settings import Settings
 from recsys.settings.report import describe_settings
@@ -27,7 +29,7 @@ from recsys.storage.imports import ImportRecord
 from recsys.storage.manifest import Manifest, Weights
 from recsys.storage.rounds import RoundRecord
 
-VERSION = "20261122T101500Z-1a2b3c"
+VERSION, OTHER, THIRD = "20261122T101500Z-1a2b3c", "20261115T101500Z-4d5e6f", "20261108T101500Z-7a8b9c"
 URL = "s3://a-bucket-of-a-shop/recsys/production"
 MEAN = Interval(mean=0.1234, low=0.1201, high=0.1267, users=12_345)
 NAMES = ("candidate", "live", "popular")
@@ -73,6 +75,19 @@ def manifest() -> Manifest:
     )  # fmt: skip
 
 
+def judged(cut: str = GATE.cut) -> Manifest:
+    return manifest().model_copy(update={"gate": GATE.model_copy(update={"cut": cut})})
+
+
+def few() -> Evaluation:
+    """Return an evaluation in which the segments but the first are judged by 49 users."""
+    found = evaluation()
+    scores = [
+        one if one.segment == "all users" else replace(one, ndcg=replace(one.ndcg, users=49)) for one in found.scores
+    ]
+    return found.model_copy(update={"scores": scores})
+
+
 def evaluation() -> Evaluation:
     scores = [score(name, segment, column) for name in NAMES for segment in SEGMENTS for column in (NEW, ALL)]
     return Evaluation(
@@ -86,6 +101,14 @@ TABLES: dict[str, tuple[Callable[[], list[RenderableType]], list[str]]] = {
         lambda: [models_table(URL, [(VERSION, "live", manifest()), (VERSION, "before", None)])],
         [VERSION, "live", "before (damaged)", "12,345,678", "0.1234", "0.2345"],
     ),
+    "models of two hold-outs": (
+        lambda: [models_table(URL, [(VERSION, "live", judged()), (OTHER, "previous", judged("2026-11-08T10:15:00"))])],
+        [VERSION, OTHER, "12,345,678", "0.1234 a", "0.2345 a", "0.1234 b", "0.2345 b", "do not compare"],
+    ),
+    "models of one hold-out": (
+        lambda: [models_table(URL, [(VERSION, "live", judged()), (OTHER, "", judged()), (THIRD, "", manifest())])],
+        [VERSION, OTHER, "0.1234 a", "0.1234 b", "b: purchases that are not known"],
+    ),
     "rounds": (
         lambda: [rounds_table([ROUND, FAILED]), *reasons([ROUND, FAILED])],
         [VERSION, "rejected", "failed", "2026-11-22 10:16:40", "12,345,678", "1,234.5"],
@@ -96,6 +119,14 @@ TABLES: dict[str, tuple[Callable[[], list[RenderableType]], list[str]]] = {
     ),
     "weights": (lambda: [weights_table(manifest())], ["demand of a year ago", "+0.1234", "-1.5000", "+2.2500"]),
     "evaluate": (lambda: [*evaluation_tables(evaluation(), 20)], ["candidate", "0.1234 ±0.0033", "0.123", "12.34"]),
+    "evaluate few": (
+        lambda: [*evaluation_tables(few(), 20)],
+        ["12,345", "49", "too few", "0.1234 ±0.0033"],
+    ),
+    "verdict": (
+        lambda: [*evaluation().verdict(20), *gate_verdict(GATE), *glossary()],
+        ["For items new to a customer", "worse than the live model by 3 %", "coverage: which share of all items"],
+    ),
     "imports": (lambda: [imports_table([IMPORT], set())], [IMPORT.id, "2026-11-22 10:15", "12,345,678", "12,345,000"]),
     "list": (lambda: [list_table("Recommended to 42", LIST, TITLES, 20)], ["sku-000123", "0.8312", "Pot"]),
     "history": (
