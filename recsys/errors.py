@@ -22,6 +22,7 @@ RecsysError
 ├── RebuildWouldLoseData              a rebuild would remove what it cannot bring back
 ├── HistoriesMissing       Redis was emptied, wholly or in part: nothing may be made from it
 ├── NoModel                nothing has been published yet
+├── UnknownId              nothing is known of a user or an item
 ├── NotEnoughData          there is nothing to train on
 ├── NotEnoughNewEvents             too few events since the live model for a scheduled round
 ├── FullRefreshFailed            a process that wrote lists was killed
@@ -170,6 +171,10 @@ class HistoriesMissing(RecsysError):
 
 class NoModel(RecsysError):
     """Nothing has been published yet."""
+
+
+class UnknownId(RecsysError):
+    """Nothing is known of the user or the item that was asked for."""
 
 
 class NotEnoughData(RecsysError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,6 +28,10 @@ class Explanation:
         What the user's habit of buying this item adds; 0 unless it is owned and ``include_purchased``.
     owned : bool
         Whether the user owns the item.
+    others : float
+        What further owned items add together, see `largest`; 0 if all are among the contributions.
+    other_items : int
+        How many these are.
     """
 
     score: float
@@ -35,6 +39,18 @@ class Explanation:
     demand: float
     habit: float
     owned: bool
+    others: float = 0.0
+    other_items: int = 0
+
+    def largest(self, top: int) -> Explanation:
+        """Return the same with the largest so many contributions; what the others add is in `others`."""
+        rest = self.contributions[top:]
+        return replace(
+            self,
+            contributions=self.contributions[:top],
+            others=self.others + sum(part for _, part in rest),
+            other_items=self.other_items + len(rest),
+        )
 
 
 def explain(history: History, model: FactorModel, item_id: str, *, include_purchased: bool) -> Explanation:

@@ -3,11 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from recsys.cli.explain import sentences
 from recsys.data.history import Entry, History
 from recsys.data.vocabulary import Vocabulary
 from recsys.model.boosts import HABIT, Boosts
 from recsys.model.factor_model import FactorModel, gram
-from recsys.recommend.explain import explain
+from recsys.recommend.explain import Explanation, explain
 from recsys.recommend.user_lists import refresh
 
 N_ITEMS, DAY_S, NOON_S = 40, 86_400, 1_795_000_000
@@ -68,6 +69,22 @@ def test_contributions_are_of_what_is_owned_and_known_most_first() -> None:
     assert parts == sorted(parts, reverse=True)
 
 
+def test_what_is_left_out_is_still_in_the_sum() -> None:
+    why = explain(history(1), model(boosted=True), "item-00", include_purchased=False)
+    n_parts = len(why.contributions)
+    assert n_parts > 3
+    for top in (1, 3, n_parts, 1000):
+        fewer = why.largest(top)
+        assert fewer.contributions == why.contributions[:top]
+        assert fewer.other_items == max(0, n_parts - top)
+        assert sum(part for _, part in fewer.contributions) + fewer.others == pytest.approx(
+            sum(part for _, part in why.contributions)
+        )
+        assert (fewer.score, fewer.demand, fewer.habit, fewer.owned) == (why.score, why.demand, why.habit, why.owned)
+    assert why.largest(n_parts) == why
+    assert why.largest(3).largest(1).others == pytest.approx(why.largest(1).others)
+
+
 def test_more_of_an_item_contributes_more() -> None:
     fitted = model(boosted=False)
 
@@ -76,6 +93,31 @@ def test_more_of_an_item_contributes_more() -> None:
         return dict(explain(History.of(entries), fitted, "item-01", include_purchased=True).contributions)["item-01"]
 
     assert contribution(1) < contribution(5) < contribution(50)
+
+
+def told(*parts: tuple[str, float], demand: float = 0.0, habit: float = 0.0) -> list[str]:
+    score = sum(part for _, part in parts) + demand + habit
+    return sentences(
+        "42", "tea", Explanation(score, parts, demand, habit, owned=False), {"tea": "Green tea", "pot": "Pot"}
+    )
+
+
+def test_sentences_name_the_biggest_reasons_first_whatever_they_are() -> None:
+    assert told(("pot", 0.2), ("mug", -0.1), demand=0.5) == [
+        "Green tea (tea) scores 0.6000 for user 42: it is in demand now (+0.5000), and the user owns Pot (+0.2000).",
+        "Against it: the user owns mug (-0.1000).",
+    ]
+    assert told(("tea", 0.2), habit=0.3) == [
+        "Green tea (tea) scores 0.5000 for user 42: the user buys it again and again (+0.3000), and the user owns it "
+        "already (+0.2000)."
+    ]
+    (many,) = told(*((f"item-{place}", 1.0 - place / 10) for place in range(5)))
+    assert many.endswith("the user owns item-1 (+0.9000), the user owns item-2 (+0.8000), and 2 smaller reasons.")
+    assert told(demand=-0.2, habit=-0.3) == [
+        "Green tea (tea) scores -0.5000 for user 42: nothing speaks for it.",
+        "Against it: the user is not due to buy it again (-0.3000), and it is in little demand now (-0.2000).",
+    ]
+    assert told() == ["Green tea (tea) scores 0.0000 for user 42: nothing speaks for it."]
 
 
 def test_nothing_owned_leaves_what_demand_says() -> None:

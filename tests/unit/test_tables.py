@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 
 from recsys.cli import output
 from recsys.cli.evaluate import evaluation_tables
+from recsys.cli.explain import parts_table, sentences
 from recsys.cli.imports import imports_table
 from recsys.cli.models import gate_table, models_table, reasons, rounds_table, weights_table
 from recsys.cli.operate import config_command, settings_table
@@ -23,6 +24,7 @@ from recsys.evaluation.metrics import Interval
 from recsys.evaluation.split import SEGMENTS
 from recsys.evaluation.verdict import gate_verdict, glossary
 from recsys.operations.evaluate import Evaluation
+from recsys.recommend.explain import Explanation
 from recsys.settings import Settings
 from recsys.settings.report import describe_settings
 from recsys.storage.imports import ImportRecord
@@ -62,6 +64,7 @@ IMPORT = ImportRecord(
 )  # fmt: skip
 TITLES = {"sku-000123": "Green tea, 20 bags of a rather long name that goes on", "sku-7": "Pot"}
 HISTORY = History.of({"sku-000123": Entry(2_500_000, 1_795_348_800, 1_795_348_800, 1)})
+WHY = Explanation(0.6, (("sku-000123", 0.5), ("sku-8", -0.05)), demand=0.15, habit=0.0, owned=False)
 LIST = {"items": [{"item_id": item, "score": 0.83121} for item in TITLES]}
 
 
@@ -132,6 +135,10 @@ TABLES: dict[str, tuple[Callable[[], list[RenderableType]], list[str]]] = {
     "history": (
         lambda: [history_table("42", HISTORY, TITLES, 9)],
         ["sku-000123", "2.5", "2026-11-22 12:00:00"],
+    ),
+    "explanation": (
+        lambda: [*sentences("42", "sku-7", WHY, TITLES), parts_table("The score of sku-7", WHY.largest(1), TITLES)],
+        ["sku-000123", "+0.5000", "+0.1500", "1 other item", "-0.0500", "0.6000", "Pot (sku-7) scores"],
     ),
     "settings": (
         lambda: [settings_table(describe_settings(Settings()))],
