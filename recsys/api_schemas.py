@@ -241,7 +241,10 @@ class Contribution(BaseModel):
 
 
 class ScoreExplanation(BaseModel):
-    """Why an item has its score for a user: contributions + demand + habit = score (Hu et al. 2008, section 5)."""
+    """Why an item has its score for a user (Hu et al. 2008, section 5).
+
+    The contributions + others + demand + habit = score.
+    """
 
     model_config = _example(
         user_id="42",
@@ -254,7 +257,9 @@ class ScoreExplanation(BaseModel):
         habit=0.0,
         owned=False,
         hidden=False,
-        contributions=[{"item_id": "sku-7", "contribution": 0.71}],
+        contributions=[{"item_id": "sku-7", "contribution": 0.6}],
+        others=0.11,
+        other_items=4,
     )
 
     user_id: str
@@ -273,7 +278,11 @@ class ScoreExplanation(BaseModel):
     hidden: bool
     """Whether it is hidden or not available, and therefore in no list."""
     contributions: list[Contribution]
-    """Contribution of each owned item that the model knows, the largest first."""
+    """Contribution of each owned item that the model knows, the largest first; with `top`, only so many."""
+    others: float = 0.0
+    """What the owned items that `top` leaves out add together."""
+    other_items: int = 0
+    """How many these are."""
 
 
 class BrokenRule(BaseModel):

@@ -99,9 +99,10 @@ def _history(user_id: str, n: int = 100) -> _Call[UserHistory]:
     return _Call(UserHistory, "GET", f"users/{_id(user_id)}/history", _params(n))
 
 
-def _explanation(user_id: str, item_id: str) -> _Call[ScoreExplanation]:
-    """Return why an item has its score for a user."""
-    return _Call(ScoreExplanation, "GET", f"users/{_id(user_id)}/recommendations/{_id(item_id)}/explanation")
+def _explanation(user_id: str, item_id: str, *, top: int | None = None) -> _Call[ScoreExplanation]:
+    """Return why an item has its score for a user; with ``top``, only the largest contributions one by one."""
+    path = f"users/{_id(user_id)}/recommendations/{_id(item_id)}/explanation"
+    return _Call(ScoreExplanation, "GET", path, {} if top is None else {"top": top})
 
 
 def _similar(item_id: str, n: int = 10) -> _Call[SimilarItems]:

@@ -7,17 +7,17 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import anyio
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from api.lists import Listed, ListFilter, parse_list
 from api.problems import Kind, ProblemError
 from api.routes.common import ItemId, UserId, answer, problems
 from api.security import Role, guarded
 from api.services import Services, no_lists, services_of
-from recsys.api_schemas import BasketRecommendations, BasketRequest, ScoreExplanation, Source
+from recsys.api_schemas import MOST_ITEMS, BasketRecommendations, BasketRequest, ScoreExplanation, Source
 from recsys.data.event import UNITS_PER_QUANTITY
 from recsys.data.history import Entry, History
 from recsys.recommend.explain import explain
@@ -27,6 +27,10 @@ from recsys.runtime.clock import json_time
 T = TypeVar("T")
 _DECIMALS = 5
 """As cached lists have them."""
+Top = Annotated[
+    int | None,
+    Query(ge=1, le=MOST_ITEMS, description="Only so many contributions, the largest; default: all.", examples=[3]),
+]
 router = APIRouter(prefix="/v1", route_class=guarded(Role.READ))
 
 
@@ -102,10 +106,11 @@ async def basket(request: Request, wanted: BasketRequest) -> Response:
     tags=["users"],
     summary="Why an item has its score for a user",
 )
-async def explanation(request: Request, user_id: UserId, item_id: ItemId) -> Response:
+async def explanation(request: Request, user_id: UserId, item_id: ItemId, top: Top = None) -> Response:
     """Return how much each owned item, and the item's recent demand, contribute to the score.
 
-    It works for any item that the model knows, also if it is not in the user's list.
+    It works for any item that the model knows, also if it is not in the user's list. With `top`, only the largest
+    contributions come one by one; `others` is what the remaining ones add together.
     """
     services = services_of(request)
     live = services.model()
@@ -117,6 +122,8 @@ async def explanation(request: Request, user_id: UserId, item_id: ItemId) -> Res
     except KeyError:
         raise ProblemError(Kind.UNKNOWN_ITEM, f"the model knows no item {item_id!r}") from None
     list_filter = ListFilter((), services.live.catalogue)
+    if top is not None:
+        found = found.largest(top)
     body = asdict(found) | {
         "user_id": user_id,
         "item_id": item_id,

@@ -238,10 +238,25 @@ def test_the_parts_of_explanations_sum_to_the_scores_of_lists(client: Client) ->
             assert parts == pytest.approx(why.score, abs=1e-6)
             assert not why.owned
             assert len(why.contributions) == client.history(user).total
+    best = client.recommendations("user-1", 1).items[0].item_id
+    whole, largest = client.explanation("user-1", best), client.explanation("user-1", best, top=2)
+    assert (whole.others, whole.other_items) == (0, 0)
+    assert largest.contributions == whole.contributions[:2]
+    assert largest.other_items == len(whole.contributions) - 2 > 0
+    assert sum(part.contribution for part in largest.contributions) + largest.others == pytest.approx(
+        largest.score - largest.demand - largest.habit, abs=1e-6
+    )
     owned = client.history("user-1").items[0].item_id
     assert client.explanation("user-1", owned).owned
     assert client.explanation("user-1", SOLD_OUT).hidden
     assert client.explanation("nobody", "item-001").contributions == []
+
+
+@pytest.mark.parametrize("top", ["0", "-1", "1001", "few", "2.5", ""])
+def test_a_top_that_is_none_is_refused(reader: Asked, top: str) -> None:
+    refused = reader(f"/v1/users/user-1/recommendations/item-001/explanation?top={top}")
+    assert refused.status_code == 422
+    assert [rule["field"] for rule in refused.json()["errors"]] == ["query.top"]
 
 
 def test_similar_popular_and_again_lists_are_those_in_redis(reader: Asked, api_store: Store) -> None:

@@ -86,6 +86,20 @@ def test_a_request_is_sent_as_the_api_wants_it(server: Server) -> None:
     assert other == "/v1/users/a%2Fb%3Fc/history?n=100"
 
 
+def test_an_explanation_is_asked_for_with_as_many_parts_as_wanted(server: Server) -> None:
+    earlier = {
+        "user_id": "u", "item_id": "a", "model": "m", "score": 0.5, "demand": 0.5, "habit": 0, "owned": False,
+        "hidden": False, "contributions": [],
+    }  # fmt: skip
+    server.answers = [(200, earlier, {}), (200, {**earlier, "others": 0.25, "other_items": 3}, {})]
+    with Client(server.url) as client:
+        whole, largest = client.explanation("u", "a/b"), client.explanation("u", "a/b", top=3)
+    assert (whole.others, whole.other_items) == (0, 0)  # what an API of an earlier release leaves out
+    assert (largest.others, largest.other_items) == (0.25, 3)
+    path = "/v1/users/u/recommendations/a%2Fb/explanation"
+    assert [asked[1] for asked in server.asked] == [path, f"{path}?top=3"]
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_request_that_is_told_to_come_again_does(server: Server, status: int) -> None:
     server.answers = [(status, PROBLEM, {"Retry-After": "0"})] * 2 + [(200, POPULAR, {})]
