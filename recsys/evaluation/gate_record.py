@@ -54,9 +54,11 @@ class GateRecord(BaseModel):
     def holdout(self) -> tuple[object, ...]:
         """Return what tells one hold-out from another: its beginning, and what the popular list was worth on it.
 
-        The same purchases before and after the cut give the same popular list and the same value.
+        The same purchases before and after the cut give the same popular list and, but for rounding, the same value.
         """
-        popular = ((row.column, row.ndcg.users, row.ndcg.mean) for row in self.scores if row.recommender == POPULAR)
+        popular = (
+            (row.column, row.ndcg.users, round(row.ndcg.mean, 9)) for row in self.scores if row.recommender == POPULAR
+        )
         return (self.cut, *popular)
 
     def score(self, recommender: str, column: str) -> Score | None:

@@ -264,8 +264,8 @@ def by_how_much(share: float) -> str:
 def _hits(own: Score, others: Iterable[Score]) -> str:
     """Return for how many customers a list held something that they bought."""
     popular = next((score for score in others if score.recommender == POPULAR and score.hit_rate.users), None)
-    beside = "" if popular is None else f"; of the popular list, {_of_100(popular)}"
-    return f"Of 100 customers, {_of_100(own)} bought something from the {own.n} items of their list{beside}."
+    beside = "" if popular is None else f", and {_of_100(popular)} in the popular list"
+    return f"Of 100 customers who bought such items, {_of_100(own)} had one of them in their list of {own.n}{beside}."
 
 
 def _of_100(score: Score) -> str:

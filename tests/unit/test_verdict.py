@@ -85,8 +85,8 @@ def test_the_sentence_of_a_merchandiser() -> None:
         score("item-kNN", 0.079, (-0.01, 0.012), of=0.08),
     ) == (
         "For items new to a customer this model is better than the popular list by a third (certain) and no better "
-        "than item-kNN (not proven). Of 100 customers, 21 bought something from the 20 items of their list; of the "
-        "popular list, 15."
+        "than item-kNN (not proven). Of 100 customers who bought such items, 21 had one of them in their list of 20, "
+        "and 15 in the popular list."
     )
 
 
@@ -142,7 +142,7 @@ def test_certain_findings_come_first_and_others_may_lack() -> None:
         text.index(word) for word in ("better than the popular", "worse than the recently", "no better than item")
     ]
     assert places == sorted(places)
-    assert "; of the popular list, 15" in text
+    assert ", and 15 in the popular list" in text
     assert "popular list" not in said(score(OURS, 0.08), score("item-kNN", 0.06, (0.01, 0.03), of=0.08))
 
 
