@@ -138,6 +138,9 @@ def test_what_cannot_be_explained_is_one_clear_line(installation: Installation) 
     unknown = error(USER, "no such")
     assert f"error: item no such is unknown to model {model.version}: nobody had bought it" in unknown
     assert "is not a valid item id" in error(USER, "a\nb")
+    assert "is not a valid user id" in error("x" * 257, BEST)
+    installation.store.users.set_aside([USER])
+    assert f"error: the history of user {USER} is incomplete in Redis" in error(USER, BEST)
 
 
 def test_owned_and_hidden_items_are_said_to_be(installation: Installation) -> None:
