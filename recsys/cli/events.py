@@ -219,7 +219,7 @@ def _text(value: bytes | None) -> str:
     most = _MOST_LINES * (results.width - 2)
     try:
         text = orjson.dumps(orjson.loads(value)).decode()
-    except ValueError:
+    except (ValueError, TypeError):  # no JSON, or nested too deeply to be written again
         text = value[: 4 * most].decode(errors="replace")
     return text if len(text) <= most else f"{text[: most - 1]}…"
 

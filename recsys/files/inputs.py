@@ -95,13 +95,14 @@ def find_inputs(given: Sequence[str | Path], stage: Stage = no_stage) -> Inputs:
     """
     found: dict[Path, list[Input]] = {}
     for name in given:
-        for path in _paths(name):
-            key = path if str(path) == STDIN else path.resolve()
-            if key not in found:
-                try:
+        path = Path(name)
+        try:
+            for path in _paths(name):
+                key = path if str(path) == STDIN else path.resolve()
+                if key not in found:
                     found[key] = list(_inputs(path, stage))
-                except READING_ERRORS as error:
-                    raise InputFileError(f"{path}: cannot be read: {plain(error)}") from error
+        except READING_ERRORS as error:
+            raise InputFileError(f"{path}: cannot be read: {plain(error)}") from error
     files = tuple(file for files in found.values() for file in files)
     labels = list(dict.fromkeys("standard input" if str(name) == STDIN else str(name) for name in given))
     more = f" and {len(labels) - 1:,} more" if len(labels) > 1 else ""
@@ -147,8 +148,13 @@ def _parquet_in(folder: Path) -> Iterator[Path]:
         raise InputFileError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
     paths = []
+    seen = {os.path.realpath(folder)}
     for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+        under, folders[:] = sorted(folders), []
+        for name in under:
+            if not name.startswith((".", "_")) and (real := os.path.realpath(Path(parent, name))) not in seen:
+                folders.append(name)
+                seen.add(real)  # links may lead round and round
         paths += [Path(parent, name) for name in names if not name.startswith((".", "_"))]
     instead = f"name what is to be read, such as '{folder}/*.csv'"
     if not paths:
@@ -185,6 +191,8 @@ def _inputs(path: Path, stage: Stage) -> Iterator[Input]:
 def _source(path: Path, stage: Stage) -> tuple[str, Path | Spooled]:
     """Return a name for errors, and what can be opened as often as is needed."""
     if str(path) == STDIN:
+        if sys.stdin is None:  # as where a supervisor has closed it
+            raise InputFileError("standard input is closed")
         with stage("read standard input", unit="bytes") as advance:
             return "standard input", Spooled(sys.stdin.buffer, "standard input", advance)
     try:

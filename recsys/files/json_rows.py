@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TextIO
 
 import orjson
@@ -10,6 +11,7 @@ import orjson
 from recsys.errors import InputFileError
 from recsys.files.csv_rows import LONGEST_LINE
 from recsys.files.row import Row, Unreadable, Wanted
+from recsys.files.values import parsed_json
 
 _MOST_NAMES = 1_000
 _LONGEST_OBJECT = 1 << 26
@@ -47,12 +49,14 @@ def json_rows(file: TextIO, wanted: Wanted) -> Iterator[Row]:
         When a line has more than a million characters.
     """
     row = wanted.before
+    names = [name if place in wanted.places else None for place, name in enumerate(wanted.names)]
     for number, line in _lines(file):
         row += 1
         place = f"{wanted.file}line {number}"
         found = _object(line)
         if isinstance(found, dict):
-            yield Row(row, place, [_value(found.get(name)) for name in wanted.names])
+            values = [None if name is None else _value(found.get(name)) for name in names]
+            yield Row(row, place, values, others=partial(_values, found, wanted.names))
         else:
             yield Row(row, place, [line.strip()], found)
 
@@ -103,10 +107,16 @@ def _lines(file: TextIO) -> Iterator[tuple[int, str]]:
 def _object(line: str) -> dict[str, Any] | str:
     """Return the object in a line, or why there is none."""
     try:
-        found = orjson.loads(line.rstrip("\r\n"))
+        found = parsed_json(line.rstrip("\r\n"))
     except orjson.JSONDecodeError as error:
         return f"is not JSON: {error.msg}, at character {error.colno}"
+    except ValueError as error:
+        return str(error)
     return found if isinstance(found, dict) else "is JSON, but no object"
+
+
+def _values(found: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    return [_value(found.get(name)) for name in names]
 
 
 def _value(value: Any) -> Any:

@@ -18,8 +18,8 @@ class Row:
     place : str
         Where people find it: ``line 7`` of text, ``row 6`` of Parquet; of several files with the name of the one.
     values : sequence
-        In the order of the table's columns; if there is a problem, as many as there are. Of Parquet, None in columns
-        that were not asked for.
+        In the order of the table's columns; if there is a problem, as many as there are. Of Parquet and JSON, None
+        in columns that were not asked for.
     problem : str
         Why the row cannot be read; empty if it can.
     others : callable or None

@@ -56,6 +56,21 @@ def test_objects_with_every_field_are_read(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("levels", [300, 900])
+def test_an_object_that_is_nested_too_deeply_is_rejected_and_the_others_read(tmp_path: Path, levels: int) -> None:
+    deep = json.dumps(ROW | {"x": 5}).replace("5}", f"{'[' * levels}{']' * levels}}}")
+    file = lines(tmp_path, ROW, deep, ROW | {"x": [[["shallow"]]] * 300})
+    assert [row for row, _ in events(file)] == [1, 3]
+    assert rejects(file) == [(2, "is nested too deeply")]
+
+
+def test_only_what_is_asked_for_is_taken_out_of_an_object(tmp_path: Path) -> None:
+    file = lines(tmp_path, ROW | {"user_id": 7.0, "x": {"y": 1}}, ROW | {"item_id": None, "x": [1]})
+    (rejected,) = [reject for batch in file.batches() for reject in batch.rejects]
+    shown = dict(zip(file.table.names, map(str, rejected.values), strict=True))
+    assert (shown["x"], shown["user_id"]) == ("[1]", "u"), "all of a row that is rejected is there to be mended"
+
+
 def test_fields_of_other_names_are_read(tmp_path: Path) -> None:
     columns = Columns(user_id="customer", item_id="sku", quantity="units", timestamp="at", timestamp_unit="s")
     file = lines(tmp_path, {"customer": 7, "sku": "a", "units": "1,5", "at": 1767225600}, columns=columns)

@@ -285,6 +285,29 @@ def test_a_row_group_is_read_in_pieces_however_large_it_is(tmp_path: Path, monke
         tracemalloc.stop()
 
 
+def test_links_between_folders_are_followed_once(tmp_path: Path) -> None:
+    table = pa.table({"user_id": ["u"], "item_id": ["a"], "timestamp": ["2026-01-01"]})
+    folder, beside = tmp_path / "folder", tmp_path / "beside"
+    for price, parent in enumerate((folder, beside)):
+        parent.mkdir()
+        pq.write_table(table.append_column("price", pa.array([price])), parent / "a.parquet")
+    for number in range(40):
+        (folder / f"link-{number}").symlink_to(".")
+        (folder / f"other-{number}").symlink_to(beside)
+    assert items(read(folder)) == ["a", "a"]
+
+
+def test_a_name_that_the_system_refuses_is_one_line() -> None:
+    with pytest.raises(InputFileError, match=r"cannot be read: .*File name too long"):
+        find_inputs(["a" * 300])
+
+
+def test_a_standard_input_that_is_closed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(InputFileError, match=r"^standard input is closed$"):
+        find_inputs(["-"])
+
+
 def stdin_of(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
 
