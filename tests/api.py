@@ -60,7 +60,7 @@ class Asked:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         headers |= options.pop("headers", {})
         return httpx.request(
-            method, f"{self.api.url}{path}", headers=headers, timeout=30, verify=NO_AUTHORITIES, **options
+            method, f"{self.api.url}{path}", headers=headers, timeout=240, verify=NO_AUTHORITIES, **options
         )
 
     def json(self, path: str, method: str = "GET", **options: Any) -> Any:

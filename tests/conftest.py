@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from recsys.redis import Store, open_store
+from recsys.runtime.logs import RepeatsLeftOut
 from recsys.settings import Settings, load_settings, secrets
 from tests.secured import SecuredKafka, secured_kafka
 from tests.services import IN_CI, KafkaServer, RedisCluster, Shop, kafka_jars, kafka_server, started_redis
@@ -168,17 +169,21 @@ def secured() -> Iterator[SecuredKafka]:
 
 @pytest.fixture(autouse=True)
 def _process_as_it_was() -> Iterator[None]:
-    """A test that loads settings, or calls a command in this process, leaves it neither secrets to hide nor levels."""
-    known, levels = secrets._known, {logger: logger.level for logger in _loggers()}
+    """A test that loads settings, or calls a command here, leaves neither secrets to hide nor loggers that are set."""
+    known, before = secrets._known, {logger: (logger.level, logger.disabled) for logger in _loggers()}
     yield
     secrets._known = known
     for logger in _loggers():
-        logger.setLevel(levels.get(logger, logging.NOTSET))
+        level, logger.disabled = before.get(logger, (logging.NOTSET, False))
+        logger.setLevel(level)
+        for filter_ in logger.filters:
+            if isinstance(filter_, RepeatsLeftOut):
+                filter_._said.clear()
 
 
 def _loggers() -> list[logging.Logger]:
     known = logging.Logger.manager.loggerDict.values()
-    return [logger for logger in known if isinstance(logger, logging.Logger)]
+    return [logging.getLogger(), *(logger for logger in known if isinstance(logger, logging.Logger))]
 
 
 @pytest.fixture(autouse=True)

@@ -55,13 +55,16 @@ def once_a_run(shop: Shop, name: str, prepare: Callable[[], object]) -> None:
 
 
 def _save(shop: Shop, original: Path) -> None:
-    shutil.copytree(shop.folder, original / "files")
+    unfinished = original.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of one who was interrupted
+    shutil.copytree(shop.folder, unfinished / "files")
     prefix = _prefix(shop)
     with open_store(shop.settings()) as store:
         client: Any = store.connection.client
         names = client.scan_iter(match=b"%s*" % prefix, count=1000)
         kept = [(name.removeprefix(prefix), client.dump(name), max(0, client.pttl(name))) for name in names]
-    (original / "redis.pickle").write_bytes(pickle.dumps((shop.environment["RECSYS_DATA_DIR"], kept)))
+    (unfinished / "redis.pickle").write_bytes(pickle.dumps((shop.environment["RECSYS_DATA_DIR"], kept)))
+    unfinished.rename(original)
 
 
 def _restore(shop: Shop, original: Path) -> None:

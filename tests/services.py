@@ -72,15 +72,18 @@ def await_standing(process: Process) -> None:
     def stands() -> bool:
         try:
             return all("\nState:\tT" in (thread / "status").read_text() for thread in threads.iterdir())
-        except FileNotFoundError:  # a thread has ended meanwhile
-            return False
+        except (FileNotFoundError, ProcessLookupError):  # a thread has ended meanwhile
+            return process.poll() is not None
 
     wait_until(stands, f"process {process.pid} stands")
 
 
 def catches(process: Process, number: signal.Signals) -> bool:
-    """Whether the process has a handler of this signal."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
+    """Whether the process has a handler of this signal, or has ended."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
     return bool(int(status.split("\nSigCgt:")[1].split()[0], 16) >> (number - 1) & 1)
 
 

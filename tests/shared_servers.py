@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -80,7 +80,8 @@ class SharedServers:
         """
         notes = self.folder / "processes"
         notes.mkdir(exist_ok=True)
-        (notes / f"{pid}-{psutil.Process(pid).create_time()}").touch()
+        with suppress(psutil.NoSuchProcess):  # it has ended already
+            (notes / f"{pid}-{psutil.Process(pid).create_time()}").touch()
 
     def end(self) -> None:
         """Kill what is still there, and remove the folder."""

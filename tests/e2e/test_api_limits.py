@@ -189,11 +189,13 @@ def test_a_client_that_goes_away_is_no_error_of_ours(api_shop: Shop) -> None:
 
 
 def test_more_requests_than_can_be_under_way_are_turned_away_at_once(kafka: KafkaServer, tmp_path: Path) -> None:
-    redis = RedisServer(tmp_path)
+    (tmp_path / "redis").mkdir()
+    (tmp_path / "shop").mkdir()
+    redis = RedisServer(tmp_path / "redis")
     with ExitStack() as stack:
         redis.start()
         stack.callback(redis.kill)
-        shop = stack.enter_context(opened_shop(kafka, redis.url, tmp_path))
+        shop = stack.enter_context(opened_shop(kafka, redis.url, tmp_path / "shop"))
         prepare(shop)
         limits = {"RECSYS_API__MAX_CONCURRENCY": "3", "RECSYS_API__REDIS_TIMEOUT_MS": "60000"}
         api = shop.start_api(**KEY_SETTING, **limits)

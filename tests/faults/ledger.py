@@ -83,6 +83,8 @@ timestamp = "value.at"
 event_id = ["value.id", "line.id"]
 """
 """The mapping that reads orders."""
+CODE = "code-"
+"""Begins what another mapping may take for the items of orders."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +96,7 @@ class Order(Sold):
     @property
     def record(self) -> tuple[str, bytes]:
         """Key and value."""
-        lines = [{"sku": item, "id": number} for number, item in enumerate(self.item_ids)]
+        lines = [{"sku": item, "code": CODE + item, "id": number} for number, item in enumerate(self.item_ids)]
         fields = {"id": f"order-{self.number}", "at": _EPOCH_MS + self.number} if self.has_id else {}
         return self.user_id, json.dumps({"customer": self.user_id, "lines": lines, **fields}).encode()
 
@@ -138,6 +140,8 @@ class Ledger:
         self._made = 0
         self._lock = threading.Lock()
         self.encode: Callable[[bytes], bytes] = bytes
+        self.sold_as: Callable[[str], str] = str
+        """Returns as what an item was sold that a mapping has found."""
         """Turns what would be JSON into the value of a record, in the format of the shop."""
         self._acknowledged: Counter[Sold] = Counter()
         self._malformed: Counter[bytes | None] = Counter()
@@ -275,7 +279,7 @@ class Ledger:
         counts: Counter[Pair] = Counter()
         for user, history in zip(users, pipeline.execute(), strict=True):
             for item, value in history.items():
-                counts[user, item.decode()] = int(value.split(b"|")[0])
+                counts[user, self.sold_as(item.decode())] += int(value.split(b"|")[0])
         return counts
 
     def await_counted(self, patience_s: float = 240.0) -> float:
@@ -320,7 +324,7 @@ class Ledger:
         differences = re.search(r"([\d,]+) differences", verified)
         wrong_lists = int(differences[1].replace(",", "")) if differences else -1
         self.shop.run("trainer", "--once")
-        archive = self._compare(self._archived(), _pairs(self._acknowledged.elements()))
+        archive = self._compare(self.archived(), _pairs(self._acknowledged.elements()))
         tally = Tally(len(self._acknowledged), histories[0] + archive[0], histories[1] + archive[1], wrong_lists)
         assert (tally.lost, tally.doubled, tally.wrong_lists) == (0, 0, 0), (
             f"{tally}; lost and doubled in histories {histories}, in the archive {archive}\n{verified}"
@@ -334,13 +338,14 @@ class Ledger:
     def _compare(found: Counter[Pair], expected: Counter[Pair]) -> tuple[int, int]:
         return (expected - found).total(), (found - expected).total()
 
-    def _archived(self) -> Counter[Pair]:
+    def archived(self) -> Counter[Pair]:
+        """Return how often the archive holds each purchase of the buyers."""
         archive = Archive(Storage(self._settings.data_dir))
         counts: Counter[Pair] = Counter()
         for segment in archive.segments():  # file by file: nothing is hidden by what reading them together leaves out
             table = archive.read(segment, ["user_id", "item_id"])
             pairs = zip(table["user_id"].to_pylist(), table["item_id"].to_pylist(), strict=True)
-            counts.update(pair for pair in pairs if pair[0] in self._baskets)
+            counts.update((user, self.sold_as(item)) for user, item in pairs if user in self._baskets)
         return counts
 
     def dead_letters(self) -> list[Message]:

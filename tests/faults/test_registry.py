@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,11 +20,9 @@ pytestmark = [pytest.mark.real_kafka, pytest.mark.slow]
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """A registry of the test's own, which may be broken."""
-    folder = tmp_path / "registry"
-    folder.mkdir()
-    found = Registry(folder)
+    found = Registry(tmp_path_factory.mktemp("registry"))
     try:
         found.start()
         yield found

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from recsys.data.epoch import OLDEST_MS
 from recsys.data.event import Event, EventType
 from recsys.errors import DecoderUnavailable, MalformedEvent, SettingsError
+from recsys.kafka import registry
 from recsys.kafka.decoder import EventDecoder, make_decoder
 from recsys.settings import Settings
 from tests.builders import NOON_MS, events, make_event
@@ -113,6 +114,12 @@ event_id = ["value.id", "number"]
 """
 AT = "2026-11-22T12:00:00Z"
 LINES = [{"sku": 11, "quantity": 2, "price": 12.5}, {"sku": 2**60, "quantity": 1, "price": 0.25}]
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry that is there answers in the end, however busy the machine is."""
+    monkeypatch.setattr(registry, "_WAITS_S", 240.0)
 
 
 @pytest.fixture(scope="module")
