@@ -85,7 +85,9 @@ class PurchaseFile(EventFile):
         self._columns = columns
         self._stage = stage
         self.table = Table(source, CsvForm(columns.encoding, columns.delimiter), stage)
-        self._places = {field: self.table.names.index(column) for field, column in self._chosen().items()}
+        chosen = self._chosen()
+        self.table.read_names = frozenset(chosen.values())
+        self._places = {field: self.table.names.index(column) for field, column in chosen.items()}
 
     @property
     def rows(self) -> int:

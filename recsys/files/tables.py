@@ -78,6 +78,8 @@ class Table:
     form : CsvForm
         As rejected rows of the table are to be written, so that the same options read them: with the encoding that the
         byte order mark of the file names.
+    read_names : collection of str or None
+        The columns that mean something; None = all. A Hive partition that means nothing tells no two files apart.
 
     Raises
     ------
@@ -87,6 +89,7 @@ class Table:
 
     def __init__(self, source: Path | Inputs, form: CsvForm, stage: Stage = no_stage) -> None:
         self._stage = stage
+        self.read_names: Collection[str] | None = None
         self.inputs = source if isinstance(source, Inputs) else find_inputs([source])
         self._read, self._to_read = 0, 1  # bytes of text, or rows of Parquet, since reading last began
         self._delimiter = form.delimiter
@@ -316,7 +319,8 @@ class Table:
                 digest.update(piece)
                 advance(len(piece))
         content = digest.hexdigest()
-        partitions = sorted(file.input.partitions.items())
+        read = self.read_names
+        partitions = sorted(one for one in file.input.partitions.items() if read is None or one[0] in read)
         return hashlib.sha256(f"{content} {partitions}".encode()).hexdigest() if partitions else content
 
 

@@ -374,6 +374,15 @@ def test_a_column_of_the_file_goes_before_that_of_its_folder(tmp_path: Path) -> 
     assert [event.user_id for _, event in events(read(path))] == ["u"]
 
 
+def test_partitions_that_no_option_reads_tell_no_files_apart(tmp_path: Path) -> None:
+    """Two snapshots of the same table would count twice; and a file that is moved is the same import."""
+    rows = {"user_id": ["u"], "item_id": ["a"], "timestamp": ["2026-01-01"]}
+    one, other = (parquet(tmp_path / f"snap={number}/a.parquet", **rows) for number in (1, 2))
+    assert read(one).content_digest == read(other).content_digest
+    with pytest.raises(InputFileError, match="holds the same as"):
+        counts(read(tmp_path))
+
+
 def test_equal_files_of_two_partitions_are_two_files(tmp_path: Path) -> None:
     for day in (1, 2):
         parquet(tmp_path / f"dt=2026-01-0{day}/a.parquet", user_id=["u"], item_id=["a"])
