@@ -44,7 +44,7 @@ def events(file: EventFile) -> list[tuple[int, Event]]:
 
 def rejects(file: EventFile) -> list[tuple[int, str]]:
     """Return (row, reason) of each, the reason without the place."""
-    return [(reject.row, reject.why.partition(": ")[2]) for batch in file.batches() for reject in batch.rejects]
+    return [(reject.row, reject.reason) for batch in file.batches() for reject in batch.rejects]
 
 
 def rejected_values(file: EventFile) -> list[list[Any]]:

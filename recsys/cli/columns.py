@@ -196,22 +196,24 @@ def find_purchases(given: Sequence[str]) -> Inputs:
     return find_inputs(given, ProgressReporter(console=errors).stage)
 
 
-def open_purchases(inputs: Inputs, read_as: ReadAs, settings: Settings) -> EventFile:
-    """Open files, read them once, and say how their columns are read.
+def open_purchases(inputs: Inputs, read_as: ReadAs, settings: Settings, *, shows_summary: bool = False) -> EventFile:
+    """Open files, read them once, and say how their columns are read; see `open_file`.
 
     Raises
     ------
     InputFileError
         When they cannot be read, or hold no row.
     """
-    file = open_file(inputs, read_as, settings)
+    file = open_file(inputs, read_as, settings, shows_summary=shows_summary)
     if not file.rows:
         raise InputFileError(f"{inputs.label}: there is a header and no row")
     return file
 
 
-def open_file(inputs: Inputs, read_as: ReadAs, settings: Settings) -> EventFile:
+def open_file(inputs: Inputs, read_as: ReadAs, settings: Settings, *, shows_summary: bool = False) -> EventFile:
     """Open files, and say how their columns are read; to tell that, those of purchases are read once.
+
+    Users who may be no customers are named here, unless the command ``shows_summary``, in which they are.
 
     Raises
     ------
@@ -220,7 +222,7 @@ def open_file(inputs: Inputs, read_as: ReadAs, settings: Settings) -> EventFile:
     """
     stage = ProgressReporter(console=errors).stage if inputs.size > _LARGE_BYTES else no_stage
     file = _file(inputs, read_as, settings, stage)
-    for remark in file.remarks:
+    for remark in file.remarks if shows_summary else [*file.remarks, *file.frequent_users]:
         errors.print(f"note: {remark}", markup=False)
     return file
 

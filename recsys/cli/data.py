@@ -64,11 +64,11 @@ def import_command(
     inputs = find_purchases(files)
     if rejects is not None:
         ensure_no_input(rejects, inputs)
-    purchases = open_purchases(inputs, read_as, settings)
+    purchases = open_purchases(inputs, read_as, settings, shows_summary=True)
     rejected_to = purchases.rejects_path(rejects)
     if strict:
         _ensure_nothing_suspicious(purchases)
-    summary = new_summary()
+    summary = new_summary(purchases.remedies)
     with open_store(settings) as store:
         store.connection.check()
         try:
@@ -150,7 +150,7 @@ def _print_import(outcome: ImportOutcome, inputs: Inputs, rejected_to: Path) -> 
 
 def _ensure_nothing_suspicious(purchases: EventFile) -> None:
     """Read a file to its end, and refuse it if something in it looks wrong."""
-    summary = new_summary()
+    summary = new_summary(purchases.remedies)
     with ProgressReporter(console=errors).stage(f"check {purchases.name}", purchases.rows, unit="rows") as advance:
         for batch in purchases.batches():
             summary.note_batch(batch)

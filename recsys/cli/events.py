@@ -20,7 +20,9 @@ from recsys.data.mapping import LeftOut
 from recsys.data.mapping_file import CONTRACT, preset, presets
 from recsys.errors import InputFileError
 from recsys.files.event_file import any_user
-from recsys.kafka.decoder import make_decoder
+from recsys.files.remedies import TOPIC, of_mapping
+from recsys.kafka.decoder import decoder_of
+from recsys.kafka.readings import reading_of
 from recsys.operations.record_sources import FileRecords, RecordSource, SeenRecord, TopicRecords
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
@@ -90,8 +92,8 @@ def check_command(
     The mapping is that of the settings, unless another one is named, or options say which columns a file has. Nothing
     is written, no group is joined, no offset is committed.
     """
-    source, how = _source(files or [], topic, read_as)
-    summary = new_summary()
+    source, how = _source(files or [], topic, read_as, shows_summary=True)
+    summary = new_summary(source.remedies)
     with source:
         source.check(summary, ProgressReporter(console=errors))
     if as_json:
@@ -120,7 +122,9 @@ def preset_command(
     print(preset(name), end="")
 
 
-def _source(files: Sequence[str], topic: str, read_as: ReadAs) -> tuple[RecordSource, str]:
+def _source(
+    files: Sequence[str], topic: str, read_as: ReadAs, *, shows_summary: bool = False
+) -> tuple[RecordSource, str]:
     """Return where records are, and how they are read."""
     settings = settings_for_command()
     if files and topic:
@@ -128,7 +132,7 @@ def _source(files: Sequence[str], topic: str, read_as: ReadAs) -> tuple[RecordSo
     if files:
         envelope = CONTRACT if settings.events.envelope != "none" else ""
         read_as = read_as.or_mapping(settings.events.mapping or envelope)
-        file = open_file(find_purchases(files), read_as, settings)
+        file = open_file(find_purchases(files), read_as, settings, shows_summary=shows_summary)
         check_user = ensure_fits_cluster if settings.redis.cluster else any_user
         return FileRecords(file, check_user), _how(read_as.mapping, settings)
     if flags := read_as.flags():
@@ -137,7 +141,10 @@ def _source(files: Sequence[str], topic: str, read_as: ReadAs) -> tuple[RecordSo
     events = settings.events.model_copy(update={"mapping": read_as.mapping} if read_as.mapping else {})
     settings = settings.model_copy(update={"kafka": kafka, "events": events})
     written = "" if events.format == "json" else f", {events.format}"
-    return TopicRecords(kafka, make_decoder(settings)), _how(events.mapping, settings) + written
+    reading = reading_of(events)
+    mapping: Any = reading.description["mapping"]
+    remedies = TOPIC if mapping is None else of_mapping(mapping, in_files=False)
+    return TopicRecords(kafka, decoder_of(reading, settings), remedies), _how(events.mapping, settings) + written
 
 
 def _how(mapping: str, settings: Settings) -> str:

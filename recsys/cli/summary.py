@@ -5,6 +5,7 @@ from __future__ import annotations
 from recsys.cli.output import new_table, results
 from recsys.data.epoch import iso_time
 from recsys.data.event import EventType
+from recsys.files.remedies import Remedies
 from recsys.operations.distinct import DistinctCounter
 from recsys.operations.event_summary import EventSummary, ReasonCounts
 from recsys.runtime.clock import now
@@ -13,9 +14,9 @@ _MOST_REASONS = 10
 _WORDS = {EventType.PURCHASE: "purchases", EventType.RETURN: "returns", EventType.FORGET: "forgets"}
 
 
-def new_summary() -> EventSummary:
+def new_summary(remedies: Remedies) -> EventSummary:
     """Return one that has seen nothing yet; times after now lie ahead."""
-    return EventSummary(now_ms=round(now().timestamp() * 1000))
+    return EventSummary(now_ms=round(now().timestamp() * 1000), remedies=remedies)
 
 
 def print_summary(title: str, summary: EventSummary, *, unit: str) -> None:
@@ -54,9 +55,11 @@ def print_summary(title: str, summary: EventSummary, *, unit: str) -> None:
     results.print(table)
     _print_reasons("Malformed" if unit == "record" else "Rejected", summary.malformed)
     _print_reasons("Passed over", summary.passed_over)
-    suspicions = summary.suspicions()
-    if suspicions:
+    notes, suspicions = summary.notes(), summary.suspicions()
+    if notes or suspicions:
         results.print()
+    for note in notes:
+        results.print(f"note: {note}")
     for suspicion in suspicions:
         results.print(f"suspicious: {suspicion}", style="yellow")
 

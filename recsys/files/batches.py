@@ -21,8 +21,10 @@ class Reject:
     Attributes
     ----------
     row : int
-    why : str
-        Where it is and what is wrong.
+    place : str
+        Where it is, as `Row.place`.
+    reason : str
+        What is wrong.
     values : sequence
         As they were, in the order of the file's columns; of rows that are objects, the line of JSON to be written.
     is_broken : bool
@@ -30,9 +32,15 @@ class Reject:
     """
 
     row: int
-    why: str
+    place: str
+    reason: str
     values: Sequence[Any]
     is_broken: bool = False
+
+    @property
+    def why(self) -> str:
+        """Where it is and what is wrong, in one line."""
+        return f"{self.place}: {self.reason}"
 
 
 @dataclass(slots=True)

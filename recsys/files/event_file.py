@@ -12,6 +12,7 @@ import orjson
 
 from recsys.files.batches import Batch, ReadRow
 from recsys.files.rejects import RejectsFile, rejects_path
+from recsys.files.remedies import Remedies
 from recsys.files.row import Row, Unreadable
 from recsys.files.tables import Table
 from recsys.files.values import json_value
@@ -71,6 +72,16 @@ class EventFile(ABC):
     @abstractmethod
     def remarks(self) -> Sequence[str]:
         """What should be said about how the file is read, a line each."""
+
+    @property
+    def frequent_users(self) -> Sequence[str]:
+        """A line for each user with a large share of the rows, where looking through them has shown some."""
+        return ()
+
+    @property
+    @abstractmethod
+    def remedies(self) -> Remedies:
+        """What to do about what looks wrong with the events."""
 
     @abstractmethod
     def options(self) -> dict[str, str]:

@@ -34,11 +34,3 @@ class FrequentUsers:
         for user, count in self._counters.most_common():
             if (share := count / rows) > _LARGE_SHARE:
                 yield user, share
-
-    def remarks(self, rows: int) -> Iterator[str]:
-        """Yield a line for each user with more than a twentieth of the file's rows."""
-        for user, share in self.shares(rows):
-            yield (
-                f"user {user[:40]!r} has {share:.0%} of the {rows:,} rows; if this is no customer, "
-                f"leave it out with --no-user {user[:40]!r}"
-            )

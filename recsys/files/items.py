@@ -87,7 +87,7 @@ def read_items(
             item_id, item = _item({what: row.values[place] for what, place in places.items()}, integers=integers)
         except MalformedEvent as error:
             is_broken = bool(row.problem) or not is_kept_by_text(row.values[places["item_id"]])
-            rejects.append(Reject(row.number, f"{row.place}: {error.reason}", row.all_values(), is_broken=is_broken))
+            rejects.append(Reject(row.number, row.place, error.reason, row.all_values(), is_broken=is_broken))
         else:
             items[item_id] = item
     remark = ids.remark(names["item_id"], integer_ids)

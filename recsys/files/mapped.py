@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, time
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from recsys.files.event_file import CheckUser, EventFile, any_user, in_json
 from recsys.files.inputs import Inputs
 from recsys.files.marks import MARK, WHY, not_mended
 from recsys.files.rejects import JsonRejectsFile, RejectsFile
+from recsys.files.remedies import Remedies, of_mapping
 from recsys.files.row import Row
 from recsys.files.tables import CsvForm, Table
 from recsys.files.times import time_zone
@@ -107,6 +109,11 @@ class MappedFile(EventFile):
         """What the mapping looks for and no file has."""
         absent = sorted(self._mapping.roots & (_OF_RECORDS if self._is_wrapped else {*_OF_RECORDS, "cloudevent"}))
         return [f"the mapping looks at {', '.join(absent)}; in files there is no such thing"] if absent else []
+
+    @property
+    def remedies(self) -> Remedies:
+        """What of the mapping may help."""
+        return of_mapping(self._mapping.described, in_files=True)
 
     def options(self) -> dict[str, str]:
         """Return how the file is read, as far as that differs from the default, settings included."""
@@ -205,13 +212,14 @@ class MappedFile(EventFile):
         return found
 
     def _reject(self, row: Row, reason: str) -> Reject:
-        why = f"{row.place}: {reason}"
+        reject = Reject(row.number, row.place, reason, row.values, is_broken=bool(row.problem))
         if self.table.kind is Kind.CSV:
-            return Reject(row.number, why, row.values, is_broken=bool(row.problem))
+            return reject
         (found,) = row.values
         if row.problem:
             found = {MARK: found.encode(errors="backslashreplace").decode()}
-        return Reject(row.number, why, [orjson.dumps(found | {WHY: why}).decode()])
+        line = orjson.dumps(found | {WHY: reject.why}).decode()
+        return replace(reject, values=[line], is_broken=False)
 
     def _holds_events(self, values: Sequence[str]) -> bool:
         """Whether a line inside of quotes is a row itself: the mapping finds events in it."""

@@ -19,6 +19,7 @@ from recsys.files.event_file import CheckUser, EventFile, any_user, in_json
 from recsys.files.frequent_users import FrequentUsers
 from recsys.files.inputs import Inputs
 from recsys.files.numbers import THOUSANDS, NumberColumn, NumberFormat
+from recsys.files.remedies import Remedies, of_columns
 from recsys.files.row import Row
 from recsys.files.tables import CsvForm, Table
 from recsys.files.times import TimeColumn, TimeReading, check_format, newest_of, time_zone
@@ -40,6 +41,7 @@ class _Reading:
     prices: NumberFormat | None
     integer_ids: frozenset[str]
     remarks: tuple[str, ...]
+    frequent_users: tuple[str, ...]
 
 
 class PurchaseFile(EventFile):
@@ -99,6 +101,16 @@ class PurchaseFile(EventFile):
         """What should be said about how the file is read, a line each."""
         return self._reading.remarks
 
+    @property
+    def frequent_users(self) -> tuple[str, ...]:
+        """A line for each user with more than a twentieth of the rows."""
+        return self._reading.frequent_users
+
+    @property
+    def remedies(self) -> Remedies:
+        """Which options may help."""
+        return of_columns(looks_for_quantity="quantity" in self._places)
+
     def options(self) -> dict[str, str]:
         """Return how the file is read, as far as that differs from the default, settings included."""
         chosen = {f.name: getattr(self._columns, f.name) for f in fields(Columns)} | {
@@ -120,8 +132,8 @@ class PurchaseFile(EventFile):
         try:
             self._read_into(read, first, check_user)
         except MalformedEvent as error:
-            why = f"{row.place}: {error.reason}"
-            read.reject = Reject(row.number, why, row.all_values(), is_broken=self._is_broken(row))
+            is_broken = self._is_broken(row)
+            read.reject = Reject(row.number, row.place, error.reason, row.all_values(), is_broken=is_broken)
         return read
 
     def shown(self, row: Row) -> bytes:
@@ -194,9 +206,9 @@ class PurchaseFile(EventFile):
         except InputFileError as error:
             prices = None
             remarks.append(f"{error}. Until then no price is read; no model uses prices")
-        remarks.extend(users.remarks(rows))
+        frequent = [self.remedies.about_user(user, share, f"{rows:,} rows") for user, share in users.shares(rows)]
         integer_ids = frozenset(name for name, column in ids.items() if column.are_integers(asked))
-        return _Reading(rows, times, quantities, prices, integer_ids, tuple(filter(None, remarks)))
+        return _Reading(rows, times, quantities, prices, integer_ids, tuple(filter(None, remarks)), tuple(frequent))
 
     @cached_property
     def _first_times(self) -> TimeReading:

@@ -28,7 +28,7 @@ NO_USER: Final = (
 )
 """What exports write as the id of a customer who is none, in lower case."""
 _FLOAT_FORM = re.compile(r"-?[0-9]+\.0+")
-_SHORTENED = re.compile(r"[0-9]+(?:[.,][0-9]+)?[eE]\+[0-9]+")
+_SHORTENED = re.compile(r"-?[0-9]+(?:[.,][0-9]+)?[eE]\+[0-9]+")
 _SURELY_WRITTEN = 250
 """Levels of JSON: orjson reads about a thousand, but writes 254 only."""
 _EXACT = 2**53
@@ -176,6 +176,11 @@ def integer_of(value: Any) -> str:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else ""
     return value.partition(".")[0] if isinstance(value, str) and _FLOAT_FORM.fullmatch(value) else ""
+
+
+def is_spoilt_id(text: str) -> bool:
+    """Whether an id has a form that it got because a program took it for a number: 17850.0, 1,23E+05."""
+    return text[-1:].isdecimal() and bool(_FLOAT_FORM.fullmatch(text) or _SHORTENED.fullmatch(text))
 
 
 def is_kept_by_text(value: Any) -> bool:

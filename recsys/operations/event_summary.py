@@ -14,18 +14,19 @@ from recsys.data.event import Event, EventOfLine, EventType
 from recsys.data.mapping import LeftOut
 from recsys.files.batches import Batch
 from recsys.files.frequent_users import FrequentUsers
+from recsys.files.remedies import TOPIC, Remedies
+from recsys.files.values import is_spoilt_id
 from recsys.operations.distinct import DistinctCounter
 
 _MANY = 1_000
 """Of so few events, quantities may all be 1."""
+_ALL_1 = "all quantities are 1"
 _LARGE_SHARE = 0.01
 """Of records that are malformed."""
 _MOST_KINDS = 1_000
 _YEAR_MS = 365 * 86_400_000
 _AHEAD_MS = 5 * 60_000
 """Clocks may differ by so much."""
-_AS_DECIMAL = re.compile(r"-?[0-9]+\.0+")
-_SHORTENED = re.compile(r"-?[0-9]+(?:[.,][0-9]+)?[eE]\+[0-9]+")
 _LINE = re.compile(r"^line \d+: ")
 _MORE_LINES = re.compile(r"; (?:line \d+: |and [\d,]+ more lines$).*", re.DOTALL)
 _VALUE = re.compile(r"'[^']*'|\"[^\"]*\"|\d[\d,.:TZ+-]*")
@@ -70,7 +71,7 @@ class OddIds:
 
     def note(self, value: str) -> None:
         """Look at one."""
-        if value[-1:].isdecimal() and (_AS_DECIMAL.fullmatch(value) or _SHORTENED.fullmatch(value)):
+        if is_spoilt_id(value):
             self.count += 1
             self.example = self.example or value
 
@@ -84,10 +85,13 @@ class EventSummary:
     ----------
     now_ms : int
         Times after this lie ahead.
+    remedies : Remedies
+        For what looks wrong.
     """
 
-    def __init__(self, *, now_ms: int) -> None:
+    def __init__(self, *, now_ms: int, remedies: Remedies = TOPIC) -> None:
         self._now_ms = now_ms
+        self._remedies = remedies
         self.records = 0
         self.types: Counter[EventType] = Counter()
         self.malformed, self.passed_over = ReasonCounts(), ReasonCounts()
@@ -98,7 +102,7 @@ class EventSummary:
         self._odd_users, self._odd_items = OddIds(), OddIds()
         self._frequent = FrequentUsers()
         self._of_1970 = self._ahead = self._with_shared_id = 0
-        self._has_other_quantity = False
+        self._has_other_quantity, self._has_quantity = False, remedies.looks_for_quantity
 
     @property
     def events(self) -> int:
@@ -127,8 +131,7 @@ class EventSummary:
         """Count the rows of a file; which of those without id are the same purchase, the import says."""
         self.records += batch.rows
         for reject in batch.rejects:
-            place, _, reason = reject.why.partition(": ")
-            self.malformed.note(reason, place)
+            self.malformed.note(reject.reason, reject.place)
         for why, (count, place) in batch.reasons.items():
             self.passed_over.note(why, place, count)
         for _, event in batch.events:
@@ -153,6 +156,7 @@ class EventSummary:
         self.items.note(event.item_id)
         self._odd_items.note(event.item_id)
         self._has_other_quantity |= event.quantity != 1
+        self._has_quantity = self._has_quantity or "quantity" in event.model_fields_set
         moment = event.timestamp
         if self.first_ms is None or moment < self.first_ms:
             self.first_ms = moment
@@ -160,6 +164,14 @@ class EventSummary:
             self.last_ms = moment
         self._of_1970 += moment < _YEAR_MS
         self._ahead += moment > self._now_ms + _AHEAD_MS
+
+    @property
+    def _are_all_1(self) -> bool:
+        return self.events >= _MANY and not self._has_other_quantity
+
+    def notes(self) -> list[str]:
+        """Return what should be known, with nothing wrong, a line each."""
+        return [f"{_ALL_1}: nothing says what they are"] if self._are_all_1 and not self._has_quantity else []
 
     def suspicions(self) -> list[str]:
         """Return what looks wrong, a line each."""
@@ -177,21 +189,18 @@ class EventSummary:
                     f"have them written as text"
                 )
         for user, share in self._frequent.shares(self.events):
-            yield (
-                f"user {user[:40]!r} has {share:.0%} of the events; if this is no customer, name it in "
-                f"RECSYS_EVENTS__NO_USER"
-            )
+            yield self._remedies.about_user(user, share, "events")
         if self._of_1970:
-            yield f"{_times(self._of_1970, 'time')} in 1970: is timestamp_unit right?"
+            yield f"{_times(self._of_1970, 'time')} in 1970: {self._remedies.unit}"
         if self._ahead:
-            yield f"{_times(self._ahead, 'time')} ahead of now: is the zone right?"
+            yield f"{_times(self._ahead, 'time')} ahead of now: {self._remedies.zone}"
         if self._with_shared_id:
             yield (
                 f"{_times(self._with_shared_id, 'record')} with several lines of one event_id, of which one alone "
                 f"counts: let event_id name the line as well"
             )
-        if self.events >= _MANY and not self._has_other_quantity:
-            yield "all quantities are 1: is quantity mapped?"
+        if self._are_all_1 and self._has_quantity:
+            yield f"{_ALL_1}: {self._remedies.quantity}"
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it for programs."""

@@ -14,6 +14,7 @@ from recsys.data.mapping import LeftOut
 from recsys.errors import MalformedEvent
 from recsys.files.batches import ReadRow
 from recsys.files.event_file import CheckUser, EventFile, any_user
+from recsys.files.remedies import TOPIC, Remedies
 from recsys.files.row import Row
 from recsys.kafka.clients import Message, open_reader
 from recsys.kafka.decoder import ExplainingDecoder
@@ -60,9 +61,12 @@ class RecordSource(Protocol):
     ----------
     name : str
         Of the topic or the files.
+    remedies : Remedies
+        What to do about what looks wrong with the events.
     """
 
     name: str
+    remedies: Remedies
 
     def __enter__(self) -> Self:
         """Begin to read."""
@@ -101,6 +105,7 @@ class FileRecords:
         self._file = file
         self._check_user = check_user
         self.name = file.name
+        self.remedies = file.remedies
 
     def __enter__(self) -> Self:
         return self
@@ -131,7 +136,7 @@ class FileRecords:
     def _seen_row(self, read: ReadRow) -> SeenRecord:
         place, events = read.row.place, [event for _, event in read.events]
         left_out = [LeftOut(line, why) for line, why in read.left_out]
-        malformed = None if read.reject is None else read.reject.why.removeprefix(f"{place}: ")
+        malformed = None if read.reject is None else read.reject.reason
         return SeenRecord(place, None, self._file.shown(read.row), events, left_out, malformed)
 
 
@@ -144,6 +149,7 @@ class TopicRecords:
         Its topic is read.
     decoder : ExplainingDecoder
         Of a consumer. What it raises where it lacks something, is raised here.
+    remedies : Remedies
 
     Raises
     ------
@@ -151,10 +157,11 @@ class TopicRecords:
         When there is no broker, no right, or no topic.
     """
 
-    def __init__(self, settings: KafkaSettings, decoder: ExplainingDecoder) -> None:
+    def __init__(self, settings: KafkaSettings, decoder: ExplainingDecoder, remedies: Remedies = TOPIC) -> None:
         self._settings = settings
         self._decoder = decoder
         self.name = settings.topic
+        self.remedies = remedies
         self._topic = describe_topic(settings, settings.topic)
         self._reader = open_reader(settings, "events")
         self._there = end_offsets(self._reader, settings, self._topic)

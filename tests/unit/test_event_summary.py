@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from recsys.data.event import Event, EventOfLine, EventType
-from recsys.data.mapping import NO_USER, LeftOut
+from recsys.data.mapping import NO_USER, EventMapping, LeftOut
+from recsys.data.mapping_file import CONTRACT, preset
 from recsys.files.batches import NO_CUSTOMER, Batch, ReadRow, Reject
+from recsys.files.remedies import TOPIC, Remedies, of_columns, of_mapping
 from recsys.files.row import Row
 from recsys.operations.distinct import DistinctCounter
 from recsys.operations.event_summary import EventSummary
@@ -102,7 +104,7 @@ def test_reasons_take_bounded_memory() -> None:
         ([[make_event(timestamp=NOON_MS + 3_600_000)]], "1 time ahead of now"),
         ([[make_event("u", "a", event_id="1"), make_event("u", "b", event_id="1")]], "of one event_id"),
         ([*of_many_users(940), *[[make_event("shop", quantity=2)]] * 60], "user 'shop' has 6% of the events"),
-        ([[make_event(f"u{number % 100}")] for number in range(1_000)], "all quantities are 1"),
+        ([[make_event(f"u{number % 100}")] for number in range(1_000)], "all quantities are 1: do senders give"),
     ],
 )  # fmt: skip
 def test_what_is_suspicious(records: list[list[Event]], said: str) -> None:
@@ -141,14 +143,14 @@ def test_rows_of_a_file() -> None:
     batch = Batch(1, 0)
     for number in range(1, 6):
         row = Row(number, f"row {number}", ())
-        reject = Reject(3, "row 3: quantity: must be more than 0", ()) if number == 3 else None
+        reject = Reject(3, "a: b.csv row 3", "quantity: must be more than 0", ()) if number == 3 else None
         left_out = ((None, NO_CUSTOMER),) if number > 3 else ()
         batch.add(ReadRow(row, events[number - 1 : number], left_out, reject))
     summary.note_batch(batch)
     found = summary.as_json()
     assert (found["records"], found["events"][EventType.PURCHASE], found["repeated"]) == (5, 2, 0)
     assert found["malformed"] == [
-        {"reason": "quantity: must be more than 0", "count": 1, "share": 0.2, "first": "row 3"}
+        {"reason": "quantity: must be more than 0", "count": 1, "share": 0.2, "first": "a: b.csv row 3"}
     ]
     assert found["passed_over"] == [{"reason": "it has no customer", "count": 2}]
     assert summary.passed_over.most_common()[0].place == "row 4"
@@ -166,3 +168,69 @@ def test_lines_of_one_row_that_share_an_id_are_named() -> None:
     assert [text for text in summary.suspicions() if "event_id" in text] == [
         "2 records with several lines of one event_id, of which one alone counts: let event_id name the line as well"
     ]
+
+
+def without_quantity(count: int = 1_000) -> list[list[Event]]:
+    return [[Event(user_id=f"u{number % 100}", item_id="a", timestamp=NOON_MS)] for number in range(count)]
+
+
+NO_QUANTITY = EventMapping.parse('fields = {user_id = "value.u", item_id = "value.i"}', name="m").described
+WITH_QUANTITY = {"fields": {**NO_QUANTITY["fields"], "quantity": "value.n"}}
+CONTRACT_MAPPING = EventMapping.parse(preset(CONTRACT), name=CONTRACT).described
+
+
+@pytest.mark.parametrize(
+    ("remedies", "suspicions"),
+    [
+        (TOPIC, []),
+        (of_columns(looks_for_quantity=False), []),
+        (of_mapping(NO_QUANTITY, in_files=True), []),
+        (of_mapping(CONTRACT_MAPPING, in_files=True), []),
+        (of_columns(looks_for_quantity=True), ["all quantities are 1: is --quantity-column right?"]),
+        (of_mapping(WITH_QUANTITY, in_files=False), ["all quantities are 1: is quantity of the mapping right?"]),
+    ],
+)
+def test_where_nothing_says_what_quantities_are_that_is_a_note(remedies: Remedies, suspicions: list[str]) -> None:
+    summary = EventSummary(now_ms=NOON_MS, remedies=remedies)
+    for number, events in enumerate(without_quantity(), start=1):
+        summary.note_record(events, (), None, place=f"line {number}")
+    assert summary.suspicions() == suspicions
+    assert summary.notes() == ([] if suspicions else ["all quantities are 1: nothing says what they are"])
+
+
+def test_remedies_are_those_of_where_events_were_read() -> None:
+    records = [*of_many_users(940), *[[make_event("shop", quantity=2, timestamp=5_000)]] * 60]
+    records.append([make_event("u", quantity=2, timestamp=NOON_MS + DAY_MS // 2)])
+    said = {}
+    for name, remedies in (
+        ("topic", TOPIC),
+        ("columns", of_columns(looks_for_quantity=True)),
+        ("mapping", of_mapping(WITH_QUANTITY, in_files=False)),
+        ("mapping of files", of_mapping(WITH_QUANTITY, in_files=True)),
+    ):
+        summary = EventSummary(now_ms=NOON_MS, remedies=remedies)
+        for number, events in enumerate(records, start=1):
+            summary.note_record(events, (), None, place=f"line {number}")
+        said[name] = [line.rpartition("; if this is no customer, ")[2] for line in summary.suspicions()]
+    assert said == {
+        "topic": [
+            "name it in RECSYS_EVENTS__NO_USER",
+            "60 times in 1970: is RECSYS_EVENTS__TIMESTAMP_UNIT right?",
+            "1 time ahead of now: are the senders' clocks and zones right?",
+        ],
+        "columns": [
+            "leave it out with --no-user 'shop'",
+            "60 times in 1970: are --timestamp-column, --timestamp-unit and --timestamp-format right?",
+            "1 time ahead of now: is --timezone right?",
+        ],
+        "mapping": [
+            "name it in RECSYS_EVENTS__NO_USER",
+            "60 times in 1970: is timestamp_unit of the mapping right?",
+            "1 time ahead of now: is timezone of the mapping right?",
+        ],
+        "mapping of files": [
+            "leave it out with --no-user 'shop'",
+            "60 times in 1970: is timestamp_unit of the mapping right?",
+            "1 time ahead of now: is timezone of the mapping right?",
+        ],
+    }

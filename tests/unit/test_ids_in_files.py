@@ -15,6 +15,7 @@ from recsys.data.event import EventType
 from recsys.files.batches import RowCounts
 from recsys.files.columns import Columns
 from recsys.files.purchases import PurchaseFile
+from recsys.files.values import is_spoilt_id
 from tests.builders import make_event, make_forget
 from tests.purchase_files import (
     DAY_MS,
@@ -144,9 +145,11 @@ def test_a_user_with_a_large_share_of_many_rows_is_said(tmp_path: Path) -> None:
         lines = (f"{'guest' if row % every == 0 else f'u{row}'},a,2026-01-01\n" for row in range(rows))
         return csv_file(tmp_path, HEADER + "".join(lines))
 
-    assert "user 'guest' has 10% of the 2,000 rows" in file(2000, 10).remarks[0]
-    assert file(2000, 40).remarks == ()
-    assert file(900, 10).remarks == ()
+    assert file(2000, 10).frequent_users == (
+        "user 'guest' has 10% of the 2,000 rows; if this is no customer, leave it out with --no-user 'guest'",
+    )
+    assert file(2000, 10).remarks == (), "a command with a summary has it there"
+    assert file(2000, 40).frequent_users == file(900, 10).frequent_users == ()
 
 
 def test_text_of_parquet_that_is_not_utf_8_is_no_id(tmp_path: Path) -> None:
@@ -225,3 +228,10 @@ def test_ids_that_have_lost_digits_do_not_change_how_others_are_read(tmp_path: P
 def test_a_forget_of_an_id_that_is_no_user_is_taken_from_every_format(tmp_path: Path) -> None:
     table = {"type": ["forget"], "user_id": [0.0], "item_id": [""], "timestamp": [datetime(2026, 1, 1)]}
     assert one_event(parquet_file(tmp_path, table)).type is EventType.FORGET
+
+
+@pytest.mark.parametrize("user", ["1,23E+05", "-1.23e+05"])
+def test_what_a_summary_calls_spoilt_an_import_rejects(tmp_path: Path, user: str) -> None:
+    assert is_spoilt_id(user)
+    row = f'"{user}",a,2026-01-01\n'
+    assert "is a long number that a program has shortened" in one_reject(csv_file(tmp_path, HEADER + row))

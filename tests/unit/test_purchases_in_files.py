@@ -366,14 +366,19 @@ def test_there_is_no_rejects_file_without_rejects(tmp_path: Path) -> None:
 def test_rejects_of_several_batches_are_in_one_file_and_replace_an_old_one(tmp_path: Path) -> None:
     (tmp_path / "rejects.csv").write_text("old")
     with rejects_file(tmp_path / "rejects.csv", tmp_path) as rejected:
-        rejected.add([Reject(1, 'say "no"', ["a\nb", "x", "y"])])
-        rejected.add([Reject(3, "no", []), Reject(4, "no", [None, 1, True])])
+        rejected.add([Reject(1, "line 2", 'say "no"', ["a\nb", "x", "y"])])
+        rejected.add([Reject(3, "line 4", "no", []), Reject(4, "line 5", "no", [None, 1, True])])
     with (tmp_path / "rejects.csv").open(encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [
             ["user_id", "item_id", "timestamp", "why"],
-            ["[broken row] a b", "x", "y", 'say "no"; mend the values, then remove [broken row]'],  # a row of two lines
-            ["", "", "", "no"],
-            ["", "1", "True", "no"],
+            [
+                "[broken row] a b",
+                "x",
+                "y",
+                'line 2: say "no"; mend the values, then remove [broken row]',
+            ],  # a row of two lines
+            ["", "", "", "line 4: no"],
+            ["", "1", "True", "line 5: no"],
         ]
 
 
@@ -381,7 +386,7 @@ def test_rejects_of_several_batches_are_in_one_file_and_replace_an_old_one(tmp_p
 def test_rejects_that_cannot_be_written_name_the_option_that_helps(tmp_path: Path, path: str) -> None:
     with pytest.raises(InputFileError, match=r"cannot write rejected rows.*--rejects"):
         with rejects_file(tmp_path / path, tmp_path) as rejected:
-            rejected.add([Reject(1, "no", ["u", "a", "t"])])
+            rejected.add([Reject(1, "line 2", "no", ["u", "a", "t"])])
 
 
 def test_rows_of_a_long_file_keep_their_numbers_past_invalid_lines(tmp_path: Path) -> None:
