@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import jmespath
 from jmespath.exceptions import JMESPathError
@@ -12,6 +12,7 @@ from jmespath.functions import Functions
 
 Scope = dict[str, Any]
 Evaluate = Callable[[Scope], Any]
+EVERY_NAME: Final = "*"
 _LONGEST_SHOWN = 100
 
 
@@ -28,11 +29,14 @@ class Expression:
         evaluated, as when a function gets a value of another type.
     roots : frozenset of str
         The names of the scope that it uses.
+    names : frozenset of str
+        All names in it, at whatever place; `EVERY_NAME` among them if it looks at others as well.
     """
 
     text: str
     evaluate: Evaluate
     roots: frozenset[str]
+    names: frozenset[str] = frozenset()
 
     @classmethod
     def compile(cls, text: str) -> Expression:
@@ -47,7 +51,7 @@ class Expression:
             compiled = jmespath.compile(text)
             tree = compiled.parsed
             _ensure_functions_exist(tree)
-            direct, roots = _direct(tree), frozenset(_roots(tree))
+            direct, roots, names = _direct(tree), frozenset(_roots(tree)), frozenset(_names(tree))
         except (JMESPathError, RecursionError) as error:
             why = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
             shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
@@ -59,7 +63,7 @@ class Expression:
             except (JMESPathError, ArithmeticError, TypeError, RecursionError) as error:
                 raise ValueError(f"{text}: {' '.join(str(error).split())}") from None
 
-        return cls(text, direct or searched, roots)
+        return cls(text, direct or searched, roots, names)
 
 
 def is_false(value: Any) -> bool:
@@ -97,6 +101,22 @@ def _roots(tree: Mapping[str, Any]) -> Iterator[str]:
     else:  # all parts are looked up in the same place
         for child in children:
             yield from _roots(child)
+
+
+def _names(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Yield all names that an expression looks up, wherever, and ``*`` if it looks at all that something holds."""
+    kind, children = tree["type"], tree["children"]
+    if kind == "field":
+        yield tree["value"]
+    if kind == "value_projection" or (kind == "function_expression" and any(map(_is_whole, children))):
+        yield EVERY_NAME
+    for child in children:
+        if isinstance(child, dict):  # a slice has numbers
+            yield from _names(child)
+
+
+def _is_whole(argument: Mapping[str, Any]) -> bool:
+    return argument["type"] in ("field", "current")
 
 
 _AT_THE_LEFT = frozenset(

@@ -78,11 +78,12 @@ class EventMapping:
         of_lines = {name for name in lines if any(part.roots & OF_LINES for part in expressions[name])}
         self._of_record = {name: parts for name, parts in expressions.items() if name not in of_lines}
         self._of_lines = {name: parts for name, parts in expressions.items() if name in of_lines}
-        self.roots = frozenset().union(
-            *(part.roots for parts in expressions.values() for part in parts),
-            *(one.roots for one in (file.where, file.lines) if one is not None),
-        )
+        every = [part for parts in expressions.values() for part in parts]
+        every += [one for one in (file.where, file.lines) if one is not None]
+        self.roots = frozenset[str]().union(*(one.roots for one in every))
         """What of a record is looked at."""
+        self.names = frozenset[str]().union(*(one.names for one in every))
+        """All names that are looked up, wherever in a record."""
         self.described = file.model_dump(exclude_defaults=True, exclude_none=True)
         """What the mapping does, whatever the order and the comments of its file; `of` makes it again."""
 

@@ -12,7 +12,7 @@ from typing import BinaryIO, Final, TextIO, cast
 
 from recsys.errors import InputFileError
 from recsys.files.inputs import PARQUET, Input
-from recsys.files.unpacking import Packing, unpacked
+from recsys.files.unpacking import unpacked
 
 _START = 4096
 _PIECE = 1 << 16
@@ -74,12 +74,12 @@ def content_of(file: Input, encoding: str) -> Content:
     InputFileError
         When it is of another kind.
     """
+    if file.is_parquet:
+        return Content(Kind.PARQUET, encoding)
     with opened(file) as stream:
         start = stream.read(_START)
     if start.startswith(PARQUET):
-        if file.packing is not Packing.NONE:
-            raise InputFileError(f"{file.name}: this is Parquet inside of {file.packing}: unpack it first")
-        return Content(Kind.PARQUET, encoding)
+        raise InputFileError(f"{file.name}: this is Parquet inside of {file.packing}: unpack it first")
     for mark, format_ in _OTHER_FORMATS.items():
         if start.startswith(mark):
             raise InputFileError(f"{file.name}: this is {format_}; a file must be CSV, JSON Lines or Parquet")

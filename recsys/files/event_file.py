@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,11 @@ class EventFile(ABC):
         """
         return rejects_path(self.table.inputs, chosen, self.writes_rejects_as.suffix)
 
+    @property
+    @abstractmethod
+    def columns_used(self) -> Collection[str]:
+        """The columns that say what rows come to. What folders say of others makes no other content."""
+
     @abstractmethod
     def table_rows(self) -> Iterator[Row]:
         """Yield the rows as they are.
@@ -131,7 +136,7 @@ class EventFile(ABC):
     @property
     def content_digest(self) -> str:
         """The SHA-256 of what the files hold, in hexadecimal digits."""
-        return self.table.content_digest
+        return self.table.content_digest(self.columns_used)
 
     def read_rows(self, check_user: CheckUser = any_user) -> Iterator[ReadRow]:
         """Yield what each row comes to, in the file's order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import sys
 import weakref
@@ -22,6 +23,8 @@ from recsys.settings.regular_files import ensure_regular, open_regular
 
 STDIN: Final = "-"
 PARQUET: Final = b"PAR1"
+_RECURSIVE = "**"
+_NO_DATA = (".", "_")
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -41,6 +44,8 @@ class Input:
         Of these bytes; `Packing.ZIP` is a member of an archive, which comes unpacked.
     partitions : mapping
         Column → value, as the folders of Hive partitions say; None is no value.
+    is_parquet : bool
+        Whether it begins as Parquet does, and is not packed.
     """
 
     name: str
@@ -48,6 +53,7 @@ class Input:
     size: int
     packing: Packing
     partitions: Mapping[str, str | None] = field(default_factory=dict)
+    is_parquet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +103,11 @@ def find_inputs(given: Sequence[str | Path], stage: Stage = no_stage) -> Inputs:
     for name in given:
         path = Path(name)
         try:
-            for path in _paths(name):
+            for file in _found(name):
+                path = file.path
                 key = path if str(path) == STDIN else path.resolve()
                 if key not in found:
-                    found[key] = list(_inputs(path, stage))
+                    found[key] = list(_inputs(file, stage))
         except READING_ERRORS as error:
             raise InputFileError(f"{path}: cannot be read: {plain(error)}") from error
     files = tuple(file for files in found.values() for file in files)
@@ -114,22 +121,58 @@ def find_inputs(given: Sequence[str | Path], stage: Stage = no_stage) -> Inputs:
     )
 
 
-def _paths(given: str | Path) -> Iterator[Path]:
-    """Yield the files that a name stands for: itself, what a glob finds, or the Parquet files of a folder."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A file that a name stands for.
+
+    Attributes
+    ----------
+    path : Path
+    below : Path
+        The folder that was named; what is below it tells files apart.
+    is_in_folder : bool
+        Whether it was found in a folder that was named as a whole, not by a name or a glob.
+    """
+
+    path: Path
+    below: Path
+    is_in_folder: bool = False
+
+    def partitions(self) -> dict[str, str | None]:
+        """Return what folders say: ``dt=2026-01-01/country=DE/part-0.parquet`` has two columns more.
+
+        These are the folders below the one that was named, itself if its name is such, and those such right above it.
+        """
+        folders, begin = self.path.parts[:-1], len(self.below.parts)
+        while begin and _is_partition(folders[begin - 1]):
+            begin -= 1
+        pairs = [folder.partition("=") for folder in folders[begin:] if _is_partition(folder)]
+        return {unquote(column): None if value == _NO_PARTITION else unquote(value) for column, _, value in pairs}
+
+
+def _is_partition(folder: str) -> bool:
+    return folder.find("=") > 0
+
+
+def _found(given: str | Path) -> Iterator[_Found]:
+    """Yield the files that a name stands for: itself, what a glob finds, or the files of a folder."""
     path = Path(given)
     if str(given) == STDIN:
-        yield path
+        yield _Found(path, path.parent)
     elif path.is_dir():
-        yield from _parquet_in(path)
+        for found in _files_in(path):
+            yield _Found(found, path, is_in_folder=True)
     elif _is_there(path):
-        yield path
+        yield _Found(path, path.parent)
     elif glob.has_magic(str(given)):
-        paths = [Path(name) for name in sorted(glob.glob(str(given), recursive=True))]
+        paths = sorted(_matching(path))
         files = [path for path in paths if not path.is_dir()]
         if not files:
             folders = "; a folder is read if it is named without *" if paths else ""
             raise InputFileError(f"{given}: no file has such a name{folders}")
-        yield from files
+        named = list(itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+        for found in files:
+            yield _Found(found, Path(*named))
     else:
         raise InputFileError(f"{given}: there is no such file")
 
@@ -141,40 +184,66 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def _parquet_in(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder and of the folders in it; what begins with . or _ is left by programs, no data."""
+def _matching(pattern: Path) -> set[Path]:
+    """Return what a glob finds. ``**`` goes through each folder once, whatever links there are, unlike that of glob."""
+    parts = pattern.parts
+    if _RECURSIVE not in parts:
+        return {Path(name) for name in glob.glob(str(pattern))}
+    at = parts.index(_RECURSIVE)
+    rest = parts[at + 1 :] or ("*",)
+    tops = _matching(Path(*parts[:at])) if at else {Path()}
+    folders = {folder for top in tops for folder, _ in _walk(top, passed_over=(".",))}
+    return {path for folder in folders for path in _matching(Path(glob.escape(str(folder)), *rest))}
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Return the files of a folder and of the folders in it; what begins with . or _ is left by programs, no data."""
 
     def refuse(error: OSError) -> None:
         raise InputFileError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
-    paths = []
+    walked = _walk(folder, passed_over=_NO_DATA, onerror=refuse)
+    paths = [Path(parent, name) for parent, names in walked for name in names if not name.startswith(_NO_DATA)]
+    if not paths:
+        raise InputFileError(
+            f"{folder}: this is a folder, not a file, and it holds no Parquet file; {_instead_of(folder)}"
+        )
+    return sorted(paths)
+
+
+def _walk(
+    folder: Path, *, passed_over: tuple[str, ...], onerror: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[Path, list[str]]]:
+    """Yield a folder and those in it, each with the names of its files, and each once: links may lead in circles."""
     seen = {os.path.realpath(folder)}
-    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=onerror, followlinks=True):
         under, folders[:] = sorted(folders), []
         for name in under:
-            if not name.startswith((".", "_")) and (real := os.path.realpath(Path(parent, name))) not in seen:
+            if not name.startswith(passed_over) and (real := os.path.realpath(Path(parent, name))) not in seen:
                 folders.append(name)
-                seen.add(real)  # links may lead round and round
-        paths += [Path(parent, name) for name in names if not name.startswith((".", "_"))]
-    instead = f"name what is to be read, such as '{folder}/*.csv'"
-    if not paths:
-        raise InputFileError(f"{folder}: this is a folder, not a file, and it holds no Parquet file; {instead}")
-    for path in sorted(paths):
-        if not path.is_file() or _start(open_regular(path)) != PARQUET:
-            raise InputFileError(f"{folder}: {path} is no Parquet file; a folder may hold no other; {instead}")
-        yield path
+                seen.add(real)
+        yield Path(parent), names
 
 
-def _inputs(path: Path, stage: Stage) -> Iterator[Input]:
+def _instead_of(folder: Path) -> str:
+    return f"name what is to be read, such as '{folder}/*.csv'"
+
+
+def _inputs(found: _Found, stage: Stage) -> Iterator[Input]:
     """Yield what is in a file: itself, or the members of a ZIP archive."""
-    name, source = _source(path, stage)
+    name, source = _source(found.path, stage)
     size = source.size if isinstance(source, Spooled) else source.stat().st_size
     opened = source.open if isinstance(source, Spooled) else partial(open_regular, source)
     start = _start(opened())
+    if start == PARQUET:
+        yield Input(name, opened, size, Packing.NONE, found.partitions(), is_parquet=True)
+        return
+    if found.is_in_folder:
+        folder = found.below
+        raise InputFileError(f"{folder}: {name} is no Parquet file; a folder may hold no other; {_instead_of(folder)}")
     packing = packing_of(start)
     if packing is not Packing.ZIP:
-        partitions = _partitions(path) if start == PARQUET else {}
-        yield Input(name, opened, size, packing, partitions)
+        yield Input(name, opened, size, packing)
         return
     stored = opened()
     try:
@@ -223,13 +292,3 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> BinaryIO:
 def _start(file: BinaryIO) -> bytes:
     with file:
         return file.read(len(PARQUET))
-
-
-def _partitions(path: Path) -> dict[str, str | None]:
-    """Return what the folders of a path say: ``dt=2026-01-01/country=DE/part-0.parquet`` has two columns more."""
-    pairs = [folder.partition("=") for folder in path.parts[:-1]]
-    return {
-        unquote(column): None if value == _NO_PARTITION else unquote(value)
-        for column, separator, value in pairs
-        if column and separator
-    }

@@ -15,6 +15,7 @@ import orjson
 from recsys.data import cloud_events
 from recsys.data.epoch import DAY_MS, OLDEST_MS, iso_time
 from recsys.data.event import EventOfLine, EventReading
+from recsys.data.expressions import EVERY_NAME
 from recsys.data.mapped_events import MappedRecord, mapped_record, reading_with
 from recsys.data.mapping import EventMapping, LineProblem
 from recsys.errors import InputFileError, MalformedEvent
@@ -140,9 +141,15 @@ class MappedFile(EventFile):
         """CSV for CSV files, JSON Lines for the others: in these, lists and objects stay what they are."""
         return RejectsFile if self.table.kind is Kind.CSV else JsonRejectsFile
 
+    @property
+    def columns_used(self) -> frozenset[str]:
+        """Those that the mapping names, wherever in it; all, if it goes through what there is."""
+        names = self._mapping.names
+        return frozenset(self.table.names) if EVERY_NAME in names else names
+
     def table_rows(self) -> Iterator[Row]:
         """Yield the rows, each with an object, or with the values of its columns if it is one of CSV."""
-        self.table.ensure_no_copies()
+        self.table.ensure_no_copies(self.columns_used)
         return self.table.records(looks_like_row=self._holds_events)
 
     def read(self, row: Row, first: int, check_user: CheckUser = any_user) -> ReadRow:

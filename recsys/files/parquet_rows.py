@@ -32,6 +32,8 @@ class ParquetFile:
     ----------
     names : list of str
         Its columns, and those that its folders name.
+    partitions : mapping
+        Those of them that its folders name → the value; none that the file has itself.
     rows_in_all : int
     """
 
@@ -40,8 +42,8 @@ class ParquetFile:
         with file.open() as stream, pq.ParquetFile(stream) as parquet:
             self._own = list(parquet.schema_arrow.names)
             self.rows_in_all: int = parquet.metadata.num_rows
-        self._partitions = {name: value for name, value in file.partitions.items() if name not in self._own}
-        self.names = [*self._own, *self._partitions]
+        self.partitions = {name: value for name, value in file.partitions.items() if name not in self._own}
+        self.names = [*self._own, *self.partitions]
 
     def rows(self, wanted: Wanted) -> Iterator[Row]:
         """Yield its rows."""
@@ -52,7 +54,7 @@ class ParquetFile:
             for batch in _batches(parquet):
                 nothing = [None] * batch.num_rows
                 own = [python_values(c) if at in needed else nothing for at, c in enumerate(batch.columns)]
-                columns = own + [[value] * batch.num_rows for value in self._partitions.values()]
+                columns = own + [[value] * batch.num_rows for value in self.partitions.values()]
                 for at, values in enumerate(zip(*(columns[place] for place in order), strict=True)):
                     number += 1
                     others = partial(self._all_values, batch, at, order)
@@ -74,12 +76,12 @@ class ParquetFile:
                 columns = [map(json_value, python_values(column)) for column in batch.columns]
                 for values in zip(*columns, strict=True) if columns else [()] * batch.num_rows:
                     number += 1
-                    found = dict(zip(self._own, values, strict=True)) | self._partitions
+                    found = dict(zip(self._own, values, strict=True)) | self.partitions
                     yield Row(before + number, f"{in_file}row {number}", [found])
 
     def _all_values(self, batch: pa.RecordBatch, at: int, order: Sequence[int]) -> list[Any]:
         own = [python_values(column.slice(at, 1))[0] for column in batch.columns]
-        values = [*own, *self._partitions.values()]
+        values = [*own, *self.partitions.values()]
         return [values[place] for place in order]
 
 

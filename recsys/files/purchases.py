@@ -87,9 +87,7 @@ class PurchaseFile(EventFile):
         self._columns = columns
         self._stage = stage
         self.table = Table(source, CsvForm(columns.encoding, columns.delimiter), stage)
-        chosen = self._chosen()
-        self.table.read_names = frozenset(chosen.values())
-        self._places = {field: self.table.names.index(column) for field, column in chosen.items()}
+        self._places = {field: self.table.names.index(column) for field, column in self._chosen().items()}
 
     @property
     def rows(self) -> int:
@@ -121,9 +119,14 @@ class PurchaseFile(EventFile):
         defaults = DEFAULTS | {"events.oldest": iso_time(OLDEST_MS)[:10], "no_user": ""}
         return {name: str(value) for name, value in chosen.items() if value != defaults[name]}
 
+    @property
+    def columns_used(self) -> frozenset[str]:
+        """Those of the fields."""
+        return frozenset(self.table.names[place] for place in self._places.values())
+
     def table_rows(self) -> Iterator[Row]:
         """Yield the rows, with the values of the columns that are needed."""
-        self.table.ensure_no_copies()
+        self.table.ensure_no_copies(self.columns_used)
         return self.table.rows(set(self._places.values()), looks_like_row=self._has_a_time)
 
     def read(self, row: Row, first: int, check_user: CheckUser = any_user) -> ReadRow:

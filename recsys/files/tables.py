@@ -78,8 +78,6 @@ class Table:
     form : CsvForm
         As rejected rows of the table are to be written, so that the same options read them: with the encoding that the
         byte order mark of the file names.
-    read_names : collection of str or None
-        The columns that mean something; None = all. A Hive partition that means nothing tells no two files apart.
 
     Raises
     ------
@@ -89,7 +87,6 @@ class Table:
 
     def __init__(self, source: Path | Inputs, form: CsvForm, stage: Stage = no_stage) -> None:
         self._stage = stage
-        self.read_names: Collection[str] | None = None
         self.inputs = source if isinstance(source, Inputs) else find_inputs([source])
         self._read, self._to_read = 0, 1  # bytes of text, or rows of Parquet, since reading last began
         self._delimiter = form.delimiter
@@ -147,37 +144,48 @@ class Table:
             return f"Its name says {says}, its content does not: if it is no {self.kind}, make the file anew"
         return ""
 
-    def ensure_no_copies(self) -> None:
+    def ensure_no_copies(self, partitions: Collection[str] = ()) -> None:
         """Refuse files with the same content, under whatever names: each of their rows would count twice.
+
+        Parameters
+        ----------
+        partitions : collection of str
+            The columns of which folders say the values, as far as these are used: there files may differ as well.
 
         Raises
         ------
         InputFileError
         """
         if len(self._files) > 1:
-            _ = self._digests
+            self._digests(partitions)
 
-    @property
-    def content_digest(self) -> str:
-        """The SHA-256 of what the files hold, unpacked, in hexadecimal digits: in any order, under any names."""
-        digests = sorted(self._digests)
+    def content_digest(self, partitions: Collection[str] = ()) -> str:
+        """Return the SHA-256 of what the files hold, unpacked, in hexadecimal digits: in any order, under any names.
+
+        ``partitions`` are those of `ensure_no_copies`.
+        """
+        digests = sorted(self._digests(partitions))
         return digests[0] if len(self._files) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
-    @cached_property
-    def _digests(self) -> dict[str, _File]:
-        """SHA-256 → the file that has it. Files without rows, which many programs write, may be alike."""
+    def _digests(self, partitions: Collection[str]) -> dict[str, _File]:
+        """Return SHA-256 → the file that has it. Files without rows, which many programs write, may be alike."""
         digests: dict[str, _File] = {}
+        for file, content in zip(self._files, self._content_digests, strict=True):
+            digest = _with_partitions(content, file, partitions)
+            if digest in digests and self._has_rows(file):
+                raise InputFileError(
+                    f"{file.input.name}: holds the same as {digests[digest].input.name}, so that its rows would "
+                    f"count twice; leave one of them out"
+                )
+            digests.setdefault(digest, file)
+        return digests
+
+    @cached_property
+    def _content_digests(self) -> list[str]:
+        """The SHA-256 of what each file holds itself."""
         self._begin(self.inputs.size)
         with self._stage(f"tell apart {self.inputs.name}", unit="bytes", share=self.share) as advance:
-            for file in self._files:
-                digest = self._digest(file, advance)
-                if digest in digests and self._has_rows(file):
-                    raise InputFileError(
-                        f"{file.input.name}: holds the same as {digests[digest].input.name}, so that its rows would "
-                        f"count twice; leave one of them out"
-                    )
-                digests.setdefault(digest, file)
-        return digests
+            return [self._digest(file, advance) for file in self._files]
 
     def _has_rows(self, file: _File) -> bool:
         return next(self._any_rows_of(file), None) is not None
@@ -318,10 +326,14 @@ class Table:
             while piece := stream.read(_PIECE):
                 digest.update(piece)
                 advance(len(piece))
-        content = digest.hexdigest()
-        read = self.read_names
-        partitions = sorted(one for one in file.input.partitions.items() if read is None or one[0] in read)
-        return hashlib.sha256(f"{content} {partitions}".encode()).hexdigest() if partitions else content
+        return digest.hexdigest()
+
+
+def _with_partitions(content: str, file: _File, used: Collection[str]) -> str:
+    """Return the digest of a file of which the folders say what counts as well."""
+    of_folders = {} if file.parquet is None else file.parquet.partitions
+    partitions = sorted((name, value) for name, value in of_folders.items() if name in used)
+    return hashlib.sha256(f"{content} {partitions}".encode()).hexdigest() if partitions else content
 
 
 @contextmanager

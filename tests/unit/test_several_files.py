@@ -9,7 +9,7 @@ import sys
 import tempfile
 import tracemalloc
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from random import Random
@@ -26,6 +26,7 @@ from recsys.files.inputs import find_inputs
 from recsys.files.purchases import PurchaseFile
 from recsys.files.rejects import rejects_path
 from recsys.files.tables import CsvForm, Table
+from recsys.settings.regular_files import open_regular
 from tests.builders import make_event
 from tests.purchase_files import DAY_MS, HEADER, NOW, READING, counts, events, opened, written
 
@@ -403,6 +404,69 @@ def test_a_folder_may_hold_nothing_but_parquet(tmp_path: Path) -> None:
     (folder / "b.csv").unlink()
     parquet(folder / "c.parquet", user_id=["u"], item_id=["a"])
     assert "it lacks timestamp" in error_of(folder)
+
+
+def test_folders_whose_column_nobody_uses_make_no_other_content(tmp_path: Path) -> None:
+    table = {"user_id": ["u"], "item_id": ["a"], "timestamp": ["2026-01-01"]}
+    first, copy = (parquet(tmp_path / f"e/snap={n}/a.parquet", **table) for n in (1, 2))
+    assert error_of(tmp_path / "e").startswith(f"{copy}: holds the same as {first}, so that its rows would count twice")
+    assert digest(first) == digest(copy) == digest(parquet(tmp_path / "a.parquet", **table))
+    by_snapshot = Columns(type="snap")
+    assert digest(first, columns=by_snapshot) != digest(copy, columns=by_snapshot)
+
+
+def test_folders_above_the_named_one_are_no_columns_unless_they_are_such_without_a_gap(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "disk=1/orders/dt=2026-01-01/hour=7/part/a.parquet", user_id=["u"], item_id=["a"])
+    named = {
+        "disk=1/orders": ["dt", "hour"],
+        "disk=1/orders/dt=2026-01-01": ["dt", "hour"],
+        "disk=1/orders/dt=2026-01-01/hour=7": ["dt", "hour"],
+        "disk=1/orders/*/*/part/*.parquet": ["dt", "hour"],
+        "disk=1/orders/dt=2026-01-01/hour=7/part": [],
+        str(path.relative_to(tmp_path)): [],
+        "disk=1": ["disk", "dt", "hour"],
+    }
+    columns = Columns(timestamp="dt")
+    for given, partitions in names_of_partitions(tmp_path, named).items():
+        assert partitions == named[given], given
+    moved = path.rename(parquet(tmp_path / "disk=2/dt=2026-01-01/b.parquet", user_id=["x"], item_id=["y"]))
+    elsewhere = tmp_path / "dt=2026-01-01/a.parquet"
+    elsewhere.parent.mkdir()
+    before = digest(moved, columns=columns)
+    assert digest(moved.rename(elsewhere), columns=columns) == before, "a file that is moved is the same import"
+
+
+def names_of_partitions(folder: Path, named: Iterable[str]) -> dict[str, list[str]]:
+    """Return what is named → the columns of which the folders of its only file say the values."""
+    return {given: list(find_inputs([folder / given]).files[0].partitions) for given in named}
+
+
+def test_globs_go_through_links_between_folders_once(tmp_path: Path) -> None:
+    csv(tmp_path / "a/b/1.csv", "u,1,2026-01-01")
+    csv(tmp_path / "2.csv", "u,2,2026-01-01")
+    csv(tmp_path / ".hidden/3.csv", "u,3,2026-01-01")
+    for number in range(40):
+        (tmp_path / f"a/link-{number}").symlink_to("..")
+    for pattern, found in (
+        ("**/*.csv", ["2", "1"]), ("a/**/b/*.csv", ["1"]), ("**/b/**", ["1"]), ("*/**/1.csv", ["1"]),
+    ):  # fmt: skip
+        assert items(read(f"{tmp_path}/{pattern}")) == found, pattern
+
+
+def test_a_file_of_a_folder_is_opened_once_to_tell_what_it_is_and_once_for_its_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet(tmp_path / "e/a.parquet", user_id=["u"], item_id=["a"], timestamp=["2026-01-01"])
+    opens: list[Path] = []
+
+    def counted(path: Path) -> Any:
+        opens.append(path)
+        return open_regular(path)
+
+    monkeypatch.setattr("recsys.files.inputs.open_regular", counted)
+    file = read(tmp_path / "e")
+    assert len(opens) == 2
+    assert items(file) == ["a"]
 
 
 def digest(*given: Path, columns: Columns | None = None) -> str:
