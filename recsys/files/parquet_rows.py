@@ -31,7 +31,7 @@ class ParquetFile:
     Attributes
     ----------
     names : list of str
-        Its columns, and those that its folders name.
+        Its columns, without spaces around their names, and those that its folders name.
     partitions : mapping
         Those of them that its folders name → the value; none that the file has itself.
     rows_in_all : int
@@ -40,7 +40,7 @@ class ParquetFile:
     def __init__(self, file: Input) -> None:
         self._file = file
         with file.open() as stream, pq.ParquetFile(stream) as parquet:
-            self._own = list(parquet.schema_arrow.names)
+            self._own = [name.strip() for name in parquet.schema_arrow.names]
             self.rows_in_all: int = parquet.metadata.num_rows
         self.partitions = {name: value for name, value in file.partitions.items() if name not in self._own}
         self.names = [*self._own, *self.partitions]

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -106,17 +106,25 @@ class Table:
         Raises
         ------
         InputFileError
-            When no line of JSON Lines is an object, or there are more keys than can be columns.
+            As `_keys`.
         """
-        if self.kind is not Kind.JSON_LINES:
-            return self._files[0].names
-        # An object need not have every key, nor must a file.
-        names = list(dict.fromkeys(name for file in self._files for name in self._keys(file)))
-        if not any(names):
-            raise InputFileError(f"{self.inputs.label}: no line is an object in JSON; write each in one line")
-        return names
+        return [key.strip() for key in self._keys] if self.kind is Kind.JSON_LINES else self._files[0].names
 
-    def _keys(self, file: _File) -> list[str]:
+    @cached_property
+    def _keys(self) -> list[str]:
+        """The keys of all objects of JSON Lines: an object need not have every one, nor must a file.
+
+        Raises
+        ------
+        InputFileError
+            When no line is an object, or there are more keys than can be columns.
+        """
+        keys = list(dict.fromkeys(key for file in self._files for key in self._keys_of(file)))
+        if not any(keys):
+            raise InputFileError(f"{self.inputs.label}: no line is an object in JSON; write each in one line")
+        return keys
+
+    def _keys_of(self, file: _File) -> list[str]:
         self._begin(file.input.size)
         name = Path(file.input.name).name
         with (
@@ -272,7 +280,7 @@ class Table:
             return
         with opened_text(file.input, file.content.encoding, self._count) as text:
             if file.content.kind is Kind.JSON_LINES:
-                yield from json_rows(text, wanted)
+                yield from json_rows(text, replace(wanted, names=self._keys))
             else:
                 yield from csv_table_rows(text, self._delimiter, file.names, wanted)
 

@@ -124,7 +124,7 @@ def _json_number(value: int | float | Decimal) -> int | float | str | None:
 
 
 def parsed_json(text: str) -> Any:
-    """Return what is written in JSON, if it can be written again.
+    """Return what is written in JSON, if it can be written again, be it as a column of an object.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def parsed_json(text: str) -> Any:
     found = orjson.loads(text)
     if text.count("[") + text.count("{") > _SURELY_WRITTEN:
         try:
-            orjson.dumps(found)
+            orjson.dumps([found])
         except TypeError:
             raise ValueError("is nested too deeply") from None
     return found

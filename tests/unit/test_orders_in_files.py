@@ -377,3 +377,32 @@ def test_what_is_seen_of_a_file_is_what_an_import_makes_of_it(tmp_path: Path) ->
     assert [(left.number, left.why) for left in seen[2].left_out] == [(1, "its quantity is 0")]
     assert seen[3].value == b"{"
     assert len(source.newest(100)) == 4
+
+
+def test_folders_count_as_content_if_the_mapping_looks_at_their_column(tmp_path: Path) -> None:
+    by_day = ORDERS.replace("value.at", "value.dt")
+    paths = []
+    for day in (1, 2):
+        paths.append(tmp_path / f"snap={day}/dt=2026-01-0{day}/a.parquet")
+        paths[-1].parent.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist([order(1, line("tea"))]), paths[-1])
+    assert len(events(opened(*paths, mapping=by_day))) == 2
+    with pytest.raises(InputFileError, match="holds the same as"):
+        events(opened(*paths))
+    all_values = by_day.replace("value.status == 'paid'", "contains(values(value), '2026-01-01')")
+    assert opened(*paths, mapping=all_values).columns_used >= {"snap", "dt"}
+    assert opened(*paths, mapping=by_day).columns_used.isdisjoint({"snap"})
+
+
+def test_a_column_that_is_nested_deeply_is_shown_and_rejected_whole(tmp_path: Path) -> None:
+    for levels in (248, 249, 250, 251, 252, 253, 254, 300):
+        text = "[" * levels + "]" * levels
+        (tmp_path / "a.csv").write_text(f"id,status,customer,at,lines\n1,paid,u,{AT},{text}\n")
+        row = {"id": 1, "status": "paid", "customer": "u", "at": AT}
+        pq.write_table(pa.Table.from_pylist([row | {"lines": text}]), tmp_path / "a.parquet")
+        (tmp_path / "a.jsonl").write_text(f'{json.dumps(row)[:-1]}, "lines": {text}}}\n')
+        for name in ("a.csv", "a.parquet", "a.jsonl"):
+            file = opened(tmp_path / name)
+            assert len(rejects(file)) == 1, (levels, name)
+            assert written(file, tmp_path / "rejects")
+            assert all(one.value for one in FileRecords(file).newest(1)), (levels, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import sys
 import tempfile
 import tracemalloc
@@ -572,3 +573,28 @@ def test_how_much_is_done_is_told_while_files_are_looked_through(tmp_path: Path,
     for _, shares in stages:
         assert len(shares) == 4
         assert 0.1 < shares[0] < shares[1] < shares[2] < shares[3] <= 1
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_spaces_around_the_names_of_columns_mean_nothing(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"a.{form}"
+    if form == "csv":
+        path.write_text(" user_id,item_id , timestamp \nu,a,2026-01-01\nu,b,soon\n")
+    elif form == "jsonl":
+        rows = [{" user_id": "u", "item_id ": "a", " timestamp ": at} for at in ("2026-01-01", "soon")]
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    else:
+        parquet(path, **{" user_id": ["u"] * 2, "item_id ": ["a"] * 2, " timestamp ": ["2026-01-01", "soon"]})
+    file = read(path)
+    assert items(file) == ["a"]
+    assert written(file, tmp_path / "r.csv").startswith('"user_id","item_id","timestamp","why"\n')
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_columns_whose_names_differ_in_spaces_alone_are_refused(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"a.{form}"
+    if form == "csv":
+        path.write_text("user_id, user_id,item_id,timestamp\nu,v,a,2026-01-01\n")
+    else:
+        path.write_text('{"user_id": "u", " user_id": "v", "item_id": "a", "timestamp": "2026-01-01"}\n')
+    assert "column 'user_id' appears more than once" in error_of(path)
