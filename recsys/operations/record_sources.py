@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, Self
 from recsys.data.epoch import iso_time
 from recsys.data.event import Event
 from recsys.data.mapping import LeftOut
-from recsys.errors import MalformedEvent
+from recsys.errors import InputFileError, MalformedEvent
 from recsys.files.batches import ReadRow
 from recsys.files.event_file import CheckUser, EventFile, any_user
 from recsys.files.remedies import TOPIC, Remedies
@@ -26,6 +26,10 @@ from recsys.settings import KafkaSettings
 
 _WIDER = 8
 _LARGE_STEP = 1_000
+_MOST_HELD_BYTES = 1 << 28
+"""Of records to be shown."""
+_EVENT_BYTES = 1 << 10
+"""About what an event takes."""
 
 
 class SeenRecord(NamedTuple):
@@ -83,11 +87,17 @@ class RecordSource(Protocol):
         ...
 
     def newest(self, n: int) -> list[SeenRecord]:
-        """Return the last ones, in their order."""
+        """Return the last ones, in their order.
+
+        Raises
+        ------
+        InputFileError
+            When they take too much memory.
+        """
         ...
 
     def oldest(self, n: int) -> list[SeenRecord]:
-        """Return the first ones, in their order."""
+        """Return the first ones, in their order; raises as `newest`."""
         ...
 
 
@@ -124,14 +134,14 @@ class FileRecords:
 
     def newest(self, n: int) -> list[SeenRecord]:
         """Return the last ones."""
-        return self._seen(deque(self._file.table_rows(), maxlen=n))
+        return self._seen(islice(self._file.table_rows(), max(0, self._file.rows - n), None))
 
     def oldest(self, n: int) -> list[SeenRecord]:
         """Return the first ones."""
         return self._seen(islice(self._file.table_rows(), n))
 
     def _seen(self, rows: Iterable[Row]) -> list[SeenRecord]:
-        return [self._seen_row(self._file.read(row, 1, self._check_user)) for row in rows]
+        return _held((self._seen_row(self._file.read(row, 1, self._check_user)) for row in rows), self.name)
 
     def _seen_row(self, read: ReadRow) -> SeenRecord:
         place, events = read.row.place, [event for _, event in read.events]
@@ -187,11 +197,11 @@ class TopicRecords:
 
     def newest(self, n: int) -> list[SeenRecord]:
         """Return those with the newest timestamps."""
-        return [self._seen(record) for record in self._some(n, from_end=True)[-n:]]
+        return _held(map(self._seen, self._some(n, from_end=True)), self.name)
 
     def oldest(self, n: int) -> list[SeenRecord]:
         """Return those with the oldest timestamps."""
-        return [self._seen(record) for record in self._some(n, from_end=False)[:n]]
+        return _held(map(self._seen, self._some(n, from_end=False)), self.name)
 
     def _decoded(self, record: Message) -> tuple[Sequence[Event], Sequence[LeftOut], str | None]:
         """Decode a record as a consumer does."""
@@ -208,7 +218,7 @@ class TopicRecords:
         return SeenRecord(_place(record), text, shown, *self._decoded(record))
 
     def _some(self, n: int, *, from_end: bool) -> list[Message]:
-        """Return at least so many records, if there are so many, from one end of each partition, in order of time.
+        """Return so many records, if there are so many, from one end of the topic, in order of time.
 
         Not every offset holds a record, so it looks further as long as there are too few.
         """
@@ -218,13 +228,49 @@ class TopicRecords:
                 partition: (max(first, end - width), end) if from_end else (first, min(end, first + width))
                 for partition, (first, end) in self._there.items()
             }
-            found = list(self._read(ranges))
-            if len(found) >= n or ranges == self._there:
-                return sorted(found, key=lambda record: (record_timestamp_ms(record) or 0, record.offset() or 0))
+            found = self._outermost(n, ranges, newest=from_end)
+            if len(found) == n or ranges == self._there:
+                return found
             width *= _WIDER
+
+    def _outermost(self, n: int, ranges: dict[int, tuple[int, int]], *, newest: bool) -> list[Message]:
+        """Return the newest records, or the oldest, in order of time; no others are held meanwhile."""
+        sign = 1 if newest else -1
+        heap: list[tuple[int, int, int, Message]] = []
+        held = 0
+        for number, record in enumerate(self._read(ranges)):
+            moment, offset = record_timestamp_ms(record) or 0, record.offset() or 0
+            heapq.heappush(heap, (sign * moment, sign * offset, number, record))
+            held += _size(record)
+            if len(heap) > n:
+                held -= _size(heapq.heappop(heap)[-1])
+            if held > _MOST_HELD_BYTES:
+                raise _too_large(self.name)
+        return [record for *_, record in sorted(heap, reverse=not newest)]
 
     def _read(self, ranges: dict[int, tuple[int, int]]) -> Iterator[Message]:
         return read_range(self._reader, self._settings, self._topic, ranges)
+
+
+def _held(records: Iterable[SeenRecord], name: str) -> list[SeenRecord]:
+    """Return records, unless they take too much memory."""
+    held, size = [], 0
+    for record in records:
+        size += len(record.value or b"") + _EVENT_BYTES * len(record.events)
+        if size > _MOST_HELD_BYTES:
+            raise _too_large(name)
+        held.append(record)
+    return held
+
+
+def _too_large(name: str) -> InputFileError:
+    return InputFileError(
+        f"{name}: the records take more than {_MOST_HELD_BYTES >> 20} MiB of memory; show fewer with -n"
+    )
+
+
+def _size(record: Message) -> int:
+    return len(record.value() or b"")
 
 
 def _place(record: Message) -> str:

@@ -18,7 +18,11 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from recsys.data.mapping_file import preset, presets
+from recsys.errors import InputFileError
+from recsys.kafka.decoder import make_decoder
 from recsys.kafka.readings import load_mapping
+from recsys.operations import record_sources
+from recsys.operations.record_sources import TopicRecords
 from recsys.redis import Store, open_store
 from tests.builders import NOON_MS
 from tests.preloaded import run_module
@@ -312,6 +316,19 @@ def test_a_topic_is_looked_at_and_nothing_is_left_behind(shop: Shop) -> None:
     with open_store(shop.settings()) as store:
         assert list(store.connection.client.scan_iter(f"{shop.environment['RECSYS_REDIS__PREFIX']}*")) == []
     assert not (shop.folder / "data").exists()
+
+
+@pytest.mark.real_kafka
+def test_records_of_a_topic_take_bounded_memory(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    published(shop, *[order(number, line("tea"), note="x" * 1_000) for number in range(16)])
+    settings = shop.settings()
+    monkeypatch.setattr(record_sources, "_MOST_HELD_BYTES", 4_000)
+    with TopicRecords(settings.kafka, make_decoder(settings)) as topic:
+        assert [one.key for one in topic.newest(2)] == ["k14", "k15"], "others are not held"
+        assert [one.key for one in topic.oldest(2)] == ["k0", "k1"]
+        for show in (topic.newest, topic.oldest):
+            with pytest.raises(InputFileError, match=r"take more than .* of memory; show fewer with -n"):
+                show(16)
 
 
 @pytest.mark.real_kafka
