@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import datetime
 import gzip
 import io
@@ -31,14 +32,17 @@ import pyarrow.parquet as pq
 
 from recsys.data.epoch import LAST_MS, EpochUnit
 from recsys.data.event import Event, EventReading, EventType, decode
+from recsys.data.mapping import EventMapping
 from recsys.errors import InputFileError, MalformedEvent
 from recsys.files.batches import RowCounts
 from recsys.files.columns import Columns
 from recsys.files.items import ItemColumns, read_items
+from recsys.files.mapped import MappedFile
 from recsys.files.purchases import PurchaseFile
 from recsys.files.rejects import RejectsFile
 from recsys.files.tables import CsvForm
 from recsys.operations.known_rows import Identities
+from recsys.operations.record_sources import FileRecords
 from tests.malformed import malformed_records
 
 NOW = datetime.datetime(2026, 11, 22, 12, tzinfo=datetime.UTC)
@@ -79,6 +83,29 @@ TITLES = (
 )
 
 
+MAPPING = """
+where = "value.state == 'paid'"
+lines = "value.rows"
+timezone = "Europe/London"
+[fields]
+user_id = "value.buyer"
+item_id = "line.sku"
+quantity = "line.n"
+timestamp = "value.at"
+event_id = ["value.no", "number"]
+"""
+COUNT_GOOD_LINES = (f'lines_that_are_good = "count"\nnegative_quantity = "return"\n{MAPPING}',)
+ONE_LINE = """
+missing_user = "skip"
+[fields]
+user_id = "value.buyer"
+item_id = "value.no"
+quantity = "length(value.rows || `[]`)"
+timestamp = "value.at"
+"""
+MAPPINGS = (MAPPING, ONE_LINE, *COUNT_GOOD_LINES)
+
+
 @dataclass
 class Report:
     """What came of the cases."""
@@ -104,11 +131,7 @@ def attempt(number: int, folder: Path, report: Report) -> None:
     """Do one case, and note what came of it."""
     rng = random.Random(number)
     try:
-        report.outcomes[
-            rng.choice((_csv_case, _csv_case, _json_case, _bytes_case, _parquet_case, _items_case, _record_case))(
-                rng, folder
-            )
-        ] += 1
+        report.outcomes[rng.choice(CASES)(rng, folder)] += 1
     except Exception:
         report.failures.append((number, traceback.format_exc()))
 
@@ -228,6 +251,86 @@ def _record_case(rng: random.Random, folder: Path) -> str:
             continue
         _ensure_valid(event)
     return "records: decoded or malformed"
+
+
+def _orders_case(rng: random.Random, folder: Path) -> str:
+    """Orders with their lines inside, of all kinds of files, read by a mapping."""
+    rows = [_order(rng) for _ in range(rng.randint(0, 12))]
+    kind = rng.choice(("jsonl", "csv", "parquet"))
+    encoding = rng.choice(("utf-8", "utf-8", "utf-16", "cp1252"))
+    if kind == "jsonl":
+        lines = [json.dumps(row) if rng.random() < 0.9 else rng.choice(("", "[]", "{", "{}")) for row in rows]
+        content = "\n".join(lines).encode(encoding, "replace")
+    elif kind == "csv":
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, list(_order(rng)))
+        table.writeheader()
+        table.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+        content = text.getvalue().encode(encoding, "replace")
+    else:
+        buffer = io.BytesIO()
+        columns = {name: [_cell(row[name]).encode(errors="replace").decode() for row in rows] for name in _order(rng)}
+        pq.write_table(pa.table(columns), buffer)
+        content = buffer.getvalue()
+    path = folder / "orders"
+    path.write_bytes(_damaged(rng, content) if rng.random() < 0.3 else content)
+    form = CsvForm(encoding if rng.random() < 0.9 else "utf-8")
+    try:
+        return _read_orders(path, rng.choice(MAPPINGS), form, folder / "rejects")
+    except InputFileError as error:
+        return _clear(error, "orders")
+
+
+def _order(rng: random.Random) -> dict[str, Any]:
+    deep = "[" * rng.choice((10, 250, 254)) + '"x"'
+    lines: list[Any] = [
+        {"sku": rng.choice(IDS), "n": rng.choice((1, 0, -2, *NUMBERS))} for _ in range(rng.randint(0, 3))
+    ]
+    odd: tuple[Any, ...] = (
+        None,
+        [],
+        [None],
+        "text",
+        7,
+        [[[1]]],
+        {"a": lines},
+        json.loads(deep + "]" * deep.count("[")),
+    )
+    return {
+        "no": rng.choice((rng.randrange(50), rng.choice(IDS), None)),
+        "state": rng.choice(("paid", "paid", "open", None)),
+        "buyer": rng.choice(IDS),
+        "at": rng.choice(TIMES),
+        "rows": lines if rng.random() < 0.8 else rng.choice(odd),
+    }
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _read_orders(path: Path, mapping: str, form: CsvForm, rejects: Path) -> str:
+    def opened(path: Path) -> MappedFile:
+        return MappedFile(path, EventMapping.parse(mapping, name="m"), form=form, events=READING, now=NOW)
+
+    file, counts, events = opened(path), RowCounts(), 0
+    with file.rejects_file(rejects) as rejected:
+        for batch in file.batches():
+            counts.note(batch)
+            rejected.add(batch.rejects)
+            for reject in batch.rejects:
+                _ensure_short(reject.reason)
+            for _, event in batch.events:
+                _ensure_valid(event)
+            events += len(batch.events)
+    assert (counts.rows, rejected.count) == (file.rows, counts.rejected_rows)
+    assert counts.read == counts.valid + counts.rejected + counts.no_user + counts.left_out, counts
+    assert all(one.value is not None for one in FileRecords(file).newest(5))
+    if rejected.count and mapping not in COUNT_GOOD_LINES:
+        with contextlib.suppress(InputFileError):
+            taken = [event for batch in opened(rejects).batches() for event in batch.events]
+            assert not taken, f"what nobody has mended is rejected again: {taken[0]}"
+    return "orders: read" if events else "orders: nothing valid"
 
 
 def _csv_text(rng: random.Random, delimiter: str) -> str:
@@ -358,6 +461,18 @@ def _clear(error: InputFileError, what: str) -> str:
     assert 0 < len(str(error)) < 3_000
     assert "\n" not in str(error).strip(), str(error)
     return f"{what}: one clear error"
+
+
+CASES: Sequence[Callable[[random.Random, Path], str]] = (
+    _csv_case,
+    _csv_case,
+    _json_case,
+    _bytes_case,
+    _parquet_case,
+    _orders_case,
+    _items_case,
+    _record_case,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

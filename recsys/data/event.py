@@ -204,12 +204,15 @@ class EventReading:
         Ids that are no users, in lower case.
     max_return : float
         Most units of one return.
+    compared_with : str
+        With what times are compared, in the words of errors: events in files were never sent.
     """
 
     unit: EpochUnit | None = None
     oldest_ms: int = OLDEST_MS
     no_user: frozenset[str] = frozenset()
     max_return: float = MAX_QUANTITY
+    compared_with: str = "it was sent"
 
     def ensure_bounds(self, event: Event, *, sent_ms: int | None) -> Event:
         """Return an event that neither lies in the future nor takes back more than one return may.
@@ -231,7 +234,7 @@ class EventReading:
         if event.timestamp > (newest := newest_ms(sent_ms)):
             if event.type is EventType.FORGET:
                 return event.model_copy(update={"timestamp": sent_ms or 0})
-            limit = iso_time(newest // 1000 * 1000) + ("" if sent_ms is None else ", a day after it was sent")
+            limit = iso_time(newest // 1000 * 1000) + ("" if sent_ms is None else f", a day after {self.compared_with}")
             raise MalformedEvent(f"timestamp: {iso_time(event.timestamp)} is in the future: later than {limit}")
         if event.type is EventType.RETURN and event.quantity > self.max_return:
             raise MalformedEvent(

@@ -81,7 +81,7 @@ class MappedFile(EventFile):
         self._mapping = mapping
         self._form = form
         self._events = events
-        self._reading = reading_with(mapping, events)
+        self._reading = replace(reading_with(mapping, events), compared_with="now")
         self._zone = time_zone(mapping.file.timezone or "UTC")
         self._now_ms = round(now.timestamp() * 1000)
         self._is_wrapped = is_wrapped
@@ -222,9 +222,11 @@ class MappedFile(EventFile):
         reject = Reject(row.number, row.place, reason, row.values, is_broken=bool(row.problem))
         if self.table.kind is Kind.CSV:
             return reject
-        (found,) = row.values
         if row.problem:
-            found = {MARK: found.encode(errors="backslashreplace").decode()}
+            (text,) = row.values
+            found = {MARK: text.encode(errors="backslashreplace").decode()}
+        else:
+            found = self._object(row)  # JSON in text of Parquet as what it is: in JSON Lines it would stay text
         line = orjson.dumps(found | {WHY: reject.why}).decode()
         return replace(reject, values=[line], is_broken=False)
 

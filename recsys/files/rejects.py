@@ -126,7 +126,9 @@ class JsonRejectsFile(RejectsFile):
 
     def _write(self, reject: Reject) -> None:
         if self._file is None:
-            self._file = open(create_file(self.path), "w", encoding="utf8", newline="")
+            # The same options shall read it: a mark goes before the encoding that they name.
+            encoding = "utf8" if self._table.is_utf_8_named else self._encoding
+            self._file = open(create_file(self.path), "w", encoding=encoding, newline="")
         (line,) = reject.values
         self._file.write(f"{line}\n")
         self._file.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 from collections import Counter
@@ -78,6 +79,8 @@ class Table:
     form : CsvForm
         As rejected rows of the table are to be written, so that the same options read them: with the encoding that the
         byte order mark of the file names.
+    is_utf_8_named : bool
+        Whether the operator's form says UTF-8, as it does if nobody says anything.
 
     Raises
     ------
@@ -90,6 +93,7 @@ class Table:
         self.inputs = source if isinstance(source, Inputs) else find_inputs([source])
         self._read, self._to_read = 0, 1  # bytes of text, or rows of Parquet, since reading last began
         self._delimiter = form.delimiter
+        self.is_utf_8_named = codecs.lookup(form.encoding).name in ("utf-8", "utf-8-sig")
         self._files = [self._opened(file, form) for file in self.inputs.files]
         first = self._files[0]
         self.kind = first.content.kind

@@ -26,6 +26,7 @@ from recsys.files.batches import RowCounts
 from recsys.files.inputs import find_inputs
 from recsys.files.mapped import MappedFile
 from recsys.files.tables import CsvForm
+from recsys.operations import record_sources
 from recsys.operations.record_sources import FileRecords
 from tests.purchase_files import NOW, counts, events, rejects, written
 
@@ -406,3 +407,45 @@ def test_a_column_that_is_nested_deeply_is_shown_and_rejected_whole(tmp_path: Pa
             assert len(rejects(file)) == 1, (levels, name)
             assert written(file, tmp_path / "rejects")
             assert all(one.value for one in FileRecords(file).newest(1)), (levels, name)
+
+
+def test_records_to_be_shown_take_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = FileRecords(jsonl(tmp_path, *(order(n, line("tea"), note="x" * 1_000) for n in range(1, 21))))
+    monkeypatch.setattr(record_sources, "_MOST_HELD_BYTES", 3 << 20)
+    assert len(source.newest(10_000)) == 20
+    monkeypatch.setattr(record_sources, "_MOST_HELD_BYTES", 3 << 12)
+    assert [one.place for one in source.newest(2)] == ["line 19", "line 20"]
+    assert len(source.oldest(3)) == 3
+    for show in (source.newest, source.oldest):
+        with pytest.raises(InputFileError, match=r"^orders.jsonl: the records take more than .* show fewer with -n$"):
+            show(20)
+
+
+def test_a_time_in_a_file_that_is_too_late_is_said_to_be_later_than_now(tmp_path: Path) -> None:
+    late = [order(1, line("tea"), at="2026-11-24T00:00:00Z"), order(2, line("tea"), at=None)]
+    limit = "later than 2026-11-23T12:00:00Z, a day after now"
+    assert rejects(jsonl(tmp_path, *late)) == [
+        (1, f"line 1: timestamp: 2026-11-24T00:00:00Z is in the future: {limit}"),
+        (2, "line 1: timestamp: is required"),
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf8", "cp1252", "utf-16"])
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_rejects_are_read_again_with_the_same_encoding_and_as_the_mapping_saw_them(
+    tmp_path: Path, encoding: str, form: str
+) -> None:
+    row = order(1, line("té"), line(None), customer="ö")
+    if form == "jsonl":
+        (tmp_path / "a").write_text(json.dumps(row, ensure_ascii=False), encoding=encoding)
+    else:
+        pq.write_table(pa.Table.from_pylist([row | {"lines": json.dumps(row["lines"])}]), tmp_path / "a")
+    csv_form = CsvForm(encoding)
+    written(opened(tmp_path / "a", form=csv_form), tmp_path / "r.jsonl")
+    rejected = (tmp_path / "r.jsonl").read_text(encoding="utf-8-sig")
+    again = opened(tmp_path / "r.jsonl", form=csv_form)
+    assert rejects(again) == [(1, "line 2: item_id is required for a purchase")]
+    mended = rejected.replace("null", '"b"')
+    (tmp_path / "r.jsonl").write_text(mended, encoding="utf8" if encoding == "utf8" else "utf-8-sig")
+    found = [(event.user_id, event.item_id) for _, event in events(opened(tmp_path / "r.jsonl", form=csv_form))]
+    assert found == [("ö", "té"), ("ö", "b")]
