@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
-import signal
 import ssl
-import subprocess
 import tarfile
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +17,7 @@ from typing import Any
 import httpx
 from confluent_kafka.schema_registry import SchemaRegistryClient
 
-from tests.services import PROJECT, end_process, freeze, kept_port, start_process, wait_until
+from tests.services import OwnServer, end_process, from_maven, kept_port, start_process, wait_until
 from tests.shared_servers import StartedServer
 
 _API = "/apis/ccompat/v7"
@@ -30,26 +25,17 @@ _API = "/apis/ccompat/v7"
 
 def registry_folder() -> Path:
     """Fetch the registry with Maven, once, and unpack it."""
-    pom = PROJECT / "tests" / "registry" / "pom.xml"
-    digest = hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
-    folder = PROJECT / ".cache" / f"registry-{digest}"
-    if not folder.exists():
-        folder.parent.mkdir(exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix="registry-", dir=folder.parent))
-        command = ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={fresh}"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=600)
-        (packed,) = fresh.glob("*.tar.gz")
-        with tarfile.open(packed) as archive:
-            archive.extractall(fresh, filter="data")
-        packed.unlink()
-        try:
-            fresh.rename(folder)
-        except OSError:  # another run was quicker
-            shutil.rmtree(fresh)
-    return folder
+    return from_maven("registry", unpack=_unpacked)
 
 
-class Registry:
+def _unpacked(folder: Path) -> None:
+    (packed,) = folder.glob("*.tar.gz")
+    with tarfile.open(packed) as archive:
+        archive.extractall(folder, filter="data")
+    packed.unlink()
+
+
+class Registry(OwnServer):
     """One registry on a port of its own; its schemas are in the memory of a database server, so that they outlive it.
 
     A database in files does not do: killed, it forgets what it has acknowledged, or cannot be opened again.
@@ -63,14 +49,19 @@ class Registry:
         self.port = kept_port()
         self.url = f"http://127.0.0.1:{self.port}{_API}"
         self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
         port = kept_port()
         self._schemas = f"jdbc:h2:tcp://127.0.0.1:{port}/mem:schemas;DB_CLOSE_DELAY=-1"
         (jar,) = registry_folder().glob("lib/*com.h2database.h2-*.jar")
         command = ["java", "-Xmx100m", "-cp", str(jar), "org.h2.tools.Server", "-tcp", "-tcpPort", str(port)]
         log = folder / "database.log"
-        self._database = start_process([*command, "-ifNotExists"], log, os.environ)
-        wait_until(lambda: "TCP server running" in log.read_text(), "the database of schemas runs")
+        database = self._database = start_process([*command, "-ifNotExists"], log, os.environ)
+
+        def runs() -> bool:
+            if database.poll() is not None:
+                raise RuntimeError(f"the database of schemas did not start:\n{log.read_text()[-4000:]}")
+            return "TCP server running" in log.read_text()
+
+        wait_until(runs, "the database of schemas runs")
 
     def start(self) -> None:
         """Start the registry and wait until it answers."""
@@ -98,21 +89,6 @@ class Registry:
         """End it, and its schemas."""
         self.kill()
         end_process(self._database)
-
-    def kill(self) -> None:
-        """Send SIGKILL."""
-        if self._process is not None:
-            end_process(self._process)
-
-    def freeze(self) -> None:
-        """Send SIGSTOP, and return when it stands: it takes connections, and answers nothing."""
-        if self._process is not None:
-            freeze(self._process)
-
-    def thaw(self) -> None:
-        """Send SIGCONT."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
 
 
 def started_registry(folder: Path) -> StartedServer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import redis
 
 from recsys.demo.services import find_redis_server
-from tests.services import RedisServer, end_process, kept_port, start_process, wait_until
+from tests.services import OwnServer, RedisServer, kept_port, start_process, wait_until
 
 MASTER = "shop-redis"
 USER, PASSWORD = "recsys", "of-the-servers"
@@ -20,7 +19,7 @@ SENTINEL_PASSWORD = "of-the-sentinels"  # noqa: S105 - on loopback, as long as a
 _DEAD_AFTER_MS = 1000
 
 
-class Sentinel:
+class Sentinel(OwnServer):
     """One sentinel: the program of the server, in another mode."""
 
     def __init__(self, folder: Path, primary: RedisServer, quorum: int) -> None:
@@ -38,7 +37,6 @@ class Sentinel:
         self.client: Any = redis.Redis(
             port=self.port, password=SENTINEL_PASSWORD, socket_timeout=5, decode_responses=True
         )
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -52,11 +50,6 @@ class Sentinel:
                 return False
 
         wait_until(answers, "the sentinel answers")
-
-    def kill(self) -> None:
-        """Send SIGKILL."""
-        if self._process is not None:
-            end_process(self._process)
 
 
 class WatchedRedis:

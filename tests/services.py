@@ -143,19 +143,25 @@ def kafka_jars() -> Path:
     version = re.search(r'version "(\d+)', java.stderr)
     if version is None or int(version[1]) < 17:
         raise OSError(f"Java 17 or newer is needed, found {java.stderr.splitlines()[0]}")
-    pom = PROJECT / "tests" / "kafka" / "pom.xml"
+    return from_maven("kafka")
+
+
+def from_maven(name: str, unpack: Callable[[Path], None] = lambda folder: None) -> Path:
+    """Fetch what the POM of `tests/<name>` asks for, once, and unpack it; return the folder where it is."""
+    pom = PROJECT / "tests" / name / "pom.xml"
     digest = hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
-    jars = (PROJECT / ".cache").resolve() / f"kafka-{digest}"
-    if not jars.exists():
-        jars.parent.mkdir(exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix="kafka-", dir=jars.parent))
+    folder = (PROJECT / ".cache").resolve() / f"{name}-{digest}"
+    if not folder.exists():
+        folder.parent.mkdir(exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder.parent))
         command = ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={fresh}"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=600)
+        unpack(fresh)
         try:
-            fresh.rename(jars)
+            fresh.rename(folder)
         except OSError:  # another run was quicker
             shutil.rmtree(fresh)
-    return jars
+    return folder
 
 
 def _class_archive(jars: Path) -> Path:
@@ -175,7 +181,32 @@ def _class_archive(jars: Path) -> Path:
     return archive
 
 
-class ApacheKafka:
+class OwnServer:
+    """A server in a process of its own, which may be killed, started again, and made to stand still."""
+
+    _process: subprocess.Popen[bytes] | None = None
+
+    def is_alive(self) -> bool:
+        """Whether it has been started and not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        if self._process is not None:
+            end_process(self._process)
+
+    def freeze(self) -> None:
+        """Send SIGSTOP, and return when it stands: connections stay, nothing answers."""
+        if self._process is not None:
+            freeze(self._process)
+
+    def thaw(self) -> None:
+        """Send SIGCONT."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+
+class ApacheKafka(OwnServer):
     """One Apache Kafka broker (KRaft) on ports and a folder of its own; it may be killed and started again.
 
     Parameters
@@ -193,7 +224,6 @@ class ApacheKafka:
             "-cp", f"{jars}/*",
         ]  # fmt: skip
         self._properties = str(folder / "server.properties")
-        self._process: subprocess.Popen[bytes] | None = None
         self.port, controller = kept_port(), kept_port()
         self.address = f"127.0.0.1:{self.port}"
         properties = self.properties(folder, controller)
@@ -240,21 +270,6 @@ class ApacheKafka:
             self._process.terminate()
             self._process.wait(timeout=_PATIENCE_S)
 
-    def kill(self) -> None:
-        """Send SIGKILL."""
-        if self._process is not None:
-            end_process(self._process)
-
-    def freeze(self) -> None:
-        """Send SIGSTOP, and return when it stands: connections stay, nothing answers."""
-        if self._process is not None:
-            freeze(self._process)
-
-    def thaw(self) -> None:
-        """Send SIGCONT."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
-
 
 def apache_kafka(jars: Path) -> AbstractContextManager[ApacheKafka]:
     """Run one Apache Kafka broker until the block ends."""
@@ -273,7 +288,7 @@ def running_kafka(kind: type[K], jars: Path) -> Iterator[K]:
             broker.kill()
 
 
-class RedisServer:
+class RedisServer(OwnServer):
     """A real Redis server on a port and a folder of its own; it may be killed and started again.
 
     Parameters
@@ -290,7 +305,6 @@ class RedisServer:
         self.options = options
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.client: Any = redis.Redis.from_url(self.url, socket_timeout=5, retry=None)
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str) -> None:
         """Start the server and wait until it answers."""
@@ -309,25 +323,6 @@ class RedisServer:
                 return False
 
         wait_until(answers, "Redis answers")
-
-    def kill(self) -> None:
-        """Send SIGKILL."""
-        if self._process is not None:
-            end_process(self._process)
-
-    def is_alive(self) -> bool:
-        """Whether it has been started and not ended."""
-        return self._process is not None and self._process.poll() is None
-
-    def freeze(self) -> None:
-        """Send SIGSTOP, and return when it stands: connections stay, nothing answers."""
-        if self._process is not None:
-            freeze(self._process)
-
-    def thaw(self) -> None:
-        """Send SIGCONT."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
 
 
 class RedisCluster:
