@@ -157,6 +157,10 @@ class AnsweringServer:
             return answer.status_code, answer.text
         return self.pages.get(path, (self.status, self.body))
 
+    def answer_json_schema(self, schema: dict[str, Any]) -> None:
+        """Answer from now on with a JSON Schema."""
+        self.status, self.body = 200, json.dumps({"schema": json.dumps(schema), "schemaType": "JSON"})
+
     @contextmanager
     def silent(self) -> Iterator[None]:
         """Take requests and answer none until the block ends."""
