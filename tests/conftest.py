@@ -6,6 +6,7 @@ import logging
 import shutil
 import signal
 import subprocess
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,7 @@ from tests.services import IN_CI, KafkaServer, RedisCluster, Shop, kafka_jars, k
 from tests.shared_servers import SharedServers
 
 PARTITIONS = 4
+_OUR_LOGGERS = {"recsys", "api", "consumer", "trainer", "librdkafka", "tests"}
 
 
 _SHARED = pytest.StashKey[SharedServers]()
@@ -179,6 +181,19 @@ def _process_as_it_was() -> Iterator[None]:
         for filter_ in logger.filters:
             if isinstance(filter_, RepeatsLeftOut):
                 filter_._said.clear()
+
+
+@pytest.fixture(autouse=True)
+def _log_of_this_test(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """`caplog` holds what our own code says in this test: no library, and no thread that another test has left."""
+    others = set(threading.enumerate()) - {threading.current_thread()}
+
+    def is_of_this_test(record: logging.LogRecord) -> bool:
+        return record.name.partition(".")[0] in _OUR_LOGGERS and threading.current_thread() not in others
+
+    caplog.handler.addFilter(is_of_this_test)
+    yield
+    caplog.handler.removeFilter(is_of_this_test)
 
 
 def _loggers() -> list[logging.Logger]:

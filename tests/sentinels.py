@@ -16,7 +16,7 @@ from tests.services import OwnServer, RedisServer, kept_port, start_process, wai
 MASTER = "shop-redis"
 USER, PASSWORD = "recsys", "of-the-servers"
 SENTINEL_PASSWORD = "of-the-sentinels"  # noqa: S105 - on loopback, as long as a test
-_DEAD_AFTER_MS = 1000
+_DEAD_AFTER_MS, _NEVER_DEAD_MS = 1000, 3_600_000
 
 
 class Sentinel(OwnServer):
@@ -117,6 +117,15 @@ class WatchedRedis:
             lambda: self.primary.client.info("replication").get("slave0", {}).get("state") == "online",
             "the replica follows",
         )
+
+    def settle(self) -> None:
+        """Wait until the failover is over, and let no other one begin: a busy machine may make a server late.
+
+        Whoever was the primary takes writes once more when it is started again, until the sentinels make it a replica.
+        """
+        self.await_replica()
+        for sentinel in self.sentinels:
+            sentinel.client.execute_command("SENTINEL SET", MASTER, "down-after-milliseconds", _NEVER_DEAD_MS)
 
     def kill_primary(self) -> RedisServer:
         """Kill the primary, wait until the other server is chosen, and return the one that is dead."""

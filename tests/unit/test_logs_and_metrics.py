@@ -239,7 +239,7 @@ def test_an_interval_can_begin_when_what_was_due_has_ended() -> None:
 
 def test_silence_is_told_at_once_again_and_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
     clock, seconds = Clock(), [-1.0]
-    log = logging.getLogger("a service")
+    log = logging.getLogger("tests.a_service")
     silence = Silence(KafkaSettings(bootstrap_servers="kafka-1:9092"), log, seconds.append, clock=clock)
     assert seconds[-1] == 0
     silence.answered()

@@ -21,7 +21,7 @@ from recsys.runtime.startup import until_ready
 from recsys.settings import Settings
 from tests.services import wait_until
 
-log = logging.getLogger("service")
+log = logging.getLogger("tests.service")
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,7 @@ def test_an_error_while_serving_is_a_log_line(
         raise error
 
     assert run_service(serve, log) == code
-    assert capsys.readouterr().err.endswith(f"Z ERROR   service: {error}\n")
+    assert capsys.readouterr().err.endswith(f"Z ERROR   tests.service: {error}\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
