@@ -39,6 +39,7 @@ from recsys.kafka.cleanup_policy import PolicyWatch
 from recsys.kafka.readings import event_reading
 from recsys.redis import EvictionWatch, Service, Store, open_store
 from recsys.redis.async_reader import open_read_store
+from recsys.redis.heartbeat import heartbeat
 from recsys.runtime.logs import RepeatsLeftOut, configure_logging
 from recsys.settings import Settings, load_settings
 from recsys.storage.data_dir import open_data_dir
@@ -135,7 +136,7 @@ def create_app(settings: Settings) -> FastAPI:
                     sink = PurchaseSink(settings.kafka, on_silence=metrics.kafka_silent.set)
                     stack.enter_context(sink.opened())
                     stack.enter_context(PolicyWatch(settings.kafka, metrics.topic_compacted.set))
-                app.state.services = Services(
+                services = app.state.services = Services(
                     settings=settings,
                     event_reading=event_reading(settings.events),
                     reader=reader,
@@ -156,6 +157,7 @@ def create_app(settings: Settings) -> FastAPI:
                     computing=CapacityLimiter(_COMPUTING_THREADS),
                     operating=CapacityLimiter(_OPERATING_THREADS),
                 )
+                stack.enter_context(heartbeat(store, services.facts))
                 _collect_rarely()
                 yield {CONNECTIONS: connections}  # for api.protocol
 

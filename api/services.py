@@ -16,8 +16,10 @@ from api.rates import RateLimiter
 from api.security import Audit, Keyring
 from recsys.data.event import EventReading
 from recsys.lists.live_model import LoadedModel
+from recsys.operations.service_state import what_is_missing
 from recsys.redis import Store
 from recsys.redis.async_reader import ReadStore
+from recsys.redis.service_registry import ApiFacts
 from recsys.settings import Settings
 from recsys.storage.data_dir import DataDir
 
@@ -57,6 +59,20 @@ class Services:
     large: asyncio.Semaphore
     computing: CapacityLimiter
     operating: CapacityLimiter
+
+    def missing(self, *, redis: bool) -> list[str]:
+        """Return what this worker lacks to serve, as `/readyz` says it, given whether Redis answers."""
+        return what_is_missing(
+            redis=redis,
+            histories=not self.live.histories_missing,
+            model=self.live.model is not None,
+            kafka=self.sink is None or self.sink.is_ready,
+        )
+
+    def facts(self) -> ApiFacts:
+        """Return what this worker tells of itself in Redis, which answers then."""
+        model = self.live.model
+        return ApiFacts(missing=self.missing(redis=True), model="" if model is None else model.stamp.version)
 
     def model(self) -> LoadedModel:
         """Return the model in use; raise 503 if there is none yet."""

@@ -90,7 +90,7 @@ class DeadLetters:
             self._limit.note(malformed.get(place), partition=message.partition() or 0, offset=message.offset() or 0)
         for place, error in malformed.items():
             self._send(messages[place], error)
-            self._metrics.dead_letters.inc()
+            self._metrics.note_malformed(error.reason)
 
     def _send(self, message: Message, error: MalformedEvent) -> None:
         about = {

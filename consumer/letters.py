@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
+from recsys.kafka.records import DEAD_LETTER_PREFIX
+
 Header = tuple[str, str | bytes | None]
-PREFIX = "__recsys.errors."
-"""Of the headers that this project adds."""
+PREFIX = DEAD_LETTER_PREFIX
 _LEFT_OUT = f"{PREFIX}left.out"
 _LONGEST_HEAD = 65_536
 _PER_HEADER = 10  # lengths, as Kafka writes them, are a few bytes each

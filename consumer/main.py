@@ -19,6 +19,7 @@ from consumer.polling import Polling
 from consumer.rebalance import Assignment, close
 from consumer.refresher import Refresher
 from consumer.stats import StatsLog
+from consumer.vital_signs import VitalSigns
 from recsys.errors import KafkaUnavailable, OffsetsLost, RedisError, TopicMissing
 from recsys.kafka.cleanup_policy import PolicyWatch
 from recsys.kafka.clients import Consumer, open_consumer, renew_logins
@@ -27,6 +28,7 @@ from recsys.kafka.start_offsets import start_offsets
 from recsys.kafka.topics import Topic, TopicWatch, create_topic_if_missing, describe_topic, ensure_group
 from recsys.lists.live_model import LiveModel
 from recsys.redis import EvictionWatch, Service, Store, open_store
+from recsys.redis.heartbeat import heartbeat
 from recsys.runtime.clock import ended_by_clock_rollback
 from recsys.runtime.hangup import at_hangup
 from recsys.runtime.metrics_server import serve_metrics
@@ -68,7 +70,8 @@ def _serve(settings: Settings) -> int:
         stats = StatsLog(metrics, interval_s=settings.consumer.stats_interval_s)
         evictions = EvictionWatch(settings.redis, lambda found: metrics.evictions.note(*found))
         policy = PolicyWatch(settings.kafka, metrics.topic_compacted.set)
-        with ended_by_clock_rollback(), evictions.running(), policy, live.followed(), stats:
+        beats = heartbeat(store, VitalSigns(metrics, store.applied_offsets, live).facts)
+        with ended_by_clock_rollback(), evictions.running(), policy, live.followed(), stats, beats:
             while not stop.is_set():
                 consume(settings, store, live, metrics, stop)
                 gc.collect()  # the traceback of an error may hold the old client, with its sockets, in a cycle
@@ -123,6 +126,7 @@ def consume(settings: Settings, store: Store, live: LiveModel, metrics: Consumer
             return
         assignment = Assignment(settings.kafka, topic, store.applied_offsets, before_read=reading.begin)
         dead_letters = DeadLetters(settings, metrics, partitions=len(topic.partitions))
+        metrics.assignment = assignment
         with dead_letters, TopicWatch(settings.kafka, topic, on_silence=metrics.kafka_silent.set) as watch:
             polling = Polling(consumer, assignment, watch, reading.decoder, settings, stop)
             outages = Outages(polling, metrics)
@@ -137,4 +141,5 @@ def consume(settings: Settings, store: Store, live: LiveModel, metrics: Consumer
         log.error("%s; starting again from what is in Redis", error)
         stop.wait(max(0.0, _RETRY_S - (time.monotonic() - started)))
     finally:
+        metrics.assignment = None
         close(consumer)

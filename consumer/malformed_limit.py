@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, deque
 from dataclasses import dataclass
 
+from recsys.data.reason_kinds import kind_of
 from recsys.errors import MalformedEvent, TooManyMalformed
 from recsys.settings import Settings
 
 _WINDOW = 1000
 _MOST_REASONS = 3
-_NUMBER = re.compile(r"\d[\d,.]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +67,11 @@ class MalformedLimit:
         return [record for record in self._newest if record.reason]
 
     def _reasons(self) -> str:
-        """Return the commonest reasons with their numbers of records; what differs in numbers alone is one reason."""
+        """Return the commonest reasons with their numbers of records; those of one kind are one."""
         newest_of: dict[str, str] = {}
         counts: Counter[str] = Counter()
         for record in self._malformed_ones():
-            kind = _NUMBER.sub("0", record.reason)
+            kind = kind_of(record.reason)
             newest_of[kind] = record.reason
             counts[kind] += 1
         told = [f"{count:,} x {newest_of[kind]}" for kind, count in counts.most_common(_MOST_REASONS)]

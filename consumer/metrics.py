@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counts
 from collections.abc import Collection
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from consumer.batch import DecodedBatch
+from consumer.rebalance import Assignment
+from recsys.data.reason_kinds import count_kind
 from recsys.redis import UserState
 from recsys.runtime.metrics import EvictionGauges, Histogram
 
@@ -26,6 +29,10 @@ class ConsumerMetrics:
         self.applied = counter("events_applied", "Events that changed a history")
         self.duplicates = counter("events_duplicate", "Events recognized as applied before")
         self.dead_letters = counter("dead_letters", "Malformed records sent to the dead-letter topic")
+        self.assignment: Assignment | None = None
+        """The partitions of the Kafka client that is in use."""
+        self.reasons: Counts[str] = Counts()
+        """Malformed records by the kind of reason."""
         self.cut_letters = counter(
             "dead_letters_cut", "Dead letters that hold a part of a record too large for the topic"
         )
@@ -63,6 +70,11 @@ class ConsumerMetrics:
             bounds=_LATENCY_BUCKETS_S,
         )
         self.registry.register(self.latency)
+
+    def note_malformed(self, reason: str) -> None:
+        """Count a dead letter."""
+        self.dead_letters.inc()
+        count_kind(self.reasons, reason)
 
     def note_decoded(self, decoded: DecodedBatch) -> None:
         """Count what decoding left out."""

@@ -1,16 +1,81 @@
-"""A log line every few seconds that says what the consumer does."""
+"""What the consumer does: a log line every few seconds, and what has changed between two looks at its counters."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 
 from consumer.metrics import ConsumerMetrics
 from recsys.runtime.metrics import quantile
 
 log = logging.getLogger("consumer.stats")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the counters hold at one moment.
+
+    Attributes
+    ----------
+    at_s : float
+        On the monotonic clock.
+    counts : mapping of str → float
+    latencies : mapping of float → float
+        How many lists took at most so many seconds, by the upper bound of the bucket.
+    """
+
+    at_s: float
+    counts: Mapping[str, float]
+    latencies: Mapping[float, float]
+
+    @classmethod
+    def of(cls, metrics: ConsumerMetrics) -> Snapshot:
+        """Look at the counters."""
+        counters = {
+            "records": metrics.records,
+            "applied": metrics.applied,
+            "duplicates": metrics.duplicates,
+            "dead_letters": metrics.dead_letters,
+            "no_user": metrics.no_user,
+            "unread_prices": metrics.unread_prices,
+            "solves": metrics.solves,
+            "published": metrics.published,
+            "rejected": metrics.rejected,
+        }
+        counts = {name: next(iter(counter.collect())).samples[0].value for name, counter in counters.items()}
+        samples = next(iter(metrics.latency.collect())).samples
+        latencies = {float(sample.labels["le"]): sample.value for sample in samples if sample.name.endswith("_bucket")}
+        return cls(time.monotonic(), counts, latencies)
+
+    def since(self, before: Snapshot) -> Change:
+        """Return what has happened since an earlier look."""
+        counts = {name: value - before.counts[name] for name, value in self.counts.items()}
+        latencies = {bound: value - before.latencies[bound] for bound, value in self.latencies.items()}
+        return Change(self.at_s - before.at_s, counts, latencies)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What has happened between two looks; the fields are those of `Snapshot`."""
+
+    seconds: float
+    counts: Mapping[str, float]
+    latencies: Mapping[float, float]
+
+    def per_s(self, name: str) -> float:
+        """Return the rate of a counter."""
+        return self.counts[name] / max(1e-9, self.seconds)
+
+    def latency_ms(self, q: float) -> float | None:
+        """Return a quantile of the time from a record to the lists; None where there was no record."""
+        bounds = sorted(self.latencies)
+        below = [0.0, *(self.latencies[bound] for bound in bounds)]
+        counts = [count - before for count, before in zip(below[1:], below, strict=False)]
+        return 1000 * quantile(bounds, counts, q) if sum(counts) else None
 
 
 class StatsLog:
@@ -21,7 +86,7 @@ class StatsLog:
         self._interval_s = interval_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stats", daemon=True)
-        self._before = self._snapshot()
+        self._before = Snapshot.of(metrics)
 
     def __enter__(self) -> StatsLog:
         self._thread.start()
@@ -39,48 +104,24 @@ class StatsLog:
             self._log()
 
     def _log(self) -> None:
-        now = self._snapshot()
-        delta = {name: value - self._before.get(name, 0.0) for name, value in now.items()}
-        self._before = now
-        if not delta["records"] and not delta["published"]:
+        now = Snapshot.of(self._metrics)
+        change, self._before = now.since(self._before), now
+        counts = change.counts
+        if not counts["records"] and not counts["published"]:
             return
-        buckets = [(float(name[3:]), count) for name, count in delta.items() if name.startswith("le ")]
-        buckets.sort()
-        bounds = [bound for bound, _ in buckets]
-        counts = [count - before for (_, count), before in zip(buckets, [0.0, *(c for _, c in buckets)], strict=False)]
         log.info(
             "records=%d (%.0f/s) applied=%d duplicates=%d dead_letters=%d no_user=%d prices_unread=%d "
             "solves=%d lists=%d rejected=%d latency_ms p50=%.1f p99=%.1f",
-            delta["records"],
-            delta["records"] / max(1e-9, delta["time"]),
-            delta["applied"],
-            delta["duplicates"],
-            delta["dead_letters"],
-            delta["no_user"],
-            delta["unread_prices"],
-            delta["solves"],
-            delta["published"],
-            delta["rejected"],
-            1000 * quantile(bounds, counts, 0.5),
-            1000 * quantile(bounds, counts, 0.99),
+            counts["records"],
+            change.per_s("records"),
+            counts["applied"],
+            counts["duplicates"],
+            counts["dead_letters"],
+            counts["no_user"],
+            counts["unread_prices"],
+            counts["solves"],
+            counts["published"],
+            counts["rejected"],
+            change.latency_ms(0.5) or 0.0,
+            change.latency_ms(0.99) or 0.0,
         )
-
-    def _snapshot(self) -> dict[str, float]:
-        metrics = self._metrics
-        counters = {
-            "records": metrics.records,
-            "applied": metrics.applied,
-            "duplicates": metrics.duplicates,
-            "dead_letters": metrics.dead_letters,
-            "no_user": metrics.no_user,
-            "unread_prices": metrics.unread_prices,
-            "solves": metrics.solves,
-            "published": metrics.published,
-            "rejected": metrics.rejected,
-        }
-        values = {name: next(iter(counter.collect())).samples[0].value for name, counter in counters.items()}
-        values["time"] = time.monotonic()
-        for sample in next(iter(metrics.latency.collect())).samples:
-            if sample.name.endswith("_bucket"):
-                values[f"le {sample.labels['le']}"] = sample.value
-        return values

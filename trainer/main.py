@@ -29,6 +29,8 @@ from recsys.kafka.topics import describe_topic
 from recsys.operations.histories import ensure_histories
 from recsys.operations.rollback import roll_back
 from recsys.redis import EvictionWatch, Service, Store, open_store
+from recsys.redis.heartbeat import heartbeat
+from recsys.redis.service_registry import TrainerFacts
 from recsys.redis.trainer_requests import Requests, RollbackRequest
 from recsys.runtime.clock import ended_by_clock_rollback, json_time, now
 from recsys.runtime.hangup import at_hangup
@@ -40,7 +42,6 @@ from recsys.settings import Settings, secrets
 from recsys.storage.data_dir import DataDir, open_data_dir
 from recsys.storage.rounds import RoundRecord
 from trainer.aside import AsideUsers
-from trainer.heartbeat import heartbeat
 from trainer.hidden import HiddenFollower
 from trainer.metrics import TrainerMetrics
 from trainer.report import RoundReport
@@ -107,8 +108,9 @@ def _serve(settings: Settings) -> int:
             until_ready(ready, stop=threading.Event(), log=log, asked=asked)
             hidden, evictions = HiddenFollower(settings, store, data_dir), _evictions_watched(settings, metrics)
             policy = PolicyWatch(settings.kafka, metrics.topic_compacted.set)
-            with ended_by_clock_rollback(), heartbeat(store), hidden.followed(), evictions, policy:
-                _Rounds(settings, store, data_dir, metrics, signal_request).do_forever()
+            rounds = _Rounds(settings, store, data_dir, metrics, signal_request)
+            with ended_by_clock_rollback(), heartbeat(store, rounds.facts), hidden.followed(), evictions, policy:
+                rounds.do_forever()
     except _Terminated:
         log.info("stopped")
         return 0
@@ -169,6 +171,10 @@ class _Rounds:
         """The count of rounds in Redis when the last one was done here."""
         self._owed_to = ""
         """Who asked for a round that has failed."""
+
+    def facts(self) -> TrainerFacts:
+        """Return what the trainer tells of itself."""
+        return TrainerFacts(next_round_at=self._schedule.due_at)
 
     def do_forever(self) -> NoReturn:
         """Look for something to do, until terminated; what fails is logged and does not end the service."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from croniter import croniter
 
@@ -14,6 +14,8 @@ from recsys.runtime.clock import now
 from recsys.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
+_FARTHEST_S = 100 * 365 * 24 * 3600.0
+"""An interval may be longer than the calendar."""
 _RETRY_S, _LONGEST_RETRY_S = 10.0, 600.0
 
 
@@ -28,6 +30,11 @@ class Schedule:
 
     def __str__(self) -> str:
         return f"at {self._cron} (cron, UTC)" if self._cron else f"every {self._interval_s:g} s"
+
+    @property
+    def due_at(self) -> datetime:
+        """When the next round is due, as the clock says now; a moment ago if it is due already."""
+        return now() + timedelta(seconds=min(_FARTHEST_S, self.due - time.monotonic()))
 
     @property
     def is_due(self) -> bool:

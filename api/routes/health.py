@@ -9,7 +9,6 @@ from api.security import Role, guarded
 from api.services import services_of
 from recsys.api_schemas import Health
 from recsys.errors import RedisUnavailable
-from recsys.operations.histories import MISSING
 
 router = APIRouter()
 metrics_router = APIRouter(route_class=guarded(Role.READ))
@@ -37,18 +36,12 @@ async def livez() -> Response:
 async def readyz(request: Request) -> Response:
     """Return whether Redis answers, with all histories, a model is loaded and, for purchases, Kafka answers."""
     services = services_of(request)
-    missing = []
+    redis_answers = True
     try:
         await services.reader.ping()
     except RedisUnavailable:
-        missing.append("redis")
-    if services.live.histories_missing:
-        missing.append(MISSING)
-    model = services.live.model
-    if model is None:
-        missing.append("model")
-    if services.sink is not None and not services.sink.is_ready:
-        missing.append("kafka")
+        redis_answers = False
+    missing, model = services.missing(redis=redis_answers), services.live.model
     version = "" if model is None else model.stamp.version
     body = {"ready": not missing, "missing": missing, "model": version}
     return answer(body, 503 if missing else 200, {"Retry-After": "1"} if missing else None)

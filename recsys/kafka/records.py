@@ -26,6 +26,8 @@ from recsys.kafka.topics import Topic
 from recsys.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
+DEAD_LETTER_PREFIX = "__recsys.errors."
+"""Of the headers that this project adds to dead letters."""
 
 
 def read_range(

@@ -19,6 +19,7 @@ from recsys.redis.placed_events import PlacedEvent, calls_by_user
 from recsys.redis.readings import ReadingStore
 from recsys.redis.rebuild_state import RebuildStage, RebuildState
 from recsys.redis.rights import Service
+from recsys.redis.service_registry import ServiceRegistry
 from recsys.redis.trainer_lock import HeldLock, TrainerLock
 from recsys.redis.trainer_requests import TrainerRequests
 from recsys.redis.users import ModelStamp, PublishOutcome, UserStore
@@ -58,6 +59,7 @@ class Store:
     applied_offsets: AppliedOffsets
     rebuilding: RebuildState
     readings: ReadingStore
+    services: ServiceRegistry
     connection: Connection
 
 
@@ -84,6 +86,7 @@ def open_store(settings: Settings) -> Iterator[Store]:
             applied_offsets=AppliedOffsets(connection, keys),
             rebuilding=RebuildState(connection, keys),
             readings=ReadingStore(connection, keys),
+            services=ServiceRegistry(connection, keys),
             connection=connection,
         )
     finally:

@@ -87,6 +87,11 @@ class AppliedOffsets:
             for shard, moved in there.items():
                 self._written.setdefault(shard, {}).update(moved)
 
+    def followed(self) -> dict[str, int]:
+        """Return how far the sources that this process follows are applied: source → next offset."""
+        with self._lock:
+            return dict(self._followed)
+
     def leave(self, sources: Collection[str]) -> None:
         """Give sources up: another process may move their marks now."""
         with self._lock:

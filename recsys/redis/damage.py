@@ -87,12 +87,15 @@ def _advice(keys: Keys, key: str) -> str:
         keys.trainer_status: "the next round writes it again",
         keys.trainer_lock: "delete it if no trainer and no command is at work",
         keys.readings: "delete it: records that are not archived yet are then read as the settings say now",
+        keys.services: "delete it: services that run name themselves again within five seconds",
         keys.aside: "the trainer deletes it: users who are set aside are named again with their next events",
     }
     if key in named:
         return named[key]
     if key in (keys.titles, keys.unavailable, keys.catalogue):
         return "delete it, then import the items again with recsys items import"
+    if key.startswith(keys.service("")):
+        return "delete it: a service that runs writes its entry again within five seconds"
     if key.startswith(keys.marks("")):
         return "delete it, then run recsys rebuild"
     if key.startswith(keys.rebuild):

@@ -110,6 +110,15 @@ class Keys:
         return f"{self.prefix}:trainer:alive"
 
     @property
+    def services(self) -> str:
+        """SET of the names of services that run, or ran a moment ago, such as ``consumer:0123456789ab``."""
+        return f"{self.prefix}:services"
+
+    def service(self, name: str) -> str:
+        """Return the key of a service's entry: STRING with expiry, JSON."""
+        return f"{self.prefix}:service:{name}"
+
+    @property
     def trainer_requests(self) -> str:
         """HASH: how many retrains were requested and served, how many rounds ended, and how the newest one did."""
         return f"{self.prefix}:trainer:requests"
@@ -134,12 +143,12 @@ class Keys:
             *self.of_user("*"), self.similar("*"), self.marks(""), self.marks("*"), self.popular_in(None),
             self.popular_in("*"), self.titles, self.catalogue, self.unavailable, self.model, self.hidden,
             self.trainer_lock, self.trainer_alive, self.trainer_requests, self.rebuild, self.rebuild_run(""),
-            self.rebuild_run("*"), self.trainer_status, self.readings,
+            self.rebuild_run("*"), self.trainer_status, self.readings, self.services, self.service("*"),
         )  # fmt: skip
 
-    def of_operators(self) -> tuple[str, ...]:
-        """Return the keys to which the HTTP API writes, for operators."""
-        return (self.hidden, self.trainer_requests)
+    def of_the_api(self) -> tuple[str, ...]:
+        """Return the keys to which the HTTP API writes: for operators, and to say that it runs."""
+        return (self.hidden, self.trainer_requests, self.services, self.service("*"))
 
     @property
     def readings(self) -> str:

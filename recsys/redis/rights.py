@@ -33,6 +33,8 @@ _OF_READERS = frozenset(
     }
 )  # fmt: skip
 _OF_OPERATORS_OVER_HTTP = frozenset({"SADD", "SREM", "HSET", "HDEL", "HINCRBY"})
+_OF_ENTRIES = frozenset({"SET", "SADD", "DEL"})
+"""With which a service says that it runs; the trainer alone tidies up after others."""
 _OF_REBUILDS = frozenset({"HSETNX", "UNLINK"})
 _OF_CONSUMERS = frozenset(_COMMANDS) - _OF_REBUILDS - {"SCAN", "SREM", "HINCRBY", "SCARD", "RENAME"}
 _REFUSAL = re.compile(
@@ -46,7 +48,7 @@ class Service(Enum):
 
     CONSUMER = _OF_CONSUMERS
     TRAINER = frozenset(_COMMANDS) - _OF_REBUILDS
-    API = _OF_READERS | _OF_OPERATORS_OVER_HTTP
+    API = _OF_READERS | _OF_OPERATORS_OVER_HTTP | _OF_ENTRIES
     COMMAND = frozenset(_COMMANDS)  # MGET reads nothing that GET does not, so an operator may run a consumer as well
 
     @property
@@ -119,12 +121,11 @@ def _questions(keys: Keys, service: Service) -> Iterator[_Asked]:
     for name in sorted(service.commands):
         arguments = [keys.model if part == _KEY else part for part in _COMMANDS[name]]
         yield _Asked(f"~{keys.model}", (*name.split(), *arguments))
-    write = "HSET" if service is Service.API else "DEL"
-    writable = keys.of_operators() if service is Service.API else keys.of_all_kinds()
+    writable = keys.of_the_api() if service is Service.API else keys.of_all_kinds()
     for key in keys.of_all_kinds():
         yield _Asked(f"~{key}", ("GET", key))
     for key in writable:
-        yield _Asked(f"~{key}", (write, key, *_COMMANDS[write][1:]))
+        yield _Asked(f"~{key}", ("DEL", key))
 
 
 def _said(connection: Any, *words: str) -> Any:

@@ -15,6 +15,7 @@ from recsys.settings.formats import FormatSettings
 from recsys.settings.masking import FOLDER, KEYS, PROPERTIES
 from recsys.settings.redis import RedisSettings
 from recsys.settings.section import ENV_PREFIX, Section, with_secrets_from_files
+from recsys.settings.status import StatusSettings
 
 CONFIG_VARIABLE = "RECSYS_CONFIG"
 
@@ -306,6 +307,7 @@ class Settings(BaseSettings):
     consumer: ConsumerSettings = ConsumerSettings()
     trainer: TrainerSettings = TrainerSettings()
     api: ApiSettings = ApiSettings()
+    status: StatusSettings = StatusSettings()
     log: LogSettings = LogSettings()
 
     @classmethod
