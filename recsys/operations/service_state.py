@@ -57,7 +57,7 @@ class Line:
     text : str
         What is so.
     remedy : str
-        What to look at or do, with the section of docs/operations.md; empty where all is well.
+        What to look at or do, with the section of docs/operations.md; empty where all is well, or another line says it.
     """
 
     code: str
@@ -149,16 +149,8 @@ class _Decider:
         if not isinstance(fact, Unknown):
             return tell(fact)
         for away, server in ((self._facts.kafka, "Kafka"), (self._facts.redis, "Redis")):
-            if away == fact:  # the line of the server has the cause, and says how bad that is
-                return [
-                    Line(
-                        code,
-                        name,
-                        Level.WARNING,
-                        f"not known: {server} cannot be asked",
-                        f"bring {server} back first, see Is the shop being served?",
-                    )
-                ]
+            if away == fact:  # the line of the server has the cause, says how bad that is, and what to do
+                return [Line(code, name, Level.WARNING, f"not known: {server} cannot be asked")]
         return [Line(code, name, Level.WARNING, f"not known: {fact.cause}", "do what the line says, see Rights")]
 
     def _kafka(self) -> Line:

@@ -190,6 +190,11 @@ class Connection:
                 if server.info("replication")["role"] != "master":
                     raise RedisUnavailable(f"Redis at {address} is not a master any more; a failover is in progress")
 
+    def info(self) -> dict[str, dict[str, Any]]:
+        """Return what each server that takes writes tells of itself, by its address."""
+        with self.errors_translated():
+            return {address: server.info() for address, server in self._servers.masters().items()}
+
     def _connected(self, connection: Any) -> None:
         """Look at the server on each new connection: it may have been restarted, replaced or demoted."""
         try:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import partial
 from itertools import chain
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -19,7 +19,7 @@ from recsys.data.event import ensure_fits_cluster, fits_cluster
 from recsys.errors import DamagedKey
 from recsys.redis.applying import Applying, UserState, states_of
 from recsys.redis.connection import Connection, ScriptCall, ScriptPipeline
-from recsys.redis.damage import damaged, json_object, list_problem
+from recsys.redis.damage import damaged, json_object, list_problem, whole_or_none
 from recsys.redis.keys import Keys
 from recsys.redis.placed_events import PlacedEvent, packed
 from recsys.runtime import fail_points
@@ -35,6 +35,8 @@ EncodedLists = tuple[bytes, bytes]
 _USERS_PER_CALL = 500
 FORGOTTEN_TTL_S = 30 * 24 * 3600
 _MOST_NAMED = 3
+_MOST_SCANNED = 200
+"""Parts of Redis that are looked through for users, of about 2,000 keys each."""
 
 
 class PublishOutcome(StrEnum):
@@ -58,6 +60,18 @@ class ModelStamp:
 
     version: str
     sequence: int
+
+
+class ListState(NamedTuple):
+    """What became of a user's list."""
+
+    is_there: bool
+    sequence: int | None
+    """Of the model that the list was made with, in seconds since 1970; None if none was made."""
+
+    def has_expired(self, *, now_s: float, ttl_s: float) -> bool:
+        """Whether there was a list that must have expired: it cannot be older than its model."""
+        return not self.is_there and self.sequence is not None and self.sequence + ttl_s < now_s
 
 
 class UserStore:
@@ -198,6 +212,25 @@ class UserStore:
             seen.update(users)
             if users:
                 yield users
+
+    def sample(self, most: int) -> tuple[list[str], bool]:
+        """Return the ids of users with a history, and whether these are all: at most about so many are looked for."""
+        users: dict[str, None] = {}
+        for number, keys in enumerate(self._connection.scan(self._keys.history_pattern, kind="hash"), start=1):
+            users.update(dict.fromkeys(map(self._keys.user_of, keys)))
+            if len(users) >= most or number >= _MOST_SCANNED:
+                return list(users)[:most], False
+        return list(users), True
+
+    def list_states(self, user_ids: Sequence[str]) -> list[ListState]:
+        """Return what became of users' lists."""
+        recs, applied = ([names(user) for user in user_ids] for names in (self._keys.recs, self._keys.applied))
+        there = self._connection.run([(key, ("EXISTS", key)) for key in recs])
+        models = self._connection.run([(key, ("HMGET", key, "sequence")) for key in applied])
+        return [
+            ListState(bool(is_there), whole_or_none(sequence))
+            for is_there, (sequence,) in zip(there, models, strict=True)
+        ]
 
     def remove(self, user_ids: Sequence[str]) -> None:
         """Remove all that is kept of users."""

@@ -51,6 +51,19 @@ class Archive:
         """Return all segments in order of arrival."""
         return sorted(Segment.of_path(path) for path in self._storage.files(FOLDER, ".parquet"))
 
+    def newest_event(self) -> datetime | None:
+        """Return the time of the newest event of the newest round, as its files say; None if there is none."""
+        segments = self.segments()
+        newest = [self._newest_in(segment) for segment in segments if segment.round == segments[-1].round]
+        return max((at for at in newest if at is not None), default=None)
+
+    def _newest_in(self, segment: Segment) -> datetime | None:
+        with self._errors_named(segment), self._storage.reading(segment.path) as file:
+            found = pq.read_metadata(file)
+        column = found.schema.to_arrow_schema().get_field_index("timestamp")
+        statistics = [found.row_group(group).column(column).statistics for group in range(found.num_row_groups)]
+        return max((one.max for one in statistics if one is not None and one.has_min_max), default=None)
+
     def positions(self, segments: Sequence[Segment] | None = None) -> dict[str, dict[int, int]]:
         """Return the next offset to archive by source and partition, as all segments say, or those given."""
         positions: dict[str, dict[int, int]] = defaultdict(dict)

@@ -191,6 +191,20 @@ class Storage:
             found = self.fs.find(self.path(relative))
         return sorted(path[len(self.root) + 1 :] for path in found if path.endswith(suffix))
 
+    def size_bytes(self, relative: str) -> int:
+        """Return the size of all files below a folder."""
+        with self.errors_translated(relative):
+            self.fs.invalidate_cache()
+            return sum(int(info["size"] or 0) for info in self.fs.find(self.path(relative), detail=True).values())
+
+    def disk(self) -> tuple[int, int] | None:
+        """Return the free and the total bytes of the disk; None where it is no local folder."""
+        if not self.is_local:
+            return None
+        with self.errors_translated(""):
+            usage = shutil.disk_usage(self.root)
+        return usage.free, usage.total
+
     def delete(self, relative: str) -> None:
         """Remove a file or folder with all that is in it; nothing happens if there is none."""
         with self.errors_translated(relative):

@@ -179,6 +179,7 @@ def test_every_service_does_its_job_with_the_documented_rights(
     shop.recsys("publish", "today.csv", expect=0, **as_["operator"])
     wait_until(lambda: consumer.metrics().get("records_total", 0) >= 2, "both purchases are read")
     for command in (
+        ["status"],
         ["show", "u"],
         ["models"],
         ["models", "rollback"],

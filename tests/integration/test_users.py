@@ -72,6 +72,28 @@ def test_many_users_are_read_and_listed_each_as_themselves(store: Store) -> None
     }
 
 
+def test_what_became_of_users_lists_is_told(store: Store) -> None:
+    users = ["listed", "expired", "without"]
+    states = store.users.apply({user: [placed(0, event(f"of-{user}"))] for user in users})
+    listed = {user: states[user].revision for user in ("listed", "expired")}
+    write_lists(store.users, listed, [a_list("x"), a_list("y")], ModelStamp("v", 1_000), at=NOW)
+    store.connection.client.delete(store.users._keys.recs("expired"))
+    found = dict(zip(users, store.users.list_states(users), strict=True))
+    assert found == {"listed": (True, 1_000), "expired": (False, 1_000), "without": (False, None)}
+    assert [state.has_expired(now_s=1_101, ttl_s=100) for state in found.values()] == [False, True, False]
+    assert not found["expired"].has_expired(now_s=1_099, ttl_s=100), "it was removed, it cannot have expired yet"
+
+
+def test_a_sample_of_users_is_all_of_them_or_says_that_it_is_not(store: Store) -> None:
+    users = [f"user-{number}" for number in range(40)]
+    assert store.users.sample(10) == ([], True)
+    store.users.apply({user: [placed(0, event())] for user in users})
+    found, is_all = store.users.sample(100)
+    assert (sorted(found), is_all) == (sorted(users), True)
+    few, is_all = store.users.sample(10)
+    assert (len(few), set(few) <= set(users), is_all) == (10, True, False)
+
+
 def test_reading_returns_what_applying_known_events_does(store: Store) -> None:
     known = {
         user: [placed(number, event("a")), placed(number + 9, event("b", 2.5))] for number, user in enumerate("uvw")

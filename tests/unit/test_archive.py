@@ -526,3 +526,29 @@ def test_rounds_with_other_names_bound_nothing(archive: Archive) -> None:
     in_9999 = epoch_ms(datetime(9999, 1, 1, tzinfo=UTC))
     stream_round(archive, "r1", make_event(timestamp=in_9999), first=0)
     assert archive.events().seconds.tolist() == [in_9999 // 1000]
+
+
+def test_the_newest_event_is_that_of_the_newest_round_whatever_the_order_in_it(archive: Archive) -> None:
+    assert archive.newest_event() is None
+    write(archive, make_event(timestamp=NOON_MS + 9_000), round_="r1")
+    newest = make_event(timestamp=NOON_MS + 5_000)
+    write(archive, make_event(timestamp=NOON_MS), newest, make_event(timestamp=NOON_MS), round_="r2")
+    write(archive, make_event(timestamp=NOON_MS + 1_000), round_="r2", partition=1)
+    assert archive.newest_event() == datetime.fromtimestamp(NOON_MS / 1000 + 5, UTC)
+
+
+def test_the_size_is_that_of_all_files_below_a_folder(storage: Storage) -> None:
+    assert storage.size_bytes("archive") == 0
+    storage.write_file("archive/a/b", b"12345")
+    storage.write_file("archive/c", b"123")
+    storage.write_file("models/d", b"1")
+    assert storage.size_bytes("archive") == 8
+
+
+def test_the_disk_of_a_local_folder_is_told(tmp_path: Path) -> None:
+    disk = Storage(str(tmp_path)).disk()
+    assert disk is not None
+    assert 0 < disk[0] <= disk[1]
+    with pytest.raises(DataDirError, match="nowhere"):
+        Storage(str(tmp_path / "nowhere")).disk()
+    assert Storage(f"memory://{uuid.uuid4().hex}").disk() is None

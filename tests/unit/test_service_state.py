@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -231,3 +233,19 @@ def test_thresholds_are_settings() -> None:
     changed = {line.code for line in decide(facts, strict, at=AT).lines if line.level is not Level.OK}
     assert changed == {"lag", "latency", "model", "lists", "dead-letters", "memory", "disk"}
     assert decide(facts, StatusSettings(), at=AT).level is Level.OK
+
+
+OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+
+
+def test_the_document_has_a_row_for_every_line_that_can_be_yellow_or_red() -> None:
+    section = OPERATIONS.split("## Is the shop being served?")[1].split("\n## ")[0]
+    documented = set(re.findall(r"^\| `([\w-]+)` \|", section.split("`--json`")[0], flags=re.MULTILINE))
+    unknown = {line.code for name in FACTS for line in lines(**{name: CAUSE}).values() if CAUSE.cause in line.text}
+    assert documented == {code for code, _, level, _ in CASES if level} | unknown
+
+
+@pytest.mark.parametrize(("code", "changed"), [(code, changed) for code, changed, level, _ in CASES if level])
+def test_a_remedy_names_a_section_that_there_is(code: str, changed: Mapping[str, Any]) -> None:
+    section = lines(**changed)[code].remedy.rpartition("see ")[2]
+    assert section in re.findall(r"^##+ (.*)$", OPERATIONS, flags=re.MULTILINE)

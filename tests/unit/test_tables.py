@@ -17,6 +17,7 @@ from recsys.cli.imports import imports_table
 from recsys.cli.models import gate_table, models_table, reasons, rounds_table, weights_table
 from recsys.cli.operate import config_command, settings_table
 from recsys.cli.show import history_table, list_table
+from recsys.cli.status import screen
 from recsys.data.history import Entry, History
 from recsys.evaluation.compare import ALL, NEW, Score
 from recsys.evaluation.gate_record import Decision, GateRecord
@@ -24,12 +25,16 @@ from recsys.evaluation.metrics import Interval
 from recsys.evaluation.split import SEGMENTS
 from recsys.evaluation.verdict import gate_verdict, glossary
 from recsys.operations.evaluate import Evaluation
+from recsys.operations.service_state import decide
+from recsys.operations.status_facts import PartitionFacts, Unknown
 from recsys.recommend.explain import Explanation
 from recsys.settings import Settings
 from recsys.settings.report import describe_settings
+from recsys.settings.status import StatusSettings
 from recsys.storage.imports import ImportRecord
 from recsys.storage.manifest import Manifest, Weights
 from recsys.storage.rounds import RoundRecord
+from tests.unit.test_service_state import AT, WELL, consumer, services
 
 VERSION, OTHER, THIRD = "20261122T101500Z-1a2b3c", "20261115T101500Z-4d5e6f", "20261108T101500Z-7a8b9c"
 URL = "s3://a-bucket-of-a-shop/recsys/production"
@@ -99,6 +104,15 @@ def evaluation() -> Evaluation:
     )  # fmt: skip
 
 
+BROKEN = replace(
+    WELL,
+    services=services(consumer(partitions={number: 1_234.5 for number in range(50)}, paused=True), damaged=(URL,)),
+    partitions=[PartitionFacts(number, 987_654_321 - number, 0, 987_654_321, 12_345.0) for number in range(50)],
+    histories_missing=True,
+    dead_letters=Unknown(
+        "Kafka at a-broker-of-a-shop.example.com:9092: no READ right for User:operator on topic purchases.dlq"
+    ),
+)
 TABLES: dict[str, tuple[Callable[[], list[RenderableType]], list[str]]] = {
     "models": (
         lambda: [models_table(URL, [(VERSION, "live", manifest()), (VERSION, "before", None)])],
@@ -139,6 +153,14 @@ TABLES: dict[str, tuple[Callable[[], list[RenderableType]], list[str]]] = {
     "explanation": (
         lambda: [*sentences("42", "sku-7", WHY, TITLES), parts_table("The score of sku-7", WHY.largest(1), TITLES)],
         ["sku-000123", "+0.5000", "+0.1500", "1 other item", "-0.0500", "0.6000", "Pot (sku-7) scores"],
+    ),
+    "status, well": (
+        lambda: [screen(WELL, decide(WELL, StatusSettings(), at=AT))],
+        ["The shop is served.", "4 partitions", "shop-1 (7)", "2026-11-22 10:15", "records/s"],
+    ),
+    "status, broken": (
+        lambda: [screen(BROKEN, decide(BROKEN, StatusSettings(), at=AT))],
+        ["BROKEN", "→ recsys rebuild, see Disaster recovery", "and 42 more, with less lag", "987,654,321", "1,234.5"],
     ),
     "settings": (
         lambda: [settings_table(describe_settings(Settings()))],

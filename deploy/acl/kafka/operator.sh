@@ -6,4 +6,5 @@ server="$*"
 acls() { kafka-acls.sh $server "$@"; }
 acls --add --allow-principal User:operator --operation Read --topic purchases --group recsys
 acls --add --allow-principal User:operator --operation DescribeConfigs --topic purchases
+acls --add --allow-principal User:operator --operation Read --topic purchases.dlq
 acls --add --allow-principal User:operator --operation Write --topic purchases
