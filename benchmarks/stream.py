@@ -43,6 +43,7 @@ from recsys.storage.artifact import Draft
 from recsys.storage.files import Storage
 from recsys.storage.models import ModelStore
 from tests.conftest import PARTITIONS, opened_shop
+from tests.faults.ledger import ORDERS
 from tests.services import RedisServer, Shop, kafka_server
 
 USERS = 10_000
@@ -68,20 +69,42 @@ class Stall:
     def purchases(self, count: int, *, lines: int = 1) -> list[tuple[str, bytes]]:
         """Make baskets of users in turn, of items that they own: histories stay as long as they are."""
         records = []
-        for basket in range(self.made, self.made + count):
-            user = basket % len(self.users)
-            for line in range(lines):
-                row = self.owned.indices[user * OWNED + (basket // len(self.users) + line) % OWNED]
+        for basket, user, items in self._baskets(count, lines):
+            for line, item in enumerate(items):
                 event = {
                     "event_id": f"e{basket}-{line}",
-                    "user_id": f"user-{user:06d}",
-                    "item_id": self.model.items.ids[row],
+                    "user_id": user,
+                    "item_id": item,
                     "quantity": 1,
                     "timestamp": _SOLD_AT,
                 }
-                records.append((f"user-{user:06d}", orjson.dumps(event)))
-        self.made += count
+                records.append((user, orjson.dumps(event)))
         return records
+
+    def orders(self, count: int, *, lines: int) -> list[tuple[str, bytes]]:
+        """Make the same baskets, each of them one record, as the mapping `ORDERS` reads it."""
+        return [
+            (
+                user,
+                orjson.dumps(
+                    {
+                        "id": f"o{basket}",
+                        "customer": user,
+                        "at": _SOLD_AT,
+                        "lines": [{"id": line, "sku": item} for line, item in enumerate(items)],
+                    }
+                ),
+            )
+            for basket, user, items in self._baskets(count, lines)
+        ]
+
+    def _baskets(self, count: int, lines: int) -> Iterator[tuple[int, str, list[str]]]:
+        """Yield number, user and items of baskets."""
+        for basket in range(self.made, self.made + count):
+            user, turn = basket % len(self.users), basket // len(self.users)
+            rows = [self.owned.indices[user * OWNED + (turn + line) % OWNED] for line in range(lines)]
+            yield basket, f"user-{user:06d}", [self.model.items.ids[row] for row in rows]
+        self.made += count
 
     def publish(self, records: Sequence[tuple[str, bytes]]) -> None:
         """Hand records to Kafka and wait until it has them."""
@@ -161,10 +184,11 @@ def _history(user: str, model: FactorModel, rows: Sequence[int]) -> list[PlacedE
 # the two loops ----------------------------------------------------------------------------------------------------
 
 
-def our_rate(stall: Stall, *, baskets: int = 3 * USERS, lines: int = 1) -> float:
-    """Return the lists per second that `python -m consumer` writes while it has a backlog."""
-    stall.publish(stall.purchases(baskets, lines=lines))
-    consumer = stall.shop.start_consumer(RECSYS_CONSUMER__STATS_INTERVAL_S="3600")
+def our_rate(stall: Stall, records: Sequence[tuple[str, bytes]] = (), **settings: str) -> float:
+    """Return the lists per second that `python -m consumer` writes while it has a backlog of these records."""
+    records = records or stall.purchases(3 * USERS)
+    stall.publish(records)
+    consumer = stall.shop.start_consumer(RECSYS_CONSUMER__STATS_INTERVAL_S="3600", **settings)
     try:
         first: tuple[float, float] | None = None
         while True:
@@ -173,12 +197,32 @@ def our_rate(stall: Stall, *, baskets: int = 3 * USERS, lines: int = 1) -> float
             at = time.perf_counter()
             if first is None and solved:
                 first = at, solved
-            if first is not None and read >= baskets * lines and counts["lists_published_total"] >= solved:
+            if first is not None and read >= len(records) and counts["lists_published_total"] >= solved:
                 return (solved - first[1]) / (at - first[0])
             time.sleep(0.1)
     finally:
         if consumer.stop() != 0:
             raise RuntimeError(consumer.said())
+
+
+def _of_more_lines(stall: Stall) -> list[Measured]:
+    """Measure baskets of more than one line, as that many records and as one record that a mapping reads."""
+    mapping = stall.shop.folder / "orders.toml"
+    mapping.write_text(ORDERS, encoding="utf-8")
+    found = []
+    for lines in (3, 30):
+        rates: dict[str, list[float]] = defaultdict(list)
+        for _ in range(3):
+            rates["a record a line"].append(our_rate(stall, stall.purchases(USERS, lines=lines)))
+            orders = stall.orders(USERS, lines=lines)
+            rates["one mapped record"].append(our_rate(stall, orders, RECSYS_EVENTS__MAPPING=str(mapping)))
+        for records, values in rates.items():
+            rate, case = statistics.median(values), f"{lines} lines per basket, {records}"
+            found += [
+                Measured("stream", case, "lists", rate, "lists/s"),
+                Measured("stream", case, "events", rate * lines, "events/s"),
+            ]
+    return found
 
 
 def by_hand_rate(stall: Stall, *, events: int = 1_000, waiting: bool = True) -> float:
@@ -335,7 +379,5 @@ def measure(*, quick: bool) -> list[Measured]:
         ratio = statistics.median(ratios)
         found.append(Measured("stream", case, "ours / (1 / sum of the stages)", ratio, TIMES, at_least=1))
         if not quick:
-            for lines in (3, 30):
-                rate = statistics.median(our_rate(stall, baskets=USERS, lines=lines) for _ in range(3))
-                found.append(Measured("stream", f"{lines} lines per basket", "events", rate * lines, "events/s"))
+            found += _of_more_lines(stall)
     return found
