@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from consumer.batch import DecodedBatch
 from consumer.rebalance import Assignment
-from recsys.data.reason_kinds import count_kind
+from recsys.data.event import EventType
+from recsys.data.reason_kinds import OTHERS, count_kind
 from recsys.redis import UserState
 from recsys.runtime.metrics import EvictionGauges, Histogram
 
@@ -22,13 +23,19 @@ class ConsumerMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
 
-        def counter(name: str, meaning: str) -> Counter:
-            return Counter(f"recsys_consumer_{name}", meaning, registry=self.registry)
+        def counter(name: str, meaning: str, *labels: str) -> Counter:
+            return Counter(f"recsys_consumer_{name}", meaning, labels, registry=self.registry)
 
         self.records = counter("records", "Records read from Kafka")
+        self._events = counter("events", "Events that records held, also those that were applied before", "type")
+        for kind in EventType:
+            self._events.labels(kind)  # a series that begins with its first event would hide that event from rates
         self.applied = counter("events_applied", "Events that changed a history")
         self.duplicates = counter("events_duplicate", "Events recognized as applied before")
-        self.dead_letters = counter("dead_letters", "Malformed records sent to the dead-letter topic")
+        self.dead_letters = counter(
+            "dead_letters", "Malformed records sent to the dead-letter topic, by the kind of reason", "reason"
+        )
+        self.dead_letters.labels(OTHERS)  # as above
         self.assignment: Assignment | None = None
         """The partitions of the Kafka client that is in use."""
         self.reasons: Counts[str] = Counts()
@@ -54,6 +61,11 @@ class ConsumerMetrics:
         self.partitions = Gauge(
             "recsys_consumer_partitions", "Partitions assigned to this consumer", registry=self.registry
         )
+        Gauge(
+            "recsys_consumer_paused",
+            "1 while reading waits for Redis or for the dead-letter topic",
+            registry=self.registry,
+        ).set_function(lambda: float(self.assignment is not None and self.assignment.paused))
         self.kafka_silent = Gauge(
             "recsys_consumer_kafka_silent_seconds",
             "Time since a Kafka broker last answered; 0 while they answer",
@@ -73,11 +85,13 @@ class ConsumerMetrics:
 
     def note_malformed(self, reason: str) -> None:
         """Count a dead letter."""
-        self.dead_letters.inc()
-        count_kind(self.reasons, reason)
+        self.dead_letters.labels(count_kind(self.reasons, reason)).inc()
 
     def note_decoded(self, decoded: DecodedBatch) -> None:
-        """Count what decoding left out."""
+        """Count what decoding found, and what it left out."""
+        types = Counts(placed.event.type for events in decoded.events.values() for placed in events)
+        for type_, count in types.items():
+            self._events.labels(type_).inc(count)
         self.no_user.inc(decoded.passed_over.no_user)
         self.unread_prices.inc(decoded.passed_over.prices)
         self.not_counted.inc(decoded.passed_over.records)

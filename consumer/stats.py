@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 
+from prometheus_client import Counter
+
 from consumer.metrics import ConsumerMetrics
 from recsys.runtime.metrics import quantile
 
@@ -46,7 +48,7 @@ class Snapshot:
             "published": metrics.published,
             "rejected": metrics.rejected,
         }
-        counts = {name: next(iter(counter.collect())).samples[0].value for name, counter in counters.items()}
+        counts = {name: _total(counter) for name, counter in counters.items()}
         samples = next(iter(metrics.latency.collect())).samples
         latencies = {float(sample.labels["le"]): sample.value for sample in samples if sample.name.endswith("_bucket")}
         return cls(time.monotonic(), counts, latencies)
@@ -56,6 +58,12 @@ class Snapshot:
         counts = {name: value - before.counts[name] for name, value in self.counts.items()}
         latencies = {bound: value - before.latencies[bound] for bound, value in self.latencies.items()}
         return Change(self.at_s - before.at_s, counts, latencies)
+
+
+def _total(counter: Counter) -> float:
+    """Return a counter, summed over its labels."""
+    samples = next(iter(counter.collect())).samples
+    return float(sum(sample.value for sample in samples if sample.name.endswith("_total")))
 
 
 @dataclass(frozen=True, slots=True)

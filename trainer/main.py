@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from recsys.errors import (
     DamagedKey,
+    DataDirError,
     HistoriesMissing,
     LockHeld,
     NotEnoughData,
@@ -28,6 +29,7 @@ from recsys.kafka.readings import reading_of
 from recsys.kafka.topics import describe_topic
 from recsys.operations.histories import ensure_histories
 from recsys.operations.rollback import roll_back
+from recsys.operations.status_watch import shop_watched
 from recsys.redis import EvictionWatch, Service, Store, open_store
 from recsys.redis.heartbeat import heartbeat
 from recsys.redis.service_registry import TrainerFacts
@@ -109,7 +111,10 @@ def _serve(settings: Settings) -> int:
             hidden, evictions = HiddenFollower(settings, store, data_dir), _evictions_watched(settings, metrics)
             policy = PolicyWatch(settings.kafka, metrics.topic_compacted.set)
             rounds = _Rounds(settings, store, data_dir, metrics, signal_request)
-            with ended_by_clock_rollback(), heartbeat(store, rounds.facts), hidden.followed(), evictions, policy:
+            with suppress(DataDirError):  # the first round will say so
+                metrics.restore(data_dir.rounds.newest_first())
+            shop = shop_watched(settings, store, data_dir, metrics.shop.note)
+            with ended_by_clock_rollback(), heartbeat(store, rounds.facts), hidden.followed(), evictions, policy, shop:
                 rounds.do_forever()
     except _Terminated:
         log.info("stopped")

@@ -25,6 +25,7 @@ from recsys.runtime.progress import ProgressReporter
 from recsys.settings import variable_name
 from recsys.settings.report import describe_settings
 from recsys.storage.data_dir import open_data_dir
+from recsys.storage.verified import VerifyRecord
 from recsys.training.parameters import Tuned
 
 _LOOK_EVERY_S = 0.5
@@ -122,15 +123,20 @@ def verify_command(
     in what is applied, but the consumers are behind: records that were in Kafka at the beginning are not applied.
     """
     settings = settings_for_command()
+    data_dir = open_data_dir(settings)
     with open_store(settings) as store:
         outcome = verify(
             settings,
             store,
-            open_data_dir(settings),
+            data_dir,
             ProgressReporter(console=errors),
             sample=None if all_users else sample,
             with_stream=not archive_only,
         )
+    try:
+        data_dir.verified.write(VerifyRecord(at=now(), users=outcome.users, differences=len(outcome.differences)))
+    except DataDirError as error:  # whoever may only read checks as well
+        errors.print(f"recsys status will not tell of this: {error}", markup=False)
     if outcome.lag:
         results.print(
             f"behind: the consumers have {counted(outcome.lag, 'record')} still to apply; compared is what is applied"

@@ -18,7 +18,10 @@ def kind_of(reason: str) -> str:
     return kind if len(kind) <= _LONGEST else f"{kind[: _LONGEST - 1]}…"
 
 
-def count_kind(counts: Counter[str], reason: str) -> None:
-    """Count a reason by its kind; once there are 20 kinds, new ones count as others."""
+def count_kind(counts: Counter[str], reason: str) -> str:
+    """Count a reason by its kind, and return that; once there are 20 kinds, new ones count as others."""
     kind = kind_of(reason)
-    counts[kind if kind in counts or len(counts) < _MOST_KINDS else OTHERS] += 1
+    if kind not in counts and len(counts) >= _MOST_KINDS:
+        kind = OTHERS
+    counts[kind] += 1
+    return kind

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -113,7 +114,10 @@ class ConsumerProcess:
     log: Path
 
     def metrics(self) -> dict[str, float]:
-        """Return its metrics, empty while it starts; buckets of the latency histogram are named ``le <bound>``."""
+        """Return its metrics, empty while it starts; buckets of the latency histogram are named ``le <bound>``.
+
+        Those that have labels besides are summed.
+        """
         self.ensure_running()
         addresses = re.findall(r"metrics at (http://\S+)\n", self.log.read_text(errors="replace"))
         if not addresses:
@@ -124,12 +128,12 @@ class ConsumerProcess:
         except OSError:
             self.ensure_running()
             return {}
-        values = {}
+        values: dict[str, float] = defaultdict(float)
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 bound = sample.labels.get("le")
-                values[f"le {bound}" if bound else sample.name.removeprefix("recsys_consumer_")] = sample.value
-        return values
+                values[f"le {bound}" if bound else sample.name.removeprefix("recsys_consumer_")] += sample.value
+        return dict(values)
 
     def ensure_running(self) -> None:
         """Raise `ServiceFailed` if it has ended."""

@@ -27,6 +27,7 @@ from recsys.operations.status_facts import (
 from recsys.operations.status_words import counted, duration, named, size
 from recsys.redis.service_registry import ApiEntry, ConsumerEntry, FoundServices, TrainerEntry
 from recsys.settings.status import StatusSettings
+from recsys.storage.verified import VerifyRecord
 
 T = TypeVar("T")
 _TENFOLD = 10
@@ -143,6 +144,7 @@ class _Decider:
         yield from self._known("persistence", "Redis on disk", facts.redis, lambda found: [_persistence(found)])
         yield from self._known("archive", "archive", facts.archive, lambda found: [self._archive(found)])
         yield from self._known("disk", "disk", facts.disk, lambda found: [self._disk(found)])
+        yield from self._known("verify", "recsys verify", facts.verified, lambda found: [_verified(found)])
 
     def _known(self, code: str, name: str, fact: T | Unknown, tell: Callable[[T], Iterable[Line]]) -> Iterable[Line]:
         """Return what there is to tell of a fact, or that it is not known, and why."""
@@ -369,6 +371,16 @@ def _persistence(servers: Sequence[RedisServerFacts]) -> Line:
     if with_file == len(servers):
         return Line(*said, Level.OK, "append-only file")
     return Line(*said, Level.OK, "no append-only file: after a restart the newest writes are read again, or rebuilt")
+
+
+def _verified(found: VerifyRecord | None) -> Line:
+    said = "verify", "recsys verify"
+    if found is None:
+        return Line(*said, Level.OK, "was not run yet")
+    text = f"{found.at:%Y-%m-%d %H:%M} UTC: {counted(found.users, 'user')}, {counted(found.differences, 'difference')}"
+    if found.differences:
+        return Line(*said, Level.BROKEN, text, "recsys verify says which; then recsys rebuild, see Disaster recovery")
+    return Line(*said, Level.OK, text)
 
 
 def _left(left: int, total: int) -> float:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from recsys.redis.service_registry import FoundServices
+from recsys.storage.verified import VerifyRecord
 
 T = TypeVar("T")
 
@@ -150,6 +151,8 @@ class Facts:
         Redis answers.
     model : ModelFacts or None
         None = there is none.
+    verified : VerifyRecord or None
+        What the newest `recsys verify` has found; None = there was none.
     """
 
     kafka: int | Unknown
@@ -163,3 +166,4 @@ class Facts:
     lists: ListFacts | Unknown
     archive: ArchiveFacts | Unknown
     disk: DiskFacts | Unknown
+    verified: VerifyRecord | Unknown | None

@@ -54,7 +54,7 @@ def look(settings: Settings, store: Store, data_dir: DataDir) -> Facts:
     kafka = settings.kafka
     ask = _Asking(_ASKS_A_FACT * max(kafka.timeout_s, settings.redis.timeout_s))
     folder = ask.begin(lambda: _archive(data_dir)), ask.begin(lambda: _disk(data_dir))
-    asked_rounds = ask.begin(lambda: _rounds(data_dir))
+    asked_rounds, verified = ask.begin(lambda: _rounds(data_dir)), ask.begin(data_dir.verified.read)
     asked = ask.begin(lambda: _servers(store)), ask.begin(lambda: describe_topic(kafka, kafka.topic))
     redis, topic = ask.end(asked[0]), ask.end(asked[1])
     services = ask.begin(store.services.read, redis)
@@ -75,6 +75,7 @@ def look(settings: Settings, store: Store, data_dir: DataDir) -> Facts:
         lists=ask.end(lists),
         archive=ask.end(folder[0]),
         disk=ask.end(folder[1]),
+        verified=ask.end(verified),
     )
 
 

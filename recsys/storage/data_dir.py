@@ -13,6 +13,7 @@ from recsys.storage.imports import ImportLog
 from recsys.storage.models import ModelStore
 from recsys.storage.rounds import RoundLog
 from recsys.storage.tuned import TunedFile
+from recsys.storage.verified import VerifiedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class DataDir:
         Which files were imported.
     tuned : TunedFile
         Parameters that tuning found.
+    verified : VerifiedFile
+        What the newest `recsys verify` has found; written by that, which needs no lock for it.
     """
 
     storage: Storage
@@ -49,6 +52,7 @@ class DataDir:
     hidden: HiddenFile
     imports: ImportLog
     tuned: TunedFile
+    verified: VerifiedFile
 
     @classmethod
     def of(cls, storage: Storage) -> DataDir:
@@ -62,6 +66,7 @@ class DataDir:
             HiddenFile(storage),
             ImportLog(storage),
             TunedFile(storage),
+            VerifiedFile(storage),
         )
 
     @property

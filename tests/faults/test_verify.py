@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -38,6 +39,8 @@ def test_a_consumer_that_was_killed_is_behind_and_nothing_differs(ledger: Ledger
     differs = shop.recsys("verify", "--all", expect=1).stdout
     assert differs.startswith("behind: ")
     assert "history of sku-never-bought" in differs
+    status = json.loads(shop.recsys("status", "--json", expect=2).stdout)
+    assert [line["level"] for line in status["lines"] if line["code"] == "verify"] == ["broken"]
     client.hdel(ledger.store.users._keys.history("user-1"), "sku-never-bought")
     consumer = started_consumer(ledger)
     ledger.await_counted()

@@ -30,10 +30,12 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_FILE.read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+PROMETHEUS: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
 OUR_IMAGE = f"recsys:{PYPROJECT['project']['version']}"
 OURS = ("api", "consumer", "trainer")
-LONG_RUNNING = ("api", "consumer", "kafka", "redis", "trainer")
-PATCH_VERSION = re.compile(r"\d+\.\d+\.\d+(-[a-z-]+)?")
+MONITORING = ("grafana", "prometheus")
+LONG_RUNNING = ("api", "consumer", "kafka", "redis", "trainer", *MONITORING)
+PATCH_VERSION = re.compile(r"v?\d+\.\d+\.\d+(-[a-z-]+)?")
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588  # of Kafka's max.message.bytes
 LONGEST_STOP_S = 10
 PASSWORDS = "/run/recsys"
@@ -79,11 +81,11 @@ def instructions(name: str) -> list[str]:
 
 
 def mounts(service: str) -> dict[str, str]:
-    """Return the folder at which each volume is mounted."""
+    """Return the folder at which each volume is mounted; files of this project are none."""
     given = SERVICES[service].get("volumes", [])
     short = (text.split(":") for text in given if isinstance(text, str))
     long = {mount["source"]: mount["target"] for mount in given if isinstance(mount, dict)}
-    return {volume: folder for volume, folder, *_ in short} | long
+    return {volume: folder for volume, folder, *_ in short if not volume.startswith("./")} | long
 
 
 def seconds(duration: str) -> int:
@@ -197,6 +199,8 @@ def test_nothing_can_be_reached_from_other_machines() -> None:
         "kafka": ["127.0.0.1:29092:29092"],
         "redis": ["127.0.0.1:6379:6379"],
         "api": ["127.0.0.1:8000:8000"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "grafana": ["127.0.0.1:3000:3000"],
     }
 
 
@@ -261,6 +265,8 @@ def test_each_service_mounts_what_it_needs_and_sees_no_password_of_another() -> 
         "trainer": {"data", "passwords"},  # operators' commands run in it
         "consumer": {"data", "consumer-login"},
         "api": {"data", "api-login"},
+        "prometheus": {"prometheus"},
+        "grafana": {"grafana"},
     }
     writing = {
         (service, volume.split(":")[0])
@@ -370,6 +376,27 @@ def test_only_the_one_shot_service_creates_topics() -> None:
 def test_long_running_services_have_health_checks_and_come_back(service: str) -> None:
     assert SERVICES[service]["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
     assert SERVICES[service]["restart"] == "unless-stopped"
+
+
+def test_monitoring_comes_when_it_is_asked_for_and_finds_its_files() -> None:
+    for name, service in SERVICES.items():
+        assert service.get("profiles") == (["monitoring"] if name in MONITORING else None)
+    files = [text for name in MONITORING for text in SERVICES[name]["volumes"] if text.startswith("./")]
+    for text in files:
+        source, _, mode = text.split(":")
+        assert (ROOT / source).exists()
+        assert mode == "ro"
+    (folder,) = SERVICES["prometheus"]["volumes"][:1]
+    assert f"--config.file={folder.split(':')[1]}/prometheus.yml" in SERVICES["prometheus"]["command"]
+    jobs = {job["job_name"]: job["dns_sd_configs"][0] for job in PROMETHEUS["scrape_configs"]}
+    for name in OURS:
+        found = jobs[f"recsys-{name}"]
+        assert (found["names"], found["type"]) == ([name], "A")
+    assert str(jobs["recsys-api"]["port"]) == SERVICES["api"]["environment"]["RECSYS_API__PORT"]
+    for name in ("consumer", "trainer"):
+        environment = SERVICES[name]["environment"]
+        assert str(jobs[f"recsys-{name}"]["port"]) == environment[f"RECSYS_{name.upper()}__METRICS_PORT"]
+        assert environment[f"RECSYS_{name.upper()}__METRICS_HOST"] == "0.0.0.0"  # noqa: S104
 
 
 def test_one_shot_services_are_not_started_again() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.errors import NoModel
+from recsys.errors import DataDirError, NoModel
 from recsys.evaluation.compare import Score
 from recsys.evaluation.gate_record import CANDIDATE, Decision, GateRecord
 from recsys.evaluation.metrics import Interval
@@ -15,6 +15,7 @@ from recsys.operations.rollback import previous_version
 from recsys.storage.data_dir import DataDir
 from recsys.storage.files import Storage
 from recsys.storage.rounds import RoundLog, RoundRecord
+from recsys.storage.verified import VerifiedFile, VerifyRecord
 from tests.builders import make_model
 from tests.unit.test_models import save
 from trainer.metrics import TrainerMetrics
@@ -123,6 +124,43 @@ def test_metrics_tell_of_rounds() -> None:
     assert value("model", what="events") == 99
     assert value("quality", metric="ndcg@20_new") == 0.25
     assert value("last_round_timestamp_seconds", state="succeeded") == AT.timestamp()
+
+
+def test_metrics_tell_of_the_rounds_before_a_restart_and_how_many_ended_alike(storage: Storage) -> None:
+    rounds, metrics = RoundLog(storage), TrainerMetrics()
+    later = AT + timedelta(hours=1)
+    for made in (
+        record("v1", gate=gate(), durations_s={"fit": 2.5}),
+        record("v1", kind="rollback"),
+        record("v2", "rejected", gate=gate(Decision.REJECTED)),
+        record("v3", "rejected", gate=gate(Decision.REJECTED), finished_at=later.isoformat()),
+    ):
+        rounds.add(made, at=AT)
+
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(f"recsys_trainer_{name}", labels)
+
+    metrics.restore(rounds.newest_first())
+    assert value("last_round_timestamp_seconds", state="succeeded") == AT.timestamp()
+    assert value("last_round_timestamp_seconds", state="rejected") == later.timestamp()
+    assert value("stage_seconds", stage="fit") == 2.5
+    assert value("rounds_total", state="rejected", decision="rejected") is None, "it was not this process"
+    assert [value("rounds_in_a_row", state=state) for state in ("succeeded", "rejected", "failed")] == [0, 2, 0]
+    metrics.note(record("v4", "rejected", gate=gate(Decision.REJECTED)))
+    assert value("rounds_in_a_row", state="rejected") == 3
+    metrics.note(record("v5", "failed", error="no"))
+    assert [value("rounds_in_a_row", state=state) for state in ("succeeded", "rejected", "failed")] == [0, 0, 1]
+
+
+def test_what_a_verification_found_comes_back_and_a_damaged_file_is_named(storage: Storage) -> None:
+    verified = VerifiedFile(storage)
+    assert verified.read() is None
+    found = VerifyRecord(at=AT, users=1_000, differences=2)
+    verified.write(found)
+    assert verified.read() == found
+    storage.write_file("verified.json", b'{"users": -1}')
+    with pytest.raises(DataDirError, match=r"verified.json is damaged; remove it, then run recsys verify again"):
+        verified.read()
 
 
 def test_a_record_that_is_too_large_or_no_file_is_passed_over(tmp_path: Path) -> None:

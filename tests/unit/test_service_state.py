@@ -36,6 +36,7 @@ from recsys.redis.service_registry import (
     TrainerFacts,
 )
 from recsys.settings.status import StatusSettings
+from recsys.storage.verified import VerifyRecord
 
 AT = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)
 GIB = 2**30
@@ -89,6 +90,7 @@ WELL = Facts(
     model=model(1),
     rounds=ended("passed"),
     lists=ListFacts(users=100, is_all=True, personal=90, expired=0),
+    verified=None,
     archive=ArchiveFacts(12, 5 * 2**20, AT),
     disk=DiskFacts(50 * GIB, 100 * GIB),
 )
@@ -159,6 +161,8 @@ CASES: list[tuple[str, Mapping[str, Any], Level, str]] = [
     ("disk", {"disk": DiskFacts(9 * GIB, 100 * GIB)}, Level.WARNING, "9%"),
     ("disk", {"disk": DiskFacts(GIB // 2, 100 * GIB)}, Level.BROKEN, "512.0 MiB"),
     ("disk", {"disk": DiskFacts(0, 0)}, Level.OK, "no local folder"),
+    ("verify", {"verified": VerifyRecord(at=AT, users=1_000, differences=0)}, Level.OK, "1,000 users, 0 differences"),
+    ("verify", {"verified": VerifyRecord(at=AT, users=1, differences=2)}, Level.BROKEN, "1 user, 2 differences"),
 ]
 
 

@@ -6,3 +6,4 @@ server="$*"
 acls() { kafka-acls.sh $server "$@"; }
 acls --add --allow-principal User:trainer --operation Read --topic purchases
 acls --add --allow-principal User:trainer --operation DescribeConfigs --topic purchases
+acls --add --allow-principal User:trainer --operation Read --topic purchases.dlq
