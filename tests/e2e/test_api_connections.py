@@ -19,7 +19,7 @@ from api.security import Role
 from tests.api import KEYS, PATIENT, Asked, asked_by
 from tests.services import Api, Shop, wait_until
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 _LARGE = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
 _SMALL = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 _KEY = b"Authorization: Bearer " + KEYS["write"].encode() + b"\r\n"

@@ -18,7 +18,7 @@ from recsys.errors import ApiError
 from tests.api import EXPIRED_KEY, KEY_SETTING, KEYS, PATIENT, Asked
 from tests.services import Api, Shop, wait_until
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 OTHER_WRITER = "other-write-key-other-write-key"
 EVENT_LIMIT = 2_000
 A_FLOOD = 300

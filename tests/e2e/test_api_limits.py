@@ -23,7 +23,7 @@ from tests.api import EXPIRED_KEY, KEY_SETTING, KEYS, PATIENT, Asked, asked_by, 
 from tests.conftest import opened_shop
 from tests.services import IN_CI, NO_AUTHORITIES, Api, KafkaServer, RedisServer, Shop, wait_until
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 _SHOWN_WITHIN_MS = 20_000
 _PLACEHOLDERS = {"user_id": "nobody", "item_id": "item-001", "version": "none", "id": "999999"}
 _OPEN = {
@@ -296,7 +296,6 @@ def browser() -> str:
     return path
 
 
-@pytest.mark.slow
 def test_the_docs_page_shows_every_address_and_breaks_no_rule_of_its_own(
     api: Api, browser: str, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from tests.planted import event_json
 from tests.services import PROJECT, Service, Shop, wait_until
 from tests.stream import publish
 
-pytestmark = [pytest.mark.kafka, pytest.mark.real_kafka]
+pytestmark = [pytest.mark.kafka, pytest.mark.real_kafka, pytest.mark.slow]
 DASHBOARD = json.loads((PROJECT / "deploy" / "grafana" / "recsys.json").read_text())
 QUERIES = [
     target["expr"].replace("$__rate_interval", "1m") for panel in DASHBOARD["panels"] for target in panel["targets"]
@@ -35,7 +35,6 @@ def scraped_at(service: Service) -> str:
     return found[1]
 
 
-@pytest.mark.slow
 def test_the_dashboard_shows_the_shop_and_alerts_say_what_the_status_says(shop: Shop) -> None:
     shop.environment.update(CALM)
     prepare(shop)

@@ -19,7 +19,7 @@ from tests.prepared import train_planted
 from tests.services import RedisServer, Shop, kept_port, running, wait_until
 from tests.stream import await_records, publish
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 NOW = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)
 USERS = [f"user-{n}" for n in range(40)]

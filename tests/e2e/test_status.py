@@ -32,7 +32,7 @@ from tests.services import (
 from tests.shops import habitual_shop, write_parquet
 from tests.stream import publish
 
-pytestmark = [pytest.mark.kafka, pytest.mark.real_kafka]
+pytestmark = [pytest.mark.kafka, pytest.mark.real_kafka, pytest.mark.slow]
 LENIENT = {"RECSYS_STATUS__DISK_FREE": "0.000001", "RECSYS_STATUS__MEMORY_HEADROOM": "0.000001"}
 """What the machine of the tests has left is no matter here."""
 SLOW_IS_FINE = {"RECSYS_STATUS__EVENT_TO_LIST_MS": "1e9", "RECSYS_STATUS__LAG_S": "1e6"}
@@ -132,7 +132,6 @@ def test_all_is_well_and_watching_ends_with_the_last_state(trained: Shop) -> Non
     assert (gone.level("consumers"), gone.level("trainer"), gone.level("api")) == ("broken", "warning", "ok")
 
 
-@pytest.mark.slow
 def test_a_consumer_that_was_killed_is_missed_and_what_waits_is_counted(trained: Shop) -> None:
     trained.start_trainer()
     consumer = trained.start_consumer()
@@ -172,7 +171,6 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
         server.kill()
 
 
-@pytest.mark.slow
 def test_an_emptied_redis_is_broken_for_readyz_and_for_status(
     kafka: KafkaServer, own_redis: RedisServer, tmp_path: Path
 ) -> None:
@@ -199,7 +197,6 @@ def test_an_emptied_redis_is_broken_for_readyz_and_for_status(
         wait_until(lambda: MISSING not in missing(), "also for readyz")
 
 
-@pytest.mark.slow
 def test_a_model_that_was_rejected_is_a_warning_with_the_reason(shop: Shop) -> None:
     def train() -> None:
         write_parquet(habitual_shop(seed=0, n_users=200), shop.folder / "history.parquet")
@@ -277,7 +274,6 @@ def test_a_data_dir_that_cannot_be_read_is_told_and_the_rest_as_well(trained: Sh
     assert [said.level(code) for code in ("kafka", "redis", "model", "lag")] == ["ok"] * 4
 
 
-@pytest.mark.slow
 def test_a_right_that_is_missing_is_told_by_name(secured: SecuredKafka, redis_url: str, tmp_path: Path) -> None:
     server = KafkaServer(secured.address, True, "a Kafka with rights")
     with opened_shop(server, redis_url, tmp_path) as shop:
