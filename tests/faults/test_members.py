@@ -20,14 +20,17 @@ from tests.services import Consumer, wait_until
 pytestmark = pytest.mark.real_kafka
 
 _PER_SECOND = 200
-# A member that a rebalance waits for, and one that is expelled when it has not polled for 3 s.
-PATIENT: dict[str, int] = {}
-EXPELLED = {"max.poll.interval.ms": 3000}
+MISSED_SOON = {"session.timeout.ms": 2000}
+"""Of a member that is missed when it was killed or stands; a busy machine may miss one that lives."""
+WAITED_FOR = {"session.timeout.ms": 45_000}
+"""Of a member for which a rebalance waits."""
+EXPELLED = {**MISSED_SOON, "max.poll.interval.ms": 3000}
+"""Of one that is expelled when it has not polled for 3 s."""
 
 
-def start(ledger: Ledger, points: str = "", properties: Mapping[str, int] = PATIENT, **settings: str) -> Consumer:
-    """Start a member that is missed after 2 s, not after the default 45 s."""
-    librdkafka = {"session.timeout.ms": 2000, "heartbeat.interval.ms": 500, **properties}
+def start(ledger: Ledger, points: str = "", properties: Mapping[str, int] = MISSED_SOON, **settings: str) -> Consumer:
+    """Start a member."""
+    librdkafka = {"heartbeat.interval.ms": 500, **properties}
     return ledger.shop.start_consumer(
         RECSYS_KAFKA__LIBRDKAFKA=json.dumps(librdkafka),
         RECSYS_CONSUMER__BATCH_SIZE="50",
@@ -63,7 +66,7 @@ def test_three_members_are_killed_in_turn_under_load(ledger: Ledger, report: Rep
 @pytest.mark.slow
 def test_sigterm_under_load_leaves_nothing_to_be_read_twice(ledger: Ledger, report: Report) -> None:
     group, stops = Group(ledger.shop), rounds(2, 20)
-    members = [start(ledger) for _ in range(2)]
+    members = [start(ledger, properties=WAITED_FOR) for _ in range(2)]
     group.await_shared(members)
     ended = []
     with ledger.load(_PER_SECOND):
@@ -71,7 +74,7 @@ def test_sigterm_under_load_leaves_nothing_to_be_read_twice(ledger: Ledger, repo
             await_more_read(members[0])
             ended.append(members.pop(0))
             assert ended[-1].stop() == 0
-            members.append(start(ledger))
+            members.append(start(ledger, properties=WAITED_FOR))
             group.await_shared(members)
     ledger.await_counted()
     for member in members:
@@ -159,7 +162,7 @@ def test_members_frozen_at_any_time_under_load(ledger: Ledger, report: Report) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("properties", [PATIENT, EXPELLED], ids=["waited-for", "expelled"])
+@pytest.mark.parametrize("properties", [WAITED_FOR, EXPELLED], ids=["waited-for", "expelled"])
 def test_rebalance_in_the_middle_of_a_batch(
     ledger: Ledger, report: Report, tmp_path: Path, properties: dict[str, int]
 ) -> None:
@@ -170,7 +173,7 @@ def test_rebalance_in_the_middle_of_a_batch(
     if properties is EXPELLED:
         other = outlive(ledger, group)
     else:
-        other = start(ledger)
+        other = start(ledger, properties=properties)
         group.await_rebalancing()
     held.unlink()
     group.await_shared([slow, other])
@@ -187,7 +190,7 @@ def test_rebalance_in_the_middle_of_a_batch(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "properties", [PATIENT, pytest.param(EXPELLED, marks=full_only)], ids=["waited-for", "expelled"]
+    "properties", [WAITED_FOR, pytest.param(EXPELLED, marks=full_only)], ids=["waited-for", "expelled"]
 )
 def test_rebalance_in_the_middle_of_a_model_swap(
     ledger: Ledger, report: Report, tmp_path: Path, properties: dict[str, int]
@@ -199,7 +202,7 @@ def test_rebalance_in_the_middle_of_a_model_swap(
     with ledger.load(_PER_SECOND):
         ledger.shop.run("trainer", "--once")
         wait_until(held.exists, "the swap is held up")
-        other = start(ledger)
+        other = start(ledger, properties=properties)
         if properties is EXPELLED:
             other.await_assigned(4)
         else:
@@ -237,9 +240,9 @@ def test_a_member_without_partitions_says_again_and_again_who_holds_them(ledger:
     admin = AdminClient({"bootstrap.servers": ledger.shop.kafka.address})
     for created in admin.create_topics([NewTopic(topic, 1)]).values():
         created.result()
-    holds = start(ledger, RECSYS_KAFKA__TOPIC=topic)
+    holds = start(ledger, properties=WAITED_FOR, RECSYS_KAFKA__TOPIC=topic)
     holds.await_assigned()
-    stands_by = start(ledger, RECSYS_KAFKA__TOPIC=topic)
+    stands_by = start(ledger, properties=WAITED_FOR, RECSYS_KAFKA__TOPIC=topic)
     wait_until(lambda: stands_by.said().count("no partitions for ") >= 2, "it is said again")
     lines = [line for line in stands_by.said().splitlines() if "no partitions for " in line]
     group = ledger.shop.environment["RECSYS_KAFKA__GROUP_ID"]
