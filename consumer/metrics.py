@@ -14,7 +14,7 @@ from recsys.data.reason_kinds import OTHERS, count_kind
 from recsys.redis import UserState
 from recsys.runtime.metrics import EvictionGauges, Histogram
 
-_LATENCY_BUCKETS_S = tuple(round(0.001 * 1.25**step, 6) for step in range(50))  # 1 ms to 56 s, 25 % apart
+_LATENCY_BUCKETS_S = tuple(round(0.001 * 1.15**step, 6) for step in range(80))  # 1 ms to 62 s, 15 % apart
 
 
 class ConsumerMetrics:

@@ -103,3 +103,43 @@ def record_timestamp_ms(message: Message) -> int | None:
 def location(message: Message) -> str:
     """Return ``topic[partition] offset`` for error texts."""
     return f"{message.topic()}[{message.partition()}] {message.offset()}"
+
+
+def offsets_at(
+    reader: Consumer, settings: KafkaSettings, topic: Topic, at_ms: int, ends: Mapping[int, tuple[int, int]]
+) -> dict[int, int]:
+    """Return the first offset whose record is not older than a time, by partition; the end where there is none.
+
+    A broker that cannot look by time, such as the demo's, says that there is none, whatever it holds. Then one newest
+    record that is not older tells, and all that such a broker holds is taken for that new.
+
+    Parameters
+    ----------
+    reader : Consumer
+    settings : KafkaSettings
+    topic : Topic
+    at_ms : int
+        Epoch milliseconds.
+    ends : mapping of int → (int, int)
+        The oldest offset of each partition and the next one to be written.
+
+    Raises
+    ------
+    KafkaUnavailable
+        When the brokers do not answer.
+    """
+    places = [TopicPartition(topic.name, partition, at_ms) for partition in topic.partitions]
+    found = {}
+    try:
+        for place in reader.offsets_for_times(places, timeout=settings.timeout_s):
+            if place.error is not None:
+                raise KafkaException(place.error)
+            found[place.partition] = place.offset if place.offset >= 0 else ends[place.partition][1]
+    except KafkaException as error:
+        raise kafka_unavailable(settings, error, topic=topic.name) from error
+    newest = {partition: (end - 1, end) for partition, (first, end) in ends.items() if first < end}
+    if all(found[partition] == end for partition, (_, end) in newest.items()):
+        times = [record_timestamp_ms(message) or 0 for message in read_range(reader, settings, topic, newest)]
+        if times and max(times) >= at_ms:
+            return {partition: first for partition, (first, _) in ends.items()}
+    return found

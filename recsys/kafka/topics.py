@@ -271,19 +271,3 @@ def end_offsets(consumer: Consumer, settings: KafkaSettings, topic: Topic) -> di
         }
     except KafkaException as error:
         raise kafka_unavailable(settings, error) from error
-
-
-def offsets_at(
-    consumer: Consumer, settings: KafkaSettings, topic: Topic, at_ms: int, ends: Mapping[int, tuple[int, int]]
-) -> dict[int, int]:
-    """Return the first offset whose record is not older than a time, by partition; the end where there is none."""
-    places = [TopicPartition(topic.name, partition, at_ms) for partition in topic.partitions]
-    found = {}
-    try:
-        for place in consumer.offsets_for_times(places, timeout=settings.timeout_s):
-            if place.error is not None:
-                raise KafkaException(place.error)
-            found[place.partition] = place.offset if place.offset >= 0 else ends[place.partition][1]
-    except KafkaException as error:
-        raise kafka_unavailable(settings, error, topic=topic.name) from error
-    return found

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from recsys.data.reason_kinds import count_kind
 from recsys.errors import DataDirError, InvalidModel, RecsysError
 from recsys.kafka.clients import Consumer, Message, open_reader
-from recsys.kafka.records import DEAD_LETTER_PREFIX, read_range, record_timestamp_ms
-from recsys.kafka.topics import Topic, describe_topic, end_offsets, offsets_at
+from recsys.kafka.records import DEAD_LETTER_PREFIX, offsets_at, read_range, record_timestamp_ms
+from recsys.kafka.topics import Topic, describe_topic, end_offsets
 from recsys.operations.histories import histories_missing
 from recsys.operations.status_facts import (
     ArchiveFacts,
