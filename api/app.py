@@ -37,6 +37,7 @@ from recsys.api_schemas import Problem
 from recsys.errors import RedisError
 from recsys.kafka.cleanup_policy import PolicyWatch
 from recsys.kafka.readings import event_reading
+from recsys.operations.check_watch import checks_of
 from recsys.redis import EvictionWatch, Service, Store, open_store
 from recsys.redis.async_reader import open_read_store
 from recsys.redis.heartbeat import heartbeat
@@ -158,6 +159,7 @@ def create_app(settings: Settings) -> FastAPI:
                     operating=CapacityLimiter(_OPERATING_THREADS),
                 )
                 stack.enter_context(heartbeat(store, services.facts))
+                stack.enter_context(checks_of(settings, Service.API, metrics.checks.note).running())
                 _collect_rarely()
                 yield {CONNECTIONS: connections}  # for api.protocol
 

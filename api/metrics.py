@@ -7,7 +7,7 @@ import os
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from recsys.runtime.metrics import EvictionGauges
+from recsys.runtime.metrics import CheckGauge, EvictionGauges
 from recsys.settings.key_entries import KeyEntry
 
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -32,6 +32,7 @@ class ApiMetrics:
         self.stale = counter("stale_lists", "Popular lists given out because Redis was away")
         self.outages = counter("redis_outages", "Times that Redis was found to be away")
         self.evictions = EvictionGauges("api", self._registry)
+        self.checks = CheckGauge("api", self._registry)
         self.events = counter("events", "Events posted, by what became of them", "status")
 
         self.connections_ended = counter("connections_ended", "Connections ended by a budget, by which one", "reason")

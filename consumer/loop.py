@@ -136,6 +136,7 @@ class Loop:
             fail_points.reach("dead-letter-sent")
             for attempt in retry("mark"):
                 with attempt:
+                    users.let_reserved_expire(states)
                     self._store.applied_offsets.advance(
                         self._polling.assignment.still_held(batch.held, decoded.next_offsets)
                     )

@@ -23,10 +23,12 @@ from consumer.vital_signs import VitalSigns
 from recsys.errors import KafkaUnavailable, OffsetsLost, RedisError, TopicMissing
 from recsys.kafka.cleanup_policy import PolicyWatch
 from recsys.kafka.clients import Consumer, open_consumer, renew_logins
+from recsys.kafka.readings import reading_of
 from recsys.kafka.shared_reading import SharedReading
 from recsys.kafka.start_offsets import start_offsets
 from recsys.kafka.topics import Topic, TopicWatch, create_topic_if_missing, describe_topic, ensure_group
 from recsys.lists.live_model import LiveModel
+from recsys.operations.check_watch import checks_of
 from recsys.redis import EvictionWatch, Service, Store, open_store
 from recsys.redis.heartbeat import heartbeat
 from recsys.runtime.clock import ended_by_clock_rollback
@@ -70,8 +72,10 @@ def _serve(settings: Settings) -> int:
         stats = StatsLog(metrics, interval_s=settings.consumer.stats_interval_s)
         evictions = EvictionWatch(settings.redis, lambda found: metrics.evictions.note(*found))
         policy = PolicyWatch(settings.kafka, metrics.topic_compacted.set)
-        beats = heartbeat(store, VitalSigns(metrics, store.applied_offsets, live).facts)
-        with ended_by_clock_rollback(), evictions.running(), policy, live.followed(), stats, beats:
+        reading = reading_of(settings.events).fingerprint
+        beats = heartbeat(store, VitalSigns(metrics, store.applied_offsets, live, reading=reading).facts)
+        checks = checks_of(settings, Service.CONSUMER, metrics.checks.note).running()
+        with ended_by_clock_rollback(), evictions.running(), policy, live.followed(), stats, beats, checks:
             while not stop.is_set():
                 consume(settings, store, live, metrics, stop)
                 gc.collect()  # the traceback of an error may hold the old client, with its sockets, in a cycle

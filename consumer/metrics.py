@@ -12,7 +12,7 @@ from consumer.rebalance import Assignment
 from recsys.data.event import EventType
 from recsys.data.reason_kinds import OTHERS, count_kind
 from recsys.redis import UserState
-from recsys.runtime.metrics import EvictionGauges, Histogram
+from recsys.runtime.metrics import CheckGauge, EvictionGauges, Histogram
 
 _LATENCY_BUCKETS_S = tuple(round(0.001 * 1.15**step, 6) for step in range(80))  # 1 ms to 62 s, 15 % apart
 
@@ -55,6 +55,7 @@ class ConsumerMetrics:
         self.outages = counter("outages", "Times that Redis or the dead-letter topic was away")
         self.restarts = counter("restarts", "Times that reading began again: Kafka client failed, Redis lost writes")
         self.evictions = EvictionGauges("consumer", self.registry)
+        self.checks = CheckGauge("consumer", self.registry)
         self.model_sequence = Gauge(
             "recsys_consumer_model_sequence", "Sequence of the model in use", registry=self.registry
         )

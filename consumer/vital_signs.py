@@ -26,7 +26,10 @@ class _Look:
 class VitalSigns:
     """Looks at the counters again and again, and compares with what they were a minute ago."""
 
-    def __init__(self, metrics: ConsumerMetrics, applied_offsets: AppliedOffsets, live: LiveModel) -> None:
+    def __init__(
+        self, metrics: ConsumerMetrics, applied_offsets: AppliedOffsets, live: LiveModel, *, reading: str = ""
+    ) -> None:
+        self._reading = reading
         self._live = live
         self._metrics = metrics
         self._applied_offsets = applied_offsets
@@ -49,6 +52,7 @@ class VitalSigns:
             paused=assignment is not None and assignment.paused,
             kafka_silent_s=next(iter(self._metrics.kafka_silent.collect())).samples[0].value,
             dead_letters=dict(self._metrics.reasons),
+            reading=self._reading,
         )
 
     def _look(self) -> _Look:

@@ -27,6 +27,7 @@ from recsys.kafka.cleanup_policy import PolicyWatch
 from recsys.kafka.clients import renew_logins
 from recsys.kafka.readings import reading_of
 from recsys.kafka.topics import describe_topic
+from recsys.operations.check_watch import checks_of
 from recsys.operations.histories import ensure_histories
 from recsys.operations.rollback import roll_back
 from recsys.operations.status_watch import shop_watched
@@ -114,7 +115,16 @@ def _serve(settings: Settings) -> int:
             with suppress(DataDirError):  # the first round will say so
                 metrics.restore(data_dir.rounds.newest_first())
             shop = shop_watched(settings, store, data_dir, metrics.shop.note)
-            with ended_by_clock_rollback(), heartbeat(store, rounds.facts), hidden.followed(), evictions, policy, shop:
+            checks = checks_of(settings, Service.TRAINER, metrics.checks.note).running()
+            with (
+                ended_by_clock_rollback(),
+                heartbeat(store, rounds.facts),
+                hidden.followed(),
+                evictions,
+                policy,
+                checks,
+                shop,
+            ):
                 rounds.do_forever()
     except _Terminated:
         log.info("stopped")
@@ -169,6 +179,7 @@ class _Rounds:
         self._data_dir = data_dir
         self._metrics = metrics
         self._signal_request = signal_request
+        self._reading = reading_of(settings.events).fingerprint
         self._schedule = Schedule(settings.trainer)
         self._aside = AsideUsers(settings, store, data_dir, metrics)
         self._never = threading.Event()  # only a wait that a signal can end
@@ -179,7 +190,7 @@ class _Rounds:
 
     def facts(self) -> TrainerFacts:
         """Return what the trainer tells of itself."""
-        return TrainerFacts(next_round_at=self._schedule.due_at)
+        return TrainerFacts(next_round_at=self._schedule.due_at, reading=self._reading)
 
     def do_forever(self) -> NoReturn:
         """Look for something to do, until terminated; what fails is logged and does not end the service."""

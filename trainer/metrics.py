@@ -7,7 +7,7 @@ from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from recsys.runtime.metrics import EvictionGauges
+from recsys.runtime.metrics import CheckGauge, EvictionGauges
 from recsys.storage.rounds import RoundRecord
 from trainer.shop_metrics import ShopMetrics
 
@@ -28,6 +28,7 @@ class TrainerMetrics:
         self.registry.register(self.shop)
         self._rows: dict[str, int] = {}
         """The state of the newest round, and how many have ended so without another in between."""
+        self.checks = CheckGauge("trainer", self.registry)
         self._rounds = Counter(
             "recsys_trainer_rounds", "Rounds by how they ended", ("state", "decision"), registry=self.registry
         )

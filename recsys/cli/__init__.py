@@ -31,6 +31,7 @@ COMMANDS = {
     "publish": CommandPlace("data", "publish_command", "consumer", "Publish the purchases of a file to Kafka."),
     "events": CommandPlace("events", "events_app", "consumer", "See what records become, before anything counts."),
     "status": CommandPlace("status", "status_command", "consumer", "Say whether the shop is being served."),
+    "doctor": CommandPlace("doctor", "doctor_command", "consumer", "Look for what is wrong, or will be."),
     "show": CommandPlace("show", "show_command", "consumer", "Show a user's history and list."),
     "explain": CommandPlace("explain", "explain_command", "consumer", "Say why an item has its score for a user."),
     "retrain": CommandPlace("operate", "retrain_command", "consumer", "Ask the running trainer for a new model."),

@@ -29,8 +29,8 @@ _INTERRUPTED = 130
 """Exit code when there has been no look yet."""
 _MOST_PARTITIONS = 8
 _MOST_SERVICES = 12
-_STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.BROKEN: "red"}
-_MARKS = {Level.OK: "ok", Level.WARNING: "warning", Level.BROKEN: "BROKEN"}
+STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.BROKEN: "red"}
+MARKS = {Level.OK: "ok", Level.WARNING: "warning", Level.BROKEN: "BROKEN"}
 
 
 def status_command(
@@ -79,7 +79,7 @@ def _watch(settings: Settings, store: Store, *, as_json: bool) -> int:
 
 def screen(facts: Facts, state: State) -> RenderableType:
     """Return what the command shows."""
-    parts: list[RenderableType] = [Text(state.sentence, style=_STYLES[state.level]), lines_table(state.lines)]
+    parts: list[RenderableType] = [Text(state.sentence, style=STYLES[state.level]), lines_table(state.lines)]
     if not isinstance(facts.services, Unknown) and facts.services.entries:
         parts.append(services_table(facts.services))
     if not isinstance(facts.partitions, Unknown):
@@ -90,14 +90,14 @@ def screen(facts: Facts, state: State) -> RenderableType:
 def lines_table(lines: Sequence[Line]) -> Table:
     """Return the lines; below one that is not well stands what to do."""
     table = Table.grid(padding=(0, 1))
-    table.add_column(no_wrap=True, min_width=max(map(len, _MARKS.values())))
+    table.add_column(no_wrap=True, min_width=max(map(len, MARKS.values())))
     table.add_column(no_wrap=True)
     table.add_column()
     for line in lines:
         said = Text(escaped(line.text))
         if line.remedy:
             said = Text(f"{escaped(line.text)}\n→ {escaped(line.remedy)}")
-        table.add_row(Text(_MARKS[line.level], style=_STYLES[line.level]), line.name, said)
+        table.add_row(Text(MARKS[line.level], style=STYLES[line.level]), line.name, said)
     return table
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from recsys.data.epoch import OLDEST_MS, EpochUnit, iso_time
 from recsys.data.event import EventReading, EventType, event_from_fields
+from recsys.data.reserved import is_reserved
 from recsys.errors import InputFileError, MalformedEvent
 from recsys.files.batches import NO_CUSTOMER, ReadRow, Reject
 from recsys.files.columns import DEFAULTS, REQUIRED, Columns
@@ -249,7 +250,9 @@ class PurchaseFile(EventFile):
     def _is_no_customer(self, user: Any) -> bool:
         """Whether a user's rows are skipped; 9999.0 is none if 9999 is none, whatever the other ids look like."""
         is_none = self._events.is_no_user
-        return self._is_nobody(user) or is_none(str(user)) or (bool(number := integer_of(user)) and is_none(number))
+        if self._is_nobody(user) or is_reserved(str(user)):
+            return True
+        return is_none(str(user)) or (bool(number := integer_of(user)) and is_none(number))
 
     def _is_forget(self, values: Sequence[Any]) -> bool:
         return "type" in self._places and values[self._places["type"]] == EventType.FORGET

@@ -11,15 +11,22 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from recsys.runtime.tls import NO_TLS, handshake_problem, takes_connections
+from recsys.runtime.tls import NO_TLS, end_of_validity, handshake_problem, takes_connections
 from recsys.settings import KafkaSettings
 from recsys.settings.masking import is_secret
 from recsys.settings.regular_files import open_regular
 
-__all__ = ["Causes", "causes_of", "no_broker_there", "user_of", "without_secrets"]
+__all__ = [
+    "Causes",
+    "causes_of",
+    "end_of_certificate",
+    "no_broker_there",
+    "tls_context",
+    "user_of",
+    "without_secrets",
+]
 _NEWEST_S = 60.0
 _AGO = re.compile(r" \(after \d+ms in state (\w+)[^)]*\)")
-_VALIDITY = re.compile(rb"\x30.(?:\x17\x0d\d{12}Z|\x18\x0f\d{14}Z)(?:\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z)", re.DOTALL)
 _CERTIFICATE_REFUSED = r"alert (?:certificate|bad certificate|unsupported certificate|unknown ca|handshake failure)"
 
 
@@ -139,7 +146,7 @@ def _refused_certificate(settings: KafkaSettings, match: re.Match[str]) -> str:
     if not (given or inline or settings.librdkafka.get("ssl.keystore.location")):
         return f"{match[1]} demands a client certificate; set ssl.certificate.location and ssl.key.location"
     named = f"the client certificate {given or ''}".rstrip()
-    ended = _end_of_certificate(str(given or ""), str(inline or ""))
+    ended = end_of_certificate(str(given or ""), str(inline or ""))
     if ended is not None and ended < datetime.now(UTC):
         return f"{named} has expired, on {ended:%Y-%m-%d at %H:%M:%S} UTC; {match[1]} refuses it"
     return f"{match[1]} refuses {named}: not by an authority that it trusts, or expired ({match[2].strip()})"
@@ -174,17 +181,30 @@ def _short(text: str) -> str:
     return _AGO.sub("", text).strip().rstrip(".")
 
 
+def tls_context(settings: KafkaSettings) -> ssl.SSLContext:
+    """Return what decides whether a broker's certificate is trusted, by the operator's properties.
+
+    Raises
+    ------
+    OSError, ValueError
+        When a file among them cannot be read.
+    """
+    authority = str(settings.librdkafka.get("ssl.ca.location", ""))
+    context = ssl.create_default_context(
+        cafile=authority if Path(authority).is_file() else None,
+        capath=authority if Path(authority).is_dir() else None,
+        cadata=str(settings.librdkafka.get("ssl.ca.pem", "")) or None,
+    )
+    if str(settings.librdkafka.get("ssl.endpoint.identification.algorithm", "https")) == "none":
+        context.check_hostname = False
+    return context
+
+
 def _handshake(settings: KafkaSettings, address: str) -> str:
     """Say what is wrong with a server's certificate, which librdkafka does not; `NO_TLS` where none is spoken."""
     host, _, port = address.rpartition(":")
-    authority = str(settings.librdkafka.get("ssl.ca.location", ""))
     try:
-        context = ssl.create_default_context(
-            cafile=authority if Path(authority).is_file() else None,
-            capath=authority if Path(authority).is_dir() else None,
-            cadata=str(settings.librdkafka.get("ssl.ca.pem", "")) or None,
-        )
-        return handshake_problem(host.strip("[]"), int(port), context)
+        return handshake_problem(host.strip("[]"), int(port), tls_context(settings))
     except (OSError, ValueError):
         return NO_TLS
 
@@ -194,15 +214,11 @@ def _ascii_of(path: str) -> str:
         return file.read().decode("ascii")
 
 
-def _end_of_certificate(path: str, text: str) -> datetime | None:
-    """Return until when a certificate in PEM form is valid; None where that cannot be read."""
+def end_of_certificate(path: str, text: str) -> datetime | None:
+    """Return until when a certificate in PEM form, in a file or as text, is valid; None where that cannot be read."""
     try:
         pem = text or _ascii_of(path)
         begin, end = pem.index(ssl.PEM_HEADER), pem.index(ssl.PEM_FOOTER) + len(ssl.PEM_FOOTER)
-        found = _VALIDITY.search(ssl.PEM_cert_to_DER_cert(pem[begin:end]))
+        return end_of_validity(ssl.PEM_cert_to_DER_cert(pem[begin:end]))
     except (OSError, ValueError):
         return None
-    if found is None:
-        return None
-    digits, form = (found[1], "%y%m%d%H%M%S") if found[1] else (found[2], "%Y%m%d%H%M%S")
-    return datetime.strptime(digits.decode(), form).replace(tzinfo=UTC)

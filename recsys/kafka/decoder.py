@@ -20,6 +20,7 @@ from recsys.data.event import (
 from recsys.data.mapped_events import mapped_record, reading_with
 from recsys.data.mapping import NO_USER, EventMapping, LeftOut
 from recsys.data.reading_history import Reading
+from recsys.data.reserved import is_reserved
 from recsys.errors import MalformedEvent
 from recsys.kafka.clients import Message
 from recsys.kafka.producer import is_own
@@ -104,15 +105,20 @@ class ExplainingDecoder(EventDecoder, Protocol):
 def counting_events(decoder: EventDecoder, record: Message) -> Sequence[Event]:
     """Return the events of a record that count; of a malformed one none, or those of its good lines.
 
+    Those of reserved users count nowhere but in Redis, where they expire.
+
     Raises
     ------
     DecoderUnavailable
         As `EventDecoder.events`.
     """
     try:
-        return decoder.events(record)
+        events = decoder.events(record)
     except MalformedEvent as error:
-        return error.events
+        events = error.events
+    if any(is_reserved(event.user_id) for event in events):
+        return [event for event in events if not is_reserved(event.user_id)]
+    return events
 
 
 class JsonDecoder:

@@ -3,12 +3,94 @@
 from __future__ import annotations
 
 import struct
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from recsys.kafka.clients import KafkaException, explained, lacks_right, open_admin
+from recsys.kafka.clients import (
+    AdminClient,
+    ClientError,
+    KafkaException,
+    explained,
+    kafka_unavailable,
+    lacks_right,
+    open_admin,
+)
 from recsys.settings import KafkaSettings
 
 _MOST_NAMED = 5
+_RETRY_S = 0.2
+_NO_COORDINATOR_YET = (
+    ClientError.NOT_COORDINATOR,
+    ClientError.COORDINATOR_LOAD_IN_PROGRESS,
+    ClientError.COORDINATOR_NOT_AVAILABLE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of a group; ``held``: topic → partitions."""
+
+    client: str
+    host: str
+    held: Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLook:
+    """A group as `recsys doctor` looks at it; ``rights``: what this user may do with it, None where nobody tells."""
+
+    members: Sequence[Member]
+    rights: frozenset[str] | None
+
+
+def look_at_group(settings: KafkaSettings) -> GroupLook:
+    """Ask which members the group has, of either protocol, and what this user may do with it.
+
+    For commands only: librdkafka 2.16 may end the process where the group's coordinator comes back meanwhile. So the
+    old request goes first, which waits until there is one.
+
+    Raises
+    ------
+    KafkaUnavailable
+        When no broker answers.
+    RightMissing
+        When this user may not describe the group.
+    """
+    admin, name = open_admin(settings), settings.group_id
+    try:
+        admin.list_groups(name, timeout=settings.timeout_s)
+        group = _described(admin, settings)
+    except KafkaException as error:
+        raise kafka_unavailable(settings, error, right="READ") from error
+    rights = group.authorized_operations
+    return GroupLook(
+        [_member(member) for member in group.members],
+        frozenset(right.name for right in rights) if rights else None,
+    )
+
+
+def _described(admin: AdminClient, settings: KafkaSettings) -> Any:
+    """Return the group; the coordinator of a cluster's first group takes a moment to find itself."""
+    until = time.monotonic() + settings.timeout_s
+    while True:
+        try:
+            asked = admin.describe_consumer_groups(
+                [settings.group_id], include_authorized_operations=True, request_timeout=settings.timeout_s
+            )
+            return asked[settings.group_id].result()
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_COORDINATOR_YET or time.monotonic() > until:
+                raise
+        time.sleep(_RETRY_S)
+
+
+def _member(member: Any) -> Member:
+    held: dict[str, list[int]] = {}
+    for place in member.assignment.topic_partitions if member.assignment else ():
+        held.setdefault(place.topic, []).append(place.partition)
+    return Member(member.client_id, member.host.lstrip("/"), held)
 
 
 def describe_group(settings: KafkaSettings) -> str:

@@ -30,7 +30,7 @@ from recsys.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 # Topic ids came with Kafka 2.8; librdkafka's embedded broker answers no DescribeTopics request at all.
-_EMBEDDED_CLUSTER = "mockCluster"
+EMBEDDED_CLUSTER = "mockCluster"
 _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 _WATCH_EVERY_S = 1.0
 LOOK_WITHIN_S = 4.0
@@ -67,7 +67,7 @@ class Topic:
 
 
 def describe_topic(settings: KafkaSettings, name: str, *, right: str = "READ") -> Topic:
-    """Ask a broker about a topic, and whether this user has a right on it, ``READ`` or ``WRITE``.
+    """Ask a broker about a topic, and whether this user has a right on it, ``READ`` or ``WRITE``; empty = any will do.
 
     Raises
     ------
@@ -96,13 +96,13 @@ def _describe(
             )
         cluster = metadata.cluster_id or ""
         topic_id = _NO_TOPIC_ID
-        if not cluster.startswith(_EMBEDDED_CLUSTER):
+        if not cluster.startswith(EMBEDDED_CLUSTER):
             described = admin.describe_topics(
                 TopicCollection([name]), include_authorized_operations=True, request_timeout=timeout_s
             )[name].result()
             # Brokers before 2.3 tell no rights; who may describe a topic has one.
             rights = [operation.name for operation in described.authorized_operations or ()]
-            if rights and right not in rights:
+            if rights and right and right not in rights:
                 raise RightMissing(
                     f"Kafka at {settings.bootstrap_servers}: {no_right(settings, right, f'topic {name}')}"
                 )
@@ -147,7 +147,7 @@ def topic_config(settings: KafkaSettings, name: str) -> Mapping[str, str] | None
     resource = ConfigResource(ConfigResource.Type.TOPIC, name)
     try:
         metadata = answer_of(lambda: admin.list_topics(name, timeout=settings.timeout_s))
-        if (metadata.cluster_id or "").startswith(_EMBEDDED_CLUSTER):
+        if (metadata.cluster_id or "").startswith(EMBEDDED_CLUSTER):
             return {}
         asked = admin.describe_configs([resource], request_timeout=settings.timeout_s)
         return {option: entry.value or "" for option, entry in asked[resource].result().items()}

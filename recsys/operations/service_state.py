@@ -139,11 +139,13 @@ class _Decider:
             "dead-letters", "dead letters", facts.dead_letters, lambda found: [self._dead_letters(found)]
         )
         yield from self._known("lists", "lists", facts.lists, lambda found: [self._lists(found)])
-        yield from self._known("memory", "Redis memory", facts.redis, lambda found: [self._memory(found)])
-        yield from self._known("eviction", "Redis eviction", facts.redis, lambda found: [_eviction(found)])
-        yield from self._known("persistence", "Redis on disk", facts.redis, lambda found: [_persistence(found)])
+        yield from self._known(
+            "memory", "Redis memory", facts.redis, lambda found: [memory_line(found, self._settings)]
+        )
+        yield from self._known("eviction", "Redis eviction", facts.redis, lambda found: [eviction_line(found)])
+        yield from self._known("persistence", "Redis on disk", facts.redis, lambda found: [persistence_line(found)])
         yield from self._known("archive", "archive", facts.archive, lambda found: [self._archive(found)])
-        yield from self._known("disk", "disk", facts.disk, lambda found: [self._disk(found)])
+        yield from self._known("disk", "disk", facts.disk, lambda found: [disk_line(found, self._settings)])
         yield from self._known("verify", "recsys verify", facts.verified, lambda found: [_verified(found)])
 
     def _known(self, code: str, name: str, fact: T | Unknown, tell: Callable[[T], Iterable[Line]]) -> Iterable[Line]:
@@ -248,7 +250,7 @@ class _Decider:
         oldest_s = max((partition.oldest_s or 0.0 for partition in partitions), default=0.0)
         text = f"{counted(lag, 'record')} to apply" + (f", the oldest {duration(oldest_s)} old" if oldest_s else "")
         remedy = "start consumers, up to one for each partition; if they run, look at their logs, see Supervision"
-        return self._rising("lag", "lag", text, oldest_s, self._settings.lag_s, remedy)
+        return _rising("lag", "lag", text, oldest_s, self._settings.lag_s, remedy)
 
     def _latency(self, found: FoundServices) -> Line:
         consumers = [entry.facts for entry in found.entries if isinstance(entry, ConsumerEntry)]
@@ -258,7 +260,7 @@ class _Decider:
             return Line("latency", "event to list", Level.OK, "no purchases in the last minute")
         text = f"p50 {duration(p50 / 1000)}, p99 {duration(p99 / 1000)} in the last minute"
         remedy = "look at the lag, then whether Redis or this machine is busy, see Is the shop being served?"
-        return self._rising("latency", "event to list", text, p99, self._settings.event_to_list_ms, remedy)
+        return _rising("latency", "event to list", text, p99, self._settings.event_to_list_ms, remedy)
 
     def _model(self, model: ModelFacts | None) -> Line:
         said = "model", "live model"
@@ -269,7 +271,7 @@ class _Decider:
         events = "" if model.events is None else f", {counted(model.events, 'event')}"
         gate = f", {model.decision}" if model.decision else ""
         text = f"{model.version}, {duration(3600 * age_h)} old{events}{gate}"
-        return self._rising(*said, text, age_h, self._settings.model_age_h, "look at the rounds, see Models")
+        return _rising(*said, text, age_h, self._settings.model_age_h, "look at the rounds, see Models")
 
     def _rounds(self, rounds: Sequence[RoundFacts]) -> Line:
         services = self._facts.services
@@ -301,7 +303,7 @@ class _Decider:
         text += f": {'; '.join(reasons)}" if reasons else ""
         share = found.count / max(1, found.records, found.count)
         remedy = "repair the producer that the reasons tell of, see Messages and what to do"
-        return self._rising("dead-letters", "dead letters", text, share, self._settings.dead_letter_share, remedy)
+        return _rising("dead-letters", "dead letters", text, share, self._settings.dead_letter_share, remedy)
 
     def _lists(self, found: ListFacts) -> Line:
         of = "all" if found.is_all else "some"
@@ -311,44 +313,49 @@ class _Decider:
         )
         share = found.expired / max(1, found.users)
         remedy = "a round writes them again: recsys retrain, see Models"
-        return self._rising("lists", "lists", text, share, self._settings.expired_share, remedy)
-
-    def _memory(self, servers: Sequence[RedisServerFacts]) -> Line:
-        known = [server for server in servers if server.limit]
-        if not known:
-            return Line("memory", "Redis memory", Level.OK, f"{size(sum(server.used for server in servers))} used")
-        fullest = min(known, key=lambda server: _left(server.limit - server.used, server.limit))
-        of = "maxmemory" if fullest.has_maxmemory else "the machine's"
-        left = _left(fullest.limit - fullest.used, fullest.limit)
-        text = f"{size(fullest.used)} of {of} {size(fullest.limit)} used, {left:.0%} left"
-        remedy = "give Redis more memory, see Evicted keys"
-        return self._falling("memory", "Redis memory", text, left, self._settings.memory_headroom, remedy)
+        return _rising("lists", "lists", text, share, self._settings.expired_share, remedy)
 
     def _archive(self, found: ArchiveFacts) -> Line:
         newest = "" if found.newest_event is None else f", newest event {found.newest_event:%Y-%m-%d %H:%M} UTC"
         text = f"{size(found.size_bytes)} in {counted(found.segments, 'segment')}{newest}"
         return Line("archive", "archive", Level.OK, text if found.segments else "empty")
 
-    def _disk(self, found: DiskFacts) -> Line:
-        if not found.total:
-            return Line("disk", "disk", Level.OK, "RECSYS_DATA_DIR is no local folder")
-        left = _left(found.free, found.total)
-        text = f"{size(found.free)} of {size(found.total)} free, {left:.0%}"
-        remedy = "make room on the disk of RECSYS_DATA_DIR, see Is the shop being served?"
-        return self._falling("disk", "disk", text, left, self._settings.disk_free, remedy)
 
-    @staticmethod
-    def _rising(code: str, name: str, text: str, value: float, threshold: float, remedy: str) -> Line:
-        level = Level.BROKEN if value > _TENFOLD * threshold else Level.WARNING if value > threshold else Level.OK
-        return Line(code, name, level, text, remedy if level else "")
-
-    @staticmethod
-    def _falling(code: str, name: str, text: str, left: float, threshold: float, remedy: str) -> Line:
-        level = Level.BROKEN if left < threshold / _TENFOLD else Level.WARNING if left < threshold else Level.OK
-        return Line(code, name, level, text, remedy if level else "")
+def _rising(code: str, name: str, text: str, value: float, threshold: float, remedy: str) -> Line:
+    level = Level.BROKEN if value > _TENFOLD * threshold else Level.WARNING if value > threshold else Level.OK
+    return Line(code, name, level, text, remedy if level else "")
 
 
-def _eviction(servers: Sequence[RedisServerFacts]) -> Line:
+def _falling(code: str, name: str, text: str, left: float, threshold: float, remedy: str) -> Line:
+    level = Level.BROKEN if left < threshold / _TENFOLD else Level.WARNING if left < threshold else Level.OK
+    return Line(code, name, level, text, remedy if level else "")
+
+
+def memory_line(servers: Sequence[RedisServerFacts], settings: StatusSettings) -> Line:
+    """Say how much memory Redis has left."""
+    known = [server for server in servers if server.limit]
+    if not known:
+        return Line("memory", "Redis memory", Level.OK, f"{size(sum(server.used for server in servers))} used")
+    fullest = min(known, key=lambda server: _left(server.limit - server.used, server.limit))
+    of = "maxmemory" if fullest.has_maxmemory else "the machine's"
+    left = _left(fullest.limit - fullest.used, fullest.limit)
+    text = f"{size(fullest.used)} of {of} {size(fullest.limit)} used, {left:.0%} left"
+    remedy = "give Redis more memory, see Evicted keys"
+    return _falling("memory", "Redis memory", text, left, settings.memory_headroom, remedy)
+
+
+def disk_line(found: DiskFacts, settings: StatusSettings) -> Line:
+    """Say how much of the disk of ``data_dir`` is free."""
+    if not found.total:
+        return Line("disk", "disk", Level.OK, "RECSYS_DATA_DIR is no local folder")
+    left = _left(found.free, found.total)
+    text = f"{size(found.free)} of {size(found.total)} free, {left:.0%}"
+    remedy = "make room on the disk of RECSYS_DATA_DIR, see Is the shop being served?"
+    return _falling("disk", "disk", text, left, settings.disk_free, remedy)
+
+
+def eviction_line(servers: Sequence[RedisServerFacts]) -> Line:
+    """Say whether Redis evicts keys, or may."""
     said = "eviction", "Redis eviction"
     remedy = "set maxmemory-policy noeviction and run recsys rebuild, see Evicted keys"
     policies = ", ".join(sorted({server.policy for server in servers}))
@@ -360,7 +367,8 @@ def _eviction(servers: Sequence[RedisServerFacts]) -> Line:
     return Line(*said, Level.OK, f"{policies}; nothing is evicted")
 
 
-def _persistence(servers: Sequence[RedisServerFacts]) -> Line:
+def persistence_line(servers: Sequence[RedisServerFacts]) -> Line:
+    """Say whether Redis can write what it keeps on disk."""
     said = "persistence", "Redis on disk"
     if problems := [
         f"{server.address}: {server.persistence_problem}" for server in servers if server.persistence_problem

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from recsys.redis.service_registry import FoundServices
 from recsys.storage.verified import VerifyRecord
@@ -85,6 +85,25 @@ class RedisServerFacts:
     evicted: int
     append_only: bool
     persistence_problem: str = ""
+
+
+def redis_server_facts(address: str, info: Mapping[str, Any]) -> RedisServerFacts:
+    """Return the facts of a server from what it tells of itself (INFO)."""
+    maxmemory = int(info.get("maxmemory", 0))
+    problems = {
+        "rdb_last_bgsave_status": "the last snapshot failed",
+        "aof_last_write_status": "the append-only file cannot be written",
+    }
+    return RedisServerFacts(
+        address=address,
+        used=int(info.get("used_memory", 0)),
+        limit=maxmemory or int(info.get("total_system_memory", 0)),
+        has_maxmemory=maxmemory > 0,
+        policy=str(info.get("maxmemory_policy", "")),
+        evicted=int(info.get("evicted_keys", 0)),
+        append_only=bool(info.get("aof_enabled", 0)),
+        persistence_problem="; ".join(said for name, said in problems.items() if info.get(name, "ok") != "ok"),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from recsys.data.reason_kinds import count_kind
-from recsys.errors import DataDirError, InvalidModel, RecsysError
+from recsys.errors import DataDirError, InvalidModel
 from recsys.kafka.clients import Consumer, Message, open_reader
 from recsys.kafka.records import DEAD_LETTER_PREFIX, offsets_at, read_range, record_timestamp_ms
 from recsys.kafka.topics import Topic, describe_topic, end_offsets
+from recsys.operations.asking import Asking
 from recsys.operations.histories import histories_missing
 from recsys.operations.status_facts import (
     ArchiveFacts,
@@ -29,15 +28,15 @@ from recsys.operations.status_facts import (
     RedisServerFacts,
     RoundFacts,
     Unknown,
+    redis_server_facts,
 )
 from recsys.redis import Store
 from recsys.runtime.clock import now
-from recsys.settings import KafkaSettings, Settings, secrets
+from recsys.settings import KafkaSettings, Settings
 from recsys.storage.data_dir import DataDir
 from recsys.storage.rounds import RoundRecord
 from recsys.storage.segments import FOLDER
 
-T = TypeVar("T")
 _MOST_USERS = 2_000
 _MOST_LETTERS = 500
 _MOST_ROUNDS = 3
@@ -52,7 +51,7 @@ _ASKS_A_FACT = 3
 def look(settings: Settings, store: Store, data_dir: DataDir) -> Facts:
     """Gather all facts, side by side; whatever is away, this returns within a few time-outs."""
     kafka = settings.kafka
-    ask = _Asking(_ASKS_A_FACT * max(kafka.timeout_s, settings.redis.timeout_s))
+    ask = Asking(_ASKS_A_FACT * max(kafka.timeout_s, settings.redis.timeout_s))
     folder = ask.begin(lambda: _archive(data_dir)), ask.begin(lambda: _disk(data_dir))
     asked_rounds, verified = ask.begin(lambda: _rounds(data_dir)), ask.begin(data_dir.verified.read)
     asked = ask.begin(lambda: _servers(store)), ask.begin(lambda: describe_topic(kafka, kafka.topic))
@@ -79,40 +78,6 @@ def look(settings: Settings, store: Store, data_dir: DataDir) -> Facts:
     )
 
 
-class _Asking:
-    """Asks in threads, and waits for each answer until the same moment."""
-
-    def __init__(self, wait_s: float) -> None:
-        self._wait_s = wait_s
-        self._until = time.monotonic() + wait_s
-
-    def begin(self, question: Callable[[], T], *needs: object) -> Future[T | Unknown]:
-        """Ask, unless something that the question needs is not known."""
-        answer: Future[T | Unknown] = Future()
-        unknown = next((one for one in needs if isinstance(one, Unknown)), None)
-        if unknown is not None:
-            answer.set_result(unknown)
-            return answer
-
-        def call() -> None:
-            try:
-                answer.set_result(question())
-            except RecsysError as error:
-                answer.set_result(Unknown(secrets.hidden_in(str(error))))
-            except Exception as error:  # a fact that nobody thought of must not hide the others
-                answer.set_result(Unknown(secrets.hidden_in(f"unexpected: {type(error).__name__}: {error}")))
-
-        threading.Thread(target=call, name="status", daemon=True).start()
-        return answer
-
-    def end(self, answer: Future[T | Unknown]) -> T | Unknown:
-        """Return the answer."""
-        try:
-            return answer.result(max(0.0, self._until - time.monotonic()))
-        except TimeoutError:
-            return Unknown(f"no answer within {self._wait_s:g} s")
-
-
 def _there(topic: Topic | Unknown) -> Topic:
     if isinstance(topic, Unknown):
         raise TypeError(topic.cause)
@@ -120,25 +85,7 @@ def _there(topic: Topic | Unknown) -> Topic:
 
 
 def _servers(store: Store) -> list[RedisServerFacts]:
-    return [_server(address, info) for address, info in sorted(store.connection.info().items())]
-
-
-def _server(address: str, info: Mapping[str, Any]) -> RedisServerFacts:
-    maxmemory = int(info.get("maxmemory", 0))
-    problems = {
-        "rdb_last_bgsave_status": "the last snapshot failed",
-        "aof_last_write_status": "the append-only file cannot be written",
-    }
-    return RedisServerFacts(
-        address=address,
-        used=int(info.get("used_memory", 0)),
-        limit=maxmemory or int(info.get("total_system_memory", 0)),
-        has_maxmemory=maxmemory > 0,
-        policy=str(info.get("maxmemory_policy", "")),
-        evicted=int(info.get("evicted_keys", 0)),
-        append_only=bool(info.get("aof_enabled", 0)),
-        persistence_problem="; ".join(said for name, said in problems.items() if info.get(name, "ok") != "ok"),
-    )
+    return [redis_server_facts(address, info) for address, info in sorted(store.connection.info().items())]
 
 
 def _lists(settings: Settings, store: Store) -> ListFacts:

@@ -18,10 +18,11 @@ from recsys.redis.cluster import Cluster, ClusterPipeline
 from recsys.redis.credentials import bare_url, shown_address
 from recsys.redis.damage import WRONG_KIND, damaged, is_wrong_kind
 from recsys.redis.keys import Keys
-from recsys.redis.rights import Service, is_refusal, missing_rights, refused_command, user_of
+from recsys.redis.rights import Service, is_refusal, may_ask, missing_rights, refused_command, user_of
 from recsys.redis.scripts import script
 from recsys.redis.servers import open_servers
 from recsys.redis.single_server import Call, ServerPipeline, SingleServer
+from recsys.redis.suitability import IS_A_CLUSTER, why_unfit
 from recsys.runtime.tls import NO_TLS, answers_in_plain_text, handshake_problem
 from recsys.settings import RedisSettings, masked_url
 
@@ -30,13 +31,10 @@ _CLOSED = re.compile(r"closed by server|reset by peer|Broken pipe", re.IGNORECAS
 _HANDSHAKE_FAILED = re.compile(r"Timeout connecting|WRONG_VERSION_NUMBER|UNEXPECTED_EOF|timed out", re.IGNORECASE)
 _NO_LIMIT = "normal 0 0 0"
 _CANNOT_ASK = (redis.RedisError, RedisClusterException, RecsysError, OSError)
-_OLDEST_VERSION = (6, 2)
 _MOST_SCANS = 3
 _USERS_PER_CALL = 16  # as long as that, a script holds up everyone else in Redis: a fraction of a millisecond
 ScriptCall = tuple[Sequence[str], Sequence[Any]]
 """Keys and arguments of one call of a script."""
-_IS_A_CLUSTER = "is a node of a Redis Cluster; set RECSYS_REDIS__CLUSTER=true"
-_IS_NO_CLUSTER = "is not a node of a Redis Cluster; set RECSYS_REDIS__CLUSTER=false"
 
 
 class Connection:
@@ -96,7 +94,7 @@ class Connection:
         if is_refusal(error):
             return self._refused(refused_command(error) or ", ".join(self.missing_rights(Service.COMMAND)), error)
         if isinstance(error, AskError | ClusterCrossSlotError) and not self.is_cluster:
-            return RedisUnsuitable(f"Redis at {self._shown} {_IS_A_CLUSTER}")
+            return RedisUnsuitable(f"Redis at {self._shown} {IS_A_CLUSTER}")
         return RedisUnavailable(
             f"Redis at {self._shown}: {connection_problem(self._url, error)}{self._why_closed(error)}"
         )
@@ -128,6 +126,10 @@ class Connection:
         with suppress(*_CANNOT_ASK):
             return self._missing_rights(service)
         return []
+
+    def may_ask_for_rights(self) -> bool:
+        """Whether this user may do what it takes to tell which rights are missing (MULTI, DISCARD)."""
+        return all(may_ask(connection) for connection in self._connections())
 
     def _missing_rights(self, service: Service) -> list[str]:
         found = (missing_rights(connection, self._keys, service) for connection in self._connections())
@@ -216,25 +218,18 @@ class Connection:
             if is_refusal(error):
                 raise self._refused(refused_command(error), error) from error
             raise RedisUnsuitable(f"Redis at {self._shown}: {error}") from error
-        version = info.get("redis_version", "0")
-        if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_VERSION:
-            raise RedisUnsuitable(f"Redis at {self._shown} is version {version}; 6.2 or newer is needed")
-        in_cluster = info.get("redis_mode", info.get("server_mode")) == "cluster"  # Valkey names it server_mode
-        if in_cluster != self.is_cluster:
-            raise RedisUnsuitable(f"Redis at {self._shown} {_IS_A_CLUSTER if in_cluster else _IS_NO_CLUSTER}")
-        if info.get("role") == "slave" and not in_cluster:  # those of a cluster send writes on to their masters
-            raise RedisUnsuitable(f"Redis at {self._shown} is a read-only replica; connect to its primary")
+        unfit = {why.code: why.words for why in why_unfit(info, on_cluster=self.is_cluster)}
+        evicts = unfit.pop("eviction", "")
+        if unfit:
+            raise RedisUnsuitable(f"Redis at {self._shown} {next(iter(unfit.values()))}")
         address = getattr(connection, "path", None) or f"{connection.host}:{connection.port}"
         # A server that is promoted has a new replication id, one that is restarted a new run id.
         identity = (info.get("run_id"), info.get("master_replid"))
         if self._met.get(address) != identity:
             self._met[address] = identity
             self.epoch += 1
-        policy = info.get("maxmemory_policy", "")
-        if policy.startswith("allkeys") and info.get("maxmemory") != "0":
-            raise RedisUnsuitable(
-                f"Redis at {self._shown} may evict histories: its maxmemory-policy is {policy}; set noeviction"
-            )
+        if evicts:
+            raise RedisUnsuitable(f"Redis at {self._shown} {evicts}")
 
     def run(self, calls: Sequence[Call]) -> list[Any]:
         """Run commands, each with its key, in one round trip (to each node of a cluster); results in order."""

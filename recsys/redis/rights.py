@@ -13,7 +13,7 @@ import redis
 
 from recsys.redis.keys import Keys
 
-__all__ = ["Service", "acl_rules", "is_refusal", "missing_rights", "user_of"]
+__all__ = ["Service", "acl_rules", "is_refusal", "may_ask", "missing_rights", "user_of"]
 _KEY = "<key>"
 _COMMANDS: dict[str, tuple[str, ...]] = {
     "PING": (), "TIME": (), "INFO": (), "SCAN": ("0",),
@@ -114,6 +114,12 @@ def missing_rights(connection: Any, keys: Keys, service: Service) -> list[str]:
                 missing.append(right)
     _said(connection, "DISCARD")
     return missing
+
+
+def may_ask(connection: Any) -> bool:
+    """Whether the user of a connection may use a transaction, so that `missing_rights` can tell what is missing."""
+    may = not isinstance(_said(connection, "MULTI"), Exception)
+    return not isinstance(_said(connection, "DISCARD"), Exception) and may
 
 
 def _questions(keys: Keys, service: Service) -> Iterator[_Asked]:

@@ -54,6 +54,8 @@ class ConsumerFacts(_Read):
     kafka_silent_s: _Amount = 0.0
     dead_letters: Annotated[dict[_Text, _Count], Field(max_length=32)] = {}
     """Malformed records since it was started, by the kind of reason."""
+    reading: _Text = ""
+    """How its settings read records, see `recsys.kafka.readings`; empty of an earlier release."""
 
 
 class TrainerFacts(_Read):
@@ -61,6 +63,8 @@ class TrainerFacts(_Read):
 
     next_round_at: AwareDatetime | None = None
     """When the next scheduled round, or the next try of one that failed, is due."""
+    reading: _Text = ""
+    """How its settings read records, see `recsys.kafka.readings`; empty of an earlier release."""
 
 
 class ApiFacts(_Read):

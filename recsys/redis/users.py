@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from recsys.data.event import ensure_fits_cluster, fits_cluster
+from recsys.data.reserved import PROBE_TTL_S, is_reserved
 from recsys.errors import DamagedKey
 from recsys.redis.applying import Applying, UserState, states_of
 from recsys.redis.connection import Connection, ScriptCall, ScriptPipeline
@@ -194,7 +195,8 @@ class UserStore:
             before = b'{"user_id":%b%b%d%b' % (orjson.dumps(user), stamps, revision, moment)
             recs, again = (b"" if part == NO_ITEMS else b"%b%b}" % (before, part) for part in items)
             keys = self._keys.applied(user), self._keys.recs(user), self._keys.again(user)
-            return keys, (revision, model.sequence, recs, again, self._list_ttl_s)
+            ttl_s = PROBE_TTL_S if is_reserved(user) else self._list_ttl_s
+            return keys, (revision, model.sequence, recs, again, ttl_s)
 
         with self._connection.script_pipeline("publish") as pipeline:
             yield Publishing(pipeline, call, self._connection.many_users_a_call)
@@ -202,13 +204,17 @@ class UserStore:
     def user_ids(self, *, with_any_key: bool = False) -> Iterator[list[str]]:
         """Yield the ids of all users with a history, in batches; users that come meanwhile may be missing.
 
+        Reserved users are left out: what there is of them expires by itself.
+
         ``with_any_key`` finds those as well of whom anything else is left.
         """
         seen: set[str] = set()
         pattern, kind = (self._keys.user_pattern, None) if with_any_key else (self._keys.history_pattern, "hash")
         for keys in self._connection.scan(pattern, kind=kind):
             fresh = dict.fromkeys(self._keys.user_of(key) for key in keys)
-            users = [user for user in fresh if user not in seen]  # a scan may return a key more than once
+            users = [
+                user for user in fresh if user not in seen and not is_reserved(user)
+            ]  # a scan may return a key more than once
             seen.update(users)
             if users:
                 yield users
@@ -217,7 +223,8 @@ class UserStore:
         """Return the ids of users with a history, and whether these are all: at most about so many are looked for."""
         users: dict[str, None] = {}
         for number, keys in enumerate(self._connection.scan(self._keys.history_pattern, kind="hash"), start=1):
-            users.update(dict.fromkeys(map(self._keys.user_of, keys)))
+            found = map(self._keys.user_of, keys)
+            users.update(dict.fromkeys(user for user in found if not is_reserved(user)))
             if len(users) >= most or number >= _MOST_SCANNED:
                 return list(users)[:most], False
         return list(users), True
@@ -236,6 +243,18 @@ class UserStore:
         """Remove all that is kept of users."""
         keys = [self._keys.of_user(user) for user in user_ids]
         self._connection.run([(own[0], ("UNLINK", *own)) for own in keys])
+
+    def let_reserved_expire(self, user_ids: Iterable[str]) -> None:
+        """Let all that is kept of those who are reserved users expire by itself; of others nothing changes."""
+        keys = [self._keys.of_user(user) for user in user_ids if is_reserved(user)]
+        if keys:
+            self._connection.run([(own[0], ("EXPIRE", key, PROBE_TTL_S)) for own in keys for key in own])
+
+    def keys_left(self, user_ids: Sequence[str]) -> list[str]:
+        """Return the names of the keys that there are of users."""
+        keys = [key for user in user_ids for key in self._keys.of_user(user)]
+        there = self._connection.run([(key, ("EXISTS", key)) for key in keys])
+        return [key for key, is_there in zip(keys, there, strict=True) if is_there]
 
     def forget_what_is_listed(self, user_ids: Sequence[str]) -> None:
         """Forget what users' lists were computed from: the next ones are written, also where that is damaged."""

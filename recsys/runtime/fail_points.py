@@ -50,6 +50,7 @@ NAMES = frozenset(
         "before-pointer",
         "in-full-refresh",
         "in-rebuild",
+        "probe-published",
     }
 )
 T = TypeVar("T")

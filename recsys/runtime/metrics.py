@@ -59,6 +59,23 @@ class EvictionGauges:
         self._may_evict.set(may_evict)
 
 
+class CheckGauge:
+    """What of the checks of `recsys doctor` is wrong, in the metrics of a service."""
+
+    def __init__(self, service: str, registry: CollectorRegistry) -> None:
+        self._failed = Gauge(
+            f"recsys_{service}_check_failed",
+            "1 if a check of recsys doctor finds something wrong, by the code of the finding",
+            ("check",),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+
+    def note(self, code: str, is_wrong: bool) -> None:
+        """Show what a look has found."""
+        self._failed.labels(code).set(is_wrong)
+
+
 def quantile(bounds: Sequence[float], counts: Sequence[float], q: float) -> float:
     """Return a quantile of a histogram, by interpolation inside its bucket.
 

@@ -221,19 +221,39 @@ class Storage:
             for path in list(Path(self.path(relative)).rglob(f"*{_TEMPORARY_SUFFIX}")):
                 _remove(path)
 
-    def check_writable(self) -> None:
-        """Raise `DataDirError` unless a file can be written; whatever happens on the way, nothing is left."""
+    def check_writable(self, *, probe: bytes = b"") -> None:
+        """Raise `DataDirError` unless a file can be written and synced; whatever happens on the way, nothing is left.
+
+        ``probe`` is what the file is to hold: an empty one can be made on a disk that is full.
+        """
         try:
             if self.is_local:
                 make_folder(Path(self.root))
-                with tempfile.TemporaryFile(dir=self.root):  # it has no name that a crash could leave
-                    return
-            probe = self.path(f"writable-{os.getpid()}")
-            self.fs.pipe_file(probe, b"")
-            self.fs.rm(probe)
+                with tempfile.TemporaryFile(dir=self.root) as file:  # it has no name that a crash could leave
+                    file.write(probe)
+                    file.flush()
+                    os.fsync(file.fileno())
+                return
+            name = self.path(f"writable-{os.getpid()}")
+            self.fs.pipe_file(name, probe)
+            self.fs.rm(name)
         except OSError as error:
             problem = error.strerror or error
             raise DataDirError(f"{self.root} is not a writable folder ({problem}); set RECSYS_DATA_DIR") from error
+
+    def nearest(self) -> Storage:
+        """Return this folder, or the nearest one above it that is there."""
+        if not self.is_local or Path(self.root).exists():
+            return self
+        above = copy(self)
+        above.root = next((str(path) for path in Path(self.root).absolute().parents if path.exists()), "/")
+        return above
+
+    def check_readable(self) -> None:
+        """Raise `DataDirError` unless the folder is there and can be read."""
+        with self.errors_translated(""):
+            self.fs.invalidate_cache()
+            self.fs.ls(self.root, detail=False)
 
     def _write_and_sync(self, path: Path, content: bytes, *, fail_point: str | None) -> None:
         with open(create_file(path, shared_with=Path(self.root)), "wb") as file:

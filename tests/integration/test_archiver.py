@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from confluent_kafka import Producer
 
+from recsys.data.reserved import PROBE_PREFIX
 from recsys.errors import DataDirError
 from recsys.kafka.shared_reading import SharedReading
 from recsys.redis import open_store
@@ -125,3 +126,14 @@ def test_forgotten_user_leaves_the_archive(shop: Shop, settings: Settings) -> No
     archive_now(settings)
     assert archived_items(settings) == sorted([*(f"item-{n:04d}" for n in range(18) if n % 9 != 3), "again"])
     assert archive_now(settings) == 0
+
+
+def test_reserved_users_are_left_out_and_their_offsets_are_covered(shop: Shop, settings: Settings) -> None:
+    probe = f"{PROBE_PREFIX}0123456789ab"
+    forget = b'{"user_id": "%b", "type": "forget"}' % probe.encode()
+    publish(shop, [*records(0, 10), (probe, event_json(probe, "item-of-probe")), (probe, forget), *records(10, 20)])
+    assert archive_now(settings) == 20
+    assert archived_items(settings) == names(0, 20)
+    assert archive_now(settings) == 0
+    ends = archive_of(settings).positions()
+    assert sum(end for of_topic in ends.values() for end in of_topic.values()) == 22

@@ -93,6 +93,9 @@ def queries() -> list[str]:
 @pytest.mark.parametrize("expression", [*[rule["expr"] for rule in RULES], *queries()])
 def test_rules_and_dashboard_ask_for_what_is_counted(expression: str) -> None:
     names = set(re.findall(r"\b(?:recsys[_:][a-z0-9_:]+|up(?=\{))", expression))
+    for pattern in re.findall(r'__name__=~"(.*?)"', expression):
+        names = {name for name in known_names() if re.fullmatch(pattern, name)}
+        assert len(names) == pattern.count("|") + 1
     assert names, expression
     assert names <= known_names()
 

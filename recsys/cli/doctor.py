@@ -1,0 +1,141 @@
+"""`recsys doctor` looks end to end, from this machine with these settings, for what is wrong or will be."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from recsys.cli.output import print_json, results, settings_for_command
+from recsys.cli.status import MARKS, STYLES
+from recsys.operations.doctor import examine
+from recsys.operations.finding import KINDS, Finding, not_checked, sentence, worst
+from recsys.operations.probe import CODES, LIMIT_S, probe
+from recsys.operations.service_state import Level
+from recsys.redis import Service, open_store
+from recsys.runtime.clock import json_time, now
+from recsys.runtime.escapes import escaped
+from recsys.settings import Settings
+from recsys.storage.data_dir import open_data_dir
+
+_WORDS_A_LINE = 47
+"""Characters of a command in a line, so that a screen of 80 columns shows it as it can be copied."""
+
+
+class As(StrEnum):
+    """Whose rights these settings must have."""
+
+    CONSUMER = "consumer"
+    TRAINER = "trainer"
+    API = "api"
+    COMMAND = "command"
+
+    @property
+    def service(self) -> Service:
+        """Who it is among those who use Redis."""
+        return Service[self.name]
+
+
+def doctor_command(
+    as_: Annotated[As, typer.Option("--as", help="Whose rights these settings must have.")] = As.COMMAND,
+    with_probe: Annotated[
+        bool, typer.Option("--probe", help="Send a purchase of a reserved user through everything, and forget it.")
+    ] = False,
+    within: Annotated[
+        float, typer.Option("--within", min=0.1, help="Seconds that each step of the probe may take.")
+    ] = LIMIT_S,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look end to end for what is wrong, or will be: what it endangers, and what mends it. Nothing is changed.
+
+    Exit codes: 0 nothing is wrong, 1 there are warnings, 2 something is broken.
+    """
+    settings = settings_for_command()
+    if with_probe and as_ is not As.COMMAND:
+        raise typer.BadParameter(
+            "it takes the rights of a command, so it goes with no other --as", param_hint="--probe"
+        )
+    findings = _findings(settings, as_.service, within_s=within if with_probe else None)
+    if as_json:
+        print_json(orjson.dumps(described(findings), option=orjson.OPT_INDENT_2).decode())
+    else:
+        results.print(screen(findings))
+    raise typer.Exit(int(worst(findings)))
+
+
+def _findings(settings: Settings, service: Service, *, within_s: float | None) -> list[Finding]:
+    with open_store(settings) as store:
+        found = examine(settings, service, store, open_data_dir(settings))
+        if within_s is None:
+            return found
+        unusable = [one.code for one in found if one.code in ("kafka", "redis") and one.level is Level.BROKEN]
+        if unusable:
+            return [*found, *(not_checked(code, f"{' and '.join(unusable)} cannot be used") for code in CODES)]
+        return [*found, *probe(settings, store, within_s=within_s)]
+
+
+def screen(findings: Sequence[Finding]) -> RenderableType:
+    """Return what the command shows: by area; below what is not well stands what it endangers, and what mends it."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True, min_width=max(map(len, MARKS.values())))
+    table.add_column(no_wrap=True, min_width=max(len(kind.name) for kind in KINDS.values()))
+    table.add_column()
+    area = None
+    for finding in findings:
+        if finding.kind.area is not area:
+            area = finding.kind.area
+            table.add_row(Text(""), Text(area.value, style="bold"), Text(""))
+        mark = Text(MARKS[finding.level], style=STYLES[finding.level])
+        table.add_row(mark, Text(finding.kind.name), Text(_said(finding)))
+    return Group(Text(sentence(findings), style=STYLES[worst(findings)]), table)
+
+
+def _said(finding: Finding) -> str:
+    lines = [escaped(finding.text)]
+    if finding.level and finding.is_checked:
+        lines.append(f"endangered: {finding.kind.endangers}")
+    if finding.level and finding.advice:
+        lines.append(f"→ {escaped(finding.advice)}")
+    if finding.command:
+        lines.append(folded(escaped(finding.command)))
+    return "\n".join(lines)
+
+
+def folded(command: str) -> str:
+    """Return a command in short lines that a shell reads as one."""
+    lines = [""]
+    for word in shlex.split(command, posix=False):
+        if lines[-1] and len(lines[-1]) + len(word) > _WORDS_A_LINE:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return " \\\n  ".join(lines)
+
+
+def described(findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return what ``--json`` prints: see docs/operations.md."""
+    return {
+        "at": json_time(now()),
+        "level": worst(findings).name.lower(),
+        "sentence": sentence(findings),
+        "findings": [
+            {
+                "code": finding.code,
+                "area": finding.kind.area.name.lower(),
+                "name": finding.kind.name,
+                "level": finding.level.name.lower(),
+                "checked": finding.is_checked,
+                "text": finding.text,
+                "endangers": finding.kind.endangers if finding.level and finding.is_checked else "",
+                "command": finding.command,
+                "advice": finding.advice,
+            }
+            for finding in findings
+        ],
+    }

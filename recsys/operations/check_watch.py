@@ -1,0 +1,102 @@
+"""Running services make the checks of `recsys doctor` again and again, and say what has become wrong since."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from recsys.errors import RecsysError
+from recsys.operations.doctor import examine
+from recsys.operations.finding import Finding
+from recsys.operations.service_state import Level
+from recsys.redis import Service, open_store
+from recsys.settings import Settings
+from recsys.storage.data_dir import open_data_dir
+
+log = logging.getLogger(__name__)
+LOOK_EVERY_S = 300.0
+_LONGEST_WAIT_S = 1.0
+_SAID_ELSEWHERE = {"kafka", "redis", "topic-compacted", "redis-eviction"}
+"""What a service says by itself, sooner: as it waits, `recsys.kafka.cleanup_policy`, `recsys.redis.eviction`."""
+_SAID_WHEN_BROKEN = {"names", "ports", "tls"}
+"""What keeps a service from its server it says as well; that one of several brokers is away, it does not."""
+_LEVELS = {Level.WARNING: logging.WARNING, Level.BROKEN: logging.ERROR}
+
+
+class CheckWatch:
+    """Looks in a thread of its own, with clients of its own, so that nothing else waits for it.
+
+    A finding is logged once when it becomes wrong, or worse, and once when it is right again. What cannot be looked at
+    for now stays as it was.
+
+    Parameters
+    ----------
+    look : callable
+        Returns all findings.
+    note : callable
+        Takes the code of each that could be looked at, and whether it is wrong: for a metric.
+    """
+
+    def __init__(self, look: Callable[[], Sequence[Finding]], note: Callable[[str, bool], None]) -> None:
+        self._look = look
+        self._note = note
+        self._wrong: dict[str, Level] = {}
+        self._stopped = threading.Event()
+
+    @contextmanager
+    def running(self) -> Iterator[CheckWatch]:
+        """Look at once and then every five minutes, until the block ends."""
+        thread = threading.Thread(target=self._run, name="checks", daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._stopped.set()
+            thread.join(_LONGEST_WAIT_S)  # it may wait for a server that is away
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self.look()
+            except RecsysError as error:
+                log.warning("the checks of recsys doctor cannot be made: %s", error)
+            except Exception:  # nothing may end the thread; the next look may do better
+                log.exception("unexpected error in the checks of recsys doctor")
+            if self._stopped.wait(LOOK_EVERY_S):
+                return
+
+    def look(self) -> None:
+        """Look once."""
+        for finding in self._look():
+            if finding.is_checked:
+                self._note(finding.code, finding.level > Level.OK)
+                self._tell(finding)
+
+    def _tell(self, finding: Finding) -> None:
+        is_said = finding.level is Level.BROKEN and finding.code in _SAID_WHEN_BROKEN
+        if finding.code in _SAID_ELSEWHERE or is_said:
+            return
+        before = self._wrong.pop(finding.code, Level.OK)
+        if finding.level:
+            self._wrong[finding.code] = finding.level
+        if finding.level > before:
+            remedy = "; ".join(filter(None, (finding.advice, finding.command))) or "see recsys doctor"
+            log.log(
+                _LEVELS[finding.level], "check %s: %s; endangered: %s; %s",
+                finding.code, finding.text, finding.kind.endangers, remedy,
+            )  # fmt: skip
+        elif before and not finding.level:
+            log.warning("check %s: all is well again: %s", finding.code, finding.text)
+
+
+def checks_of(settings: Settings, service: Service, note: Callable[[str, bool], None]) -> CheckWatch:
+    """Return the checks of a service, by the settings and with the rights that it has."""
+    return CheckWatch(partial(_examine, settings, service), note)
+
+
+def _examine(settings: Settings, service: Service) -> Sequence[Finding]:
+    with open_store(settings) as store:
+        return examine(settings, service, store, open_data_dir(settings), is_command=False)

@@ -1,0 +1,46 @@
+"""Where Redis is by the settings, and which certificates are trusted there: for looks at the way to it."""
+
+from __future__ import annotations
+
+import ssl
+
+from redis.connection import parse_url
+
+from recsys.redis.credentials import bare_url
+from recsys.settings import RedisSettings
+
+_PORT = 6379
+
+
+def redis_addresses(settings: RedisSettings) -> list[tuple[str, int]]:
+    """Return host and port of the server or the sentinels; none for a server behind a Unix socket.
+
+    Raises
+    ------
+    ValueError
+        When the URL cannot be one.
+    """
+    if settings.sentinel:
+        return settings.sentinels()
+    options = parse_url(bare_url(settings))
+    return [(str(options["host"]), int(options.get("port", _PORT)))] if "host" in options else []
+
+
+def redis_tls_context(settings: RedisSettings) -> ssl.SSLContext:
+    """Return what decides whether the certificate of Redis is trusted, by the options of the URL.
+
+    Raises
+    ------
+    OSError, ValueError
+        When a file that the URL names cannot be read.
+    """
+    options = parse_url(bare_url(settings))
+    context = ssl.create_default_context(
+        cafile=options.get("ssl_ca_certs"), capath=options.get("ssl_ca_path"), cadata=options.get("ssl_ca_data")
+    )
+    context.check_hostname = str(options.get("ssl_check_hostname", True)).lower() not in ("false", "0", "no")
+    if str(options.get("ssl_cert_reqs", "required")) == "none":
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if options.get("ssl_certfile"):
+        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"), options.get("ssl_password"))
+    return context
