@@ -147,6 +147,19 @@ def test_each_right_that_is_missing_is_named_and_granted(service: Service) -> No
     assert "group" not in {need.resource for need in kafka_checks.needs_of(service, with_group=False)}
 
 
+def test_the_rights_that_are_asked_for_are_those_of_the_document() -> None:
+    lines = re.findall(r"^kafka-acls.sh .*? --add (.*)$", re.sub(r" \\\n +", " ", OPERATIONS), flags=re.MULTILINE)
+    for name, service in (("consumer", "CONSUMER"), ("trainer", "TRAINER"), ("api", "API"), ("operator", "COMMAND")):
+        documented = set()
+        for line in (one for one in lines if f"User:{name} " in one):
+            (operation,) = re.findall(r"--operation (\w+)", line)
+            named = dict(re.findall(r"--(topic|group) (\S+)", line))
+            resources = {"purchases": "topic", "purchases.dlq": "dead-letter topic", "recsys": "group"}
+            documented |= {(resources[resource], operation.lower()) for resource in named.values()}
+        needs = kafka_checks.NEEDS[Service[service]]
+        assert {(need.resource, need.operation.replace("_", "").lower()) for need in needs} == documented
+
+
 def services(*consumers: ConsumerFacts) -> FoundServices:
     about: dict[str, Any] = {"host": "h", "pid": 7, "version": recsys.__version__, "since": AT, "at": AT}
     return FoundServices([ConsumerEntry(kind="consumer", facts=facts, **about) for facts in consumers], ())
