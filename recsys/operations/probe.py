@@ -98,7 +98,7 @@ class _Probe:
         publisher.flush()
 
     def _revision(self) -> int:
-        return self._store.users.read([self._user])[self._user].revision
+        return self._store.users.revision(self._user)
 
     def _wait(self, holds: Callable[[], bool]) -> bool:
         """Say whether something comes to hold in time."""

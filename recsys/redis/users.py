@@ -250,6 +250,11 @@ class UserStore:
         if keys:
             self._connection.run([(own[0], ("EXPIRE", key, PROBE_TTL_S)) for own in keys for key in own])
 
+    def revision(self, user_id: str) -> int:
+        """Return how often a user's history has changed; 0 of an unknown user."""
+        key = self._keys.applied(user_id)
+        return whole_or_none(self._connection.run([(key, ("HGET", key, "revision"))])[0]) or 0
+
     def keys_left(self, user_ids: Sequence[str]) -> list[str]:
         """Return the names of the keys that there are of users."""
         keys = [key for user in user_ids for key in self._keys.of_user(user)]

@@ -43,6 +43,7 @@ def test_all_that_is_kept_of_reserved_users_expires_and_nothing_of_others(store:
         "recs": True,
         "again": True,
     }
+    assert (store.users.revision(PROBE), store.users.revision("nobody")) == (1, 0)
     store.users.remove([PROBE])
     assert store.users.keys_left([PROBE]) == []
 
