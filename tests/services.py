@@ -674,6 +674,10 @@ class Service:
         """Return the log so far."""
         return self.log.read_text(errors="replace")
 
+    def lines(self) -> list[str]:
+        """Return the lines that it has logged of its work: what its checks find comes when they come to it."""
+        return [line for line in self.said().splitlines() if " recsys.operations.check_watch: " not in line]
+
     def await_saying(self, words: str) -> None:
         """Wait until the log holds these words."""
         wait_until(lambda: words in self.said(), f"the log says: {words}")

@@ -283,7 +283,7 @@ def test_a_stranger_who_sends_much_is_told_why_it_is_refused(api: Api) -> None:
 
 def test_clients_that_speak_no_http_or_go_away_fill_no_log(api_shop: Shop) -> None:
     api = api_shop.start_api(**PATIENT)
-    before = len(api.said().splitlines())
+    before = len(api.lines())
     for number in range(40):
         with connected(api) as connection:
             connection.sendall(
@@ -294,7 +294,7 @@ def test_clients_that_speak_no_http_or_go_away_fill_no_log(api_shop: Shop) -> No
             connection.sendall(_LARGE * MOST_PIPELINED)
             connection.recv(1)
     wait_until(lambda: held(api) <= 1, "they are gone")
-    said = api.said().splitlines()[before:]
+    said = api.lines()[before:]
     assert "Traceback (most recent call last):" not in said
     assert len(said) <= 2
     assert ended(api, "no_http") > 20

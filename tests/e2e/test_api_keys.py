@@ -182,7 +182,7 @@ def test_the_last_use_of_each_key_is_in_the_metrics(one_worker: Api, writer: Ask
 
 def test_wrong_keys_are_slowed_counted_and_said_in_few_lines_and_shut_nobody_out(api_shop: Shop) -> None:
     api = api_shop.start_api(**PATIENT)
-    n_said = len(api.said().splitlines())
+    n_said = len(api.lines())
     reader = Asked(api, KEYS["read"])
     assert reader("/v1/popular").status_code == 200
     statuses = [
@@ -198,7 +198,7 @@ def test_wrong_keys_are_slowed_counted_and_said_in_few_lines_and_shut_nobody_out
     assert float(counted["wrong"]) + float(counted["slowed"]) == A_FLOOD
     for _ in range(A_FLOOD):
         assert Asked(api)("/v1/users/u", "DELETE").status_code == 401  # would be an operator's action
-    said = api.said().splitlines()[n_said:]
+    said = api.lines()[n_said:]
     assert 0 < sum("wrong keys sent so far" in line for line in said) < 10
     assert len(said) < 40
     assert "guess" not in "\n".join(said)
@@ -206,7 +206,7 @@ def test_wrong_keys_are_slowed_counted_and_said_in_few_lines_and_shut_nobody_out
 
 def test_requests_that_are_none_leave_one_short_line_each_kind(api_shop: Shop) -> None:
     api = api_shop.start_api(**PATIENT)
-    n_said = len(api.said().splitlines())
+    n_said = len(api.lines())
     host, port = api.url.removeprefix("http://").split(":")
     head = b"GET /v1/popular HTTP/1.1\r\nHost: x\r\n"
     for request in (
@@ -227,7 +227,7 @@ def test_requests_that_are_none_leave_one_short_line_each_kind(api_shop: Shop) -
                 connection.sendall(request)
                 assert b" 500 " not in connection.recv(1_000)
     assert Asked(api)("/livez").status_code == 200
-    said = api.said().splitlines()[n_said:]
+    said = api.lines()[n_said:]
     assert len(said) < 20
     assert max(map(len, said)) < 300
     assert "Traceback" not in "\n".join(said)

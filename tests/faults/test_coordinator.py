@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError
 from tests.faults.conftest import Report, opened_ledger, rounds
 from tests.faults.group import Group
 from tests.faults.mock_cluster import MockCluster, mock_cluster
-from tests.faults.test_members import start
+from tests.faults.test_members import MISSED_SOON, start
 from tests.services import KafkaServer, wait_until
 
 pytestmark = pytest.mark.kafka
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.kafka
 REQUESTS = {"OffsetCommit": 8, "OffsetFetch": 9, "JoinGroup": 11, "Heartbeat": 12, "SyncGroup": 14}
 # The embedded broker forgets a member that waits to join for longer than its session time-out, without an answer.
 # The client asks again when this time is over.
-ASKS_AGAIN = {"max.poll.interval.ms": 6000}
+ASKS_AGAIN = {**MISSED_SOON, "max.poll.interval.ms": 6000}
 ERRORS = (
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,

@@ -52,7 +52,7 @@ def live_pointer(store: Store) -> ModelPointer:
 
 
 def errors_of(service: Service) -> list[str]:
-    return [line for line in service.said().splitlines() if " ERROR " in line or "Traceback" in line]
+    return [line for line in service.lines() if " ERROR " in line or "Traceback" in line]
 
 
 def test_full_disk_is_said_in_one_line_and_made_good_when_there_is_room(shop: Shop, disk: Disk, report: Report) -> None:

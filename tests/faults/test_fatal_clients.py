@@ -54,7 +54,7 @@ def test_of_two_members_with_one_instance_id_one_ends_with_a_line(
     wait_until(lambda: {one.process.poll(), two.process.poll()} != {None}, "one of them ends")
     fenced, stays = (one, two) if one.process.poll() is not None else (two, one)
     assert fenced.process.returncode == 1
-    (line,) = (line for line in fenced.said().splitlines() if " ERROR " in line)
+    (line,) = (line for line in fenced.lines() if " ERROR " in line)
     assert "has the same group.instance.id (recsys-1)" in line
     assert "Traceback" not in fenced.said()
     ledger.publish(100)

@@ -32,7 +32,7 @@ ODD_IDS = [
 
 
 def errors_of(service: Service) -> list[str]:
-    return [line for line in service.said().splitlines() if " ERROR " in line or "Traceback" in line]
+    return [line for line in service.lines() if " ERROR " in line or "Traceback" in line]
 
 
 def without_digits(text: str) -> str:
