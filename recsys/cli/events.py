@@ -93,7 +93,7 @@ def check_command(
     is written, no group is joined, no offset is committed.
     """
     source, how = _source(files or [], topic, read_as, shows_summary=True)
-    summary = new_summary(source.remedies)
+    summary = new_summary(source.remedies, source.most_ids)
     with source:
         source.check(summary, ProgressReporter(console=errors))
     if as_json:
@@ -144,7 +144,8 @@ def _source(
     reading = reading_of(events)
     mapping: Any = reading.description["mapping"]
     remedies = TOPIC if mapping is None else of_mapping(mapping, in_files=False)
-    return TopicRecords(kafka, decoder_of(reading, settings), remedies), _how(events.mapping, settings) + written
+    records = TopicRecords(kafka, decoder_of(reading, settings), remedies, settings.history.max_event_ids)
+    return records, _how(events.mapping, settings) + written
 
 
 def _how(mapping: str, settings: Settings) -> str:

@@ -14,9 +14,9 @@ _MOST_REASONS = 10
 _WORDS = {EventType.PURCHASE: "purchases", EventType.RETURN: "returns", EventType.FORGET: "forgets"}
 
 
-def new_summary(remedies: Remedies) -> EventSummary:
-    """Return one that has seen nothing yet; times after now lie ahead."""
-    return EventSummary(now_ms=round(now().timestamp() * 1000), remedies=remedies)
+def new_summary(remedies: Remedies, most_ids: int | None = None) -> EventSummary:
+    """Return one that has seen nothing yet; times after now lie ahead. ``most_ids`` is that of `EventSummary`."""
+    return EventSummary(now_ms=round(now().timestamp() * 1000), remedies=remedies, most_ids=most_ids)
 
 
 def print_summary(title: str, summary: EventSummary, *, unit: str) -> None:
@@ -45,13 +45,19 @@ def print_summary(title: str, summary: EventSummary, *, unit: str) -> None:
     if summary.first_ms is not None and summary.last_ms is not None:
         table.add_row("first", iso_time(summary.first_ms))
         table.add_row("last", iso_time(summary.last_ms))
-    repeats = ("repeated", summary.ids, "by event_id; these count once")
-    alike = ("alike", summary.without_id, "without event_id; all of these count")
-    for name, counter, meaning in (repeats, alike):
-        if counter.repeats is None:
-            table.add_row(name, "unknown", f"{meaning}; more than {counter.most_held:,} to tell apart")
-        elif counter.repeats:
-            table.add_row(name, f"{counter.repeats:,}", meaning)
+    ids, least = summary.ids, "" if summary.ids.is_exact else "at least "
+    for name, count, meaning in (
+        ("repeated", ids.recognized, "by event_id; these count once"),
+        ("too late", ids.too_late, "repeated by event_id; these count again"),
+    ):
+        if count or (least and name == "repeated"):
+            table.add_row(name, f"{least}{count:,}", meaning)
+    alike = summary.without_id
+    if alike.repeats is None:
+        why = f"without event_id; all of these count; more than {alike.most_held:,} to tell apart"
+        table.add_row("alike", "unknown", why)
+    elif alike.repeats:
+        table.add_row("alike", f"{alike.repeats:,}", "without event_id; all of these count")
     results.print(table)
     _print_reasons("Malformed" if unit == "record" else "Rejected", summary.malformed)
     _print_reasons("Passed over", summary.passed_over)

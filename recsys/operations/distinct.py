@@ -11,6 +11,17 @@ _SPREAD = 0x9E3779B97F4A7C15
 _BITS = 64
 
 
+def hash_of(value: Hashable) -> int:
+    """Return a hash of 64 bits that is evenly spread."""
+    hashed: int = (hash(value) * _SPREAD) % (1 << _BITS)
+    return hashed
+
+
+def is_sampled(hashed: int, halvings: int) -> bool:
+    """Whether a hash is below a bound that was halved so many times."""
+    return not hashed >> (_BITS - halvings)
+
+
 class DistinctCounter:
     """Counts distinct values: exactly up to half a million of them, then to about half a percent.
 
@@ -41,11 +52,11 @@ class DistinctCounter:
 
     def note(self, value: Hashable) -> None:
         """Count a value."""
-        hashed = hash(value) * _SPREAD % 2**_BITS
-        if hashed >> (_BITS - self._halvings):
+        hashed = hash_of(value)
+        if not is_sampled(hashed, self._halvings):
             return
         self._held[hashed] += 1
         while len(self._held) > self.most_held:
             self._halvings += 1
-            kept = {one: count for one, count in self._held.items() if not one >> (_BITS - self._halvings)}
+            kept = {one: count for one, count in self._held.items() if is_sampled(one, self._halvings)}
             self._held = Counter(kept)

@@ -17,6 +17,8 @@ from recsys.files.frequent_users import FrequentUsers
 from recsys.files.remedies import TOPIC, Remedies
 from recsys.files.values import is_spoilt_id
 from recsys.operations.distinct import DistinctCounter
+from recsys.operations.repeated_ids import RepeatedIds
+from recsys.settings.sections import MOST_EVENT_IDS
 
 _MANY = 1_000
 """Of so few events, quantities may all be 1."""
@@ -27,6 +29,8 @@ _MOST_KINDS = 1_000
 _YEAR_MS = 365 * 86_400_000
 _AHEAD_MS = 5 * 60_000
 """Clocks may differ by so much."""
+_BYTES_OF_AN_ID = 14
+"""In the string that apply.lua packs: 8 of the digest, 4 of the offset, and what says so."""
 _LINE = re.compile(r"^line \d+: ")
 _MORE_LINES = re.compile(r"; (?:line \d+: |and [\d,]+ more lines$).*", re.DOTALL)
 _VALUE = re.compile(r"'[^']*'|\"[^\"]*\"|\d[\d,.:TZ+-]*")
@@ -79,7 +83,8 @@ class OddIds:
 class EventSummary:
     """Takes records with their events, or batches of rows, and says what they come to.
 
-    Memory is bounded: numbers of users, items and repeated events are exact up to half a million.
+    Memory is bounded: numbers of users, items and repeated events are exact up to half a million; of more repeated ids
+    the number is the least that there is.
 
     Parameters
     ----------
@@ -87,16 +92,18 @@ class EventSummary:
         Times after this lie ahead.
     remedies : Remedies
         For what looks wrong.
+    most_ids : int or None
+        Ids of a user by which a consumer recognizes copies; None where those of an import are all known.
     """
 
-    def __init__(self, *, now_ms: int, remedies: Remedies = TOPIC) -> None:
+    def __init__(self, *, now_ms: int, remedies: Remedies = TOPIC, most_ids: int | None = None) -> None:
         self._now_ms = now_ms
         self._remedies = remedies
         self.records = 0
         self.types: Counter[EventType] = Counter()
         self.malformed, self.passed_over = ReasonCounts(), ReasonCounts()
         self.users, self.items = DistinctCounter(), DistinctCounter()
-        self.ids, self.without_id = DistinctCounter(), DistinctCounter()
+        self.ids, self.without_id = RepeatedIds(most_ids), DistinctCounter()
         self.first_ms: int | None = None
         self.last_ms: int | None = None
         self._odd_users, self._odd_items = OddIds(), OddIds()
@@ -123,9 +130,7 @@ class EventSummary:
             if event.event_id is None:
                 identity = (event.user_id, event.item_id, event.type, event.quantity, event.timestamp)
                 self.without_id.note(identity)
-            else:
-                self.ids.note((event.user_id, event.event_id))
-        self._note_shared_ids(events)
+        self._note_ids(events)
 
     def note_batch(self, batch: Batch) -> None:
         """Count the rows of a file; which of those without id are the same purchase, the import says."""
@@ -136,12 +141,11 @@ class EventSummary:
             self.passed_over.note(why, place, count)
         for _, event in batch.events:
             self._note(event)
-            if event.event_id is not None:
-                self.ids.note((event.user_id, event.event_id))
         for _, row in groupby(batch.events, _first_line):
-            self._note_shared_ids([event for _, event in row])
+            self._note_ids([event for _, event in row])
 
-    def _note_shared_ids(self, events: Sequence[Event]) -> None:
+    def _note_ids(self, events: Sequence[Event]) -> None:
+        self.ids.note_record(events)
         if len(events) > 1:
             ids = [(event.user_id, event.event_id) for event in events if event.event_id is not None]
             self._with_shared_id += len(set(ids)) < len(ids)
@@ -199,18 +203,37 @@ class EventSummary:
                 f"{_times(self._with_shared_id, 'record')} with several lines of one event_id, of which one alone "
                 f"counts: let event_id name the line as well"
             )
+        if self.ids.too_late:
+            yield self._about_late_copies()
         if self._are_all_1 and self._has_quantity:
             yield f"{_ALL_1}: {self._remedies.quantity}"
 
+    def _about_late_copies(self) -> str:
+        ids, found = self.ids, _times(self.ids.too_late, "copy", "copies")
+        if ids.needed <= MOST_EVENT_IDS:
+            todo = (
+                f"set RECSYS_HISTORY__MAX_EVENT_IDS to {ids.needed} or more, which takes about {_BYTES_OF_AN_ID} "
+                f"bytes in Redis for each id of each user"
+            )
+        else:
+            todo = f"RECSYS_HISTORY__MAX_EVENT_IDS would have to be {ids.needed:,}: have them not sent again"
+        return (
+            f"{'' if ids.is_exact else 'at least '}{found} by event_id too late to be recognized, after more than "
+            f"{ids.most_ids:,} newer ids of the user: they count again; {todo}"
+        )
+
     def as_json(self) -> dict[str, Any]:
         """Return all of it for programs."""
-        counters = {"users": self.users, "items": self.items}
+        counters: dict[str, DistinctCounter | RepeatedIds] = {
+            "users": self.users, "items": self.items, "repeated": self.ids,
+        }  # fmt: skip
         return {
             "records": self.records,
             "events": {kind.value: self.types[kind] for kind in EventType},
             "users": self.users.distinct,
             "items": self.items.distinct,
-            "repeated": self.ids.repeats,
+            "repeated": self.ids.recognized,
+            "repeated_too_late": self.ids.too_late,
             "alike": self.without_id.repeats,
             "approximate": [name for name, counter in counters.items() if not counter.is_exact],
             "first": None if self.first_ms is None else iso_time(self.first_ms),
@@ -230,5 +253,5 @@ def _first_line(placed: tuple[int, Event]) -> int:
     return position - event.line + 1 if isinstance(event, EventOfLine) else position
 
 
-def _times(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def _times(count: int, what: str, many: str = "") -> str:
+    return f"{count:,} {what if count == 1 else many or f'{what}s'}"

@@ -67,10 +67,13 @@ class RecordSource(Protocol):
         Of the topic or the files.
     remedies : Remedies
         What to do about what looks wrong with the events.
+    most_ids : int or None
+        Ids of a user by which who applies these events recognizes copies; None: all.
     """
 
     name: str
     remedies: Remedies
+    most_ids: int | None
 
     def __enter__(self) -> Self:
         """Begin to read."""
@@ -116,6 +119,7 @@ class FileRecords:
         self._check_user = check_user
         self.name = file.name
         self.remedies = file.remedies
+        self.most_ids: int | None = None  # an import finds those of all purchases in the archive
 
     def __enter__(self) -> Self:
         return self
@@ -160,6 +164,7 @@ class TopicRecords:
     decoder : ExplainingDecoder
         Of a consumer. What it raises where it lacks something, is raised here.
     remedies : Remedies
+    most_ids : int or None
 
     Raises
     ------
@@ -167,11 +172,18 @@ class TopicRecords:
         When there is no broker, no right, or no topic.
     """
 
-    def __init__(self, settings: KafkaSettings, decoder: ExplainingDecoder, remedies: Remedies = TOPIC) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        decoder: ExplainingDecoder,
+        remedies: Remedies = TOPIC,
+        most_ids: int | None = None,
+    ) -> None:
         self._settings = settings
         self._decoder = decoder
         self.name = settings.topic
         self.remedies = remedies
+        self.most_ids = most_ids
         self._topic = describe_topic(settings, settings.topic)
         self._reader = open_reader(settings, "events")
         self._there = end_offsets(self._reader, settings, self._topic)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -92,12 +92,16 @@ class EventsSettings(FormatSettings):
     """Most units of one return; a larger one is malformed: it would hide the item from its owner for good."""
 
 
+MOST_EVENT_IDS: Final = 10_000
+"""What `HistorySettings.max_event_ids` may be at most."""
+
+
 class HistorySettings(Section):
     """How much is stored per user."""
 
     max_items: Annotated[int, Field(gt=0, le=20_000)] = 2000
     """Maximum items per history; the items whose newest event is oldest are removed first."""
-    max_event_ids: Annotated[int, Field(gt=0, le=10_000)] = 256
+    max_event_ids: Annotated[int, Field(gt=0, le=MOST_EVENT_IDS)] = 256
     """Event ids stored per user, to recognize an event that was sent twice."""
 
 

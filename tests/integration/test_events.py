@@ -319,6 +319,26 @@ def test_a_topic_is_looked_at_and_nothing_is_left_behind(shop: Shop) -> None:
 
 
 @pytest.mark.real_kafka
+def test_copies_in_a_topic_that_come_too_late_are_named(shop: Shop) -> None:
+    (shop.folder / "orders.toml").write_text(ORDERS)
+    shop.environment["RECSYS_EVENTS__MAPPING"] = "orders.toml"
+    shop.environment["RECSYS_HISTORY__MAX_EVENT_IDS"] = "4"
+    orders = [order(number, line("tea"), line("mug"), customer="c") for number in (1, 2, 1, 3, 4, 1)]
+    producer = Producer({"bootstrap.servers": shop.kafka.address})
+    for value in orders:
+        producer.produce(shop.topic, json.dumps(value).encode(), partition=0)
+    producer.flush()
+    write(shop.folder / "orders.jsonl", *orders)
+    done = shop.recsys("events", "check", expect=1)
+    rows = [" ".join(row.replace("│", " ").split()) for row in done.stdout.splitlines()]
+    assert "repeated 2 by event_id; these count once" in rows
+    assert "too late 2 repeated by event_id; these count again" in rows
+    assert "set RECSYS_HISTORY__MAX_EVENT_IDS to 6 or more" in " ".join(rows)
+    of_files = json.loads(shop.recsys("events", "check", "orders.jsonl", "--json").stdout)
+    assert (of_files["repeated"], of_files["repeated_too_late"], of_files["suspicions"]) == (4, 0, [])
+
+
+@pytest.mark.real_kafka
 def test_records_of_a_topic_take_bounded_memory(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     published(shop, *[order(number, line("tea"), note="x" * 1_000) for number in range(16)])
     settings = shop.settings()

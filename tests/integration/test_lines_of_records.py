@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from recsys.data.event import Event, EventOfLine
 from recsys.data.history import HistoryReplay
+from recsys.operations.repeated_ids import RepeatedIds
 from recsys.redis import PlacedEvent, Store
 from recsys.settings.sections import HistorySettings
 from tests.builders import make_event
@@ -139,3 +140,18 @@ def test_any_batching_and_redelivery_of_lines_gives_what_a_plain_replay_gives(
         for first in (start, *(min(rewind, start) for rewind in rewinds)):
             store.users.apply({user: [placed for record in stream[first:end] for placed in record]})
     assert whole_entries(store, user) == expected.entries
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 4), st.booleans()), min_size=1, max_size=40))
+@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_a_check_says_of_copies_is_what_redis_does(
+    store: Store, monkeypatch: pytest.MonkeyPatch, records: list[tuple[str, int, bool]]
+) -> None:
+    monkeypatch.setattr(store.users, "_history", HistorySettings(max_event_ids=5))
+    user, found = uuid.uuid4().hex, RepeatedIds(5)
+    counted = 0
+    for offset, (name, lines, has_ids) in enumerate(records):
+        events = order(offset, lines, ids=name if has_ids else None, user=user)
+        found.note_record([placed.event for placed in events])
+        counted += store.users.apply({user: events})[user].duplicates
+    assert counted == found.recognized
