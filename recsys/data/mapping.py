@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from pydantic import ValidationError
 
 from recsys.data.expressions import Expression, is_false
-from recsys.data.mapping_file import OF_LINES, MappingFile
+from recsys.data.mapping_file import OF_LINES, OF_ORDERS, MappingFile
 from recsys.errors import InputFileError
 
 MOST_LINES = 5_000
@@ -31,7 +31,7 @@ class MappedLine:
     Attributes
     ----------
     number : int or None
-        Of the line in its record, from 1 on; None for a record that is one event.
+        Of the line in its record, from 1 on, whichever order it is in; None for a record that is one event.
     fields : dict
         As the contract names them: docs/contract.md.
     """
@@ -74,12 +74,14 @@ class EventMapping:
         self.file = file
         self._zone = zone
         expressions = file.fields.all()
-        lines = set(expressions) if file.lines is not None else set()
-        of_lines = {name for name in lines if any(part.roots & OF_LINES for part in expressions[name])}
-        self._of_record = {name: parts for name, parts in expressions.items() if name not in of_lines}
-        self._of_lines = {name: parts for name, parts in expressions.items() if name in of_lines}
+        roots = {name: frozenset[str]().union(*(part.roots for part in parts)) for name, parts in expressions.items()}
+        lines = {name for name in expressions if roots[name] & OF_LINES}
+        orders = {name for name in expressions if roots[name] & OF_ORDERS} - lines
+        self._of_record = {name: parts for name, parts in expressions.items() if name not in lines | orders}
+        self._of_orders = {name: parts for name, parts in expressions.items() if name in orders}
+        self._of_lines = {name: parts for name, parts in expressions.items() if name in lines}
         every = [part for parts in expressions.values() for part in parts]
-        every += [one for one in (file.where, file.lines) if one is not None]
+        every += [one for one in (file.where, file.orders, file.lines) if one is not None]
         self.roots = frozenset[str]().union(*(one.roots for one in every))
         """What of a record is looked at."""
         self.names = frozenset[str]().union(*(one.names for one in every))
@@ -139,33 +141,64 @@ class EventMapping:
         LineProblem
             When something is wrong with the whole record.
         """
-        common = self._fields(self._of_record, scope, None)
-        if isinstance(moment := common.get("timestamp"), str):
-            try:
-                common["timestamp"] = self._moment(moment)  # once for all lines
-            except ValueError as error:
-                raise LineProblem(None, str(error)) from None
+        common = self._shared_fields(self._of_record, scope)
         if self.file.lines is None:
             yield self._line(None, common)
             return
-        found = _found("lines", self.file.lines, scope, None)
-        if found is None or found == []:
+        orders = [(in_order, self._list("lines", self.file.lines, in_order)) for in_order in self._in_orders(scope)]
+        count = sum(len(lines) for _, lines in orders)
+        if not count:
             yield LeftOut(None, NO_LINES)
             return
-        if not isinstance(found, list):
-            raise LineProblem(None, f"lines: {self.file.lines.text} must be a list, not {_kind(found)}")
-        if len(found) > MOST_LINES:
-            raise LineProblem(None, f"lines: the record has {len(found):,} lines; the limit is {MOST_LINES:,}")
-        in_line = dict(scope)
-        of_lines = {name: [_once(name, part, scope) for part in parts] for name, parts in self._of_lines.items()}
-        for number, line in enumerate(found, start=1):
+        if count > MOST_LINES:
+            raise LineProblem(None, f"lines: the record has {count:,} lines; the limit is {MOST_LINES:,}")
+        before = 0
+        for in_order, lines in orders:
+            yield from self._lines_of_order(in_order, lines, common, before)
+            before += len(lines)
+
+    def _in_orders(self, scope: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield what expressions find in each order of a record; most records are one."""
+        if self.file.orders is None:
+            yield scope
+            return
+        for order in self._list("orders", self.file.orders, scope):
+            yield {**scope, "order": order}
+
+    def _lines_of_order(
+        self, in_order: dict[str, Any], lines: list[Any], common: dict[str, Any], before: int
+    ) -> Iterator[MappedLine | LeftOut | LineProblem]:
+        """Yield what is in each line of an order; ``before`` is how many lines of the record come before it."""
+        if self._of_orders:
+            common = common | self._shared_fields(self._of_orders, in_order)
+        of_lines = {name: [_once(name, part, in_order) for part in parts] for name, parts in self._of_lines.items()}
+        in_line = dict(in_order)
+        for number, line in enumerate(lines, start=1):
             in_line["line"], in_line["number"] = line, number
             try:
-                fields = common | self._fields(of_lines, in_line, number)
+                fields = common | self._fields(of_lines, in_line, before + number)
             except LineProblem as problem:
                 yield problem
                 continue
-            yield self._line(number, fields)
+            yield self._line(before + number, fields)
+
+    def _list(self, name: str, expression: Expression, scope: dict[str, Any]) -> list[Any]:
+        found = _found(name, expression, scope, None)
+        if found is None:
+            return []
+        if not isinstance(found, list):
+            raise LineProblem(None, f"{name}: {expression.text} must be a list, not {_kind(found)}")
+        return found
+
+    def _shared_fields(self, expressions: Mapping[str, list[Expression]], scope: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields that all lines of a record, or of an order, have in common."""
+        fields = self._fields(expressions, scope, None)
+        if isinstance(moment := fields.get("timestamp"), str):
+            try:
+                fields["timestamp"] = self._moment(moment)  # once for all lines
+            except ValueError as error:
+                raise LineProblem(None, str(error)) from None
+        return fields
 
     def _fields(
         self, expressions: Mapping[str, list[Expression]], scope: dict[str, Any], number: int | None

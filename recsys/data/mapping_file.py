@@ -14,6 +14,8 @@ from recsys.data.expressions import Expression
 
 SCOPE = ("value", "key", "headers", "timestamp", "topic", "cloudevent")
 """What expressions find in a record."""
+OF_ORDERS = frozenset({"order"})
+"""What they also find in each of its orders, where a record has several."""
 OF_LINES = frozenset({"line", "number"})
 """What they also find in each of its lines."""
 _PRESETS = "presets"
@@ -63,6 +65,7 @@ class MappingFile(_Strict):
 
     fields: FieldExpressions
     where: One | None = None
+    orders: One | None = None
     lines: One | None = None
     types: dict[str, Literal["purchase", "return", "forget", "skip"]] = {}
     negative_quantity: Literal["return", "malformed"] = "malformed"
@@ -75,15 +78,16 @@ class MappingFile(_Strict):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> MappingFile:
-        in_lines = self.lines is not None
-        in_fields = {*SCOPE, *(OF_LINES if in_lines else ())}
-        used = [
-            (name, one, {*SCOPE}) for name, one in (("where", self.where), ("lines", self.lines)) if one is not None
-        ]
+        in_orders = {*SCOPE, *(OF_ORDERS if self.orders else ())}
+        in_fields = {*in_orders, *(OF_LINES if self.lines else ())}
+        tops = (("where", self.where, {*SCOPE}), ("orders", self.orders, {*SCOPE}), ("lines", self.lines, in_orders))
+        used = [(name, one, known) for name, one, known in tops if one is not None]
         used += [(f"fields.{name}", one, in_fields) for name, parts in self.fields.all().items() for one in parts]
         for name, expression, known in used:
             for root in sorted(expression.roots - known):
-                raise ValueError(f"{name}: {_unknown(root, expression.text, known, in_lines=in_lines)}")
+                raise ValueError(f"{name}: {_unknown(root, expression.text, known, everywhere=in_fields)}")
+        if self.orders and not self.lines:
+            raise ValueError("orders: needs lines, which says where the lines of each order are")
         if self.lines_that_are_good == "count" and self.lines and not self.fields.event_id:
             raise ValueError(
                 "lines_that_are_good: count needs fields.event_id: without ids, the good lines of a record that is "
@@ -92,11 +96,15 @@ class MappingFile(_Strict):
         return self
 
 
-def _unknown(root: str, text: str, known: set[str], *, in_lines: bool) -> str:
+def _unknown(root: str, text: str, known: set[str], *, everywhere: set[str]) -> str:
     if root == "@":
         return f"{text}: @ is not used: begin with one of {', '.join(sorted(known))}"
-    if root in OF_LINES and not in_lines:
+    if root in OF_LINES and root not in everywhere:
         return f"{text}: there is a {root} only where lines names the lines of a record"
+    if root in OF_ORDERS and root not in everywhere:
+        return f"{text}: there is an {root} only where orders names the orders of a record"
+    if root in everywhere:
+        return f"{text}: there is no {root} yet, only {', '.join(sorted(known))}"
     meant = f": did you mean value.{text}?" if text.startswith(root) else f": did you mean value.{root}?"
     return f"{text}: begins with {root}, which is none of {', '.join(sorted(known))}{meant}"
 

@@ -96,6 +96,49 @@ def test_an_order_without_lines_holds_nothing(value: Any) -> None:
     assert events(ORDERS, value) == []
 
 
+BASKETS = """
+orders = "value.orders"
+lines = "order.lines"
+[fields]
+user_id = "value.customer"
+item_id = "line.sku"
+timestamp = "order.at || value.at"
+event_id = ["order.id", "number"]
+"""
+
+
+def basket(*orders: Any, **fields: Any) -> dict[str, Any]:
+    return {"customer": "c", "at": NOON, "orders": list(orders), **fields}
+
+
+def test_a_record_may_hold_several_orders_each_with_lines_of_its_own() -> None:
+    later = "2026-11-22T12:00:01Z"
+    orders = (order(line("a"), line("b"), id=1, at=None), order(id=2), order(line("c"), id=3, at=later))
+    assert events(BASKETS, basket(*orders)) == [
+        EventOfLine(user_id="c", item_id="a", timestamp=NOON_MS, event_id="1:1", line=1),
+        EventOfLine(user_id="c", item_id="b", timestamp=NOON_MS, event_id="1:2", line=2),
+        EventOfLine(user_id="c", item_id="c", timestamp=NOON_MS + 1_000, event_id="3:1", line=3),
+    ]
+    for value in (basket(), basket(order()), {"customer": "c", "at": NOON}):
+        decoder = MappedDecoder(mapping(BASKETS), EventReading())
+        assert list(decoder.events(record(value))) == []
+        assert decoder.passed_over == PassedOver(records=1)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (basket(orders="a"), "orders: value.orders must be a list, not text"),
+        (basket(order(lines="a")), "lines: order.lines must be a list, not text"),
+        (basket(order(line("a")), order(line("b"), line(None))), "line 3: item_id is required"),
+        (basket(order(line("a"), at="2026-11-22T12:00")), "has no zone: set timezone"),
+        (basket(*[order(*[line()] * 2_000)] * 3), "lines: the record has 6,000 lines; the limit is 5,000"),
+    ],
+)
+def test_what_is_wrong_with_one_of_several_orders_is_named(value: Any, said: str) -> None:
+    assert said in reason(BASKETS, value)
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [
@@ -195,6 +238,9 @@ def test_times_in_all_forms(written: Any, keys: dict[str, str]) -> None:
         (f'[fields]\nuser_id="customer.id"{ITEM}', "did you mean value.customer.id?"),
         ('[fields]\nuser_id="value.id"\nitem_id="line.a"', "there is a line only where lines names the lines"),
         (f'where="line.a"\n[fields]\nuser_id="value.id"{ITEM}', "where: line.a: there is a line only where"),
+        (f'orders="value.o"\n[fields]\nuser_id="value.id"{ITEM}', "my.toml: orders: needs lines, which says where"),
+        (f'lines="order.l"\n[fields]\nuser_id="value.id"{ITEM}', "there is an order only where orders names the"),
+        (f'lines="line.l"\n[fields]\nuser_id="value.id"{ITEM}', "lines: line.l: there is no line yet, only cloudevent"),
         (f'foo=1\n[fields]\nuser_id="value.id"{ITEM}', "my.toml: foo: is no key of a mapping"),
         (f'[fields]\nuser_id="value..id"{ITEM}', "fields.user_id: 'value..id' is no JMESPath expression"),
         ('[fields]\nuser_id="value.id"', "fields.item_id: is required"),

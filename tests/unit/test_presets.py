@@ -104,8 +104,16 @@ SHOPIFY_ORDER: dict[str, Any] = {
     "fulfillments": [],
     "line_items": [
         IPOD,
-        {**IPOD, "id": 141249953214522974, "variant_id": None, "quantity": 3, "price": "0.00", "sku": ""},
-        {**IPOD, "id": 2, "quantity": 0},
+        {
+            **IPOD,
+            "id": 141249953214522974,
+            "variant_id": None,
+            "quantity": 3,
+            "current_quantity": 3,
+            "price": "0.00",
+            "sku": "",
+        },
+        {**IPOD, "id": 2, "quantity": 0, "current_quantity": 0},
         TIP,
         {**IPOD, "id": 4, "variant_id": None, "product_id": None, "sku": "TILL-7"},
     ],
@@ -411,6 +419,10 @@ def test_shopify_orders_paid() -> None:
         ({"customer": None}, PassedOver(no_user=5)),
         ({"financial_status": "pending"}, PassedOver(records=1)),
         ({"test": True}, PassedOver(records=1)),
+        ({"test": "true"}, PassedOver(records=1)),
+        ({"test": "TRUE"}, PassedOver(records=1)),
+        ({"cancelled_at": "2026-11-22T06:30:00-05:00", "cancel_reason": "customer"}, PassedOver(records=1)),
+        ({"line_items": [{**IPOD, "current_quantity": 0}]}, PassedOver(lines=1)),
         ({"line_items": []}, PassedOver(records=1)),
         ({"line_items": [TIP]}, PassedOver(lines=1)),
     ],
@@ -430,7 +442,33 @@ def test_a_shopify_order_that_is_updated_has_the_ids_that_it_had() -> None:
     }
     first, again = events("shopify-orders-paid", SHOPIFY_ORDER), events("shopify-orders-paid", updated)
     assert again[0] == first[0]
-    assert [event.event_id for event in again[1:]] == ["order:820982911946154508:5"]
+    assert [event.event_id for event in again[1:]] == [
+        "order:820982911946154508:5", "refund:890088186047892319:487817672276298627",
+    ]  # fmt: skip
+
+
+BOTH = "shopify-orders-and-refunds"
+
+
+@pytest.mark.parametrize("name", ["shopify-orders-paid", BOTH])
+def test_a_shopify_order_that_names_its_refunds_is_counted_and_taken_back_with_the_ids_of_the_topic(name: str) -> None:
+    """So a refund is taken back once, be it in an export of history, in the topic, or in both, whatever comes first."""
+    bought = {**IPOD, "quantity": 5, "current_quantity": 3}
+    inside = {name: value for name, value in SHOPIFY_REFUND.items() if name != "customer_id"}
+    money = {**inside, "id": 1, "refund_line_items": [], "processed_at": "2026-11-22T05:30:00-05:00"}
+    as_paid = {**SHOPIFY_ORDER, "line_items": [{**bought, "current_quantity": 5}]}
+    exported = {**as_paid, "financial_status": "partially_refunded", "line_items": [bought], "refunds": [money, inside]}
+    (refund,) = events(BOTH, SHOPIFY_REFUND)
+    (paid,) = events(name, as_paid)
+    purchase, taken_back = events(name, exported)
+    assert (paid.quantity, purchase) == (5, paid)
+    assert taken_back.model_dump(exclude={"line"}) == refund.model_dump(exclude={"line"})
+    assert isinstance(taken_back, EventOfLine)
+    assert taken_back.line == 2
+    cancelled = {**exported, "financial_status": "refunded", "cancelled_at": "2026-11-22T06:30:00-05:00"}
+    assert events(name, cancelled) == [purchase, taken_back]
+    (left,) = events(name, {**exported, "refunds": [money]})
+    assert (left.quantity, left.event_id) == (3, paid.event_id), "what is left, where nothing says what was taken back"
 
 
 def test_shopify_refunds_create() -> None:
@@ -487,6 +525,8 @@ def test_woocommerce_orders() -> None:
             "pending", "on-hold", "cancelled", "refunded", "failed", "trash", "checkout-draft", "auto-draft"
         )],
         ({**WOO_ORDER, "customer_id": 0}, PassedOver(no_user=3)),
+        ({**WOO_ORDER, "customer_id": "0"}, PassedOver(no_user=3)),
+        ({**WOO_ORDER, "line_items": [{**WOO_LINE, "product_id": "0", "variation_id": "0"}]}, PassedOver(lines=1)),
         ({**WOO_ORDER, "line_items": []}, PassedOver(records=1)),
         ({"id": 727}, PassedOver(records=1)),
         ({"webhook_id": 142}, PassedOver(records=1)),
@@ -494,6 +534,15 @@ def test_woocommerce_orders() -> None:
 )  # fmt: skip
 def test_woocommerce_orders_that_do_not_count(value: Any, left_out: PassedOver) -> None:
     assert passed_over("woocommerce-orders", value) == left_out
+
+
+def test_numbers_of_woocommerce_as_text_as_exports_write_them() -> None:
+    lines = [
+        {name: str(value) if isinstance(value, int | float) else value for name, value in line.items()}
+        for line in WOO_ORDER["line_items"]
+    ]
+    as_text = {**WOO_ORDER, "id": "727", "customer_id": "26", "line_items": lines}
+    assert events("woocommerce-orders", as_text) == events("woocommerce-orders", WOO_ORDER)
 
 
 @pytest.mark.parametrize(
@@ -530,10 +579,35 @@ def test_rows_of_google_analytics_without_a_transaction_have_no_ids() -> None:
         assert [event.event_id for event in events("google-analytics-4-purchase", row)] == [None] * 3
 
 
-def test_two_purchases_in_a_request_of_google_analytics_have_ids_of_their_own() -> None:
-    second = {"name": "purchase", "params": {**GA4_PARAMS, "transaction_id": "T_2", "items": GA4_ITEMS[:1]}}
-    found = events("google-analytics-4-purchase", {**GA4_REQUEST, "events": [*GA4_REQUEST["events"], second]})
-    assert len({event.event_id for event in found}) == len(found) == 4
+def ga4_request(**purchases: list[str]) -> dict[str, Any]:
+    """A request with a purchase for each transaction, of these items."""
+    return {
+        "user_id": "u-7",
+        "timestamp_micros": NOON_MS * 1000,
+        "events": [
+            {"name": "purchase", "params": {"transaction_id": name, "items": [{"item_id": item} for item in items]}}
+            for name, items in purchases.items()
+        ],
+    }
+
+
+def ids_and_items(value: Any) -> list[tuple[str | None, str | None]]:
+    return [(event.event_id, event.item_id) for event in events("google-analytics-4-purchase", value)]
+
+
+def test_each_purchase_in_a_request_of_google_analytics_has_its_own_transaction() -> None:
+    assert ids_and_items(ga4_request(T1=["a"], T2=["b"])) == [("T1:1", "a"), ("T2:1", "b")]
+    assert ids_and_items(ga4_request(T2=["b"])) == [("T2:1", "b")], "known when it is sent alone"
+    assert ids_and_items(ga4_request(T3=[], T4=["d"])) == [("T4:1", "d")]
+    assert ids_and_items(ga4_request(T3=["c1"])) == [("T3:1", "c1")], "not that of another transaction"
+
+
+def test_each_purchase_in_a_request_of_google_analytics_has_its_own_time() -> None:
+    request = ga4_request(T1=["a"], T2=["b", "c"])
+    request["events"][0]["timestamp_micros"] = (NOON_MS - 60_000) * 1000
+    found = events("google-analytics-4-purchase", request)
+    assert [event.timestamp for event in found] == [NOON_MS - 60_000, NOON_MS, NOON_MS]
+    assert [event.line for event in found if isinstance(event, EventOfLine)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -634,19 +708,31 @@ def test_tombstones_do_not_count(name: str) -> None:
     assert passed_over(name, None) == PassedOver(records=1)
 
 
-@pytest.mark.parametrize("added", [{}, {"__op": "c"}, {"__op": "r"}, {"__deleted": "false", "__op": "c"}])
+@pytest.mark.parametrize("added", [{}, {"__op": "c"}, {"__op": "r"}, {"__deleted": "false"}, {"__deleted": False}])
 @pytest.mark.parametrize("with_schema", [False, True])
 def test_debezium_unwrapped(added: dict[str, Any], with_schema: bool) -> None:
     row = {**ROW, **added}
     assert events("debezium-unwrapped", {"schema": SCHEMA, "payload": row} if with_schema else row) == OF_ROW
 
 
-@pytest.mark.parametrize("added", [{"__op": "u"}, {"__op": "d"}, {"__deleted": "true"}, {"__op": "t"}])
+@pytest.mark.parametrize(
+    "added", [{"__op": "u"}, {"__op": "d"}, {"__deleted": "true"}, {"__deleted": True}, {"__op": "t"}]
+)
 @pytest.mark.parametrize("with_schema", [False, True])
 def test_rows_that_do_not_count(added: dict[str, Any], with_schema: bool) -> None:
     row = {**ROW, **added}
     value = {"schema": SCHEMA, "payload": row} if with_schema else row
     assert passed_over("debezium-unwrapped", value) == PassedOver(records=1)
+
+
+@pytest.mark.parametrize(("changed", "left_out"), [
+    ({"user_id": None}, PassedOver(no_user=1)), ({"quantity": 0}, PassedOver(lines=0, records=1)),
+])  # fmt: skip
+def test_rows_without_a_user_or_of_nothing_do_not_count(changed: dict[str, Any], left_out: PassedOver) -> None:
+    row = {**ROW, **changed}
+    assert passed_over("debezium", {**CHANGE, "after": row}) == left_out
+    assert passed_over("debezium-unwrapped", row) == left_out
+    assert passed_over("kafka-connect", {"schema": None, "payload": row}) == left_out
 
 
 def test_kafka_connect() -> None:
