@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from recsys.data.epoch import EpochUnit
 from recsys.data.event import Event, EventOfLine, EventReading, EventType, ensure_fits_cluster, event_of
-from recsys.data.mapping import NO_USER, EventMapping, LeftOut, LineProblem, MappedLine
+from recsys.data.mapping import NO_USER, NO_USER_OF_RETURN, EventMapping, LeftOut, LineProblem, MappedLine
 from recsys.errors import MalformedEvent
 
 _MOST_NAMED = 3
@@ -92,7 +92,8 @@ def mapped_record(
                     problems.append(LineProblem(line.number, error.reason))
                     continue
                 if reading.is_no_user(event.user_id) and event.type is not EventType.FORGET:
-                    left_out.append(LeftOut(line.number, NO_USER))
+                    is_return = event.type is EventType.RETURN
+                    left_out.append(LeftOut(line.number, NO_USER_OF_RETURN if is_return else NO_USER))
                 else:
                     events.append(event)
             elif isinstance(line, LeftOut):

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
 
+from recsys.data.event import EventType
 from recsys.data.expressions import Expression, is_false
 from recsys.data.mapping_file import OF_LINES, OF_ORDERS, MappingFile
 from recsys.errors import InputFileError
@@ -49,6 +50,9 @@ class LeftOut:
 
 
 NO_USER = "it has no user"
+NO_USER_OF_RETURN = "it is a return, and has no user"
+OF_NOBODY = frozenset({NO_USER, NO_USER_OF_RETURN})
+"""Why events of users who are none are left out."""
 NO_LINES = "it has no lines"
 
 
@@ -237,7 +241,7 @@ class EventMapping:
                 return f"its type is {word}"
             fields["type"] = meaning
         if file.missing_user == "skip" and fields.get("user_id") in (None, ""):
-            return NO_USER
+            return NO_USER_OF_RETURN if self._is_return(fields) else NO_USER
         if file.missing_item == "skip" and fields.get("item_id") in (None, "") and fields.get("type") != "forget":
             return "it has no item"
         if "quantity" in fields:
@@ -247,6 +251,11 @@ class EventMapping:
             if type(quantity) in (int, float) and quantity < 0 and file.negative_quantity == "return":
                 fields["type"], fields["quantity"] = "return", -quantity
         return ""
+
+    def _is_return(self, fields: Mapping[str, Any]) -> bool:
+        quantity = _number(fields.get("quantity"))
+        is_negative = type(quantity) in (int, float) and quantity < 0
+        return fields.get("type") == EventType.RETURN or (is_negative and self.file.negative_quantity == "return")
 
     def _moment(self, text: str) -> str | int:
         """Return a time as text with a zone, or a number since 1970."""

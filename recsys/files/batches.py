@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recsys.data.event import Event
-from recsys.data.mapping import NO_USER
+from recsys.data.mapping import OF_NOBODY
 from recsys.files.row import Row
 
 NO_CUSTOMER = "it has no customer"
-_OF_NOBODY = frozenset({NO_CUSTOMER, NO_USER})
+NO_CUSTOMER_OF_RETURN = "it is a return, and has no customer"
+_OF_NOBODY = OF_NOBODY | {NO_CUSTOMER, NO_CUSTOMER_OF_RETURN}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from recsys.data.epoch import OLDEST_MS, EpochUnit, iso_time
 from recsys.data.event import EventReading, EventType, event_from_fields
 from recsys.data.reserved import is_reserved
 from recsys.errors import InputFileError, MalformedEvent
-from recsys.files.batches import NO_CUSTOMER, ReadRow, Reject
+from recsys.files.batches import NO_CUSTOMER, NO_CUSTOMER_OF_RETURN, ReadRow, Reject
 from recsys.files.columns import DEFAULTS, REQUIRED, Columns
 from recsys.files.event_file import CheckUser, EventFile, any_user, in_json
-from recsys.files.frequent_users import FrequentUsers
+from recsys.files.frequent_ids import LARGE_SHARE_OF_A_USER, FrequentIds
 from recsys.files.inputs import Inputs
 from recsys.files.numbers import THOUSANDS, NumberColumn, NumberFormat
 from recsys.files.remedies import Remedies, of_columns
@@ -30,6 +30,7 @@ from recsys.runtime.progress import Stage, no_stage
 _TELL_EVERY = 50_000
 """Rows."""
 _NOBODY = ((None, NO_CUSTOMER),)
+_RETURN_OF_NOBODY = ((None, NO_CUSTOMER_OF_RETURN),)
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class PurchaseFile(EventFile):
         time_column = TimeColumn(self._events.oldest_ms, self._newest_ms)
         numbers: dict[str, NumberColumn] = {n: NumberColumn() for n in ("quantity", "price") if n in self._places}
         ids: dict[str, IdColumn] = {n: IdColumn() for n in ("user_id", "item_id", "event_id") if n in self._places}
-        users = FrequentUsers()
+        users = FrequentIds(LARGE_SHARE_OF_A_USER)
         rows = 0
         with self._stage(f"look through {self.name}", unit="rows", share=self.table.share) as advance:
             for row in rows_of_table:
@@ -257,6 +258,14 @@ class PurchaseFile(EventFile):
     def _is_forget(self, values: Sequence[Any]) -> bool:
         return "type" in self._places and values[self._places["type"]] == EventType.FORGET
 
+    def _is_return(self, values: Mapping[str, Any]) -> bool:
+        if values.get("type") == EventType.RETURN:
+            return True
+        with suppress(MalformedEvent):
+            quantity = self._quantity(values.get("quantity"), self._reading.quantities)
+            return self._columns.negative_returns and quantity is not None and quantity < 0
+        return False
+
     def _read_into(self, read: ReadRow, first: int, check_user: CheckUser) -> None:
         row, reading = read.row, self._reading
         if row.problem:
@@ -265,7 +274,7 @@ class PurchaseFile(EventFile):
         user = values["user_id"]
         is_forget = values.get("type") == EventType.FORGET
         if self._is_nobody(user) or (not is_forget and self._is_no_customer(user)):
-            read.left_out = _NOBODY
+            read.left_out = _RETURN_OF_NOBODY if self._is_return(values) else _NOBODY
             return
         for name in ("item_id", "event_id", "type"):
             if is_absent(values.get(name)):

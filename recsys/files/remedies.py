@@ -10,7 +10,7 @@ from typing import Any, Final
 from recsys.data.mapping import EventMapping
 from recsys.data.mapping_file import CONTRACT, preset
 
-_LONGEST_USER = 40
+_LONGEST_ID = 40
 _LEAVE_OUT = "leave it out with --no-user {user}"
 
 
@@ -22,6 +22,8 @@ class Remedies:
     ----------
     no_user : str
         About an id that may be no customer, which stands where ``{user}`` does.
+    item : str
+        About an item that most events have.
     unit : str
         About times in 1970.
     zone : str
@@ -33,6 +35,7 @@ class Remedies:
     """
 
     no_user: str
+    item: str
     unit: str
     zone: str
     quantity: str
@@ -40,14 +43,19 @@ class Remedies:
 
     def about_user(self, user: str, share: float, of: str) -> str:
         """Return the sentence about a user with a large share of something, such as ``events``."""
-        shown = repr(user[:_LONGEST_USER])
+        shown = repr(user[:_LONGEST_ID])
         return (
             f"user {shown} has {share:.0%} of the {of}; if this is no customer, {self.no_user.replace('{user}', shown)}"
         )
 
+    def about_item(self, item: str, share: float) -> str:
+        """Return the sentence about an item that most events have."""
+        return f"item {item[:_LONGEST_ID]!r} has {share:.0%} of the events: {self.item}"
+
 
 TOPIC: Final = Remedies(
     no_user="name it in RECSYS_EVENTS__NO_USER",
+    item="do senders give the items' own ids?",
     unit="is RECSYS_EVENTS__TIMESTAMP_UNIT right?",
     zone="are the senders' clocks and zones right?",
     quantity="do senders give quantities?",
@@ -60,6 +68,7 @@ def of_columns(*, looks_for_quantity: bool) -> Remedies:
     """Return the remedies for files whose columns are named by options."""
     return Remedies(
         no_user=_LEAVE_OUT,
+        item="is --item-id-column right?",
         unit="are --timestamp-column, --timestamp-unit and --timestamp-format right?",
         zone="is --timezone right?",
         quantity="is --quantity-column right?",
@@ -78,6 +87,7 @@ def of_mapping(described: Mapping[str, Any], *, in_files: bool) -> Remedies:
     """
     return Remedies(
         no_user=_LEAVE_OUT if in_files else TOPIC.no_user,
+        item="is item_id of the mapping right?",
         unit="is timestamp_unit of the mapping right?",
         zone="is timezone of the mapping right?",
         quantity="is quantity of the mapping right?",

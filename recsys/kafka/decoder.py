@@ -18,7 +18,7 @@ from recsys.data.event import (
     event_of_value,
 )
 from recsys.data.mapped_events import mapped_record, reading_with
-from recsys.data.mapping import NO_USER, EventMapping, LeftOut
+from recsys.data.mapping import NO_USER, NO_USER_OF_RETURN, OF_NOBODY, EventMapping, LeftOut
 from recsys.data.reading_history import Reading
 from recsys.data.reserved import is_reserved
 from recsys.errors import MalformedEvent
@@ -151,7 +151,7 @@ class JsonDecoder:
             raise MalformedEvent(error.reason, error.raw, location(record)) from None
         if self._reading.is_no_user(event.user_id) and event.type is not EventType.FORGET:
             self.passed_over.no_user += 1
-            self.left_out = (LeftOut(None, NO_USER),)
+            self.left_out = (LeftOut(None, NO_USER_OF_RETURN if event.type is EventType.RETURN else NO_USER),)
             return ()
         return (event,)
 
@@ -310,7 +310,7 @@ class MappedDecoder:
         self.passed_over.prices += 1
 
     def _note_left_out(self, line: int | None, why: str) -> None:
-        if why == NO_USER:
+        if why in OF_NOBODY:
             self.passed_over.no_user += 1
         elif line is None:
             self.passed_over.records += 1

@@ -11,9 +11,9 @@ from typing import Any
 
 from recsys.data.epoch import iso_time
 from recsys.data.event import Event, EventOfLine, EventType
-from recsys.data.mapping import LeftOut
-from recsys.files.batches import Batch
-from recsys.files.frequent_users import FrequentUsers
+from recsys.data.mapping import NO_USER_OF_RETURN, LeftOut
+from recsys.files.batches import NO_CUSTOMER_OF_RETURN, Batch
+from recsys.files.frequent_ids import LARGE_SHARE_OF_A_USER, LARGE_SHARE_OF_AN_ITEM, FrequentIds
 from recsys.files.remedies import TOPIC, Remedies
 from recsys.files.values import is_spoilt_id
 from recsys.operations.distinct import DistinctCounter
@@ -26,6 +26,7 @@ _ALL_1 = "all quantities are 1"
 _LARGE_SHARE = 0.01
 """Of records that are malformed."""
 _MOST_KINDS = 1_000
+_RETURNS_OF_NOBODY = frozenset({NO_USER_OF_RETURN, NO_CUSTOMER_OF_RETURN})
 _YEAR_MS = 365 * 86_400_000
 _AHEAD_MS = 5 * 60_000
 """Clocks may differ by so much."""
@@ -107,8 +108,9 @@ class EventSummary:
         self.first_ms: int | None = None
         self.last_ms: int | None = None
         self._odd_users, self._odd_items = OddIds(), OddIds()
-        self._frequent = FrequentUsers()
-        self._of_1970 = self._ahead = self._with_shared_id = 0
+        self._frequent_users = FrequentIds(LARGE_SHARE_OF_A_USER)
+        self._frequent_items = FrequentIds(LARGE_SHARE_OF_AN_ITEM)
+        self._of_1970 = self._ahead = self._with_shared_id = self._returns_of_nobody = 0
         self._has_other_quantity, self._has_quantity = False, remedies.looks_for_quantity
 
     @property
@@ -124,7 +126,7 @@ class EventSummary:
         if malformed is not None:
             self.malformed.note(malformed, place)
         for one in left_out:
-            self.passed_over.note(one.why, place)
+            self._note_left_out(one.why, place, 1)
         for event in events:
             self._note(event)
             if event.event_id is None:
@@ -138,11 +140,16 @@ class EventSummary:
         for reject in batch.rejects:
             self.malformed.note(reject.reason, reject.place)
         for why, (count, place) in batch.reasons.items():
-            self.passed_over.note(why, place, count)
+            self._note_left_out(why, place, count)
         for _, event in batch.events:
             self._note(event)
         for _, row in groupby(batch.events, _first_line):
             self._note_ids([event for _, event in row])
+
+    def _note_left_out(self, why: str, place: str, count: int) -> None:
+        self.passed_over.note(why, place, count)
+        if why in _RETURNS_OF_NOBODY:
+            self._returns_of_nobody += count
 
     def _note_ids(self, events: Sequence[Event]) -> None:
         self.ids.note_record(events)
@@ -153,11 +160,12 @@ class EventSummary:
     def _note(self, event: Event) -> None:
         self.types[event.type] += 1
         self.users.note(event.user_id)
-        self._frequent.note(event.user_id)
+        self._frequent_users.note(event.user_id)
         self._odd_users.note(event.user_id)
         if event.item_id is None:  # to be erased: of no time, no item and no quantity
             return
         self.items.note(event.item_id)
+        self._frequent_items.note(event.item_id)
         self._odd_items.note(event.item_id)
         self._has_other_quantity |= event.quantity != 1
         self._has_quantity = self._has_quantity or "quantity" in event.model_fields_set
@@ -192,8 +200,15 @@ class EventSummary:
                     f"{_times(odd.count, f'{what} id')} like {odd.example!r}: a program took ids for numbers; "
                     f"have them written as text"
                 )
-        for user, share in self._frequent.shares(self.events):
+        for user, share in self._frequent_users.shares(self.events):
             yield self._remedies.about_user(user, share, "events")
+        for item, share in self._frequent_items.shares(self.events):
+            yield self._remedies.about_item(item, share)
+        if self._returns_of_nobody and not self.types[EventType.RETURN] and self.types[EventType.PURCHASE]:
+            yield (
+                f"{_times(self._returns_of_nobody, 'return')} and none has a user, as purchases have: nothing is taken "
+                f"back; whoever sends returns must add the customer"
+            )
         if self._of_1970:
             yield f"{_times(self._of_1970, 'time')} in 1970: {self._remedies.unit}"
         if self._ahead:

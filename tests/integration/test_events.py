@@ -208,10 +208,10 @@ def test_wrong_input_is_one_clear_error(recsys: Command, tmp_path: Path, argumen
 
 def test_a_file_without_quantities_is_right_and_a_frequent_user_is_named_once(recsys: Command, tmp_path: Path) -> None:
     header = "user_id,item_id,timestamp\n"
-    (tmp_path / "honest.csv").write_text(header + "".join(f"u{n},a,2026-01-01\n" for n in range(1_000)))
+    (tmp_path / "honest.csv").write_text(header + "".join(f"u{n},i{n % 9},2026-01-01\n" for n in range(1_000)))
     done = recsys("events", "check", "honest.csv")
     assert "note: all quantities are 1: nothing says what they are" in done.stdout
-    guests = "".join(f"{'guest' if n < 100 else f'u{n}'},a,2026-01-01\n" for n in range(1_000))
+    guests = "".join(f"{'guest' if n < 100 else f'u{n}'},i{n % 9},2026-01-01\n" for n in range(1_000))
     (tmp_path / "guests.csv").write_text(header + guests)
     found = recsys("events", "check", "guests.csv", expect=1, width=200)
     assert (found.stdout + found.stderr).count("user 'guest' has 10% of the ") == 1

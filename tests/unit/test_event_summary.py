@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from recsys.data.event import Event, EventOfLine, EventType
-from recsys.data.mapping import NO_USER, EventMapping, LeftOut
+from recsys.data.mapping import NO_USER, NO_USER_OF_RETURN, EventMapping, LeftOut
 from recsys.data.mapping_file import CONTRACT, preset
-from recsys.files.batches import NO_CUSTOMER, Batch, ReadRow, Reject
+from recsys.files.batches import NO_CUSTOMER, NO_CUSTOMER_OF_RETURN, Batch, ReadRow, Reject
 from recsys.files.remedies import TOPIC, Remedies, of_columns, of_mapping
 from recsys.files.row import Row
 from recsys.operations.distinct import DistinctCounter
@@ -28,7 +28,20 @@ def summary_of(records: Iterable[Sequence[Event]]) -> EventSummary:
 
 
 def of_many_users(count: int, **fields: Any) -> list[list[Event]]:
-    return [[make_event(f"u{number % 100}", quantity=2, event_id=f"e{number}", **fields)] for number in range(count)]
+    return [
+        [make_event(f"u{number % 100}", f"i{number % 7}", quantity=2, event_id=f"e{number}", **fields)]
+        for number in range(count)
+    ]
+
+
+def of_one_item(count: int) -> list[list[Event]]:
+    """A thousand events, so many of which are for one item."""
+    items = ["line.sku"] * count + [f"i{number % 7}" for number in range(1_000 - count)]
+    return [[make_event(f"u{number % 100}", item, quantity=2)] for number, item in enumerate(items)]
+
+
+def without_quantities() -> list[list[Event]]:
+    return [[make_event(f"u{number % 100}", f"i{number % 7}")] for number in range(1_000)]
 
 
 def test_what_is_distinct_is_counted_exactly_and_then_nearly() -> None:
@@ -105,7 +118,9 @@ def test_reasons_take_bounded_memory() -> None:
         ([[make_event(timestamp=NOON_MS + 3_600_000)]], "1 time ahead of now"),
         ([[make_event("u", "a", event_id="1"), make_event("u", "b", event_id="1")]], "of one event_id"),
         ([*of_many_users(940), *[[make_event("shop", quantity=2)]] * 60], "user 'shop' has 6% of the events"),
-        ([[make_event(f"u{number % 100}")] for number in range(1_000)], "all quantities are 1: do senders give"),
+        (of_one_item(501), "item 'line.sku' has 50% of the events: do senders give the items' own ids?"),
+        (of_one_item(1_000), "item 'line.sku' has 100% of the events"),
+        (without_quantities(), "all quantities are 1: do senders give"),
     ],
 )  # fmt: skip
 def test_what_is_suspicious(records: list[list[Event]], said: str) -> None:
@@ -120,6 +135,8 @@ def test_what_is_suspicious(records: list[list[Event]], said: str) -> None:
         of_many_users(1_000),
         of_many_users(1_000, timestamp=NOON_MS + 60_000),
         [[make_event(f"u{number % 100}")] for number in range(999)],
+        of_one_item(500),
+        of_one_item(1_000)[:999],
         [*of_many_users(960), *[[make_event("shop", quantity=2)]] * 40],
         [[make_event("12E45", "3.5"), make_event("v1.0", "1.0a")]],
         [[make_event("u", "a", event_id="1"), make_event("v", "b", event_id="1"), make_event("u", "c")]],
@@ -171,8 +188,28 @@ def test_lines_of_one_row_that_share_an_id_are_named() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("records", "is_suspicious"),
+    [
+        ([[make_event(quantity=2)]], True),
+        ([[make_event(quantity=2)], [make_return("v", quantity=2)]], False),
+        ([], False),
+    ],
+)
+def test_returns_of_which_none_has_a_user_are_suspicious(records: list[list[Event]], is_suspicious: bool) -> None:
+    said = "and none has a user, as purchases have: nothing is taken back; whoever sends returns must add the customer"
+    of_topic, of_files = summary_of(records), summary_of(records)
+    of_topic.note_record((), (LeftOut(1, NO_USER_OF_RETURN), LeftOut(2, NO_USER)), None, place="9")
+    batch = Batch(1, 0)
+    batch.add(ReadRow(Row(1, "row 1", ()), left_out=((None, NO_CUSTOMER_OF_RETURN),)))
+    of_files.note_batch(batch)
+    for found in (of_topic, of_files):
+        about = [line for line in found.suspicions() if "none has a user" in line]
+        assert about == ([f"1 return {said}"] if is_suspicious else [])
+
+
 def without_quantity(count: int = 1_000) -> list[list[Event]]:
-    return [[Event(user_id=f"u{number % 100}", item_id="a", timestamp=NOON_MS)] for number in range(count)]
+    return [[Event(user_id=f"u{number % 100}", item_id=f"i{number % 7}", timestamp=NOON_MS)] for number in range(count)]
 
 
 NO_QUANTITY = EventMapping.parse('fields = {user_id = "value.u", item_id = "value.i"}', name="m").described
@@ -200,8 +237,9 @@ def test_where_nothing_says_what_quantities_are_that_is_a_note(remedies: Remedie
 
 
 def test_remedies_are_those_of_where_events_were_read() -> None:
-    records = [*of_many_users(940), *[[make_event("shop", quantity=2, timestamp=5_000)]] * 60]
+    records = [*of_many_users(880), *[[make_event("shop", quantity=2, timestamp=5_000)]] * 120]
     records.append([make_event("u", quantity=2, timestamp=NOON_MS + DAY_MS // 2)])
+    records += [[make_event(f"u{number % 100}", "line.sku", quantity=2)] for number in range(1_100)]
     said = {}
     for name, remedies in (
         ("topic", TOPIC),
@@ -216,22 +254,26 @@ def test_remedies_are_those_of_where_events_were_read() -> None:
     assert said == {
         "topic": [
             "name it in RECSYS_EVENTS__NO_USER",
-            "60 times in 1970: is RECSYS_EVENTS__TIMESTAMP_UNIT right?",
+            "item 'line.sku' has 52% of the events: do senders give the items' own ids?",
+            "120 times in 1970: is RECSYS_EVENTS__TIMESTAMP_UNIT right?",
             "1 time ahead of now: are the senders' clocks and zones right?",
         ],
         "columns": [
             "leave it out with --no-user 'shop'",
-            "60 times in 1970: are --timestamp-column, --timestamp-unit and --timestamp-format right?",
+            "item 'line.sku' has 52% of the events: is --item-id-column right?",
+            "120 times in 1970: are --timestamp-column, --timestamp-unit and --timestamp-format right?",
             "1 time ahead of now: is --timezone right?",
         ],
         "mapping": [
             "name it in RECSYS_EVENTS__NO_USER",
-            "60 times in 1970: is timestamp_unit of the mapping right?",
+            "item 'line.sku' has 52% of the events: is item_id of the mapping right?",
+            "120 times in 1970: is timestamp_unit of the mapping right?",
             "1 time ahead of now: is timezone of the mapping right?",
         ],
         "mapping of files": [
             "leave it out with --no-user 'shop'",
-            "60 times in 1970: is timestamp_unit of the mapping right?",
+            "item 'line.sku' has 52% of the events: is item_id of the mapping right?",
+            "120 times in 1970: is timestamp_unit of the mapping right?",
             "1 time ahead of now: is timezone of the mapping right?",
         ],
     }

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from recsys.data.event import EventType
-from recsys.files.batches import RowCounts
+from recsys.files.batches import NO_CUSTOMER, NO_CUSTOMER_OF_RETURN, RowCounts
 from recsys.files.columns import Columns
 from recsys.files.purchases import PurchaseFile
 from recsys.files.values import is_spoilt_id
@@ -235,3 +235,12 @@ def test_what_a_summary_calls_spoilt_an_import_rejects(tmp_path: Path, user: str
     assert is_spoilt_id(user)
     row = f'"{user}",a,2026-01-01\n'
     assert "is a long number that a program has shortened" in one_reject(csv_file(tmp_path, HEADER + row))
+
+
+def test_returns_of_nobody_are_told_from_purchases_of_nobody(tmp_path: Path) -> None:
+    text = HEADER.replace("\n", ",type,quantity\n") + ",a,2026-01-01,return,1\n,a,2026-01-01,,-1\n,a,2026-01-01,,1\n"
+    for negative_returns, expected in ((True, [2, 1]), (False, [1, 2])):
+        file = csv_file(tmp_path, text, Columns(negative_returns=negative_returns))
+        why = [why for row in file.read_rows() for _, why in row.left_out]
+        assert [why.count(NO_CUSTOMER_OF_RETURN), why.count(NO_CUSTOMER)] == expected
+        assert counts(file) == RowCounts(rows=3, skipped_rows=3, read=3, no_user=3)

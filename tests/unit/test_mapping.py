@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from recsys.data.event import Event, EventOfLine, EventReading, EventType
 from recsys.data.expressions import Expression
-from recsys.data.mapping import MOST_LINES, EventMapping
+from recsys.data.mapping import MOST_LINES, NO_USER, NO_USER_OF_RETURN, EventMapping
 from recsys.data.mapping_file import presets
 from recsys.errors import InputFileError, MalformedEvent
 from recsys.kafka.decoder import MappedDecoder, PassedOver
@@ -200,6 +200,18 @@ def test_orders_of_nobody_are_passed_over_and_counted_if_the_mapping_says_so(cus
     guests = MappedDecoder(mapping(ORDERS), EventReading(no_user=frozenset({"42"})))
     assert guests.events(record(order(line()))) == []
     assert guests.passed_over == PassedOver(no_user=1)
+
+
+def test_returns_of_nobody_are_told_from_purchases_of_nobody() -> None:
+    text = ORDERS + 'type = "line.type"\n[types]\nrefund = "return"\nsale = "purchase"\n'
+    lines = order(line(type="refund"), line(type="sale"), line(quantity="-1"), customer=None)
+    decoder = MappedDecoder(
+        mapping(text, missing_user='"skip"', negative_quantity='"return"'), EventReading(no_user=frozenset({"42"}))
+    )
+    for customer in (None, {"id": 42}):
+        assert decoder.events(record(lines | {"customer": customer})) == []
+        assert [one.why for one in decoder.left_out] == [NO_USER_OF_RETURN, NO_USER, NO_USER_OF_RETURN]
+    assert decoder.passed_over == PassedOver(no_user=6)
 
 
 def test_words_for_types() -> None:
