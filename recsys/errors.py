@@ -5,6 +5,7 @@ RecsysError
 ├── MalformedEvent         a record breaks the event contract (goes to the dead-letter topic)
 ├── DecoderUnavailable     what the decoder of records needs is away
 ├── InputFileError         a file given to `recsys import` or `recsys publish` cannot be used
+│   └── ColumnMissing      it lacks a column that is needed
 ├── InvalidModel           an artifact is missing, truncated, tampered with, or not finite
 ├── DataDirError           data_dir (archive and models) cannot be read or written
 ├── KafkaError            Kafka
@@ -92,6 +93,10 @@ class DecoderUnavailable(RecsysError):
 
 class InputFileError(RecsysError):
     """A file given by the operator cannot be used."""
+
+
+class ColumnMissing(InputFileError):
+    """A file given by the operator lacks a column that is needed."""
 
 
 class InvalidModel(RecsysError):

@@ -19,6 +19,7 @@ from recsys.files.inputs import find_inputs
 from recsys.files.mapped import MappedFile
 from recsys.files.purchases import PurchaseFile
 from recsys.files.tables import CsvForm
+from recsys.kafka.embedded import create_by_asking
 from recsys.kafka.producer import Publisher
 from recsys.kafka.shared_reading import SharedReading
 from recsys.operations.import_history import ImportOutcome, import_file
@@ -130,6 +131,7 @@ def offline_shop(broker: str, redis_url: str, folder: Path) -> Iterator[OfflineS
             "redis": {"url": redis_url, "prefix": name},
         }
     )
+    create_by_asking(broker, name)
     with open_store(settings) as store, StreamBeyond(settings, store, {}) as stream:
         yield OfflineShop(settings, store, open_data_dir(settings), folder, stream)
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from recsys.cli.output import errors
-from recsys.errors import InputFileError
+from recsys.errors import ColumnMissing, InputFileError
 from recsys.files.columns import DEFAULTS, EVENT_FIELDS, Columns
 from recsys.files.event_file import EventFile
 from recsys.files.inputs import Inputs, find_inputs
@@ -230,7 +230,14 @@ def open_file(inputs: Inputs, read_as: ReadAs, settings: Settings, *, shows_summ
 def _file(inputs: Inputs, read_as: ReadAs, settings: Settings, stage: Stage) -> EventFile:
     columns, events = read_as.columns, event_reading(settings.events)
     if not read_as.mapping:
-        return PurchaseFile(inputs, columns, events=events, now=now(), stage=stage)
+        try:
+            return PurchaseFile(inputs, columns, events=events, now=now(), stage=stage)
+        except ColumnMissing as error:
+            if not settings.events.mapping:
+                raise
+            raise InputFileError(
+                f"{error}, or read the rows as services read records, with --mapping {settings.events.mapping}"
+            ) from None
     try:
         mapping = load_mapping(read_as.mapping)
     except InputFileError as error:

@@ -10,13 +10,13 @@ import typer
 
 from recsys.cli.columns import ReadAs, find_purchases, open_purchases, reads_purchases
 from recsys.cli.lock import held_lock
-from recsys.cli.output import counted, errors, results, settings_for_command
+from recsys.cli.output import counted, errors, prices_left_out, results, settings_for_command
 from recsys.cli.summary import new_summary, print_summary
 from recsys.errors import InputFileError
 from recsys.files.batches import RowCounts
 from recsys.files.event_file import EventFile
 from recsys.files.inputs import Inputs
-from recsys.files.rejects import ensure_no_input
+from recsys.files.rejects import ensure_usable
 from recsys.kafka.producer import Publisher
 from recsys.operations.import_history import ImportOutcome, import_file
 from recsys.operations.publish import Pace, publish_paced, read_in_time_order
@@ -63,7 +63,7 @@ def import_command(
     settings = settings_for_command()
     inputs = find_purchases(files)
     if rejects is not None:
-        ensure_no_input(rejects, inputs)
+        ensure_usable(rejects, inputs)
     purchases = open_purchases(inputs, read_as, settings, shows_summary=True)
     rejected_to = purchases.rejects_path(rejects)
     if strict:
@@ -117,7 +117,7 @@ def publish_command(
     settings = settings_for_command()
     inputs = find_purchases(files)
     if rejects is not None:
-        ensure_no_input(rejects, inputs)
+        ensure_usable(rejects, inputs)
     file = open_purchases(inputs, read_as, settings)
     rejected_to = file.rejects_path(rejects)
     events, counts = read_in_time_order(file, rejected_to)
@@ -189,7 +189,7 @@ def _print_rows(became: dict[str, int], rows: RowCounts, rejected_to: Path) -> N
     for equation in rows.equations(became):
         results.print(equation)
     if rows.unread_prices:
-        results.print(f"{counted(rows.unread_prices, 'price')} left out that cannot be read; no model uses prices")
+        results.print(prices_left_out(rows.unread_prices))
     if rows.rejected_rows:
         results.print(f"{counted(rows.rejected_rows, 'row')} rejected: {rejected_to} says why; mend it, and import it")
 

@@ -13,10 +13,21 @@ from rich.padding import Padding
 from rich.table import Table
 
 from recsys.cli.columns import ReadAs, find_purchases, open_file, reads_purchases
-from recsys.cli.output import counted, errors, is_narrow, new_table, print_json, results, settings_for_command
+from recsys.cli.output import (
+    counted,
+    errors,
+    is_narrow,
+    new_table,
+    prices_left_out,
+    print_json,
+    results,
+    settings_for_command,
+)
+from recsys.cli.record_text import record_text
 from recsys.cli.summary import new_summary, print_summary
+from recsys.data.cloud_events import NAMES_OF_DATA
 from recsys.data.event import Event, ensure_fits_cluster
-from recsys.data.mapping import LeftOut
+from recsys.data.mapping import EventMapping, LeftOut
 from recsys.data.mapping_file import CONTRACT, preset, presets
 from recsys.errors import InputFileError
 from recsys.files.event_file import any_user
@@ -73,7 +84,7 @@ def preview_command(
     if not shown:
         results.print(f"{source.name} holds no records")
         return
-    _print_preview(shown)
+    _print_preview(shown, source.names)
     what = "oldest" if oldest else "newest"
     results.print(f"the {what} of {source.name}, {how}: {_become(shown)}")
 
@@ -100,6 +111,8 @@ def check_command(
         print_json(orjson.dumps(summary.as_json(), option=orjson.OPT_INDENT_2).decode())
     else:
         print_summary(f"{source.name}, {how}", summary, unit="record")
+        if summary.unread_prices:
+            results.print(f"note: {prices_left_out(summary.unread_prices)}")
     if summary.suspicions():
         raise typer.Exit(1)
 
@@ -108,7 +121,13 @@ def check_command(
 def preset_command(
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="Without a name they are listed.")] = "",
 ) -> None:
-    """Print a mapping for a well-known system, to be used by its name, or copied and edited."""
+    """Print a mapping for a well-known system, to be used by its name, or copied and edited.
+
+    Without a name they are listed: in a terminal with what they are for, else one name a line.
+    """
+    if not name and not results.is_terminal:
+        print("\n".join(presets()))
+        return
     if not name:
         table = new_table(caption="recsys events preset NAME prints one; RECSYS_EVENTS__MAPPING=NAME uses it")
         table.add_column("preset", no_wrap=True)
@@ -144,7 +163,9 @@ def _source(
     reading = reading_of(events)
     mapping: Any = reading.description["mapping"]
     remedies = TOPIC if mapping is None else of_mapping(mapping, in_files=False)
-    records = TopicRecords(kafka, decoder_of(reading, settings), remedies, settings.history.max_event_ids)
+    names = frozenset(Event.model_fields) if mapping is None else EventMapping.of(mapping).names
+    names |= NAMES_OF_DATA if events.envelope == "cloudevents" else frozenset()
+    records = TopicRecords(kafka, decoder_of(reading, settings), remedies, settings.history.max_event_ids, names)
     return records, _how(events.mapping, settings) + written
 
 
@@ -163,7 +184,8 @@ def _become(shown: Sequence[SeenRecord]) -> str:
     )
 
 
-def _print_preview(shown: Sequence[SeenRecord]) -> None:
+def _print_preview(shown: Sequence[SeenRecord], names: frozenset[str]) -> None:
+    most = _MOST_LINES * (results.width - 2)
     all_events = [event for one in shown for event in one.events]
     widths = [
         min(_WIDEST_ID, max((cell_len(text) for text in texts), default=0))
@@ -171,7 +193,7 @@ def _print_preview(shown: Sequence[SeenRecord]) -> None:
     ]
     for one in shown:
         results.print(one.place if one.key is None else f"{one.place}, key {one.key[:_WIDEST_KEY]}", style="bold")
-        results.print(_indented(_text(one.value)), style="dim")
+        results.print(_indented(record_text(one.value, names, most)), style="dim")
         if one.events:
             results.print(_indented(_events_table(one.events, widths)))
         for line in _passed_over(one.left_out):
@@ -218,18 +240,6 @@ def _cells(event: Event) -> list[str]:
     if not is_narrow():
         cells += ["" if event.price is None else f"{event.price:g}", event.event_id or ""]
     return cells
-
-
-def _text(value: bytes | None) -> str:
-    """Return what a record says, as far as it fits a few lines."""
-    if value is None:
-        return "(tombstone: no value)"
-    most = _MOST_LINES * (results.width - 2)
-    try:
-        text = orjson.dumps(orjson.loads(value)).decode()
-    except (ValueError, TypeError):  # no JSON, or nested too deeply to be written again
-        text = value[: 4 * most].decode(errors="replace")
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _in_json(one: SeenRecord) -> dict[str, Any]:

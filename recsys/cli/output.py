@@ -56,6 +56,11 @@ def print_json(text: str) -> None:
     print(escaped(text, lines=True))
 
 
+def prices_left_out(count: int) -> str:
+    """Return the sentence about prices that are none."""
+    return f"{counted(count, 'price')} left out that cannot be read; no model uses prices"
+
+
 def counted(count: int, what: str, many: str = "") -> str:
     """Return a number with what it counts: 1 row, 2,000 rows."""
     return f"{count:,} {what if count == 1 else many or f'{what}s'}"

@@ -15,7 +15,7 @@ import orjson
 _PREFIX = "ce_"
 _STRUCTURED = "application/cloudevents+json"
 _BATCH = "application/cloudevents-batch"
-_DATA = frozenset({"data", "data_base64"})
+NAMES_OF_DATA = frozenset({"data", "data_base64"})
 
 
 def unwrap(value: Any, headers: Mapping[str, str | None]) -> tuple[Any, dict[str, Any]]:
@@ -41,7 +41,7 @@ def unwrap(value: Any, headers: Mapping[str, str | None]) -> tuple[Any, dict[str
         attributes = {name.removeprefix(_PREFIX): text for name, text in names.items() if name.startswith(_PREFIX)}
         return value, {**attributes, "datacontenttype": content_type or None}
     if isinstance(value, dict) and "specversion" in value:
-        attributes = {name: part for name, part in value.items() if name not in _DATA}
+        attributes = {name: part for name, part in value.items() if name not in NAMES_OF_DATA}
         return _data(value), attributes
     told = "its content-type says that it is one, but " if content_type.startswith(_STRUCTURED) else ""
     raise ValueError(

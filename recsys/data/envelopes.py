@@ -8,6 +8,8 @@ from typing import Any, Final
 
 WHERE_TO_READ: Final = "see Records in other forms in docs/contract.md"
 _REGISTRY_HEADER_BYTES = 5
+_MAGIC_BYTES = (b"\x00", b"\x01")
+"""Before the id of a schema, or its GUID."""
 _GZIP = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _OTHER_NAMES = ("userId", "itemId", "customer_id", "customerId", "product_id", "productId", "sku")
@@ -38,6 +40,18 @@ def of_bytes(value: bytes) -> str:
     if value.startswith(_BYTE_ORDER_MARK):
         return "it begins with a byte order mark: send UTF-8 without one"
     return ""
+
+
+def without_magic_byte(value: bytes) -> str:
+    """Say what bytes look like that shall be in the wire format of a schema registry and are not, or nothing."""
+    if value[:1] in _MAGIC_BYTES:
+        return ""
+    if value.lstrip()[:1] in (b"{", b"["):
+        return "it looks like plain JSON: set RECSYS_EVENTS__FORMAT to json if all records of the topic are such"
+    return (
+        "it does not begin with the magic byte of a schema registry: is RECSYS_EVENTS__FORMAT that of the topic? "
+        "json reads plain JSON"
+    )
 
 
 def of_json(content: object) -> str:
@@ -71,6 +85,10 @@ def _of_object(fields: Mapping[str, Any]) -> str:
         return "a CloudEvents envelope: the event is in data"
     if {"line_items", "lines", "order_lines", "orderLines"} & fields.keys():
         return "a whole order: each of its lines must be an event of its own"
+    if isinstance(fields.get("events"), list):
+        if "client_id" in fields or "app_instance_id" in fields:
+            return "a request of Google Analytics 4: the mapping google-analytics-4-purchase reads its purchases"
+        return "a batch: each of its events must be a record of its own"
     if isinstance(fields.get("items"), list):
         return "an event with several items: each of them must be an event of its own"
     if isinstance(fields.get("properties"), Mapping):

@@ -13,6 +13,7 @@ OLDEST_MS: Final = 631_152_000_000
 NEWEST_MS: Final = 4_102_444_800_000
 """2100-01-01T00:00:00Z: where nothing else limits a time. No date written in digits (20261122101112) lies below."""
 DAY_MS: Final = 86_400_000
+_LONGEST_SHOWN = 40
 
 
 class EpochUnit(StrEnum):
@@ -75,3 +76,9 @@ def iso_time(epoch_ms: int) -> str:
     """Format epoch milliseconds as RFC 3339 in UTC, with milliseconds where there are some."""
     moment = _EPOCH + timedelta(milliseconds=epoch_ms)
     return moment.isoformat(timespec="milliseconds" if epoch_ms % 1000 else "seconds").replace("+00:00", "Z")
+
+
+def shown(value: object) -> str:
+    """Return the beginning of what is no time, in quotes, for an error text."""
+    text = value if isinstance(value, str) else repr(value)
+    return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…")

@@ -22,6 +22,7 @@ from recsys.data.epoch import (
     iso_time,
     newest_ms,
     no_unit_reason,
+    shown,
 )
 from recsys.errors import MalformedEvent
 
@@ -61,7 +62,9 @@ def _timestamp_to_epoch_ms(value: object) -> object:
         except ValueError as error:
             raise ValueError(f"is not an existing date and time ({error})") from None
         return epoch_ms(moment)
-    raise ValueError("must be RFC 3339 with a zone (2026-11-22T10:11:12Z) or an integer of time since 1970")
+    raise ValueError(
+        f"must be RFC 3339 with a zone (2026-11-22T10:11:12Z) or an integer of time since 1970, not {shown(value)}"
+    )
 
 
 _PLAIN_WORDS = {
@@ -206,6 +209,8 @@ class EventReading:
         Most units of one return.
     compared_with : str
         With what times are compared, in the words of errors: events in files were never sent.
+    unit_is_set_by : str
+        Where the operator says what ``unit`` is, in the words of errors.
     """
 
     unit: EpochUnit | None = None
@@ -213,6 +218,7 @@ class EventReading:
     no_user: frozenset[str] = frozenset()
     max_return: float = MAX_QUANTITY
     compared_with: str = "it was sent"
+    unit_is_set_by: str = "RECSYS_EVENTS__TIMESTAMP_UNIT"
 
     def ensure_bounds(self, event: Event, *, sent_ms: int | None) -> Event:
         """Return an event that neither lies in the future nor takes back more than one return may.
@@ -264,7 +270,7 @@ class EventReading:
         fitting = fitting_units(value, oldest_ms=self.oldest_ms, newest_ms=newest)
         if len(fitting) != 1:
             reason = no_unit_reason(value, oldest_ms=self.oldest_ms, newest_ms=newest)
-            raise MalformedEvent(f"timestamp: {reason}; {_ABOUT_INTEGERS}")
+            raise MalformedEvent(f"timestamp: {reason}; send RFC 3339, or set {self.unit_is_set_by}")
         return fitting[0].to_ms(value)
 
     def integer_timestamp(self, fields: Mapping[str, Any], *, sent_ms: int | None) -> int:
@@ -285,7 +291,6 @@ class EventReading:
             raise
 
 
-_ABOUT_INTEGERS = "send RFC 3339, or set RECSYS_EVENTS__TIMESTAMP_UNIT"
 _DEFAULT_READING = EventReading()
 _FIELDS = frozenset(Event.model_fields)
 

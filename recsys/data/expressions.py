@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,7 @@ Scope = dict[str, Any]
 Evaluate = Callable[[Scope], Any]
 EVERY_NAME: Final = "*"
 _LONGEST_SHOWN = 100
+_COMPARED_WITH_A_NAME = re.compile(r"""[=!]=\s*"([^"\\]*)"(?!\s*[.\[])""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class Expression:
         evaluated, as when a function gets a value of another type.
     roots : frozenset of str
         The names of the scope that it uses.
+    needs : frozenset of str
+        Those of them without which it finds nothing: not what it looks at if something else is absent.
     names : frozenset of str
         All names in it, at whatever place; `EVERY_NAME` among them if it looks at others as well.
     """
@@ -37,6 +41,7 @@ class Expression:
     evaluate: Evaluate
     roots: frozenset[str]
     names: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
 
     @classmethod
     def compile(cls, text: str) -> Expression:
@@ -52,6 +57,7 @@ class Expression:
             tree = compiled.parsed
             _ensure_functions_exist(tree)
             direct, roots, names = _direct(tree), frozenset(_roots(tree)), frozenset(_names(tree))
+            needs = _needs(tree)
         except (JMESPathError, RecursionError) as error:
             why = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
             shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
@@ -63,7 +69,13 @@ class Expression:
             except (JMESPathError, ArithmeticError, TypeError, RecursionError) as error:
                 raise ValueError(f"{text}: {' '.join(str(error).split())}") from None
 
-        return cls(text, direct or searched, roots, names)
+        return cls(text, direct or searched, roots, names, needs)
+
+
+def text_in_double_quotes(text: str) -> str:
+    """Return what an expression compares with and has in double quotes, which JMESPath takes for a name; or nothing."""
+    found = _COMPARED_WITH_A_NAME.search(text)
+    return found[1] if found else ""
 
 
 def is_false(value: Any) -> bool:
@@ -101,6 +113,18 @@ def _roots(tree: Mapping[str, Any]) -> Iterator[str]:
     else:  # all parts are looked up in the same place
         for child in children:
             yield from _roots(child)
+
+
+def _needs(tree: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the scope without which an expression finds nothing."""
+    kind, children = tree["type"], tree["children"]
+    if kind == "or_expression" or (kind == "function_expression" and tree["value"] == "not_null"):
+        return frozenset.intersection(*map(_needs, children))
+    if kind in _AT_THE_LEFT:
+        return _needs(children[0])
+    if kind in ("field", "expref"):
+        return frozenset(_roots(tree))
+    return frozenset[str]().union(*map(_needs, children))
 
 
 def _names(tree: Mapping[str, Any]) -> Iterator[str]:

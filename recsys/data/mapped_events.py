@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from recsys.data import envelopes
 from recsys.data.epoch import EpochUnit
 from recsys.data.event import Event, EventOfLine, EventReading, EventType, ensure_fits_cluster, event_of
 from recsys.data.mapping import NO_USER, NO_USER_OF_RETURN, EventMapping, LeftOut, LineProblem, MappedLine
 from recsys.errors import MalformedEvent
 
 _MOST_NAMED = 3
+_REQUIRED = ("user_id", "item_id")
+_REQUIRED_IN_FILES = (*_REQUIRED, "timestamp")
 _NOT_COUNTED = LeftOut(None, "where leaves it out")
 
 
@@ -46,6 +49,7 @@ class MappedRecord(NamedTuple):
 def reading_with(mapping: EventMapping, reading: EventReading) -> EventReading:
     """Return how events are read where a mapping finds them: it may name the unit of their times."""
     unit = mapping.file.timestamp_unit
+    reading = replace(reading, unit_is_set_by="timestamp_unit in the mapping")
     return reading if unit == "auto" else replace(reading, unit=EpochUnit(unit))
 
 
@@ -85,7 +89,7 @@ def mapped_record(
             lines += 1
             if type(line) is MappedLine:
                 try:
-                    event = _event(line, scope["timestamp"], read_ms, reading, on_unread_price)
+                    event = _event(line, scope["value"], scope["timestamp"], read_ms, reading, on_unread_price)
                     if on_cluster:
                         ensure_fits_cluster(event.user_id)
                 except MalformedEvent as error:
@@ -110,12 +114,15 @@ def mapped_record(
 
 def _event(
     line: MappedLine,
+    value: Any,
     sent_ms: int | None,
     read_ms: int | None,
     reading: EventReading,
     on_unread_price: Callable[[], None],
 ) -> Event:
     kind: type[Event] = Event
+    if "user_id" not in line.fields or "item_id" not in line.fields:
+        _ensure_several_found(line, value, _REQUIRED if read_ms is None else _REQUIRED_IN_FILES)
     if read_ms is not None:
         sent_ms = read_ms
         if line.fields.get("timestamp") is None:
@@ -124,3 +131,19 @@ def _event(
         line.fields["line"] = line.number
         kind = EventOfLine
     return event_of(line.fields, sent_ms=sent_ms, reading=reading, on_unread_price=on_unread_price, kind=kind)
+
+
+def _ensure_several_found(line: MappedLine, value: Any, required: tuple[str, ...]) -> None:
+    """Refuse a line in which several of the fields that are needed are not found: the record has another form.
+
+    Raises
+    ------
+    MalformedEvent
+        It names the form of a record that is one event, as far as that is known.
+    """
+    absent = [f"no {name}" for name in required if name not in line.fields]
+    if len(absent) < 2 or line.fields.get("type") == EventType.FORGET:
+        return
+    form = envelopes.of_json(value) if line.number is None else ""
+    said = f"the mapping finds {', '.join(absent[:-1])} and {absent[-1]}"
+    raise MalformedEvent(f"{said}; {form}" if form else said)

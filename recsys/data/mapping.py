@@ -22,7 +22,17 @@ MOST_LINES = 5_000
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?")
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 _JOINT = ":"
-_WORDS = {"extra_forbidden": "is no key of a mapping; they are described in docs/connect.md", "missing": "is required"}
+_WORDS = {
+    "extra_forbidden": "is no key of a mapping; they are described in docs/connect.md",
+    "missing": "is required",
+    "literal_error": "must be {expected}, not {input}",
+    "model_type": "must be a table, as in [fields]",
+    "dict_type": "must be a table, as in [types]",
+    "string_type": "must be text in quotation marks",
+    "too_short": "must name at least one expression",
+}
+_OTHERWISE = "cannot be {input}"
+_LONGEST_INPUT = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +98,8 @@ class EventMapping:
         every += [one for one in (file.where, file.orders, file.lines) if one is not None]
         self.roots = frozenset[str]().union(*(one.roots for one in every))
         """What of a record is looked at."""
+        self.needs = frozenset[str]().union(*(one.needs for one in every))
+        """What of a record must be there for all expressions to find something."""
         self.names = frozenset[str]().union(*(one.names for one in every))
         """All names that are looked up, wherever in a record."""
         self.described = file.model_dump(exclude_defaults=True, exclude_none=True)
@@ -116,8 +128,8 @@ class EventMapping:
             raise InputFileError(f"{name}: is no TOML: it is nested too deeply") from None
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
+            said = _said(dict(problem))
             where = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int))
-            said = _WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
             raise InputFileError(f"{name}: {where}: {said}" if where else f"{name}: {said}") from None
         return cls(file, _zone(file.timezone, name))
 
@@ -271,6 +283,14 @@ class EventMapping:
                 raise ValueError(f'timestamp: {text} has no zone: set timezone in the mapping, as in timezone = "UTC"')
             moment = moment.replace(tzinfo=self._zone)
         return moment.isoformat()
+
+
+def _said(problem: Mapping[str, Any]) -> str:
+    """Return what is wrong with a value of a mapping file, in our own words."""
+    if problem["type"] == "value_error":
+        return str(problem["msg"]).removeprefix("Value error, ")
+    shown = str(problem["input"])[:_LONGEST_INPUT]
+    return _WORDS.get(problem["type"], _OTHERWISE).format(**{"input": repr(shown), **problem.get("ctx", {})})
 
 
 def _once(name: str, part: Expression, scope: dict[str, Any]) -> Expression:

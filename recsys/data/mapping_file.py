@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
-from recsys.data.expressions import Expression
+from recsys.data.expressions import Expression, text_in_double_quotes
 
 SCOPE = ("value", "key", "headers", "timestamp", "topic", "cloudevent")
 """What expressions find in a record."""
@@ -84,10 +84,16 @@ class MappingFile(_Strict):
         used = [(name, one, known) for name, one, known in tops if one is not None]
         used += [(f"fields.{name}", one, in_fields) for name, parts in self.fields.all().items() for one in parts]
         for name, expression, known in used:
+            if word := text_in_double_quotes(expression.text):
+                raise ValueError(
+                    f"{name}: {expression.text}: what is in double quotes is a name; text needs single quotes: {word!r}"
+                )
             for root in sorted(expression.roots - known):
                 raise ValueError(f"{name}: {_unknown(root, expression.text, known, everywhere=in_fields)}")
         if self.orders and not self.lines:
             raise ValueError("orders: needs lines, which says where the lines of each order are")
+        if self.types and self.fields.type is None:
+            raise ValueError("types: needs fields.type, which says where the words are")
         if self.lines_that_are_good == "count" and self.lines and not self.fields.event_id:
             raise ValueError(
                 "lines_that_are_good: count needs fields.event_id: without ids, the good lines of a record that is "

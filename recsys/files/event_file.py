@@ -111,6 +111,11 @@ class EventFile(ABC):
     def columns_used(self) -> Collection[str]:
         """The columns that say what rows come to. What folders say of others makes no other content."""
 
+    @property
+    def names_used(self) -> frozenset[str]:
+        """The names that are looked up in a row, wherever in it; `EVERY_NAME` among them if others are as well."""
+        return frozenset(self.columns_used)
+
     @abstractmethod
     def table_rows(self) -> Iterator[Row]:
         """Yield the rows as they are.

@@ -107,9 +107,10 @@ class MappedFile(EventFile):
 
     @property
     def remarks(self) -> Sequence[str]:
-        """What the mapping looks for and no file has."""
-        absent = sorted(self._mapping.roots & (_OF_RECORDS if self._is_wrapped else {*_OF_RECORDS, "cloudevent"}))
-        return [f"the mapping looks at {', '.join(absent)}; in files there is no such thing"] if absent else []
+        """What was passed over, and what the mapping looks for and no file has."""
+        absent = sorted(self._mapping.needs & (_OF_RECORDS if self._is_wrapped else {*_OF_RECORDS, "cloudevent"}))
+        about = [f"the mapping looks at {', '.join(absent)}; in files there is no such thing"] if absent else []
+        return [*self.table.remarks, *about]
 
     @property
     def remedies(self) -> Remedies:
@@ -146,6 +147,11 @@ class MappedFile(EventFile):
         """Those that the mapping names, wherever in it; all, if it goes through what there is."""
         names = self._mapping.names
         return frozenset(self.table.names) if EVERY_NAME in names else names
+
+    @property
+    def names_used(self) -> frozenset[str]:
+        """Those that the mapping names, and that of the data in an envelope."""
+        return self._mapping.names | (cloud_events.NAMES_OF_DATA if self._is_wrapped else frozenset())
 
     def table_rows(self) -> Iterator[Row]:
         """Yield the rows, each with an object, or with the values of its columns if it is one of CSV."""

@@ -13,7 +13,7 @@ from typing import Any
 from recsys.data.epoch import OLDEST_MS, EpochUnit, iso_time
 from recsys.data.event import EventReading, EventType, event_from_fields
 from recsys.data.reserved import is_reserved
-from recsys.errors import InputFileError, MalformedEvent
+from recsys.errors import ColumnMissing, InputFileError, MalformedEvent
 from recsys.files.batches import NO_CUSTOMER, NO_CUSTOMER_OF_RETURN, ReadRow, Reject
 from recsys.files.columns import DEFAULTS, REQUIRED, Columns
 from recsys.files.event_file import CheckUser, EventFile, any_user, in_json
@@ -99,7 +99,7 @@ class PurchaseFile(EventFile):
     @property
     def remarks(self) -> tuple[str, ...]:
         """What should be said about how the file is read, a line each."""
-        return self._reading.remarks
+        return (*self.table.remarks, *self._reading.remarks)
 
     @property
     def frequent_users(self) -> tuple[str, ...]:
@@ -157,7 +157,7 @@ class PurchaseFile(EventFile):
             named = column != DEFAULTS[field_]
             if field_ not in present and (named or field_ in REQUIRED):
                 hint = self.table.header_hint() or f"Name the right one with --{field_.replace('_', '-')}-column"
-                raise InputFileError(
+                raise ColumnMissing(
                     f"{self.label}: there is no column {column!r} for {field_}; the columns are "
                     f"{self.table.columns()}. {hint}"
                 )

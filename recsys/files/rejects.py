@@ -17,7 +17,7 @@ from recsys.files.batches import Reject
 from recsys.files.inputs import Inputs
 from recsys.files.marks import WHY, marked, without_formula
 from recsys.files.tables import Table
-from recsys.runtime.private_files import create_file
+from recsys.runtime.private_files import create_file, ensure_can_be_created
 
 
 class RejectsFile:
@@ -148,6 +148,20 @@ def rejects_path(inputs: Inputs, chosen: Path | None, suffix: str = RejectsFile.
     path = chosen or Path(f"{name}.rejects{suffix}")
     ensure_no_input(path, inputs)
     return path
+
+
+def ensure_usable(path: Path, inputs: Inputs) -> None:
+    """Refuse a file for rejected rows that would be written over what is read, or that cannot be written.
+
+    Raises
+    ------
+    InputFileError
+    """
+    ensure_no_input(path, inputs)
+    try:
+        ensure_can_be_created(path)
+    except OSError as error:
+        raise InputFileError(f"--rejects: {path} cannot be written: {error.strerror or error}") from error
 
 
 def ensure_no_input(path: Path, inputs: Inputs) -> None:

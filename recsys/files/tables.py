@@ -85,7 +85,7 @@ class Table:
     Raises
     ------
     InputFileError
-        When a file is not there, is no table, or differs in its kind or its columns from the first.
+        When a file is not there, is no table, or differs in its kind or its columns from the first; or all are empty.
     """
 
     def __init__(self, source: Path | Inputs, form: CsvForm, stage: Stage = no_stage) -> None:
@@ -94,7 +94,11 @@ class Table:
         self._read, self._to_read = 0, 1  # bytes of text, or rows of Parquet, since reading last began
         self._delimiter = form.delimiter
         self.is_utf_8_named = codecs.lookup(form.encoding).name in ("utf-8", "utf-8-sig")
-        self._files = [self._opened(file, form) for file in self.inputs.files]
+        found = [(file, self._opened(file, form)) for file in self.inputs.files]
+        self._files = [opened for _, opened in found if opened is not None]
+        self._empty = [file.name for file, opened in found if opened is None]
+        if not self._files:
+            raise InputFileError(f"{self._empty[0]}: the file is empty")
         first = self._files[0]
         self.kind = first.content.kind
         for file in self._files[1:]:
@@ -102,6 +106,11 @@ class Table:
         encodings = {file.content.encoding for file in self._files}
         keeps_encoding = self.kind is Kind.CSV and len(encodings) == 1
         self.form = CsvForm(encodings.pop() if keeps_encoding else _ANY_ENCODING, form.delimiter)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What should be said about the files: which are empty, a line each."""
+        return [f"{name}: the file is empty, and passed over" for name in self._empty]
 
     @cached_property
     def names(self) -> list[str]:
@@ -151,7 +160,7 @@ class Table:
         """Return what to do about a header that looks as if the file were read wrongly, or nothing."""
         if len(self.names) == 1 and re.search("[;\t|]", self.names[0]):
             return "Name what separates the columns with --delimiter"
-        says = _SUFFIXES.get(Path(self.inputs.files[0].name).suffix.lower(), self.kind)
+        says = _SUFFIXES.get(Path(self._files[0].input.name).suffix.lower(), self.kind)
         if says is not self.kind:
             return f"Its name says {says}, its content does not: if it is no {self.kind}, make the file anew"
         return ""
@@ -299,7 +308,8 @@ class Table:
     def _count(self, count: int) -> None:
         self._read += count
 
-    def _opened(self, file: Input, form: CsvForm) -> _File:
+    def _opened(self, file: Input, form: CsvForm) -> _File | None:
+        """Return a file with what it is; None if nothing is in it."""
         with _errors_named(file):
             content = content_of(file, form.encoding)
             if content.kind is Kind.PARQUET:
@@ -313,7 +323,7 @@ class Table:
                     names = csv_names(text, form.delimiter)
                 if any(names):
                     return _File(file, content, names)
-        raise InputFileError(f"{file.name}: the file is empty")
+        return None
 
     def _ensure_alike(self, first: _File, other: _File) -> None:
         one, two = other.content.kind, first.content.kind

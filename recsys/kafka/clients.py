@@ -149,9 +149,10 @@ def open_producer(settings: KafkaSettings, **defaults: str | int | float | bool)
 def open_admin(settings: KafkaSettings) -> AdminClient:
     """Open an admin client; keep it in a variable: the futures of a temporary one fail.
 
-    What goes wrong with its connections is said by the error of the call that fails, not by lines of its own.
+    What goes wrong with its connections is said by the error of the call that fails, not by lines of its own. Asking
+    for a topic never creates it, whatever the broker allows.
     """
-    config = client_config(settings, {}, {})
+    config = client_config(settings, {}, {"allow.auto.create.topics": False})
     with _wrong_properties_named(settings, config):
         return _registered(
             AdminClient(_heard(config, settings), logger=_Lines(causes_of(settings), least=logging.CRITICAL))

@@ -9,6 +9,13 @@ from recsys.errors import KafkaUnavailable
 from recsys.kafka.clients import KafkaException, Producer
 
 
+def create_by_asking(address: str, *topics: str) -> None:
+    """Create topics at an embedded broker that runs: it knows no other way."""
+    client = Producer({"bootstrap.servers": address})
+    for topic in topics:
+        client.list_topics(topic, timeout=10)
+
+
 @contextmanager
 def embedded_broker(*topics: str) -> Iterator[str]:
     """Run librdkafka's embedded broker, in memory, and yield its address; other processes can connect, too.

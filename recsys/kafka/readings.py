@@ -38,7 +38,7 @@ def load_mapping(name: str) -> EventMapping:
             content = file.read(_LONGEST_MAPPING_BYTES + 1)
         if len(content) > _LONGEST_MAPPING_BYTES:
             raise InputFileError(f"{name}: has more than {_LONGEST_MAPPING_BYTES:,} bytes: it is no mapping")
-        return EventMapping.parse(content.decode(), name=name)
+        return EventMapping.parse(content.decode("utf-8-sig"), name=name)
     except FileNotFoundError:
         raise InputFileError(f"{name}: is neither a file nor one of {', '.join(presets())}") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -14,6 +14,7 @@ from confluent_kafka.schema_registry.serde import SchemaId
 from confluent_kafka.serialization import MessageField, SerializationContext
 from fastavro import schemaless_reader
 
+from recsys.data import envelopes
 from recsys.data.plain_values import plain
 from recsys.errors import DecoderUnavailable, MalformedEvent, SettingsError
 from recsys.kafka.clients import Message
@@ -97,7 +98,10 @@ class RegistryReader:
             self._renew_login()
             raise
         except Exception as error:  # whatever the libraries say of bytes that they cannot read
-            raise MalformedEvent(f"does not fit its schema: {one_line(error)}") from None
+            hint = envelopes.without_magic_byte(raw)
+            raise MalformedEvent(
+                f"does not fit its schema: {one_line(error)}" + (f"; {hint}" if hint else "")
+            ) from None
 
     def text(self, record: Message, raw: bytes) -> str:
         """Return what the value holds as JSON, or its bytes in hexadecimal digits if it cannot be read."""

@@ -105,6 +105,8 @@ class EventSummary:
         self.malformed, self.passed_over = ReasonCounts(), ReasonCounts()
         self.users, self.items = DistinctCounter(), DistinctCounter()
         self.ids, self.without_id = RepeatedIds(most_ids), DistinctCounter()
+        self.unread_prices = 0
+        """Prices that are left out, for they cannot be read."""
         self.first_ms: int | None = None
         self.last_ms: int | None = None
         self._odd_users, self._odd_items = OddIds(), OddIds()
@@ -137,6 +139,7 @@ class EventSummary:
     def note_batch(self, batch: Batch) -> None:
         """Count the rows of a file; which of those without id are the same purchase, the import says."""
         self.records += batch.rows
+        self.unread_prices += batch.unread_prices
         for reject in batch.rejects:
             self.malformed.note(reject.reason, reject.place)
         for why, (count, place) in batch.reasons.items():
@@ -251,6 +254,7 @@ class EventSummary:
             "repeated_too_late": self.ids.too_late,
             "alike": self.without_id.repeats,
             "approximate": [name for name, counter in counters.items() if not counter.is_exact],
+            "unread_prices": self.unread_prices,
             "first": None if self.first_ms is None else iso_time(self.first_ms),
             "last": None if self.last_ms is None else iso_time(self.last_ms),
             "malformed": [

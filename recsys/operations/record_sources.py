@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, Self
 
 from recsys.data.epoch import iso_time
 from recsys.data.event import Event
+from recsys.data.expressions import EVERY_NAME
 from recsys.data.mapping import LeftOut
 from recsys.errors import InputFileError, MalformedEvent
 from recsys.files.batches import ReadRow
@@ -69,11 +70,14 @@ class RecordSource(Protocol):
         What to do about what looks wrong with the events.
     most_ids : int or None
         Ids of a user by which who applies these events recognizes copies; None: all.
+    names : frozenset of str
+        The names that are looked up in a record, wherever in it; `EVERY_NAME` among them if others are as well.
     """
 
     name: str
     remedies: Remedies
     most_ids: int | None
+    names: frozenset[str]
 
     def __enter__(self) -> Self:
         """Begin to read."""
@@ -119,6 +123,7 @@ class FileRecords:
         self._check_user = check_user
         self.name = file.name
         self.remedies = file.remedies
+        self.names = file.names_used
         self.most_ids: int | None = None  # an import finds those of all purchases in the archive
 
     def __enter__(self) -> Self:
@@ -165,6 +170,7 @@ class TopicRecords:
         Of a consumer. What it raises where it lacks something, is raised here.
     remedies : Remedies
     most_ids : int or None
+    names : frozenset of str
 
     Raises
     ------
@@ -178,12 +184,14 @@ class TopicRecords:
         decoder: ExplainingDecoder,
         remedies: Remedies = TOPIC,
         most_ids: int | None = None,
+        names: frozenset[str] = frozenset({EVERY_NAME}),
     ) -> None:
         self._settings = settings
         self._decoder = decoder
         self.name = settings.topic
         self.remedies = remedies
         self.most_ids = most_ids
+        self.names = names
         self._topic = describe_topic(settings, settings.topic)
         self._reader = open_reader(settings, "events")
         self._there = end_offsets(self._reader, settings, self._topic)
@@ -199,6 +207,7 @@ class TopicRecords:
     def check(self, summary: EventSummary, progress: ProgressReporter) -> None:
         """Take the records of all partitions into a summary."""
         total = sum(end - first for first, end in self._there.values())
+        before = self._decoder.passed_over.prices
         with progress.stage(f"check {self.name}", total, unit="records") as advance:
             for record in self._read(self._there):
                 events, left_out, malformed = self._decoded(record)
@@ -206,6 +215,7 @@ class TopicRecords:
                 if summary.records % _LARGE_STEP == 0:
                     advance(_LARGE_STEP)
             advance(summary.records % _LARGE_STEP)
+        summary.unread_prices += self._decoder.passed_over.prices - before
 
     def newest(self, n: int) -> list[SeenRecord]:
         """Return those with the newest timestamps."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 from recsys.settings.regular_files import ensure_regular
@@ -35,21 +36,41 @@ def create_file(path: Path, *, shared_with: Path | None = None) -> int:
     OSError
         Also when there is a symbolic link of that name, wherever it leads, or a folder, pipe, socket or device.
     """
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        pass
-    else:
-        if stat.S_ISLNK(found.st_mode):
-            raise OSError(errno.ELOOP, "this is a symbolic link, and what it leads to shall not be overwritten")
+    found = _may_be_replaced(path)
+    if found is not None:
         if _takes_anything(found):
             return _opened_to_take_anything(path)
-        ensure_regular(found.st_mode)
         path.unlink()
     descriptor = os.open(path, _WRITE | os.O_CREAT | os.O_EXCL, _FILE)
     if shared_with is not None and (mode := mode_of_files(shared_with)) != _FILE:
         os.fchmod(descriptor, mode)
     return descriptor
+
+
+def ensure_can_be_created(path: Path) -> None:
+    """Find out whether `create_file` can make a file, and leave everything as it is.
+
+    Raises
+    ------
+    OSError
+        When it cannot.
+    """
+    found = _may_be_replaced(path)
+    if found is None or not _takes_anything(found):
+        tempfile.TemporaryFile(dir=path.parent).close()
+
+
+def _may_be_replaced(path: Path) -> os.stat_result | None:
+    """Return what has this name, None if nothing has; refuse what is no regular file."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISLNK(found.st_mode):
+        raise OSError(errno.ELOOP, "this is a symbolic link, and what it leads to shall not be overwritten")
+    if not _takes_anything(found):
+        ensure_regular(found.st_mode)
+    return found
 
 
 def _takes_anything(found: os.stat_result) -> bool:

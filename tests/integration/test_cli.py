@@ -18,6 +18,7 @@ from confluent_kafka import Consumer
 
 from recsys import __version__ as recsys_version
 from recsys.data.event import Event
+from recsys.kafka.embedded import create_by_asking
 from recsys.redis import PlacedEvent, Store, open_store
 from recsys.settings import Settings
 from tests.preloaded import run_module
@@ -123,6 +124,7 @@ def test_several_files_are_published_in_the_order_of_their_times(
 ) -> None:
     for name, day in (("a", 3), ("b", 1), ("c", 2)):
         (tmp_path / f"{name}.csv").write_text(f"user_id,item_id,timestamp\nu,{name},2026-01-0{day}\n")
+    create_by_asking(broker, prefix)
     kafka = {"RECSYS_KAFKA__BOOTSTRAP_SERVERS": broker, "RECSYS_KAFKA__TOPIC": prefix, "RECSYS_KAFKA__TIMEOUT_S": "30"}
     assert "3 events published" in recsys("publish", "*.csv", **kafka).stdout
     consumer = Consumer({"bootstrap.servers": broker, "group.id": prefix, "auto.offset.reset": "earliest"})

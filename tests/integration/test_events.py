@@ -16,17 +16,20 @@ import pyarrow as pa
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from recsys.data.mapping_file import preset, presets
 from recsys.errors import InputFileError
 from recsys.kafka.decoder import make_decoder
 from recsys.kafka.readings import load_mapping
+from recsys.kafka.topics import create_topic_if_missing
 from recsys.operations import record_sources
 from recsys.operations.record_sources import TopicRecords
 from recsys.redis import Store, open_store
+from recsys.settings import KafkaSettings
 from tests.builders import NOON_MS
 from tests.preloaded import run_module
-from tests.services import Shop
+from tests.services import ApacheKafka, Shop, kafka_jars, running_kafka, wait_until
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 ORDERS = """
@@ -267,10 +270,39 @@ def test_the_mapping_of_the_settings_reads_files_unless_options_name_columns(rec
     assert "rows.csv, without a mapping: 1 record, 1 event" in usual
 
 
+def test_rows_that_no_column_fits_lead_to_the_mapping_of_the_settings(recsys: Command, tmp_path: Path) -> None:
+    write(tmp_path / "orders.jsonl", order(2, line("tea")))
+    said = recsys("import", "orders.jsonl", expect=1).stderr
+    assert "Name the right one with --user-id-column" in said
+    assert "--mapping" not in said
+    environment = {"RECSYS_EVENTS__MAPPING": "orders.toml"}
+    said = recsys("import", "orders.jsonl", expect=1, environment=environment).stderr
+    assert "--user-id-column, or read the rows as services read records, with --mapping orders.toml" in said
+
+
+def test_a_check_says_which_prices_cannot_be_read(recsys: Command, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("user_id,item_id,timestamp,price\nu,a,2026-11-01,cheap\nv,a,2026-11-01,1.5\n")
+    assert (
+        "note: 1 price left out that cannot be read; no model uses prices"
+        in recsys("events", "check", "rows.csv").stdout
+    )
+    assert json.loads(recsys("events", "check", "rows.csv", "--json").stdout)["unread_prices"] == 1
+
+
+@pytest.mark.parametrize("path", ["nowhere/bad.csv", ".", "link.csv"])
+def test_a_file_for_rejects_that_cannot_be_written_is_refused_first(recsys: Command, tmp_path: Path, path: str) -> None:
+    (tmp_path / "rows.csv").write_text("user_id,item_id,timestamp\nu,a,2026-11-01\n")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "another.csv")
+    for command in ("import", "publish"):
+        said = recsys(command, "rows.csv", "--rejects", path, expect=1).stderr
+        assert f"error: --rejects: {path} cannot be written: " in said
+        assert len(said.splitlines()) == 1
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["link.csv", "orders.toml", "rows.csv"]
+
+
 def test_presets_are_listed_and_printed_to_be_edited(recsys: Command, tmp_path: Path) -> None:
-    listed = recsys("events", "preset").stdout
+    assert recsys("events", "preset").stdout.splitlines() == presets(), "plain names, where no terminal reads them"
     for name in presets():
-        assert f"\n{name} " in listed
         own = tmp_path / f"own-{name}.toml"
         own.write_text(recsys("events", "preset", name).stdout)
         assert own.read_text() == preset(name)
@@ -297,8 +329,8 @@ def skus(said: str) -> list[str]:
 
 @pytest.mark.real_kafka
 def test_a_topic_is_looked_at_and_nothing_is_left_behind(shop: Shop) -> None:
-    (shop.folder / "orders.toml").write_text(ORDERS)
-    published(shop, *[order(number, line(f"sku-{number}")) for number in range(30)], None)
+    (shop.folder / "orders.toml").write_text(ORDERS + 'price = "line.each"\n')
+    published(shop, *[order(number, {**line(f"sku-{number}"), "each": "?"}) for number in range(30)], None)
     shop.environment["RECSYS_EVENTS__MAPPING"] = "orders.toml"
     newest = skus(shop.recsys("events", "preview", "--json", "-n", "6").stdout)
     assert newest == [f"sku-{number}" for number in range(25, 30)], "the tombstone is the newest of all"
@@ -310,6 +342,7 @@ def test_a_topic_is_looked_at_and_nothing_is_left_behind(shop: Shop) -> None:
     assert f"{shop.topic}[2] 14, 2026-11-22T12:00:30Z, key k30\n  (tombstone: no value)" in shown
     found = json.loads(shop.recsys("events", "check", "--json").stdout)
     assert (found["records"], found["events"]["purchase"], found["users"]) == (31, 30, 30)
+    assert found["unread_prices"] == 30
     admin = AdminClient({"bootstrap.servers": shop.kafka.address})
     groups = {group.group_id for group in admin.list_consumer_groups().result().valid}
     assert not {group for group in groups if group.startswith(shop.environment["RECSYS_KAFKA__GROUP_ID"])}
@@ -356,6 +389,31 @@ def test_a_topic_without_records_and_one_that_is_not_there(shop: Shop) -> None:
     assert f"{shop.topic} holds no records" in shop.recsys("events", "preview").stdout
     assert "records  " in shop.recsys("events", "check").stdout
     assert "topic nowhere does not exist" in shop.recsys("events", "check", "--topic", "nowhere", expect=1).stderr
+
+
+class CreatingKafka(ApacheKafka):
+    """A broker that creates the topics that clients ask for, as Kafka does unless it is told otherwise."""
+
+    def properties(self, folder: Path, controller_port: int) -> dict[str, object]:
+        """Return the broker's configuration."""
+        return {**super().properties(folder, controller_port), "auto.create.topics.enable": "true"}
+
+
+@pytest.mark.real_kafka
+def test_looking_at_a_topic_that_is_not_there_never_creates_it(recsys: Command) -> None:
+    with running_kafka(CreatingKafka, kafka_jars()) as broker:
+        environment = {"RECSYS_KAFKA__BOOTSTRAP_SERVERS": broker.address}
+        for command in ("check", "preview", "check"):
+            done = recsys("events", command, "--topic", "nosuch", expect=1, environment=environment)
+            assert done.stderr.startswith("error: topic nosuch does not exist at ")
+            assert (len(done.stderr.splitlines()), done.stdout) == (1, "")
+        admin = AdminClient({"bootstrap.servers": broker.address})
+        admin.create_topics([NewTopic("orders", 1)])["orders"].result()
+        assert "nosuch" not in admin.list_topics(timeout=60).topics
+        kafka = KafkaSettings(bootstrap_servers=broker.address)
+        assert create_topic_if_missing(kafka, "nosuch.dlq", partitions=3, for_records_of="orders")
+        wait_until(lambda: "nosuch.dlq" in admin.list_topics(timeout=60).topics, "the topic is known")
+        assert len(admin.list_topics(timeout=60).topics["nosuch.dlq"].partitions) == 3
 
 
 @pytest.fixture

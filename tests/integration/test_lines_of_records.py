@@ -17,6 +17,9 @@ from recsys.redis import PlacedEvent, Store
 from recsys.settings.sections import HistorySettings
 from tests.builders import make_event
 from tests.integration.test_users import whole_entries
+from tests.planted import owned_by
+from tests.unit.test_presets import LARGE, SHOPIFY_ORDER, SHOPIFY_REFUND
+from tests.unit.test_presets import events as events_of
 
 SIZES = (1, 2, 256, 257, 1_001, 2_000)
 
@@ -155,3 +158,15 @@ def test_what_a_check_says_of_copies_is_what_redis_does(
         found.note_record([placed.event for placed in events])
         counted += store.users.apply({user: events})[user].duplicates
     assert counted == found.recognized
+
+
+@pytest.mark.parametrize("refund_comes_first", [False, True])
+def test_a_refund_that_an_export_and_the_topic_tell_of_takes_back_once(store: Store, refund_comes_first: bool) -> None:
+    bought = {**SHOPIFY_ORDER["line_items"][0], "quantity": 5, "current_quantity": 3}
+    exported = {**SHOPIFY_ORDER, "line_items": [bought], "refunds": [SHOPIFY_REFUND]}
+    of_export = events_of("shopify-orders-paid", exported)
+    export = [PlacedEvent("import:1", offset, event, complete=True) for offset, event in enumerate(of_export, start=1)]
+    topic = [PlacedEvent("t:0", 7, event) for event in events_of("shopify-refunds-create", SHOPIFY_REFUND)]
+    for events in (topic, export) if refund_comes_first else (export, topic):
+        store.users.apply({str(LARGE): events})
+    assert owned_by(store, str(LARGE)) == {"808950810": 3}

@@ -28,7 +28,7 @@ from consumer.refresher import Refresher
 from recsys.errors import RedisUnavailable, TooManyMalformed, WritesLost
 from recsys.kafka.clients import open_consumer
 from recsys.kafka.decoder import make_decoder
-from recsys.kafka.embedded import embedded_broker
+from recsys.kafka.embedded import create_by_asking, embedded_broker
 from recsys.kafka.producer import Publisher
 from recsys.kafka.records import read_range
 from recsys.kafka.topics import Topic, TopicWatch, describe_topic, end_offsets
@@ -54,6 +54,7 @@ def broker() -> Iterator[str]:
 
 def settings_of(broker: str, url: str, folder: Path, **consumer: object) -> Settings:
     name = f"shop-{uuid.uuid4().hex[:8]}"
+    create_by_asking(broker, name, f"{name}.dlq")
     return Settings.model_validate(
         {
             "data_dir": str(folder),

@@ -17,6 +17,7 @@ from recsys.errors import DataDirError, InvalidModel, LockLost, NotEnoughData, N
 from recsys.evaluation.gate_record import Decision
 from recsys.files.columns import Columns
 from recsys.files.purchases import PurchaseFile
+from recsys.kafka.embedded import create_by_asking
 from recsys.kafka.producer import Publisher
 from recsys.operations.import_history import import_file
 from recsys.operations.rollback import roll_back
@@ -79,6 +80,7 @@ def opened(broker: str, redis_url: str, folder: Path, **trainer: object) -> Iter
             "trainer": {"refresh_processes": 1, **trainer},
         }
     )
+    create_by_asking(broker, name)
     with open_store(settings) as store:
         yield Shop(settings, store, open_data_dir(settings), folder)
 

@@ -290,6 +290,11 @@ def test_no_wish_to_be_erased_is_lost_over_its_time(written: int | str) -> None:
         (b'{"data": {"user_id": "u", "item_id": "i"}}', "an envelope: the event may be in data"),
         (b'{"id": 1, "customer": {"id": 2}, "line_items": [{"sku": "A"}]}', "a whole order: each of its lines"),
         (b'{"event_name": "purchase", "user_id": "u", "items": [{"item_id": "A"}]}', "an event with several items"),
+        (
+            b'{"client_id": "1.2", "user_id": "u", "events": [{"name": "purchase"}]}',
+            "a request of Google Analytics 4: the",
+        ),
+        (b'{"events": [{"user_id": "u", "item_id": "A"}]}', "a batch: each of its events must be a record of its own"),
         (b'{"type": "track", "event": "Order Completed", "properties": {"products": []}}', "a Segment event"),
         (b'{"userId": "u", "itemId": "i"}', "other names of fields (userId, itemId)"),
         (b'"{\\"user_id\\": 1}"', "it was encoded twice"),

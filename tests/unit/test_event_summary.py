@@ -75,6 +75,7 @@ def test_numbers_types_and_times() -> None:
         "items": 2,
         "repeated": 1,
         "repeated_too_late": 0,
+        "unread_prices": 0,
         "alike": 1,
         "approximate": [],
         "first": "2026-11-21T12:00:00Z",

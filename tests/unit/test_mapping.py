@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from recsys.data.event import Event, EventOfLine, EventReading, EventType
 from recsys.data.expressions import Expression
+from recsys.data.mapped_events import reading_with
 from recsys.data.mapping import MOST_LINES, NO_USER, NO_USER_OF_RETURN, EventMapping
 from recsys.data.mapping_file import presets
 from recsys.errors import InputFileError, MalformedEvent
@@ -59,7 +60,7 @@ def line(sku: Any = "a", **fields: Any) -> dict[str, Any]:
 
 def events(text: str | EventMapping, value: Any, **parts: Any) -> list[Event]:
     found = text if isinstance(text, EventMapping) else mapping(text)
-    return list(MappedDecoder(found, EventReading()).events(record(value, **parts)))
+    return list(MappedDecoder(found, reading_with(found, EventReading())).events(record(value, **parts)))
 
 
 def reason(text: str | EventMapping, value: Any) -> str:
@@ -148,6 +149,10 @@ def test_what_is_wrong_with_one_of_several_orders_is_named(value: Any, said: str
         (order(*[line(None)] * 9), "; and 6 more lines"),
         (order(line(), customer=None), "line 1: user_id: is required"),
         (order(line(), at="22.11.2026"), "line 1: timestamp: must be RFC 3339"),
+        (order(line(), at="22.11.2026"), "or an integer of time since 1970, not '22.11.2026'"),
+        (order(line(), at="x\x1b[2J" * 99), "since 1970, not 'x\\x1b[2Jx"),
+        (order(line(), at=[1]), "since 1970, not '[1]'"),
+        (order(line(), at=20261122), "send RFC 3339, or set timestamp_unit in the mapping"),
         (order(line(), at="2026-11-22 12:00:00"), "has no zone: set timezone in the mapping"),
         (order(line(), at="2026-12-24T00:00:00Z"), "is in the future"),
         (order(line(), id={"a": 1}), "line 1: event_id: value.id must be a string or an integer, not an object"),
@@ -268,6 +273,15 @@ def test_times_in_all_forms(written: Any, keys: dict[str, str]) -> None:
         (f"x={'[' * 3000}", "my.toml: is no TOML: it is nested too deeply"),
         (f'timezone="Mars"\n[fields]\nuser_id="value.id"{ITEM}', "timezone: 'Mars' is no time zone"),
         (f'lines="value"\nlines_that_are_good="count"\n[fields]\nuser_id="value.id"{ITEM}', "needs fields.event_id"),
+        (f"""where='value.state == "paid"'\n[fields]\nuser_id="value.id"{ITEM}""", "text needs single quotes: 'paid'"),
+        (f"""where='value.a[?b!="in x"]'\n[fields]\nuser_id="value.id"{ITEM}""", "text needs single quotes: 'in x'"),
+        (f'types={{refund="return"}}\n[fields]\nuser_id="value.a"{ITEM}', "types: needs fields.type, which says where"),
+        (f'zero_quantity="x"\n[fields]\nuser_id="value.a"{ITEM}', "zero_quantity: must be 'skip' or 'malformed', not"),
+        ('fields="value.a"', "my.toml: fields: must be a table, as in [fields]"),
+        (f'types=["x"]\n[fields]\nuser_id="value.a"{ITEM}', "my.toml: types: must be a table, as in [types]"),
+        (f'timezone=1\n[fields]\nuser_id="value.a"{ITEM}', "timezone: must be text in quotation marks"),
+        (f'[fields]\nuser_id=[]{ITEM}', "fields.user_id: must name at least one expression"),
+        (f'[fields]\nuser_id={{a=1}}{ITEM}', "fields.user_id: must be a JMESPath expression in quotation marks"),
         (f'types={{refund="x"}}\n[fields]\nuser_id="value.a"{ITEM}', "types.refund: "),
     ],
 )  # fmt: skip
@@ -276,12 +290,15 @@ def test_a_wrong_mapping_is_named_with_its_key(text: str, said: str) -> None:
         EventMapping.parse(text, name="my.toml")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert " should " not in str(caught.value), "these are words of a library"
     assert len(str(caught.value)) < 300
 
 
 def test_a_mapping_is_a_preset_or_a_file(tmp_path: Any) -> None:
     (tmp_path / "own.toml").write_text(ORDERS)
     assert load_mapping(str(tmp_path / "own.toml")).described == mapping(ORDERS).described
+    (tmp_path / "marked.toml").write_text(ORDERS, encoding="utf-8-sig")
+    assert load_mapping(str(tmp_path / "marked.toml")).described == mapping(ORDERS).described
     with pytest.raises(InputFileError, match=r"shopify: is neither a file nor one of contract, debezium"):
         load_mapping("shopify")
     with pytest.raises(InputFileError, match="cannot be read: this is a folder"):
@@ -326,6 +343,37 @@ def test_what_cannot_be_evaluated_of_the_record_is_said_once() -> None:
     said = reason(text, order(*[line() for _ in range(3)], tags=[1, 2]))
     assert said.startswith("event_id: join(':', value.tags): ")
     assert "more lines" not in said
+
+
+def test_of_a_record_in_another_form_the_form_is_named() -> None:
+    text = '[fields]\nuser_id = "value.customer.id"\nitem_id = "value.sku"\ntimestamp = "value.at"\n'
+    nothing = "the mapping finds no user_id and no item_id"
+    assert reason(text, {"op": "c", "after": {"sku": "a"}}).startswith(f"{nothing}; it looks like a Debezium envelope")
+    assert reason(text, {"payload": {"sku": "a"}}).startswith(f"{nothing}; it looks like an envelope: the event may be")
+    assert reason(text, {"a": 1}) == nothing
+    assert reason(text, {"sku": "a"}) == "user_id: is required"
+    forget = text + 'type = "value.type"\n'
+    assert reason(forget, {"type": "forget", "a": 1}) == "user_id: is required"
+    assert reason('lines = "value.l"\n[fields]\nuser_id = "line.u"\nitem_id = "line.i"', {"l": [{"sku": 1}]}) == (
+        f"line 1: {nothing}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("expression", "needs"),
+    [
+        ("value.a || cloudevent.b", set()),
+        ("not_null(value.a, key)", set()),
+        ("(value.payload || value).after || headers.x", set()),
+        ("value.a == 'x' && key", {"value", "key"}),
+        ("key || timestamp == `1` || key", set()),
+        ("key == 'a' || key == 'b'", {"key"}),
+        ("sort_by(value.lines, &sku)", {"value"}),
+        ("value.lines[?a || b].c", {"value"}),
+    ],
+)
+def test_what_an_expression_needs_is_what_it_looks_at_in_any_case(expression: str, needs: set[str]) -> None:
+    assert Expression.compile(expression).needs == needs
 
 
 def test_a_reason_is_short_however_long_what_it_quotes() -> None:

@@ -20,6 +20,7 @@ import pytest
 
 from recsys.data.event import EventOfLine, EventReading, EventType, ensure_fits_cluster
 from recsys.data.mapping import EventMapping
+from recsys.data.mapping_file import CONTRACT, preset, presets
 from recsys.errors import InputFileError, MalformedEvent
 from recsys.files import event_file, json_rows, parquet_rows
 from recsys.files.batches import RowCounts
@@ -341,6 +342,37 @@ def test_what_a_mapping_looks_for_and_no_file_has_is_said(tmp_path: Path) -> Non
     assert "cloudevent" not in jsonl(tmp_path, *TWO_ORDERS, mapping=by_header, is_wrapped=True).remarks[0]
     with pytest.raises(InputFileError, match="the mapping names no timestamp"):
         jsonl(tmp_path, *TWO_ORDERS, mapping=ORDERS.replace('timestamp = "value.at"', ""))
+    if_absent = ORDERS.replace('"value.customer"', '"value.customer || key"')
+    assert jsonl(tmp_path, *TWO_ORDERS, mapping=if_absent).remarks == []
+    for name in presets():
+        assert jsonl(tmp_path, {}, mapping=preset(name)).remarks == []
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "\ufeff"])
+def test_an_empty_file_among_several_is_said_and_passed_over(tmp_path: Path, text: str) -> None:
+    paths = [tmp_path / f"{name}.jsonl" for name in "abc"]
+    for path, content in zip(paths, (text, json.dumps(TWO_ORDERS[0]), text), strict=True):
+        path.write_text(content)
+    file = opened(*paths)
+    assert found(file) == THREE_LINES[:2]
+    assert file.remarks == [f"{path}: the file is empty, and passed over" for path in (paths[0], paths[2])]
+    assert file.content_digest == opened(paths[1]).content_digest
+    for alone in ((paths[0],), (paths[0], paths[2])):
+        with pytest.raises(InputFileError, match="the file is empty"):
+            opened(*alone)
+
+
+def test_of_a_row_in_another_form_the_form_is_named(tmp_path: Path) -> None:
+    request = {"client_id": "1.2", "user_id": "u", "timestamp_micros": 1, "events": [{"name": "purchase"}]}
+    ((_, why),) = rejects(jsonl(tmp_path, request, mapping=preset(CONTRACT)))
+    assert why.startswith(
+        "the mapping finds no item_id and no timestamp; it looks like a request of Google Analytics 4"
+    )
+    file = jsonl(tmp_path, {"op": "c", "after": {"user_id": "u"}}, mapping=preset(CONTRACT))
+    ((_, why),) = rejects(file)
+    assert why.startswith(
+        "the mapping finds no user_id, no item_id and no timestamp; it looks like a Debezium envelope"
+    )
 
 
 def test_users_who_cannot_be_are_seen_as_an_import_sees_them(tmp_path: Path) -> None:

@@ -203,7 +203,15 @@ def test_a_schema_of_another_format_is_named(server: AnsweringServer) -> None:
     ("raw", "reason"),
     [
         (b"", "the record is empty"),
-        (b'{"user_id": "u"}', "does not fit its schema: "),
+        (
+            b'{"user_id": "u"}',
+            "does not fit its schema: Invalid magic byte; it looks like plain JSON: set RECSYS_EVENTS__",
+        ),
+        (
+            b" [1]      ",
+            "does not fit its schema: Invalid magic byte; it looks like plain JSON: set RECSYS_EVENTS__FORMAT",
+        ),
+        (b"u,a,2026-01-01", "does not fit its schema: Invalid magic byte; it does not begin with the magic byte of a"),
         (b"\x00", "does not fit its schema: "),
         (b"\x00\x00\x00\x00\x07\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "does not fit its schema: "),
         (b"\x00\x00\x00\x00\x07\x02\xff\x02a", "does not fit its schema: "),

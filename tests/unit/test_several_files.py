@@ -598,3 +598,13 @@ def test_columns_whose_names_differ_in_spaces_alone_are_refused(tmp_path: Path, 
     else:
         path.write_text('{"user_id": "u", " user_id": "v", "item_id": "a", "timestamp": "2026-01-01"}\n')
     assert "column 'user_id' appears more than once" in error_of(path)
+
+
+def test_an_empty_csv_among_several_is_said_and_passed_over(tmp_path: Path) -> None:
+    paths = [csv(tmp_path / "a.csv", header=""), csv(tmp_path / "b.csv", "u,a,2026-01-01"), tmp_path / "c.csv.gz"]
+    paths[2].write_bytes(gzip.compress(b""))
+    file = read(*paths)
+    assert items(file) == ["a"]
+    assert list(file.remarks) == [f"{path}: the file is empty, and passed over" for path in (paths[0], paths[2])]
+    assert file.content_digest == read(paths[1]).content_digest
+    assert list(read(paths[1]).remarks) == []
