@@ -48,7 +48,7 @@ class Snapshot:
             "published": metrics.published,
             "rejected": metrics.rejected,
         }
-        counts = {name: _total(counter) for name, counter in counters.items()}
+        counts = {name: total(counter) for name, counter in counters.items()}
         samples = next(iter(metrics.latency.collect())).samples
         latencies = {float(sample.labels["le"]): sample.value for sample in samples if sample.name.endswith("_bucket")}
         return cls(time.monotonic(), counts, latencies)
@@ -60,7 +60,7 @@ class Snapshot:
         return Change(self.at_s - before.at_s, counts, latencies)
 
 
-def _total(counter: Counter) -> float:
+def total(counter: Counter) -> float:
     """Return a counter, summed over its labels."""
     samples = next(iter(counter.collect())).samples
     return float(sum(sample.value for sample in samples if sample.name.endswith("_total")))

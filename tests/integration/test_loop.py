@@ -25,6 +25,7 @@ from consumer.outages import Outages, on_one_server
 from consumer.polling import Polling, Stopped
 from consumer.rebalance import Assignment, close
 from consumer.refresher import Refresher
+from consumer.stats import total
 from recsys.errors import RedisUnavailable, TooManyMalformed, WritesLost
 from recsys.kafka.clients import open_consumer
 from recsys.kafka.decoder import make_decoder
@@ -113,7 +114,7 @@ class Parts:
 
     def counts(self) -> Mapping[str, float]:
         return {
-            name: next(iter(counter.collect())).samples[0].value
+            name: total(counter)
             for name, counter in vars(self.metrics).items()
             if name in ("records", "applied", "duplicates", "dead_letters", "published", "rejected", "outages")
         }
@@ -324,7 +325,7 @@ def test_the_service_reads_commits_and_goes_on_where_it_was(broker: str, redis_u
                 stop.set()
                 service.join(60)
                 assert not service.is_alive()
-            assert next(iter(metrics.records.collect())).samples[0].value == len(users), "nothing is read twice"
+            assert total(metrics.records) == len(users), "nothing is read twice"
         pointer = store.pointer.read()
         assert pointer is not None
         model = load_model(ArtifactFolder.at(pointer.uri), manifest_sha256=pointer.manifest_sha256)
