@@ -321,6 +321,8 @@ def fatal_error_of(serve: Callable[[], object]) -> ClientError | None:
         problem: ClientError = error.args[0]
         return problem
     except SystemError as error:
+        if "without setting an exception" in str(error):  # the client has lost it; its own log line says why
+            return ClientError(ClientError._FATAL, "the client has failed for good")
         if not isinstance(error.__cause__, KafkaException):
             raise
         cause: ClientError = error.__cause__.args[0]

@@ -73,6 +73,9 @@ def test_a_fatal_error_is_found_also_where_a_report_fails_because_of_it() -> Non
     assert fatal_error_of(lambda: raise_(SystemError("returned a result with an exception set"), problem)) is OTHER
     with pytest.raises(SystemError):
         fatal_error_of(lambda: raise_(SystemError("something else")))
+    lost = fatal_error_of(lambda: raise_(SystemError("<method flush> returned NULL without setting an exception")))
+    assert lost is not None
+    assert is_fatal(lost)
 
 
 def test_an_answer_is_what_the_call_returns_or_raises() -> None:
