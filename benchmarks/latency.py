@@ -9,10 +9,12 @@ Run: .venv/bin/python -m benchmarks latency
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,11 +44,14 @@ class Load:
     observed_ms : float64, (n,)
         Time from the call of the producer to the notification of Redis, of the users of whom the observer reads.
     lists_per_s : float
+    cores : mapping of str → float
+        How many cores were at work, and for whom; without anything else on the machine.
     """
 
     buckets: Mapping[float, float]
     observed_ms: np.ndarray
     lists_per_s: float
+    cores: Mapping[str, float]
 
     def quantile_ms(self, q: float) -> float:
         """Return a quantile of the consumer's own histogram."""
@@ -75,7 +80,9 @@ def under_load(stall: Stall, *, events_per_s: float, seconds: float) -> Load:
         began: float = ours.recv()
         seen = _watched(watcher, until=began + _WARM_UP_S)
         before, since = consumer.metrics(), time.monotonic()
+        worked_before = _worked_s(consumer, client)
         seen += _watched(watcher, until=began + count / events_per_s)
+        worked = _worked_s(consumer, client)
         after, now = consumer.metrics(), time.monotonic()  # what is left then would come without load
         sent: list[float] = ours.recv()
         process.join()
@@ -91,7 +98,20 @@ def under_load(stall: Stall, *, events_per_s: float, seconds: float) -> Load:
         {float(name.removeprefix("le ")): after[name] - before[name] for name in names},
         1000 * _matched(records[first:], sent[first:], seen),
         lists / (now - since),
+        {who: (seconds - worked_before[who]) / (now - since) for who, seconds in worked.items()},
     )
+
+
+def _worked_s(consumer: Consumer, client: Any) -> dict[str, float]:
+    """Return for how many seconds cores have been at work until now, by for whom."""
+    tick = os.sysconf("SC_CLK_TCK")
+    fields = [int(text) for text in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    idle = fields[3] + fields[4]
+    ours = {"consumer": consumer.process.pid, "Redis": client.info("server")["process_id"]}
+    ticks = {who: sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
+             for who, pid in ours.items()}  # fmt: skip
+    ticks["Kafka, producer and observer"] = sum(fields[:8]) - idle - sum(ticks.values())
+    return {who: count / tick for who, count in (ticks | {"nobody": idle}).items()}
 
 
 def _watched(watcher: Any, *, until: float) -> list[tuple[str, float]]:
@@ -176,4 +196,5 @@ def measure(*, quick: bool) -> list[Measured]:
                 found.append(Measured("latency", case, name, value, "ms", at_most=limits.get(name)))
             observed = float(np.quantile(load.observed_ms, 0.5))
             found.append(Measured("latency", case, "p50, as an observer sees it", observed, "ms"))
+            found += [Measured("latency", case, f"cores for: {who}", used, "cores") for who, used in load.cores.items()]
     return found
