@@ -23,6 +23,7 @@ from confluent_kafka import Producer
 
 from benchmarks.results import Measured
 from benchmarks.stream import Stall, open_stall, our_rate
+from recsys.demo.stream import latency_buckets
 from recsys.runtime.metrics import quantile
 from tests.services import Consumer
 
@@ -55,9 +56,7 @@ class Load:
 
     def quantile_ms(self, q: float) -> float:
         """Return a quantile of the consumer's own histogram."""
-        bounds = sorted(self.buckets)
-        below = [0.0, *(self.buckets[bound] for bound in bounds)]
-        return 1000 * quantile(bounds, [count - before for count, before in zip(below[1:], below, strict=False)], q)
+        return 1000 * quantile(self.buckets, q)
 
 
 def under_load(stall: Stall, *, events_per_s: float, seconds: float) -> Load:
@@ -93,9 +92,8 @@ def under_load(stall: Stall, *, events_per_s: float, seconds: float) -> Load:
         client.config_set("notify-keyspace-events", "")
     first = int(events_per_s * _WARM_UP_S)
     lists = after["lists_published_total"] - before["lists_published_total"]
-    names = [name for name in after if name.startswith("le ")]
     return Load(
-        {float(name.removeprefix("le ")): after[name] - before[name] for name in names},
+        latency_buckets(before, after),
         1000 * _matched(records[first:], sent[first:], seen),
         lists / (now - since),
         {who: (seconds - worked_before[who]) / (now - since) for who, seconds in worked.items()},

@@ -80,10 +80,7 @@ class Change:
 
     def latency_ms(self, q: float) -> float | None:
         """Return a quantile of the time from a record to the lists; None where there was no record."""
-        bounds = sorted(self.latencies)
-        below = [0.0, *(self.latencies[bound] for bound in bounds)]
-        counts = [count - before for count, before in zip(below[1:], below, strict=False)]
-        return 1000 * quantile(bounds, counts, q) if sum(counts) else None
+        return 1000 * quantile(self.latencies, q) if any(self.latencies.values()) else None
 
 
 class StatsLog:

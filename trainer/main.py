@@ -113,7 +113,7 @@ def _serve(settings: Settings) -> int:
             policy = PolicyWatch(settings.kafka, metrics.topic_compacted.set)
             rounds = _Rounds(settings, store, data_dir, metrics, signal_request)
             with suppress(DataDirError):  # the first round will say so
-                metrics.restore(data_dir.rounds.newest_first())
+                metrics.restore(data_dir.rounds)
             shop = shop_watched(settings, store, data_dir, metrics.shop.note)
             checks = checks_of(settings, Service.TRAINER, metrics.checks.note).running()
             with (

@@ -202,11 +202,14 @@ class Replay:
 
 def latencies_ms(earlier: Mapping[str, float], now: Mapping[str, float]) -> tuple[float, float]:
     """Return the median and the 99th percentile of event → list between two looks at the consumer's metrics."""
-    bounds = sorted(float(name[3:]) for name in now if name.startswith("le "))
-    names = {float(name[3:]): name for name in now if name.startswith("le ")}
-    totals = [now[names[bound]] - earlier.get(names[bound], 0.0) for bound in bounds]
-    counts = [total - below for total, below in zip(totals, [0.0, *totals], strict=False)]
-    return 1000 * quantile(bounds, counts, 0.5), 1000 * quantile(bounds, counts, 0.99)
+    buckets = latency_buckets(earlier, now)
+    return 1000 * quantile(buckets, 0.5), 1000 * quantile(buckets, 0.99)
+
+
+def latency_buckets(earlier: Mapping[str, float], now: Mapping[str, float]) -> dict[float, float]:
+    """Return how many events took at most so many seconds, by bucket, between two looks at the consumer's metrics."""
+    names = [name for name in now if name.startswith("le ")]
+    return {float(name.removeprefix("le ")): now[name] - earlier.get(name, 0.0) for name in names}
 
 
 def _items(published: dict[str, Any] | None) -> list[str]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from confluent_kafka import TopicCollection
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # it has it
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # it has it
 
 from recsys.errors import KafkaUnavailable
-from recsys.kafka.clients import KafkaException, TopicPartition, answer_of, kafka_unavailable, open_admin
-from recsys.kafka.topics import EMBEDDED_CLUSTER, describe_topic, topic_config
+from recsys.kafka.clients import KafkaException, TopicPartition, kafka_unavailable, open_admin
+from recsys.kafka.topics import described, topic_config
 from recsys.settings import KafkaSettings
 
 
@@ -62,32 +61,17 @@ def look_at_topic(settings: KafkaSettings, name: str) -> TopicLook:
         When this user may not even describe the topic.
     TopicMissing
     """
-    described = describe_topic(settings, name, right="")
-    admin = open_admin(settings)
-    try:
-        metadata = answer_of(lambda: admin.list_topics(name, timeout=settings.timeout_s))
-        is_embedded = (metadata.cluster_id or "").startswith(EMBEDDED_CLUSTER)
-        return TopicLook(
-            name,
-            described.id,
-            len(described.partitions),
-            min((len(one.replicas) for one in metadata.topics[name].partitions.values()), default=1),
-            tuple(Broker(str(broker.host), int(broker.port)) for broker in metadata.brokers.values()),
-            None if is_embedded else _rights(admin, settings, name),
-            topic_config(settings, name),
-            is_embedded,
-        )
-    except KafkaException as error:
-        admin.poll(0)  # hears why
-        raise kafka_unavailable(settings, error, right="DESCRIBE", topic=name) from error
-
-
-def _rights(admin: AdminClient, settings: KafkaSettings, name: str) -> frozenset[str] | None:
-    asked = admin.describe_topics(
-        TopicCollection([name]), include_authorized_operations=True, request_timeout=settings.timeout_s
+    found = described(open_admin(settings), settings, name)
+    return TopicLook(
+        name,
+        found.topic.id,
+        len(found.topic.partitions),
+        min((len(one.replicas) for one in found.metadata.topics[name].partitions.values()), default=1),
+        tuple(Broker(str(broker.host), int(broker.port)) for broker in found.metadata.brokers.values()),
+        found.rights,
+        {} if found.is_embedded else topic_config(settings, name),
+        found.is_embedded,
     )
-    rights = asked[name].result().authorized_operations
-    return frozenset(right.name for right in rights) if rights else None  # brokers before 2.3 tell none
 
 
 def newest_record_ms(settings: KafkaSettings, topic: TopicLook) -> int | None:

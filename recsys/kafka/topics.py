@@ -7,9 +7,10 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from typing import NamedTuple
 
 from confluent_kafka import TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]  # it has it
+from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource  # type: ignore[attr-defined]  # it has it
 from confluent_kafka.cimpl import NewTopic
 
 from recsys.errors import KafkaError, KafkaUnavailable, RightMissing, TopicMissing
@@ -30,7 +31,7 @@ from recsys.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 # Topic ids came with Kafka 2.8; librdkafka's embedded broker answers no DescribeTopics request at all.
-EMBEDDED_CLUSTER = "mockCluster"
+_EMBEDDED_CLUSTER = "mockCluster"
 _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 _WATCH_EVERY_S = 1.0
 LOOK_WITHIN_S = 4.0
@@ -66,8 +67,21 @@ class Topic:
         return [self.source(partition) for partition in partitions]
 
 
+class Described(NamedTuple):
+    """All that a broker tells of a topic; ``rights`` of this user on it, None where it does not tell."""
+
+    topic: Topic
+    metadata: ClusterMetadata
+    rights: frozenset[str] | None
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the broker is librdkafka's own, of the demo, which leaves most questions unanswered."""
+        return (self.metadata.cluster_id or "").startswith(_EMBEDDED_CLUSTER)
+
+
 def describe_topic(settings: KafkaSettings, name: str, *, right: str = "READ") -> Topic:
-    """Ask a broker about a topic, and whether this user has a right on it, ``READ`` or ``WRITE``; empty = any will do.
+    """Ask a broker about a topic, and whether this user has a right on it, ``READ`` or ``WRITE``.
 
     Raises
     ------
@@ -82,7 +96,26 @@ def describe_topic(settings: KafkaSettings, name: str, *, right: str = "READ") -
 def _describe(
     admin: AdminClient, settings: KafkaSettings, name: str, right: str, *, timeout_s: float | None = None
 ) -> Topic:
+    topic, _, rights = described(admin, settings, name, timeout_s=timeout_s)
+    if rights is not None and right not in rights:
+        raise RightMissing(f"Kafka at {settings.bootstrap_servers}: {no_right(settings, right, f'topic {name}')}")
+    return topic
+
+
+def described(
+    admin: AdminClient, settings: KafkaSettings, name: str, *, timeout_s: float | None = None
+) -> Described:  # fmt: skip
+    """Ask a broker for all that it tells of a topic.
+
+    Raises
+    ------
+    KafkaUnavailable
+        When no broker answers, or this user may not even describe the topic.
+    TopicMissing
+        When there is no such topic.
+    """
     timeout_s = settings.timeout_s if timeout_s is None else timeout_s
+    rights: frozenset[str] | None = None
     try:
         metadata = answer_of(lambda: admin.list_topics(name, timeout=timeout_s))
         causes_of(settings).forget()
@@ -96,21 +129,17 @@ def _describe(
             )
         cluster = metadata.cluster_id or ""
         topic_id = _NO_TOPIC_ID
-        if not cluster.startswith(EMBEDDED_CLUSTER):
-            described = admin.describe_topics(
+        if not cluster.startswith(_EMBEDDED_CLUSTER):
+            told = admin.describe_topics(
                 TopicCollection([name]), include_authorized_operations=True, request_timeout=timeout_s
             )[name].result()
             # Brokers before 2.3 tell no rights; who may describe a topic has one.
-            rights = [operation.name for operation in described.authorized_operations or ()]
-            if rights and right and right not in rights:
-                raise RightMissing(
-                    f"Kafka at {settings.bootstrap_servers}: {no_right(settings, right, f'topic {name}')}"
-                )
+            rights = frozenset(operation.name for operation in told.authorized_operations or ()) or None
             # Kafka writes its ids in URL-safe base64 without padding; librdkafka's text may hold + and /.
-            topic_id = str(described.topic_id).rstrip("=").replace("+", "-").replace("/", "_")
+            topic_id = str(told.topic_id).rstrip("=").replace("+", "-").replace("/", "_")
         if topic_id == _NO_TOPIC_ID:  # the broker knows no topic ids
             topic_id = f"{name}@{cluster}"
-        return Topic(name, topic_id, tuple(sorted(topic.partitions)))
+        return Described(Topic(name, topic_id, tuple(sorted(topic.partitions))), metadata, rights)
     except KafkaException as error:
         admin.poll(0)  # hears why
         raise kafka_unavailable(settings, error, right="DESCRIBE", topic=name) from error
@@ -147,7 +176,7 @@ def topic_config(settings: KafkaSettings, name: str) -> Mapping[str, str] | None
     resource = ConfigResource(ConfigResource.Type.TOPIC, name)
     try:
         metadata = answer_of(lambda: admin.list_topics(name, timeout=settings.timeout_s))
-        if (metadata.cluster_id or "").startswith(EMBEDDED_CLUSTER):
+        if (metadata.cluster_id or "").startswith(_EMBEDDED_CLUSTER):
             return {}
         asked = admin.describe_configs([resource], request_timeout=settings.timeout_s)
         return {option: entry.value or "" for option, entry in asked[resource].result().items()}

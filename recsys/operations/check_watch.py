@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 
 from recsys.errors import RecsysError
@@ -13,12 +12,12 @@ from recsys.operations.doctor import examine
 from recsys.operations.finding import Finding
 from recsys.operations.service_state import Level
 from recsys.redis import Service, open_store
+from recsys.runtime.repeating import repeated
 from recsys.settings import Settings
 from recsys.storage.data_dir import open_data_dir
 
 log = logging.getLogger(__name__)
 LOOK_EVERY_S = 300.0
-_LONGEST_WAIT_S = 1.0
 _SAID_ELSEWHERE = {"kafka", "redis", "topic-compacted", "redis-eviction"}
 """What a service says by itself, sooner: as it waits, `recsys.kafka.cleanup_policy`, `recsys.redis.eviction`."""
 _SAID_WHEN_BROKEN = {"names", "ports", "tls"}
@@ -44,29 +43,16 @@ class CheckWatch:
         self._look = look
         self._note = note
         self._wrong: dict[str, Level] = {}
-        self._stopped = threading.Event()
 
-    @contextmanager
-    def running(self) -> Iterator[CheckWatch]:
+    def running(self) -> AbstractContextManager[None]:
         """Look at once and then every five minutes, until the block ends."""
-        thread = threading.Thread(target=self._run, name="checks", daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._stopped.set()
-            thread.join(_LONGEST_WAIT_S)  # it may wait for a server that is away
+        return repeated(self._try_to_look, name="checks of recsys doctor", every_s=LOOK_EVERY_S)
 
-    def _run(self) -> None:
-        while True:
-            try:
-                self.look()
-            except RecsysError as error:
-                log.warning("the checks of recsys doctor cannot be made: %s", error)
-            except Exception:  # nothing may end the thread; the next look may do better
-                log.exception("unexpected error in the checks of recsys doctor")
-            if self._stopped.wait(LOOK_EVERY_S):
-                return
+    def _try_to_look(self) -> None:
+        try:
+            self.look()
+        except RecsysError as error:
+            log.warning("the checks of recsys doctor cannot be made: %s", error)
 
     def look(self) -> None:
         """Look once."""

@@ -30,8 +30,8 @@ _RETURNS_OF_NOBODY = frozenset({NO_USER_OF_RETURN, NO_CUSTOMER_OF_RETURN})
 _YEAR_MS = 365 * 86_400_000
 _AHEAD_MS = 5 * 60_000
 """Clocks may differ by so much."""
-_BYTES_OF_AN_ID = 14
-"""In the string that apply.lua packs: 8 of the digest, 4 of the offset, and what says so."""
+BYTES_OF_AN_ID = 16
+"""In the string that apply.lua packs, as Redis keeps it: 8 of the digest, 4 of the offset, what says so, and room."""
 _LINE = re.compile(r"^line \d+: ")
 _MORE_LINES = re.compile(r"; (?:line \d+: |and [\d,]+ more lines$).*", re.DOTALL)
 _VALUE = re.compile(r"'[^']*'|\"[^\"]*\"|\d[\d,.:TZ+-]*")
@@ -230,7 +230,7 @@ class EventSummary:
         ids, found = self.ids, _times(self.ids.too_late, "copy", "copies")
         if ids.needed <= MOST_EVENT_IDS:
             todo = (
-                f"set RECSYS_HISTORY__MAX_EVENT_IDS to {ids.needed} or more, which takes about {_BYTES_OF_AN_ID} "
+                f"set RECSYS_HISTORY__MAX_EVENT_IDS to {ids.needed} or more, which takes about {BYTES_OF_AN_ID} "
                 f"bytes in Redis for each id of each user"
             )
         else:

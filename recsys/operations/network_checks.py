@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -175,10 +174,3 @@ def _ends(reached: Sequence[Reached], own: dict[str, datetime], at: datetime) ->
         return fine("tls-expiry", text)
     level = Level.BROKEN if days <= 0 else Level.WARNING
     return Finding("tls-expiry", level, text, advice="renew it, and restart or reload who shows it")
-
-
-def reachable(reached: Sequence[Reached]) -> bool:
-    """Whether one of these servers can be asked at all."""
-    with suppress(StopIteration):
-        return bool(next(one for one in reached if one.listens))
-    return False

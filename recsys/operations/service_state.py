@@ -35,6 +35,8 @@ _SILENT_S = 10.0
 _TO_LOAD_S = 120.0
 """How long a consumer may take to load a model that has been published."""
 _MOST_REASONS = 3
+_WITHOUT_MODEL = ("failed", "rejected")
+"""How a round ends that publishes nothing."""
 
 
 class Level(IntEnum):
@@ -92,7 +94,7 @@ class State:
 
 
 def what_is_missing(*, redis: bool, histories: bool, model: bool, kafka: bool) -> list[str]:
-    """Return what cannot be done without, as `/readyz` says it, given what is there."""
+    """Return what cannot be done without, as `/readyz` says it; `decide` has a broken line for each."""
     there = {"redis": redis, MISSING: histories, "model": model, "kafka": kafka}
     return [name for name, is_there in there.items() if not is_there]
 
@@ -108,22 +110,14 @@ def decide(facts: Facts, settings: StatusSettings, *, at: datetime) -> State:
     at : datetime
         When the facts were gathered.
     """
-    missing = what_is_missing(
-        redis=not isinstance(facts.redis, Unknown),
-        histories=facts.histories_missing is not True,
-        model=facts.model is not None,
-        kafka=not isinstance(facts.kafka, Unknown),
-    )
-    decider = _Decider(facts, settings, at, missing)
-    return State(list(decider.lines()))
+    return State(list(_Decider(facts, settings, at).lines()))
 
 
 class _Decider:
-    def __init__(self, facts: Facts, settings: StatusSettings, at: datetime, missing: Sequence[str]) -> None:
+    def __init__(self, facts: Facts, settings: StatusSettings, at: datetime) -> None:
         self._facts = facts
         self._settings = settings
         self._at = at
-        self._missing = missing
 
     def lines(self) -> Iterator[Line]:
         facts = self._facts
@@ -286,11 +280,13 @@ class _Decider:
             return Line("rounds", "rounds", Level.OK, f"none yet{after}")
         newest = rounds[0]
         text = f"{newest.finished_at[:16].replace('T', ' ')} {newest.outcome}"
-        if newest.outcome in ("failed", "rejected"):
-            text = f"{text}: {newest.reason or 'no reason is noted'}{after}"
+        if newest.outcome in _WITHOUT_MODEL:
+            is_again = len(rounds) > 1 and rounds[1].outcome in _WITHOUT_MODEL
+            again = ", and the one before was no better" if is_again else ""
+            text = f"{text}{again}: {newest.reason or 'no reason is noted'}{after}"
             section = "Rejected models" if newest.outcome == "rejected" else "Models"
             remedy = f"do what the line says, see {section}"
-            return Line("rounds", "rounds", Level.WARNING, text, remedy)
+            return Line("rounds", "rounds", Level.BROKEN if is_again else Level.WARNING, text, remedy)
         return Line("rounds", "rounds", Level.OK, f"{text}{after}")
 
     def _dead_letters(self, found: DeadLetterFacts) -> Line:

@@ -7,7 +7,6 @@ while services run on their connections. So a thread looks as well, on connectio
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -17,11 +16,11 @@ from redis.exceptions import RedisClusterException, ResponseError
 
 from recsys.redis.servers import open_servers
 from recsys.runtime.logs import GrowingIntervals
+from recsys.runtime.repeating import repeated
 from recsys.settings import RedisSettings
 
 log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 20.0
-_LONGEST_WAIT_S = 1.0
 _HISTORIES = "histories, bookkeeping and lists"
 _WITH_EXPIRY = "lists, the trainer's lock and what is remembered of erased users"
 """All of ours that has a time to live. A list comes back with the next event or round, an erased user does not."""
@@ -55,28 +54,15 @@ class EvictionWatch:
         self._policies: dict[str, tuple[str, GrowingIntervals]] = {}
         """Address → the policy that evicts, and when to say so again."""
         self._refused = False
-        self._stopped = threading.Event()
 
     @contextmanager
     def running(self) -> Iterator[EvictionWatch]:
         """Look in a thread, at once and then every 20 s, until the block ends."""
-        thread = threading.Thread(target=self._run, name="evictions", daemon=True)
-        thread.start()
         try:
-            yield self
+            with repeated(self.look, name="looks for evicted keys", every_s=_LOOK_EVERY_S):
+                yield self
         finally:
-            self._stopped.set()
-            thread.join(_LONGEST_WAIT_S)  # it may wait for a server that is away
             self._servers.close()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                self.look()
-            except Exception:  # nothing may end the thread; the next look may do better
-                log.exception("unexpected error while looking whether Redis evicts keys")
-            if self._stopped.wait(_LOOK_EVERY_S):
-                return
 
     def look(self) -> None:
         """Look once."""

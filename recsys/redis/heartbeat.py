@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from recsys.errors import RedisError
 from recsys.redis import Store
 from recsys.redis.service_registry import TTL_S, Facts, TrainerFacts
 from recsys.runtime.clock import now
+from recsys.runtime.repeating import repeated
 
 log = logging.getLogger(__name__)
-_LONGEST_WAIT_S = 2.0
 
 
-@contextmanager
-def heartbeat(store: Store, facts: Callable[[], Facts]) -> Iterator[None]:
+def heartbeat(store: Store, facts: Callable[[], Facts]) -> AbstractContextManager[None]:
     """Tell every five seconds that this service runs, until the block ends.
 
     While Redis is away nothing is told, and the entry expires. That of a service that stops in good order is removed.
@@ -28,49 +26,39 @@ def heartbeat(store: Store, facts: Callable[[], Facts]) -> Iterator[None]:
     facts : callable
         Returns what the service tells of itself; called in the thread of the heartbeat.
     """
-    stop = threading.Event()
-    thread = threading.Thread(target=_Beats(store, facts, stop).run, name="heartbeat", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(_LONGEST_WAIT_S)  # it may wait for a Redis that is away
+    beats = _Beats(store, facts)
+    return repeated(beats.beat, name="heartbeat", every_s=TTL_S / 3, at_end=beats.end)
 
 
 class _Beats:
-    def __init__(self, store: Store, facts: Callable[[], Facts], stop: threading.Event) -> None:
+    def __init__(self, store: Store, facts: Callable[[], Facts]) -> None:
         self._store = store
         self._facts = facts
-        self._stop = stop
         self._since = now()
         self._name = ""
 
-    def run(self) -> None:
-        while True:
-            try:
-                self._beat()
-            except RedisError as error:  # whoever serves says that Redis is away
-                log.debug("heartbeat: %s", error)
-            except Exception:  # nothing may end the thread; the next beat may do better
-                log.exception("unexpected error in the heartbeat")
-            if self._stop.wait(TTL_S / 3):
-                break
-        try:
-            self._end()
-        except RedisError as error:
-            log.debug("heartbeat: %s", error)
-
-    def _beat(self) -> None:
+    def beat(self) -> None:
+        """Say that the service runs."""
         facts = self._facts()
-        self._name = self._name or self._store.services.new_name(facts)
-        if isinstance(facts, TrainerFacts):
-            self._store.trainer.say_alive(ttl_s=TTL_S)  # to which `recsys retrain` looks
-            self._store.services.remove_expired()
-        self._store.services.say_alive(self._name, facts, since=self._since, at=now())
+        with _redis_may_be_away():
+            self._name = self._name or self._store.services.new_name(facts)
+            if isinstance(facts, TrainerFacts):
+                self._store.trainer.say_alive(ttl_s=TTL_S)  # to which `recsys retrain` looks
+                self._store.services.remove_expired()
+            self._store.services.say_alive(self._name, facts, since=self._since, at=now())
 
-    def _end(self) -> None:
-        if self._name:
-            self._store.services.say_gone(self._name)
-        if self._name.startswith("trainer:"):
-            self._store.trainer.say_gone()
+    def end(self) -> None:
+        """Say that it runs no more."""
+        with _redis_may_be_away():
+            if self._name:
+                self._store.services.say_gone(self._name)
+            if self._name.startswith("trainer:"):
+                self._store.trainer.say_gone()
+
+
+@contextmanager
+def _redis_may_be_away() -> Iterator[None]:
+    try:
+        yield
+    except RedisError as error:  # whoever serves says that Redis is away
+        log.debug("heartbeat: %s", error)

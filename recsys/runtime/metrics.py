@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,15 +76,14 @@ class CheckGauge:
         self._failed.labels(code).set(is_wrong)
 
 
-def quantile(bounds: Sequence[float], counts: Sequence[float], q: float) -> float:
+def quantile(buckets: Mapping[float, float], q: float) -> float:
     """Return a quantile of a histogram, by interpolation inside its bucket.
 
     Parameters
     ----------
-    bounds : sequence of float
-        Upper bounds of the buckets, increasing; the last may be infinite.
-    counts : sequence of float
-        Observations in each bucket, not accumulated.
+    buckets : mapping of float → float
+        How many observations were at most so large, by the upper bound of the bucket, as Prometheus counts them; the
+        largest bound may be infinite.
     q : float
         Between 0 and 1.
 
@@ -92,14 +91,14 @@ def quantile(bounds: Sequence[float], counts: Sequence[float], q: float) -> floa
     -------
     float; 0.0 when nothing was observed.
     """
-    total = sum(counts)
-    below = 0.0
-    lower = 0.0
-    for bound, count in zip(bounds, counts, strict=True):
+    bounds = sorted(buckets)
+    total = buckets[bounds[-1]] if bounds else 0.0
+    below = lower = 0.0
+    for bound in bounds:
+        count = buckets[bound] - below
         if count and below + count >= q * total:
             if bound == float("inf"):
                 return lower
             return lower + (bound - lower) * (q * total - below) / count
-        below += count
-        lower = bound
+        below, lower = buckets[bound], bound
     return 0.0

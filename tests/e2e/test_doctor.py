@@ -6,9 +6,7 @@ import json
 import re
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from confluent_kafka import Consumer
@@ -32,60 +30,26 @@ from recsys.runtime.clock import now
 from recsys.storage.data_dir import open_data_dir
 from tests.conftest import opened_shop
 from tests.faults.disk import SmallDisk, small_disk
+from tests.looks import LENIENT, Said, said_by
 from tests.prepared import train_planted
 from tests.secured import Authority, SecuredKafka, SecuredRedis, secured_redis
 from tests.services import KafkaServer, RedisServer, Shop, kept_port, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.real_kafka]
-LENIENT = {"RECSYS_STATUS__DISK_FREE": "0.000001", "RECSYS_STATUS__MEMORY_HEADROOM": "0.000001"}
-"""What the machine of the tests has left is no matter here."""
 PATIENT_WITH_SERVERS = {"RECSYS_KAFKA__TIMEOUT_S": "60", "RECSYS_REDIS__TIMEOUT_S": "60"}
 """On a busy machine the coordinator of a cluster's first group, among others, takes its time."""
 UNTIL_SOON = {"tls-expiry"}
 """The certificates of these tests end in two days."""
-CODES = ["ok", "warning", "broken"]
-
-
-@dataclass(frozen=True)
-class Said:
-    """What the command said."""
-
-    code: int
-    found: dict[str, Any]
-
-    @property
-    def findings(self) -> dict[str, dict[str, Any]]:
-        return {finding["code"]: finding for finding in self.found["findings"]}
-
-    def level(self, code: str) -> str:
-        return str(self.findings[code]["level"])
-
-    def text(self, code: str) -> str:
-        return str(self.findings[code]["text"])
-
-    def command(self, code: str) -> str:
-        return str(self.findings[code]["command"])
-
-    @property
-    def wrong(self) -> set[str]:
-        """The codes of all that is not well."""
-        return {code for code, finding in self.findings.items() if finding["level"] != "ok"}
 
 
 def doctor(shop: Shop, *arguments: str, **settings: str) -> Said:
-    """Ask for JSON; nothing but JSON comes, and the exit code is that of the worst finding."""
-    done = shop.recsys("doctor", "--json", *arguments, expect=None, **{**LENIENT, **PATIENT_WITH_SERVERS, **settings})
-    assert "Traceback" not in done.stderr
-    found = json.loads(done.stdout)
-    print(*(finding for finding in found["findings"] if finding["level"] != "ok"), sep="\n")  # for whoever sees it fail
-    code = max(CODES.index(finding["level"]) for finding in found["findings"])
-    assert done.returncode == code
-    assert found["level"] == CODES[code]
-    for finding in found["findings"]:
+    """Ask for JSON; each finding that is not well says what it endangers, and what mends it."""
+    said = said_by(shop, "doctor", *arguments, lists="findings", **{**PATIENT_WITH_SERVERS, **settings})
+    for code, finding in said.listed.items():
         is_told = finding["level"] != "ok" and finding["checked"]
         assert bool(finding["endangers"]) == is_told
-        assert not is_told or finding["command"] or finding["advice"], finding["code"]
-    return Said(code, found)
+        assert not is_told or finding["command"] or finding["advice"], code
+    return said
 
 
 def altered(shop: Shop, topic: str, **options: str) -> None:
@@ -121,10 +85,10 @@ def test_nothing_is_wrong(well: Shop) -> None:
     assert said.wrong == set()
     assert said.code == 0
     assert said.found["sentence"] == "Nothing is wrong."
-    assert list(said.findings) == [code for code in KINDS if not code.startswith("probe-")]
+    assert list(said.listed) == [code for code in KINDS if not code.startswith("probe-")]
     without_kafka = doctor(well, "--as", "api", RECSYS_API__PURCHASES="false", RECSYS_DATA_DIR=str(well.folder))
     assert without_kafka.code == 0
-    assert not {"kafka", "kafka-rights", "topic-retention", "clock-kafka"} & set(without_kafka.findings)
+    assert not {"kafka", "kafka-rights", "topic-retention", "clock-kafka"} & set(without_kafka.listed)
     shown = well.recsys("doctor", expect=0, **{**LENIENT, **PATIENT_WITH_SERVERS, "COLUMNS": "80"}).stdout
     assert shown.startswith("Nothing is wrong.\n")
     assert max(map(len, shown.splitlines())) <= 80
@@ -387,7 +351,7 @@ def test_a_probe_goes_through_everything_and_leaves_nothing(well: Shop, own_redi
     consumer = well.start_consumer()
     consumer.await_assigned(4)
     said = doctor(well, *PATIENT)
-    probed = {code: said.findings[code] for code in CODES_OF_PROBE}
+    probed = {code: said.listed[code] for code in CODES_OF_PROBE}
     assert {finding["level"] for finding in probed.values()} == {"ok"}, probed
     assert all(re.search(r"\d+ (ms|s|min)\b", probed[code]["text"]) for code in CODES_OF_PROBE[:3])
     assert probed["probe-gone"]["text"] == "no history, no list, no bookkeeping of it in Redis"
@@ -435,7 +399,7 @@ def test_a_probe_without_a_consumer_says_so_and_waits_for_none(well: Shop, own_r
     said = doctor(well, "--probe", "--within", "1")
     assert said.level("probe-kafka") == "ok"
     assert said.text("probe-history") == "not within 1 s: no consumer runs"
-    assert said.command("probe-history") or "python -m consumer" in said.findings["probe-history"]["advice"]
+    assert said.command("probe-history") or "python -m consumer" in said.listed["probe-history"]["advice"]
     assert said.text("probe-gone").startswith("not checked: purchase and forget wait in Kafka for a consumer")
     consumer = well.start_consumer()
     wait_until(lambda: consumer.metrics().get("records_total", 0) == 2, "a consumer applies both")

@@ -9,6 +9,7 @@ import re
 import pytest
 
 from tests.api import KEYS, PATIENT, asked_by, prepare
+from tests.looks import LENIENT, LEVELS, said_by
 from tests.monitoring import Prometheus, prometheus
 from tests.planted import event_json
 from tests.services import PROJECT, Service, Shop, wait_until
@@ -20,8 +21,7 @@ QUERIES = [
     target["expr"].replace("$__rate_interval", "1m") for panel in DASHBOARD["panels"] for target in panel["targets"]
 ]
 CALM = {
-    "RECSYS_STATUS__DISK_FREE": "0.000001",
-    "RECSYS_STATUS__MEMORY_HEADROOM": "0.000001",
+    **LENIENT,
     "RECSYS_STATUS__EVENT_TO_LIST_MS": "1e9",
     "RECSYS_STATUS__LAG_S": "1e6",
     "RECSYS_STATUS__DEAD_LETTER_SHARE": "0.0001",
@@ -83,5 +83,4 @@ def levels(server: Prometheus) -> dict[str, int]:
 
 def said(shop: Shop) -> dict[str, int]:
     """Return the level of each line, as `recsys status` says it."""
-    found = json.loads(shop.recsys("status", "--json", expect=None).stdout)
-    return {line["code"]: ("ok", "warning", "broken").index(line["level"]) for line in found["lines"]}
+    return {code: LEVELS.index(line["level"]) for code, line in said_by(shop, "status", lists="lines").listed.items()}

@@ -7,9 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +15,7 @@ import pytest
 from recsys.operations.histories import MISSING
 from recsys.redis import open_store
 from tests.conftest import opened_shop
+from tests.looks import LENIENT, Said, said_by
 from tests.planted import event_json, item_name
 from tests.prepared import once_a_run, train_planted
 from tests.secured import SecuredKafka
@@ -33,41 +32,13 @@ from tests.shops import habitual_shop, write_parquet
 from tests.stream import publish
 
 pytestmark = [pytest.mark.kafka, pytest.mark.real_kafka, pytest.mark.slow]
-LENIENT = {"RECSYS_STATUS__DISK_FREE": "0.000001", "RECSYS_STATUS__MEMORY_HEADROOM": "0.000001"}
-"""What the machine of the tests has left is no matter here."""
 SLOW_IS_FINE = {"RECSYS_STATUS__EVENT_TO_LIST_MS": "1e9", "RECSYS_STATUS__LAG_S": "1e6"}
 """Nor is how busy it is."""
 
 
-@dataclass(frozen=True)
-class Said:
-    """What the command said."""
-
-    code: int
-    found: dict[str, Any]
-
-    @property
-    def lines(self) -> dict[str, dict[str, str]]:
-        return {line["code"]: line for line in self.found["lines"]}
-
-    def level(self, code: str) -> str:
-        return self.lines[code]["level"]
-
-    def text(self, code: str) -> str:
-        return self.lines[code]["text"]
-
-
 def status(shop: Shop, **settings: str) -> Said:
-    """Ask for JSON; nothing but JSON comes, and the exit code is that of the worst line."""
-    asked = {**LENIENT, **SLOW_IS_FINE, **settings}
-    done = shop.recsys("status", "--json", expect=None, **asked)
-    assert "Traceback" not in done.stderr
-    found = json.loads(done.stdout)
-    levels = [line["level"] for line in found["lines"]]
-    code = 2 if "broken" in levels else 1 if "warning" in levels else 0
-    assert done.returncode == code
-    assert found["level"] == ["ok", "warning", "broken"][code]
-    return Said(code, found)
+    """Ask for JSON."""
+    return said_by(shop, "status", lists="lines", **{**SLOW_IS_FINE, **settings})
 
 
 def await_status(shop: Shop, holds: Callable[[Said], bool], what: str, **settings: str) -> Said:
@@ -139,7 +110,7 @@ def test_a_consumer_that_was_killed_is_missed_and_what_waits_is_counted(trained:
     wait_until(lambda: status(trained).code == 0, "all is well")
     consumer.kill()
     said = await_status(trained, lambda said: said.level("consumers") == "broken", "it is missed")
-    assert "start python -m consumer" in said.lines["consumers"]["remedy"]
+    assert "start python -m consumer" in said.listed["consumers"]["remedy"]
     lags = []
     for batch in range(2):
         publish(trained, purchases(20, start=20 * batch))
@@ -184,7 +155,7 @@ def test_an_emptied_redis_is_broken_for_readyz_and_for_status(
         wait_until(lambda: sum(one["applied"] or 0 for one in status(shop).found["partitions"]) == 20, "applied")
         own_redis.client.flushall()
         said = await_status(shop, lambda said: said.level("histories") == "broken", "it is seen")
-        assert "recsys rebuild" in said.lines["histories"]["remedy"]
+        assert "recsys rebuild" in said.listed["histories"]["remedy"]
 
         def missing() -> list[str]:
             answer = httpx.get(f"{api.url}/readyz", timeout=30, verify=NO_AUTHORITIES).json()["missing"]
@@ -209,7 +180,7 @@ def test_a_model_that_was_rejected_is_a_warning_with_the_reason(shop: Shop) -> N
     assert said.level("rounds") == "warning"
     assert "rejected: " in said.text("rounds")
     assert "worse than the live model" in said.text("rounds")
-    assert said.lines["rounds"]["remedy"].endswith("see Rejected models")
+    assert said.listed["rounds"]["remedy"].endswith("see Rejected models")
     assert said.level("model") == "ok"
 
 

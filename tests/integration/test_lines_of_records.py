@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from recsys.data.event import Event, EventOfLine
 from recsys.data.history import HistoryReplay
+from recsys.operations.event_summary import BYTES_OF_AN_ID
 from recsys.operations.repeated_ids import RepeatedIds
 from recsys.redis import PlacedEvent, Store
 from recsys.settings.sections import HistorySettings
@@ -107,6 +109,13 @@ def test_a_long_order_takes_the_place_of_older_ids_until_the_next_record(store: 
     assert applied(store, order(3, 300, ids="b")) == (0, 300)
     assert applied(store, order(4, 3, ids="a")) == (3, 0), "these left the window"
     assert applied(store, order(1, 3, ids="a"), order(2, 300, ids="b")) == (0, 303), "where they were read is known"
+
+
+def test_the_room_that_an_id_takes_is_what_a_check_says(store: Store) -> None:
+    for number in range(256):
+        applied(store, order(1_000_000_000 + number, 1, ids=f"order-{number}"))
+    client: Any = store.connection.client
+    assert client.memory_usage(store.users._keys.seen("u")) / 256 == pytest.approx(BYTES_OF_AN_ID, abs=2)
 
 
 def test_one_call_never_cuts_a_record(store: Store) -> None:

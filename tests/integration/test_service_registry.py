@@ -35,7 +35,7 @@ def keys_of_entries(store: Store) -> list[str]:
 def test_a_service_is_there_with_what_it_tells_until_it_stops(
     store: Store, facts: Facts, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys.redis.heartbeat._LONGEST_WAIT_S", 240.0)  # a busy machine
+    monkeypatch.setattr("recsys.runtime.repeating._LONGEST_WAIT_S", 240.0)  # a busy machine
     begun = now()
     with heartbeat(store, lambda: facts):
         (entry,) = wait_until(lambda: store.services.read().entries, "it has told")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,12 +16,12 @@ from prometheus_client.registry import Collector
 
 from api.metrics import ApiMetrics
 from consumer.metrics import ConsumerMetrics
-from tests.services import IN_CI, PROJECT
+from tests.monitoring import DEPLOYED, installed
+from tests.services import PROJECT
 from tests.unit.test_service_state import CASES, CAUSE, FACTS, lines
 from trainer.metrics import TrainerMetrics
 
 DOCUMENT = PROJECT / "docs" / "metrics.md"
-DEPLOYED = PROJECT / "deploy" / "prometheus"
 DASHBOARD = PROJECT / "deploy" / "grafana" / "recsys.json"
 _START = "<!-- written by tests/unit/test_monitoring_files.py -->\n"
 RULES: list[dict[str, Any]] = [
@@ -115,13 +114,10 @@ def test_every_line_of_the_status_has_an_alert_of_its_name_and_the_manual_tells_
 
 
 def test_rules_fire_when_they_should_and_only_then() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        if IN_CI:
-            pytest.fail("promtool is required in CI; apt-get install prometheus")
-        pytest.skip("promtool is not installed (apt-get install prometheus)")
     tests = DEPLOYED / "rules_test.yml"
-    done = subprocess.run([promtool, "test", "rules", str(tests)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [installed("promtool"), "test", "rules", str(tests)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     tested = {case["alertname"] for test in yaml.safe_load(tests.read_text())["tests"]
               for case in test.get("alert_rule_test", []) if case["exp_alerts"]}  # fmt: skip

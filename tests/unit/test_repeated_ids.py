@@ -74,7 +74,7 @@ def test_memory_is_bounded_and_what_was_found_is_the_least() -> None:
         (
             300,
             "2 copies by event_id too late to be recognized, after more than 256 newer ids of the user: they count "
-            "again; set RECSYS_HISTORY__MAX_EVENT_IDS to 302 or more, which takes about 14 bytes in Redis for each id "
+            "again; set RECSYS_HISTORY__MAX_EVENT_IDS to 302 or more, which takes about 16 bytes in Redis for each id "
             "of each user",
         ),
         (

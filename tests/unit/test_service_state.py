@@ -72,8 +72,8 @@ def model(age_h: float) -> ModelFacts:
     return ModelFacts(VERSION, AT - timedelta(hours=age_h), 12_345, "passed")
 
 
-def ended(outcome: str) -> list[RoundFacts]:
-    return [RoundFacts("2026-11-22T09:58:12.123Z", outcome, "the reason")]
+def ended(*outcomes: str) -> list[RoundFacts]:
+    return [RoundFacts("2026-11-22T09:58:12.123Z", outcome, "the reason") for outcome in outcomes]
 
 
 def letters(count: int) -> DeadLetterFacts:
@@ -135,6 +135,13 @@ CASES: list[tuple[str, Mapping[str, Any], Level, str]] = [
     ("rounds", {"rounds": ended("passed")}, Level.OK, "2026-11-22 09:58 passed; the next is due in 45 min"),
     ("rounds", {"rounds": ended("rejected")}, Level.WARNING, "rejected: the reason"),
     ("rounds", {"rounds": ended("failed")}, Level.WARNING, "failed: the reason"),
+    ("rounds", {"rounds": ended("failed", "passed")}, Level.WARNING, "failed: the reason"),
+    (
+        "rounds",
+        {"rounds": ended("rejected", "failed")},
+        Level.BROKEN,
+        "rejected, and the one before was no better: the",
+    ),
     ("dead-letters", {}, Level.OK, "none in the last hour"),
     ("dead-letters", {"dead_letters": letters(5)}, Level.OK, "5 in the last hour: 5 x the record is empty"),
     ("dead-letters", {"dead_letters": letters(11)}, Level.WARNING, "11 in the last hour; of the newest 5: 11 x"),
