@@ -29,7 +29,7 @@ from benchmarks.measuring import (
     complete_journey,
     enlarged,
     fitted_model,
-    medians,
+    in_turns,
     model_of,
 )
 from benchmarks.results import Measured
@@ -203,7 +203,7 @@ def costs_by_length(
             candidates |= {(owned, step): call for step, call in steps(crowd, rounds=rounds).items()}
         gc.collect()
         gc.freeze()  # as in the consumer: collections are few, and none looks at what lives long
-        taken = medians(candidates, rounds=rounds)
+        taken = in_turns(candidates, rounds=rounds)
         gc.unfreeze()
     return [
         Measured("growth", f"{owned:,} items owned, batch {BATCH}", step, seconds / BATCH * 1e6, "µs/user")

@@ -27,7 +27,7 @@ from implicit.cpu.als import AlternatingLeastSquares
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
-from benchmarks.measuring import BATCH, LISTED, OWNED, buyers, complete_journey, fitted_model, medians
+from benchmarks.measuring import BATCH, LISTED, OWNED, buyers, complete_journey, fitted_model, in_turns
 from benchmarks.results import TIMES, Measured
 from recsys.data.event import Event, decode
 from recsys.data.interactions import Interactions
@@ -327,7 +327,7 @@ def stages(stall: Stall) -> dict[str, float]:
 
     gc.collect()
     gc.freeze()  # as in the consumer: collections are few, and none looks at what lives long
-    taken = medians(
+    taken = in_turns(
         {
             "decode": lambda: grouped(records),
             "apply": apply,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
-from benchmarks.measuring import FACTORS, complete_journey, medians
+from benchmarks.measuring import FACTORS, complete_journey, in_turns
 from benchmarks.results import TIMES, Measured
 from recsys.model.confidence import confidences_of
 from recsys.model.factor_model import gram
@@ -138,10 +138,10 @@ def measure(*, quick: bool) -> list[Measured]:
         factors["implicit's defaults"] = model.item_factors
 
     candidates: dict[str, Callable[[], object]] = {"the trainer's fit": ours, "implicit's defaults": implicit}
-    taken = medians(candidates, rounds=2 if quick else 5)
+    taken = in_turns(candidates, rounds=3, of=min) if quick else in_turns(candidates)
     spark = None if quick else spark_fit(kept)
     if spark is not None:
-        taken |= medians({"Spark MLlib, local[2]": spark[0]}, rounds=2)
+        taken |= in_turns({"Spark MLlib, local[2]": spark[0]}, rounds=2)
         factors["Spark MLlib, local[2]"] = spark[1]()
     case = f"{kept.nnz:,} pairs, {FACTORS} factors, {iterations} iterations"
     found = [Measured("training", case, name, seconds, "s") for name, seconds in taken.items()]
