@@ -37,6 +37,7 @@ from recsys.api_schemas import Problem
 from recsys.errors import RedisError
 from recsys.kafka.cleanup_policy import PolicyWatch
 from recsys.kafka.readings import event_reading
+from recsys.logger import logger
 from recsys.operations.check_watch import checks_of
 from recsys.redis import EvictionWatch, Service, Store, open_store
 from recsys.redis.async_reader import open_read_store
@@ -53,7 +54,7 @@ ROUTERS = (
     health.router,
     health.metrics_router,
 )
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _OBJECTS_BEFORE_COLLECTION = 50_000
 _LARGE_BULKS = 2
 _COMPUTING_THREADS = 4
@@ -69,7 +70,7 @@ Lists are read from Redis as consumer and trainer wrote them. Errors are `applic
 def app_of_this_process() -> FastAPI:
     """Make the application of a worker, by the settings in its environment."""
     settings = load_settings()
-    configure_logging(settings.log.level)
+    configure_logging(settings.log)
     _leave_repeats_out()
     if (parent := multiprocessing.parent_process()) is not None:
         threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
@@ -86,7 +87,7 @@ def _say_missing_rights(store: Store) -> None:
     try:
         store.connection.ensure_rights(Service.API)
     except RedisError as error:
-        log.warning("%s", error)
+        log.warning("right_missing", "{error}", error=error)
 
 
 def _collect_rarely() -> None:
@@ -99,7 +100,7 @@ def _collect_rarely() -> None:
 def _end_with(parent: BaseProcess) -> None:
     """Stop when the process is gone that started this worker, and would stop it: nobody else could."""
     parent.join()
-    log.warning("the process that started this worker has ended")
+    log.warning("parent_ended", "the process that started this worker has ended")
     os.kill(os.getpid(), signal.SIGTERM)
 
 

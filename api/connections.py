@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import resource
 import time
 from collections.abc import Callable, Iterable
@@ -14,9 +13,10 @@ from typing import Protocol
 from prometheus_client import Counter, Gauge
 
 from recsys.errors import SettingsError
+from recsys.logger import logger
 from recsys.settings import ApiSettings
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _SAID_EVERY_S = 60.0
 _OTHER_FILES = 200
 """Open files of a worker that are no connections of clients: Redis, Kafka, models, the log."""
@@ -94,9 +94,11 @@ class Connections:
         if self._said_at is None or now - self._said_at >= _SAID_EVERY_S:
             self._said_at = now
             log.warning(
-                "ended a connection from %s: %s; the metric recsys_api_connections_ended_total counts them all",
-                address or "a socket",
-                reason,
+                "connection_ended",
+                "ended a connection from {address}: {reason}; the metric recsys_api_connections_ended_total "
+                "counts them all",
+                address=address or "a socket",
+                reason=reason,
             )
 
     def _make_room(self, among: Iterable[Connection], site: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
@@ -16,8 +15,9 @@ from api.bodies import Bodies
 from api.metrics import ApiMetrics
 from api.problems import Kind, problem_body
 from recsys.api_schemas import Problem
+from recsys.logger import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """Answered also when there is too much to do."""
 _Header = tuple[bytes, bytes]
@@ -82,7 +82,7 @@ class Guard:
         except Exception as error:
             if answer.status:
                 raise  # it has begun: all that is left is to break it off
-            log.error("unexpected error", exc_info=error)
+            log.error("unexpected_error", "unexpected error", exc_info=error)
             await answer.problem(Kind.INTERNAL_ERROR, "the log says more")
         finally:
             answer.leave_place()

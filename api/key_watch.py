@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -10,10 +9,11 @@ from datetime import UTC, date, datetime
 
 from api.connections import site_of
 from api.rates import RateLimiter
+from recsys.logger import logger
 from recsys.runtime.logs import GrowingIntervals
 from recsys.settings.key_entries import KeyEntry
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 TRIES_AT_ONCE = 20
 _TRIES_A_SECOND = 1 / 3
 _MOST_ADDRESSES = 10_000
@@ -87,7 +87,14 @@ class KeyWatch:
         """Count a key that has ended."""
         self._on_refused("expired")
         if self._is_due(self._said, entry, _SAY_USE_EVERY_S):
-            log.warning("%s ended with %s and is still sent, from %s; %s", entry, entry.last_day, host, _replace(entry))
+            log.warning(
+                "ended_key_sent",
+                "{key} ended with {last_day} and is still sent, from {address}; {remedy}",
+                key=entry,
+                last_day=entry.last_day,
+                address=host,
+                remedy=_replace(entry),
+            )
 
     def note_use(self, entry: KeyEntry, host: str, today: date) -> None:
         """Note that a key is in use; the log says it at most once an hour, and warns if the key ends soon."""
@@ -99,7 +106,7 @@ class KeyWatch:
         if self._is_due(self._noted, entry, _NOTE_USE_EVERY_S):
             self._on_use(entry)
         if self._is_due(self._said, entry, _SAY_USE_EVERY_S):
-            log.info("%s is in use, from %s", entry, host)
+            log.info("key_in_use", "{key} is in use, from {address}", key=entry, address=host)
             say_end(entry, today)
 
     def _note_refused(self, why: str, host: str) -> None:
@@ -110,7 +117,12 @@ class KeyWatch:
         self._n_wrong += 1
         self._wrong_at = now
         if self._intervals.are_due():
-            log.warning("wrong keys sent so far: %d, the last one from %s", self._n_wrong, host)
+            log.warning(
+                "wrong_keys_sent",
+                "wrong keys sent so far: {count}, the last one from {address}",
+                count=self._n_wrong,
+                address=host,
+            )
 
     def _is_due(self, times: dict[int, float], entry: KeyEntry, every_s: float) -> bool:
         now = self._clock()
@@ -126,9 +138,22 @@ def say_end(entry: KeyEntry, today: date) -> None:
         return
     days = (entry.last_day - today).days
     if days < 0:
-        log.warning("%s ended with %s; %s", entry, entry.last_day, _replace(entry))
+        log.warning(
+            "key_ended",
+            "{key} ended with {last_day}; {remedy}",
+            key=entry,
+            last_day=entry.last_day,
+            remedy=_replace(entry),
+        )
     elif days <= _WARN_DAYS:
-        log.warning("%s ends with %s, in %d days; %s", entry, entry.last_day, days, _replace(entry))
+        log.warning(
+            "key_ends_soon",
+            "{key} ends with {last_day}, in {days} days; {remedy}",
+            key=entry,
+            last_day=entry.last_day,
+            days=days,
+            remedy=_replace(entry),
+        )
 
 
 def _replace(entry: KeyEntry) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from recsys.logger import logger
 from recsys.redis.damage import list_problem
 from recsys.storage.catalogue import Item
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 Listed = dict[str, Any]
 """An item of a list: item_id, score, and title and category if they are known."""
@@ -34,7 +34,7 @@ def parse_list(content: bytes | None, most: int | None = None) -> Listed | None:
     except orjson.JSONDecodeError as error:
         found, problem = None, str(error)
     if problem:
-        log.warning("a list in Redis is damaged, %s: it is passed over", problem)
+        log.warning("list_damaged", "a list in Redis is damaged, {problem}: it is passed over", problem=problem)
         return None
     return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,13 +10,15 @@ from typing import Any
 
 from recsys.errors import DataDirError, RedisError
 from recsys.lists.live_model import LiveModel, LoadedModel
+from recsys.logger import logger
 from recsys.operations.histories import HistoriesLook
 from recsys.redis import Store
+from recsys.runtime.logs import LastingProblem
 from recsys.settings import Settings
 from recsys.storage.catalogue import Item
 from recsys.storage.data_dir import DataDir
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class Live:
@@ -40,7 +41,7 @@ class Live:
         self._model = LiveModel(store, data_dir.models, poll_s=self._poll_s)
         self._stopped = threading.Event()
         self._stamp: bytes | None = None
-        self._problem = ""
+        self._problem = LastingProblem()
         self.catalogue: Mapping[str, Item] = {}
         self.categories: frozenset[str] = frozenset()
         self.popular: dict[str, Any] | None = None
@@ -90,9 +91,9 @@ class Live:
             try:
                 self._histories.look()
             except RedisError as error:
-                log.debug("cannot tell whether histories are missing: %s", error)
+                log.debug("histories_unknown", "cannot tell whether histories are missing: {error}", error=error)
             except Exception:  # nothing may end the thread; the next look may do better
-                log.exception("unexpected error while looking whether histories are missing")
+                log.exception("unexpected_error", "unexpected error while looking whether histories are missing")
             if self._stopped.wait(self._poll_s):
                 return
 
@@ -105,15 +106,19 @@ class Live:
                 self.categories = frozenset(item.category for item in items.values() if item.category)
                 self.catalogue, self._stamp = items, stamp
                 gc.freeze()  # so many objects that stay: to look for cycles among them would hold up requests
-                log.info("catalogue: %d items", len(items))
+                log.info("catalogue_read", "catalogue: {items} items", items=len(items))
         except (RedisError, DataDirError) as error:
-            if str(error) != self._problem:
-                log.warning("cannot read popular list, hidden items and catalogue: %s", error)
-            self._problem = str(error)
+            if self._problem.is_due(error):
+                log.warning(
+                    "shared_lists_unreadable",
+                    "cannot read popular list, hidden items and catalogue: {error}",
+                    error=error,
+                    **self._problem.again,
+                )
             return
         except Exception:  # nothing may end the thread; the next look may do better
-            log.exception("unexpected error while reading popular list, hidden items and catalogue")
+            log.exception("unexpected_error", "unexpected error while reading popular list, hidden items and catalogue")
             return
-        self._problem = ""
+        self._problem.end()
         if popular is not None:
             self.popular = popular

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import socket
 import tempfile
@@ -21,12 +20,13 @@ from api.security import Audit, Keyring
 from api.sockets import OwnSocket, bound_socket
 from recsys.errors import SettingsError
 from recsys.kafka.clients import open_producer, renew_logins
+from recsys.logger import logger
 from recsys.redis import open_store
 from recsys.runtime.hangup import at_hangup
 from recsys.runtime.service import on_termination, run_service
 from recsys.settings import Settings
 
-log = logging.getLogger("api")
+log = logger("api")
 _STOP_WITHIN_S = 7
 """For requests under way; the rest of a stop takes a second or two, and supervisors often wait for 10 s."""
 _START_WITHIN_S = 60
@@ -65,7 +65,7 @@ def _serve(settings: Settings) -> int:
             _run_uvicorn(settings)
         except SystemExit as end:
             return int(end.code or 0)
-    log.info("stopped")
+    log.info("stopped", "stopped")
     return 0
 
 
@@ -121,7 +121,13 @@ def _run_uvicorn(settings: Settings) -> None:
         # Held, so that it stays ours; who does not listen gets no connections.
         with bound_socket(settings.api.host, settings.api.port, True) as held:
             port = held.getsockname()[1]
-            log.info("listening on http://%s:%d, in %d workers", settings.api.host, port, settings.api.workers)
+            log.info(
+                "listening",
+                "listening on http://{host}:{port}, in {workers} workers",
+                host=settings.api.host,
+                port=port,
+                workers=settings.api.workers,
+            )
             _Workers(config, sockets=[OwnSocket(settings.api.host, port)]).run()  # type: ignore[list-item]
 
 
@@ -135,8 +141,10 @@ def _ensure_port_is_free(settings: Settings) -> None:
 
 def _say_who_may(settings: Settings, keys: int) -> None:
     if keys:
-        log.info("%d keys are valid", keys)
+        log.info("keys_valid", "{keys} keys are valid", keys=keys)
         return
-    log.warning("there are no keys (RECSYS_API__KEYS): only programs on this machine can call the API, and only read")
+    log.warning(
+        "no_keys", "there are no keys (RECSYS_API__KEYS): only programs on this machine can call the API, and only read"
+    )
     if settings.api.host not in _LOOPBACK:
-        log.warning("so other machines get no answer on %s", settings.api.host)
+        log.warning("only_loopback", "so other machines get no answer on {host}", host=settings.api.host)

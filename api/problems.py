@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
@@ -18,9 +17,10 @@ from starlette.requests import ClientDisconnect
 from recsys.api_schemas import NAMES_A_PROBLEM, BrokenRule, Problem
 from recsys.data.event import NO_CONTROL_CHARACTERS
 from recsys.errors import DataDirError, KafkaError, RecsysError, RedisError
+from recsys.logger import logger
 from recsys.settings import secrets
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _RETRY_AFTER_S = 1
 _HIDDEN_PLACE = "…"
 _LONGEST_TOLD = 2_000
@@ -158,7 +158,7 @@ def install(app: FastAPI, allowed_methods: Callable[[str], Sequence[str]]) -> No
         if found is None:
             return unexpected(error)
         kind, detail = found
-        log.warning("%s", error)
+        log.warning("request_refused", "{error}", error=error)
         return problem_response(kind, detail)
 
 
@@ -187,7 +187,7 @@ def status_of(error: Exception) -> int:
 
 def unexpected(error: Exception) -> Response:
     """Log an error with its traceback, and answer without."""
-    log.error("unexpected error", exc_info=error)
+    log.error("unexpected_error", "unexpected error", exc_info=error)
     return problem_response(Kind.INTERNAL_ERROR, "the log of the API has the details")
 
 

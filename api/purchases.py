@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,10 +30,12 @@ from recsys.kafka.clients import (
 from recsys.kafka.producer import OWN_HEADERS, encode
 from recsys.kafka.silence import Silence
 from recsys.kafka.topics import LOOK_WITHIN_S, describe_topic
+from recsys.logger import logger
 from recsys.redis.users import UserStore
+from recsys.runtime.logs import LastingProblem
 from recsys.settings import KafkaSettings
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _LOOK_EVERY_S = 2.0
 _LAST_DELIVERIES_S = 1.0
 _MOST_WAITING = 50
@@ -245,7 +246,12 @@ class PurchaseSink:
                     on_delivery=on_delivery,
                 )
             except BufferError as error:
-                log.warning("an event was not queued for %s: %s", self._settings.topic, error)
+                log.warning(
+                    "purchase_not_queued",
+                    "an event was not queued for {topic}: {error}",
+                    topic=self._settings.topic,
+                    error=error,
+                )
                 settle(place, False)
             except KafkaException as error:
                 self._note(error.args[0])
@@ -260,7 +266,12 @@ class PurchaseSink:
 
     def _note(self, error: ClientError) -> None:
         """Say why an event was not delivered; what the producer was refused it goes on refusing, so it is replaced."""
-        log.warning("an event was not delivered to %s: %s", self._settings.topic, self._explained(error))
+        log.warning(
+            "purchase_not_delivered",
+            "an event was not delivered to {topic}: {error}",
+            topic=self._settings.topic,
+            error=self._explained(error),
+        )
         self._is_broken = self._is_broken or lacks_right(error) or is_fatal(error)
 
     def _explained(self, error: ClientError) -> str:
@@ -275,7 +286,11 @@ class PurchaseSink:
 
     def _note_broken(self, failure: ClientError) -> None:
         if not self._is_broken:
-            log.error("the Kafka producer has failed for good, a new one is made: %s", self._explained(failure))
+            log.error(
+                "producer_failed",
+                "the Kafka producer has failed for good, a new one is made: {error}",
+                error=self._explained(failure),
+            )
         self._is_broken, self.is_ready = True, False
         self._end_waits()
         self._look.set()
@@ -294,7 +309,7 @@ class PurchaseSink:
 
     def _watch(self) -> None:
         settings = self._settings.model_copy(update={"timeout_s": min(LOOK_WITHIN_S, self._settings.timeout_s)})
-        said = ""
+        missing = LastingProblem()
         while not self._stopped.is_set():
             self._look.clear()
             try:
@@ -302,13 +317,13 @@ class PurchaseSink:
                 self._silence.answered()
                 if self._is_broken:
                     self._replace_producer()
-                self.is_ready, said = True, ""
+                self.is_ready = True
+                missing.end()
             except (RightMissing, TopicMissing) as error:
                 self.is_ready = False
                 self._silence.answered()
-                if str(error) != said:
-                    log.warning("%s", error)
-                said = str(error)
+                if missing.is_due(error):
+                    log.warning("topic_not_ready", "{error}", error=error, **missing.again)
             except KafkaError as error:
                 self.is_ready = False
                 self._silence.unanswered(error)

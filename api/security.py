@@ -6,7 +6,6 @@ import errno
 import hashlib
 import hmac
 import ipaddress
-import logging
 import os
 import re
 import stat
@@ -27,13 +26,15 @@ from api.key_watch import KeyWatch, say_end, today_utc
 from api.problems import Kind, ProblemError, status_of
 from api.rates import RateLimiter
 from recsys.errors import SettingsError
+from recsys.logger import logger
 from recsys.runtime.escapes import escaped
+from recsys.runtime.user_names import named
 from recsys.settings import ApiSettings, secrets
 from recsys.settings.key_entries import HOW, KeyEntry, parse_entry, secrets_in_entry, split_entries
 from recsys.settings.secret_files import ensure_trustworthy, read_secret_file
 
-log = logging.getLogger(__name__)
-audit_log = logging.getLogger("api.audit")
+log = logger(__name__)
+audit_log = logger("api.audit")
 _LONGEST_ACTION = 600
 _DAY_S = 86_400.0
 _REFUSALS_A_SECOND = 0.1
@@ -267,28 +268,48 @@ class Audit:
                 why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
                 raise SettingsError(f"RECSYS_API__AUDIT_FILE: cannot write {path}: {why}") from None
 
-    def note(self, request: Request, caller: Caller, status: int, what: str = "") -> None:
-        """Write what was asked for, by whom, and how it was answered."""
+    def note(self, request: Request, caller: Caller, status: int, *, forgotten: Sequence[str] = ()) -> None:
+        """Write what was asked for, by whom, and how it was answered; also which users shall be forgotten.
+
+        The log has the same as the file, but names users as the settings say.
+        """
         if status >= HTTPStatus.BAD_REQUEST and not self._refusals.has(caller.name):
             self._left_out[caller.name] = self._left_out.get(caller.name, 0) + 1
             return
+        address = request.client.host if request.client else ""
+        action = _forgetting(forgotten) if forgotten else f"{request.method} {request.scope['path']}"
+        in_log = _forgetting([named(user) for user in forgotten]) if forgotten else action
         left_out = self._left_out.pop(caller.name, 0)
+        more = {"left_out": left_out} if left_out else {}
         entry: Mapping[str, Any] = {
             "at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "key": caller.name,
-            "from": request.client.host if request.client else "",
-            "action": (what or f"{request.method} {request.scope['path']}")[:_LONGEST_ACTION],
+            "from": address,
+            "action": action[:_LONGEST_ACTION],
             "status": status,
-            **({"left_out": left_out} if left_out else {}),
+            **more,
         }
+        audit_log.info(
+            "audit",
+            "{key} from {address}: {action}: {status}",
+            key=caller.name,
+            address=address,
+            action=in_log[:_LONGEST_ACTION],
+            status=status,
+            **more,
+        )
         line = escaped(orjson.dumps(entry).decode())
-        audit_log.info("%s", line)
         if self._path:
             try:
                 with self._opened() as file:
                     os.write(file, line.encode() + b"\n")
             except OSError as error:
-                log.error("the audit file %s cannot be written: %s", self._path, error.strerror)
+                log.error(
+                    "audit_not_written",
+                    "the audit file {path} cannot be written: {error}",
+                    path=self._path,
+                    error=error.strerror,
+                )
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
@@ -333,3 +354,9 @@ def guarded(role: Role) -> type[APIRoute]:
 
     GuardedRoute.role = role  # type: ignore[attr-defined]
     return GuardedRoute
+
+
+def _forgetting(users: Sequence[str]) -> str:
+    """Return what an audit line says of users who shall be forgotten."""
+    count = f"{len(users):,} users: " if len(users) > 1 else ""
+    return f"forget {count}{', '.join(users)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -10,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from consumer.rebalance import Assignment, commit_now
 from recsys.kafka.clients import ClientError, Consumer, KafkaException, TopicPartition, kafka_unavailable
 from recsys.kafka.start_offsets import place_to_commit
+from recsys.logger import logger
 from recsys.runtime.logs import GrowingIntervals
 from recsys.settings import KafkaSettings, Settings
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _REFUSED_FOR_S = 3.0
 _LONGEST_HELD_BACK_S = 60.0  # a pointer to a model that is refused must not hold up the commits for ever
 
@@ -35,7 +35,7 @@ class RefusedCommits:
         problem = error or next((place.error for place in places if place.error is not None), None)
         if problem is None or problem.code() == ClientError._NO_OFFSET:
             if self._is_said:
-                log.info("commits are taken again")
+                log.info("commits_taken", "commits are taken again")
             self._is_refused = self._is_said = False
             return
         if not self._is_refused:
@@ -44,9 +44,11 @@ class RefusedCommits:
         if self._lines.are_due():
             self._is_said = True
             log.warning(
-                "the offsets of what is done cannot be committed: %s; nothing is lost, but whoever reads on after this "
-                "consumer reads those records again",
-                kafka_unavailable(self._settings, problem),
+                "commits_refused",
+                "the offsets of what is done cannot be committed: {error}; nothing is lost, but whoever reads on "
+                "after this consumer reads those records again",
+                error=kafka_unavailable(self._settings, problem),
+                **self._lines.again,
             )
 
 
@@ -91,7 +93,7 @@ class Commits:
             self._consumer.commit(asynchronous=True)
         except KafkaException as error:
             if error.args[0].code() not in (ClientError._NO_OFFSET, ClientError._FATAL):  # the next poll says why
-                log.warning("commit: %s", error.args[0].str())
+                log.warning("commit_failed", "commit: {error}", error=error.args[0].str())
 
     def commit_and_wait(self) -> None:
         """Commit what is stored, and wait a while for the answer; not for callbacks."""

@@ -13,6 +13,7 @@ from types import TracebackType
 from consumer.letters import PREFIX, Header, Letter
 from consumer.malformed_limit import MalformedLimit
 from consumer.metrics import ConsumerMetrics
+from recsys.data.reason_kinds import kind_of
 from recsys.errors import KafkaUnavailable, MalformedEvent
 from recsys.kafka.clients import (
     ClientError,
@@ -24,13 +25,17 @@ from recsys.kafka.clients import (
     lacks_right,
     open_producer,
 )
-from recsys.kafka.records import location, record_timestamp_ms
+from recsys.kafka.records import record_timestamp_ms
 from recsys.kafka.topics import create_topic_if_missing, describe_topic
+from recsys.logger import logger
 from recsys.runtime.logs import RepeatsLeftOut
+from recsys.runtime.user_names import are_hashed
 from recsys.settings import Settings
 
-log = logging.getLogger(__name__)
-log.addFilter(RepeatsLeftOut(every_s=30.0))  # a flood shows each kind of reason, not each record
+log = logger(__name__)
+logging.getLogger(__name__).addFilter(
+    RepeatsLeftOut(every_s=30.0)
+)  # a flood shows each kind of reason, not each record
 _MAX_BYTES = 100_000_000  # the topic sets the limit, not this client
 _MISSING = (ClientError.UNKNOWN_TOPIC_OR_PART, ClientError._UNKNOWN_TOPIC, ClientError._UNKNOWN_PARTITION)
 _TOO_LARGE = (ClientError.MSG_SIZE_TOO_LARGE, ClientError.RECORD_LIST_TOO_LARGE)
@@ -104,7 +109,14 @@ class DeadLetters:
             "exception.message": error.reason,
         }
         added: list[Header] = [(PREFIX + name, value.encode()) for name, value in about.items()]
-        log.warning("dead letter: %s: %s", location(message), error.reason)
+        log.warning(
+            "dead_letter",
+            "dead letter: {topic}[{partition}] {offset}: {reason}",
+            topic=message.topic(),
+            partition=message.partition(),
+            offset=message.offset(),
+            reason=kind_of(error.reason) if are_hashed() else error.reason,
+        )
         number = next(self._numbers)
         self._letters[number] = Letter(message.key(), message.value(), _headers(message), added)
         self._unsent.append(number)
@@ -195,7 +207,11 @@ class DeadLetters:
             if create_topic_if_missing(
                 self._settings, topic, partitions=self._partitions, for_records_of=self._settings.topic
             ):
-                log.warning("the dead-letter topic %s was deleted and has been created again", topic)
+                log.warning(
+                    "dead_letter_topic_created",
+                    "the dead-letter topic {topic} was deleted and has been created again",
+                    topic=topic,
+                )
         except KafkaUnavailable as error:
             raise KafkaUnavailable(
                 f"the dead-letter topic {topic} was deleted and cannot be created: {error}"
@@ -230,7 +246,13 @@ class DeadLetters:
         if whole is not None and cut is not None:
             self._metrics.cut_letters.inc()
             topic, left_out = self._settings.dead_letters, cut.left_out
-            log.warning("dead letter: %d bytes are too large for %s; left out: %s", whole.size, topic, left_out)
+            log.warning(
+                "dead_letter_too_large",
+                "dead letter: {bytes} bytes are too large for {topic}; left out: {left_out}",
+                bytes=whole.size,
+                topic=topic,
+                left_out=left_out,
+            )
 
     def ensure_writable(self) -> None:
         """Make sure that this service may write to the topic.

@@ -17,7 +17,6 @@ the dead-letter topic is away the batch is kept, its partitions are paused, and 
 
 from __future__ import annotations
 
-import logging
 import time
 
 import numpy as np
@@ -30,11 +29,12 @@ from consumer.model_swap import ModelSwap, spare_collections
 from consumer.outages import Outages, on_one_server
 from consumer.polling import Polling, Stopped
 from consumer.refresher import Refresher
+from recsys.logger import logger
 from recsys.redis import Store
 from recsys.runtime import fail_points, threads
 from recsys.runtime.clock import now
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _LAST_LOOK_S = 2.0
 _LONGEST_CONFIRM_S = 1.0
 
@@ -88,7 +88,7 @@ class Loop:
             self._live.look_and_wait(_LAST_LOOK_S)
             self._take_newest_model()
         except Stopped:
-            log.info("stopped while waiting; the records of this batch will be read again")
+            log.info("stopped_waiting", "stopped while waiting; the records of this batch will be read again")
         self._commits.release(self._live.confirmed_at)
         # Not left to the rebalance that closing brings: a clean stop shall leave nothing to be read twice.
         self._commits.commit_and_wait()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import logging
 import threading
 import time
 from functools import partial
@@ -28,6 +27,7 @@ from recsys.kafka.shared_reading import SharedReading
 from recsys.kafka.start_offsets import start_offsets
 from recsys.kafka.topics import Topic, TopicWatch, create_topic_if_missing, describe_topic, ensure_group
 from recsys.lists.live_model import LiveModel
+from recsys.logger import logger
 from recsys.operations.check_watch import checks_of
 from recsys.redis import EvictionWatch, Service, Store, open_store
 from recsys.redis.heartbeat import heartbeat
@@ -39,7 +39,7 @@ from recsys.runtime.startup import until_ready
 from recsys.settings import Settings
 from recsys.storage.data_dir import open_data_dir
 
-log = logging.getLogger("consumer")
+log = logger("consumer")
 _RETRY_S = 1.0
 _LONGEST_STOP_S = 8.0
 """Supervisors often wait for 10 s before they kill."""
@@ -79,7 +79,7 @@ def _serve(settings: Settings) -> int:
             while not stop.is_set():
                 consume(settings, store, live, metrics, stop)
                 gc.collect()  # the traceback of an error may hold the old client, with its sockets, in a cycle
-    log.info("stopped")
+    log.info("stopped", "stopped")
     return 0
 
 
@@ -142,7 +142,7 @@ def consume(settings: Settings, store: Store, live: LiveModel, metrics: Consumer
         raise
     except (KafkaUnavailable, TopicMissing, RedisError) as error:
         metrics.restarts.inc()
-        log.error("%s; starting again from what is in Redis", error)
+        log.error("starting_again", "{error}; starting again from what is in Redis", error=error)
         stop.wait(max(0.0, _RETRY_S - (time.monotonic() - started)))
     finally:
         metrics.assignment = None

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import gc
-import logging
 
 from consumer.metrics import ConsumerMetrics
 from consumer.outages import Outages, on_one_server
 from consumer.polling import Polling
 from consumer.refresher import Refresher
+from recsys.logger import logger
 from recsys.redis.connection import Connection
 from recsys.runtime import fail_points
 from recsys.settings import Settings
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class ModelSwap:
@@ -48,9 +48,10 @@ class ModelSwap:
         self._metrics.model_sequence.set(live.stamp.sequence)
         spare_collections()
         log.info(
-            "model %s is live; refreshing %d users served since the last check",
-            live.stamp.version,
-            len(users),
+            "model_live",
+            "model {model} is live; refreshing {users} users served since the last check",
+            model=live.stamp.version,
+            users=len(users),
         )
         fail_points.reach("in-model-swap")
         many = len(users) > self._at_once  # as after a model that was refused for long

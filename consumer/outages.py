@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Iterator
@@ -11,11 +10,12 @@ from types import TracebackType
 from consumer.metrics import ConsumerMetrics
 from consumer.polling import Polling
 from recsys.errors import DecoderUnavailable, KafkaUnavailable, RecsysError, RedisError, WritesLost
+from recsys.logger import logger
 from recsys.redis.connection import Connection
+from recsys.runtime.logs import GrowingIntervals
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _LONGEST_BACKOFF_S = 2.0
-_SAID_AGAIN_EVERY_S = 30.0
 
 
 class Attempt:
@@ -54,7 +54,7 @@ class Outages:
         Stopped
             When a stop was asked for meanwhile.
         """
-        started = said = time.monotonic()
+        started, lines = time.monotonic(), GrowingIntervals()
         tries = 0
         while True:
             attempt = Attempt()
@@ -62,18 +62,36 @@ class Outages:
             tries += 1
             if attempt.outage is None:
                 break
+            is_due = lines.are_due()
             if tries == 1:
                 self._metrics.outages.inc()
-                log.warning("%s: %s; partitions paused, nothing is dropped", step, attempt.outage)
+                log.warning(
+                    "step_waits",
+                    "{step}: {outage}; partitions paused, nothing is dropped",
+                    step=step,
+                    outage=attempt.outage,
+                )
                 self._polling.pause()
-            elif time.monotonic() - said > _SAID_AGAIN_EVERY_S:
-                log.warning("%s: still waiting after %.0f s: %s", step, time.monotonic() - started, attempt.outage)
-                said = time.monotonic()
+            elif is_due:
+                log.warning(
+                    "step_still_waits",
+                    "{step}: still waiting after {waited_s:.0f} s: {outage}",
+                    step=step,
+                    waited_s=time.monotonic() - started,
+                    outage=attempt.outage,
+                )
             longest = min(_LONGEST_BACKOFF_S, 0.05 * 2**tries)
             self._polling.keep_alive(random.uniform(longest / 2, longest))  # noqa: S311 - jitter
         if tries > 1:
             waited_s = time.monotonic() - started
-            log.info("%s: %s answers again after %.1f s and %d tries", step, needs, waited_s, tries - 1)
+            log.info(
+                "step_goes_on",
+                "{step}: {needs} answers again after {waited_s:.1f} s and {tries} tries",
+                step=step,
+                needs=needs,
+                waited_s=waited_s,
+                tries=tries - 1,
+            )
             self._polling.resume()
 
 
@@ -88,4 +106,7 @@ def on_one_server(connection: Connection) -> Iterator[None]:
         yield
         if connection.epoch == epoch:
             return
-        log.info("another Redis server answers now; this batch is written again, because the new server may lack it")
+        log.info(
+            "redis_replaced",
+            "another Redis server answers now; this batch is written again, because the new server may lack it",
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,10 +23,11 @@ from recsys.kafka.decoder import EventDecoder
 from recsys.kafka.groups import describe_group
 from recsys.kafka.records import location
 from recsys.kafka.topics import TopicWatch
+from recsys.logger import logger
 from recsys.runtime.logs import GrowingIntervals
 from recsys.settings import Settings
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _IDLE_S = 0.1
 _WITHOUT_PARTITIONS_S = 5.0
 _OFFSET_GONE = (ClientError._AUTO_OFFSET_RESET, ClientError.OFFSET_OUT_OF_RANGE)
@@ -172,7 +172,7 @@ class Polling:
             raise kafka_unavailable(self._kafka, problem)
         if is_fatal(problem):
             raise client_failed(self._kafka, problem, "consumer")
-        log.warning("Kafka: %s", problem.str())
+        log.warning("kafka_problem", "Kafka: {error}", error=problem.str())
         return False
 
     def _say_if_without_partitions(self) -> None:
@@ -186,10 +186,15 @@ class Polling:
         if not (members := describe_group(self._kafka)):
             return  # no broker answers, which is said elsewhere
         log.info(
-            "no partitions for %.0f s: group %s has %s. More members than topic %s has partitions (%d) stand by; one "
-            "that was killed keeps its partitions until session.timeout.ms is over; all members: "
-            "kafka-consumer-groups.sh --bootstrap-server %s --describe --members --verbose --group %s",
-            time.monotonic() - self._without_since, self._kafka.group_id, members,
-            self._kafka.topic, len(self.assignment.topic.partitions), self._kafka.bootstrap_servers,
-            self._kafka.group_id,
-        )  # fmt: skip
+            "no_partitions",
+            "no partitions for {waited_s:.0f} s: group {group} has {members}. More members than topic {topic} "
+            "has partitions ({partitions}) stand by; one that was killed keeps its partitions until "
+            "session.timeout.ms is over; all members: kafka-consumer-groups.sh --bootstrap-server "
+            "{bootstrap_servers} --describe --members --verbose --group {group}",
+            waited_s=time.monotonic() - self._without_since,
+            group=self._kafka.group_id,
+            members=members,
+            topic=self._kafka.topic,
+            partitions=len(self.assignment.topic.partitions),
+            bootstrap_servers=self._kafka.bootstrap_servers,
+        )

@@ -6,7 +6,6 @@ dequeued, so every callback keeps its failure for the loop to raise.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 
@@ -21,11 +20,12 @@ from recsys.kafka.clients import (
 )
 from recsys.kafka.start_offsets import place_to_commit, start_offsets
 from recsys.kafka.topics import Topic, describe_topic
+from recsys.logger import logger
 from recsys.redis import AppliedOffsets
 from recsys.runtime import fail_points
 from recsys.settings import KafkaSettings
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 # Together with what else a stop takes they are less than `consumer.main` gives it, and supervisors do.
 _LONGEST_COMMIT_S = 3.5
 _LONGEST_CLOSE_S = 3.5
@@ -114,13 +114,13 @@ class Assignment:
                 fail_points.reach("in-rebalance")
                 callback(consumer, places)
             except (KafkaException, RecsysError) as error:
-                log.error("rebalance: %s", error)
+                log.error("rebalance_failed", "rebalance: {error}", error=error)
                 problem = error if isinstance(error, KafkaException) else error.__cause__
                 if isinstance(problem, KafkaException) and is_fatal(problem.args[0]):
                     return  # why the client has failed for good is said by its next message, and by nothing else
                 self._failure = error
             except Exception as error:  # none may leave a callback: records already fetched would be gone
-                log.exception("rebalance: unexpected error")
+                log.exception("unexpected_error", "rebalance: unexpected error")
                 self._failure = error
 
         return call
@@ -146,20 +146,32 @@ class Assignment:
             consumer.resume(starts)
         self._assignments += 1
         self.held.update({place.partition: self._assignments for place in starts})
-        log.info("assigned: %s", ", ".join(f"{p.topic}[{p.partition}] from {p.offset}" for p in starts))
+        log.info(
+            "partitions_assigned",
+            "assigned: {partitions}",
+            partitions=", ".join(f"{p.topic}[{p.partition}] from {p.offset}" for p in starts),
+        )
 
     def _revoke(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         if places:
             self._before_revoke()
             _commit_in_passing(consumer)
             self._give_up(places)
-            log.info("revoked: %s", ", ".join(f"{place.topic}[{place.partition}]" for place in places))
+            log.info(
+                "partitions_revoked",
+                "revoked: {partitions}",
+                partitions=", ".join(f"{place.topic}[{place.partition}]" for place in places),
+            )
         consumer.incremental_unassign(places)
 
     def _lose(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         # Another member may have them already: committing could move its offsets back.
         self._give_up(places)
-        log.warning("lost: %s", ", ".join(f"{place.topic}[{place.partition}]" for place in places))
+        log.warning(
+            "partitions_lost",
+            "lost: {partitions}",
+            partitions=", ".join(f"{place.topic}[{place.partition}]" for place in places),
+        )
         consumer.incremental_unassign(places)
 
     def _give_up(self, places: list[TopicPartition]) -> None:
@@ -191,10 +203,18 @@ def commit_now(consumer: Consumer) -> None:
             consumer.commit(asynchronous=False)
         except (KafkaException, RuntimeError) as error:
             if not isinstance(error, KafkaException) or error.args[0].code() != ClientError._NO_OFFSET:
-                log.warning("offsets not committed, their records will be read again: %s", error)
+                log.warning(
+                    "offsets_not_committed",
+                    "offsets not committed, their records will be read again: {error}",
+                    error=error,
+                )
 
     if not _within(_LONGEST_COMMIT_S, commit):
-        log.warning("offsets not committed within %g s, their records will be read again", _LONGEST_COMMIT_S)
+        log.warning(
+            "offsets_not_committed",
+            "offsets not committed within {after_s:g} s, their records will be read again",
+            after_s=_LONGEST_COMMIT_S,
+        )
 
 
 def close(consumer: Consumer) -> None:
@@ -204,10 +224,10 @@ def close(consumer: Consumer) -> None:
         try:
             consumer.close()
         except RuntimeError as error:  # it was closed already
-            log.debug("close: %s", error)
+            log.debug("close_failed", "close: {error}", error=error)
 
     if not _within(_LONGEST_CLOSE_S, leave):
-        log.warning("Kafka does not answer; ending without leaving the group")
+        log.warning("left_without_goodbye", "Kafka does not answer; ending without leaving the group")
 
 
 def _within(seconds: float, action: Callable[[], object]) -> bool:

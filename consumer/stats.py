@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -12,9 +11,10 @@ from types import TracebackType
 from prometheus_client import Counter
 
 from consumer.metrics import ConsumerMetrics
+from recsys.logger import logger
 from recsys.runtime.metrics import quantile
 
-log = logging.getLogger("consumer.stats")
+log = logger("consumer.stats")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +115,20 @@ class StatsLog:
         if not counts["records"] and not counts["published"]:
             return
         log.info(
-            "records=%d (%.0f/s) applied=%d duplicates=%d dead_letters=%d no_user=%d prices_unread=%d "
-            "solves=%d lists=%d rejected=%d latency_ms p50=%.1f p99=%.1f",
-            counts["records"],
-            change.per_s("records"),
-            counts["applied"],
-            counts["duplicates"],
-            counts["dead_letters"],
-            counts["no_user"],
-            counts["unread_prices"],
-            counts["solves"],
-            counts["published"],
-            counts["rejected"],
-            change.latency_ms(0.5) or 0.0,
-            change.latency_ms(0.99) or 0.0,
+            "progress",
+            "records={records} ({records_per_s:.0f}/s) applied={applied} duplicates={duplicates} "
+            "dead_letters={dead_letters} no_user={no_user} prices_unread={prices_unread} solves={solves} "
+            "lists={lists} rejected={rejected} latency_ms p50={latency_p50_ms:.1f} p99={latency_p99_ms:.1f}",
+            records=counts["records"],
+            records_per_s=change.per_s("records"),
+            applied=counts["applied"],
+            duplicates=counts["duplicates"],
+            dead_letters=counts["dead_letters"],
+            no_user=counts["no_user"],
+            prices_unread=counts["unread_prices"],
+            solves=counts["solves"],
+            lists=counts["published"],
+            rejected=counts["rejected"],
+            latency_p50_ms=change.latency_ms(0.5) or 0.0,
+            latency_p99_ms=change.latency_ms(0.99) or 0.0,
         )

@@ -579,6 +579,7 @@ class Shop:
             # A killed member must not keep its partitions for the default 45 s.
             "RECSYS_KAFKA__LIBRDKAFKA": '{"session.timeout.ms": 6000}',
             "RECSYS_MODEL__FACTORS": "8",
+            "RECSYS_LOG__FORMAT": "text",
             "COLUMNS": "200",
         }
 

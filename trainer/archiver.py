@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime
@@ -16,12 +15,13 @@ from recsys.kafka.decoder_by_place import DecoderByPlace
 from recsys.kafka.records import read_range
 from recsys.kafka.shared_reading import SharedReading
 from recsys.kafka.topics import Topic, describe_topic, end_offsets
+from recsys.logger import logger
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import KafkaSettings
 from recsys.storage.archive import Archive
 from recsys.storage.segments import Segment
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _MOST_HELD = 500_000  # events in memory
 
 
@@ -65,7 +65,7 @@ def archive_new_purchases(
     finally:
         reader.close()
     if forgotten := archive.erase_forgotten():
-        log.info("%d users erased from the archive (forget)", forgotten)
+        log.info("users_erased", "{users} users erased from the archive (forget)", users=forgotten)
     return writer.archived
 
 
@@ -77,9 +77,14 @@ def _ranges(
         first = positions.get(partition, low)
         if first < low:
             log.error(
-                "%s[%d]: offsets %d to %d expired in Kafka before they were archived; no model will include them",
-                topic.name, partition, first, low - 1,
-            )  # fmt: skip
+                "records_expired",
+                "{topic}[{partition}]: offsets {first} to {last} expired in Kafka before they were archived; no "
+                "model will include them",
+                topic=topic.name,
+                partition=partition,
+                first=first,
+                last=low - 1,
+            )
         if max(first, low) < end:
             ranges[partition] = (max(first, low), end)
     return ranges

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-
 from recsys.errors import LockHeld, RebuildWouldLoseData, RecsysError
+from recsys.logger import logger
 from recsys.operations.make_again import make_again
 from recsys.redis import Store
 from recsys.runtime.logs import GrowingIntervals
@@ -13,7 +12,7 @@ from recsys.settings import Settings
 from recsys.storage.data_dir import DataDir
 from trainer.metrics import TrainerMetrics
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class AsideUsers:
@@ -52,6 +51,12 @@ class AsideUsers:
         except RecsysError as error:
             self._tries.count_from_now()  # else a try that takes long would be followed by the next one at once
             remedy = "; recsys rebuild --accept-loss goes on" if isinstance(error, RebuildWouldLoseData) else ""
-            log.error("users who are set aside stay so: %s%s; trying again, ever later", error, remedy)
+            log.error(
+                "users_stay_aside",
+                "users who are set aside stay so: {error}{remedy}; trying again, ever later",
+                error=error,
+                remedy=remedy,
+                **self._tries.again,
+            )
         else:
             self._tries.begin_anew()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +12,15 @@ from numpy.typing import NDArray
 from recsys.errors import RecsysError
 from recsys.lists.item_lists import rows_of_changed_similar_lists, write_popular_lists, write_similar_lists
 from recsys.lists.live_model import LoadedModel
+from recsys.logger import logger
 from recsys.operations.hidden_items import HiddenItems
 from recsys.redis import ModelPointer, Store
 from recsys.runtime.clock import now
+from recsys.runtime.logs import LastingProblem
 from recsys.settings import Settings
 from recsys.storage.data_dir import DataDir
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _LOOK_EVERY_S = 0.5
 
 
@@ -44,7 +45,7 @@ class HiddenFollower:
         """At the last look."""
         self._unchanged = False
         """Whether the hidden items are those of before the model was published."""
-        self._problem = ""
+        self._problem = LastingProblem()
 
     @contextmanager
     def followed(self) -> Iterator[None]:
@@ -62,13 +63,17 @@ class HiddenFollower:
             try:
                 self.look()
             except RecsysError as error:
-                if str(error) != self._problem:
-                    log.warning("hidden items are not followed: %s", error)
-                self._problem = str(error)
+                if self._problem.is_due(error):
+                    log.warning(
+                        "hidden_items_not_followed",
+                        "hidden items are not followed: {error}",
+                        error=error,
+                        **self._problem.again,
+                    )
             except Exception:  # nothing may end the thread; the next look may do better
-                log.exception("unexpected error while hidden items are followed")
+                log.exception("unexpected_error", "unexpected error while hidden items are followed")
             else:
-                self._problem = ""
+                self._problem.end()
 
     def look(self) -> None:
         """Copy the hidden items, and write the lists again that must not hold them."""
@@ -114,7 +119,9 @@ class HiddenFollower:
             written = write_similar_lists(
                 self._settings, self._store, live, hidden=hidden, clock=now, advance=lambda _: None, rows=rows
             )
-            log.info("hidden items have changed: %d similar lists written again", written)
+            log.info(
+                "similar_lists_written", "hidden items have changed: {lists} similar lists written again", lists=written
+            )
             self._in_similar = pointer, hidden
 
     def _load(self, pointer: ModelPointer) -> tuple[LoadedModel, NDArray[np.float64]]:

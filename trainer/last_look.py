@@ -6,7 +6,6 @@ is looked at here: beside what was live before, may it really take its place?
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +17,7 @@ from recsys.data.interactions import Interactions
 from recsys.errors import DataDirError, InvalidModel
 from recsys.evaluation.baselines import lists_of
 from recsys.evaluation.gate_record import Decision, GateRecord
+from recsys.logger import logger
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.item_lists import by_popularity
 from recsys.settings import Settings
@@ -25,7 +25,7 @@ from recsys.storage.models import ModelStore
 from recsys.training.engine import Engine
 from recsys.training.fit import Fitted
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 USERS: Final = 1_000
 """How many are drawn."""
 PLACES: Final = 10
@@ -89,7 +89,7 @@ def _shown_before(models: ModelStore, live: str, candidate: Fitted | None) -> Sh
             models.load(live, manifest_sha256=manifest_sha256), models.popularity(live, manifest_sha256=manifest_sha256)
         )
     except (InvalidModel, DataDirError, FileNotFoundError) as error:
-        log.warning("the new model is not looked at beside the live one: %s", error)
+        log.warning("lists_not_compared", "the new model is not looked at beside the live one: {error}", error=error)
     return None if candidate is None else Shown(candidate.model, candidate.popularity)
 
 
@@ -128,9 +128,15 @@ def look(
     sample = engine.sample(USERS, seed=settings.model.seed)
     found = change(before, after, sample, include_purchased=settings.ranking.include_purchased, hidden=hidden)
     log.info(
-        "of the first %d places of %d lists %.0f%% stay; %.1f%% of the lists newly hold item %s",
-        PLACES, found.users, 100 * found.kept, 100 * found.filled, found.item,
-    )  # fmt: skip
+        "lists_compared",
+        "of the first {places} places of {users} lists {kept_percent:.0f}% stay; {filled_percent:.1f}% of the "
+        "lists newly hold item {item}",
+        places=PLACES,
+        users=found.users,
+        kept_percent=100 * found.kept,
+        filled_percent=100 * found.filled,
+        item=found.item,
+    )
     return reasons_against(found, before, after)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import threading
@@ -27,6 +26,7 @@ from recsys.kafka.cleanup_policy import PolicyWatch
 from recsys.kafka.clients import renew_logins
 from recsys.kafka.readings import reading_of
 from recsys.kafka.topics import describe_topic
+from recsys.logger import logger
 from recsys.operations.check_watch import checks_of
 from recsys.operations.histories import ensure_histories
 from recsys.operations.rollback import roll_back
@@ -47,11 +47,11 @@ from recsys.storage.rounds import RoundRecord
 from trainer.aside import AsideUsers
 from trainer.hidden import HiddenFollower
 from trainer.metrics import TrainerMetrics
-from trainer.report import RoundReport
-from trainer.round import Round, RoundOutcome
+from trainer.report import RoundOutcome, RoundReport
+from trainer.round import Round
 from trainer.schedule import Schedule
 
-log = logging.getLogger("trainer")
+log = logger("trainer")
 _LOOK_EVERY_S = 1.0
 _RETRY_S = 10.0
 _RETRY_WITHOUT_DATA_S = 30.0
@@ -87,7 +87,7 @@ def _do_one_round(settings: Settings, *, force: bool) -> int:
                 done = _round(settings, store, data_dir, metrics, asked_by="operator", force=force)
             return 0 if done.published else _REJECTED
     except _Terminated:
-        log.info("stopped before the round was done")
+        log.info("stopped_in_round", "stopped before the round was done")
         return FAILED
 
 
@@ -127,7 +127,7 @@ def _serve(settings: Settings) -> int:
             ):
                 rounds.do_forever()
     except _Terminated:
-        log.info("stopped")
+        log.info("stopped", "stopped")
         return 0
 
 
@@ -196,7 +196,11 @@ class _Rounds:
         """Look for something to do, until terminated; what fails is logged and does not end the service."""
         trainer = self._store.trainer
         self._schedule.begin(self._store)
-        log.info("trainer ready; rounds %s and on request (recsys retrain, or SIGUSR1)", self._schedule)
+        log.info(
+            "ready",
+            "trainer ready; rounds {schedule} and on request (recsys retrain, or SIGUSR1)",
+            schedule=self._schedule,
+        )
         while True:
             self._never.wait(_LOOK_EVERY_S)
             try:
@@ -205,19 +209,21 @@ class _Rounds:
                 rollback = trainer.rollback_request()
                 self._aside.look()
             except DamagedKey as error:
-                log.error("%s", error)
+                log.error("round_failed", "{error}", error=error)
                 with suppress(RedisError):
                     trainer.delete_damaged(error.key)
                 continue
             except RedisError as error:
-                log.warning("waiting: %s", error)
+                log.warning("waiting", "waiting: {error}", error=error)
                 self._never.wait(_RETRY_S)
                 continue
             if rollback is not None:
                 self._try_rollback(rollback)
                 continue
             if is_lost:
-                log.error("Redis has lost what the last round wrote; a round writes the lists again, if it can")
+                log.error(
+                    "lists_lost", "Redis has lost what the last round wrote; a round writes the lists again, if it can"
+                )
                 self._done, self._owed_to = 0, "loss"
             if is_lost or self._signal_request.is_open or requests.are_open or self._schedule.is_due:
                 self._try_round(requests)
@@ -226,10 +232,10 @@ class _Rounds:
         try:
             _roll_back(self._settings, self._store, self._data_dir, request)
         except LockHeld as error:
-            log.info("waiting: %s", error)
+            log.info("waiting", "waiting: {error}", error=error)
             self._never.wait(_LOOK_EVERY_S)
         except RecsysError as error:
-            log.error("%s; trying again", error)
+            log.error("round_failed", "{error}; trying again", error=error)
             self._never.wait(_RETRY_S)
 
     def _try_round(self, requests: Requests) -> None:
@@ -250,24 +256,24 @@ class _Rounds:
             self._done, self._owed_to = self._store.trainer.rounds(), ""
             self._schedule.done(started)
         except NotEnoughNewEvents as nothing:
-            log.info("%s", nothing)
+            log.info("nothing_to_do", "{reason}", reason=nothing)
             self._schedule.done(started)
         except NotEnoughData as nothing:
-            log.info("%s", nothing)
+            log.info("nothing_to_do", "{reason}", reason=nothing)
             self._schedule.without_data(started, _RETRY_WITHOUT_DATA_S)
         except HistoriesMissing as error:
-            log.error("%s", error)
+            log.error("round_failed", "{error}", error=error)
             self._schedule.without_data(started, _RETRY_WITHOUT_DATA_S)
             self._never.wait(_RETRY_S)
         except LockHeld as error:
-            log.info("waiting: %s", error)
+            log.info("waiting", "waiting: {error}", error=error)
             self._never.wait(_RETRY_S)
             self._schedule.begin(self._store)  # the other one's round may have done
             self._signal_request.is_open |= by_signal
         except RecsysError as error:
             delay_s = self._schedule.failed()
             self._owed_to = asked_by if asked_by != "schedule" else ""
-            log.error("%s; trying again in %g s", error, delay_s)
+            log.error("round_failed", "{error}; trying again in {delay_s:g} s", error=error, delay_s=delay_s)
 
 
 def _roll_back(settings: Settings, store: Store, data_dir: DataDir, request: RollbackRequest) -> None:
@@ -295,9 +301,14 @@ def _roll_back(settings: Settings, store: Store, data_dir: DataDir, request: Rol
                 clock=now,
                 asked_by=request.asked_by,
             )
-            log.info("rolled back to model %s, requested by %s", request.version, request.asked_by)
+            log.info(
+                "rolled_back",
+                "rolled back to model {model}, requested by {asked_by}",
+                model=request.version,
+                asked_by=request.asked_by,
+            )
         except RecsysError as error:
-            log.error("no rollback to model %s: %s", request.version, error)
+            log.error("rollback_refused", "no rollback to model {model}: {error}", model=request.version, error=error)
             record = RoundRecord(
                 kind="rollback",
                 asked_by=request.asked_by,
@@ -348,8 +359,13 @@ def _round(
         report.done(outcome, progress.durations_s)
     if outcome.published:
         log.info(
-            "round done: model %s (%s) from %d events; %d lists, %d similar-items lists",
-            outcome.version, outcome.gate.decision if outcome.gate else "", outcome.counts["events"], outcome.lists,
-            outcome.similar,
-        )  # fmt: skip
+            "round_done",
+            "round done: model {model} ({gate}) from {events} events; {lists} lists, {similar_lists} "
+            "similar-items lists",
+            model=outcome.version,
+            gate=outcome.gate.decision if outcome.gate else "",
+            events=outcome.counts["events"],
+            lists=outcome.lists,
+            similar_lists=outcome.similar,
+        )
     return outcome

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime, timedelta
 
 from recsys.errors import RecsysError
+from recsys.logger import logger
 from recsys.runtime import threads
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
@@ -14,7 +14,7 @@ from recsys.storage.tuned import study_folder
 from recsys.training.engine import Engine, Search
 from recsys.training.parameters import Parameters
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 def parameters_for(
@@ -49,8 +49,14 @@ def parameters_for(
     try:
         found = engine.tune(search, current, study_folder(data_dir.storage), progress)
     except RecsysError as error:
-        log.warning("not tuned: %s", error)
+        log.warning("not_tuned", "not tuned: {error}", error=error)
         return current
     data_dir.tuned.write(found)
-    log.info("tuned in %d trials: %.4f, before %.4f", found.trials, found.objective, found.before)
+    log.info(
+        "tuned",
+        "tuned in {trials} trials: {objective:.4f}, before {before:.4f}",
+        trials=found.trials,
+        objective=found.objective,
+        before=found.before,
+    )
     return data_dir.tuned.parameters(settings)

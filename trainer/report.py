@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from recsys.errors import DataDirError, RedisError
+from recsys.evaluation.gate_record import GateRecord
+from recsys.logger import logger
 from recsys.redis import Store
 from recsys.redis.trainer_requests import Requests
 from recsys.runtime.clock import json_time
 from recsys.storage.rounds import RoundLog, RoundRecord
 from trainer.metrics import TrainerMetrics
-from trainer.round import RoundOutcome
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOutcome:
+    """What a round has led to so far.
+
+    Attributes
+    ----------
+    version : str
+        Published or rejected; empty if nothing was written.
+    published : bool
+        Whether the model is live.
+    live_before : str
+        Empty if there was none.
+    lists, similar : int
+        Written.
+    """
+
+    version: str = ""
+    published: bool = False
+    live_before: str = ""
+    gate: GateRecord | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    lists: int = 0
+    similar: int = 0
 
 
 class RoundReport:
@@ -54,7 +80,7 @@ class RoundReport:
                 {**self._status, "state": "running", "stage": stage, "done": done, "total": total}
             )
         except RedisError as error:
-            log.debug("status: %s", error)
+            log.debug("status_not_written", "status: {error}", error=error)
 
     def done(self, outcome: RoundOutcome, durations_s: dict[str, float]) -> None:
         """Record a round that has published a model, or whose model the gate has rejected."""
@@ -93,7 +119,7 @@ class RoundReport:
         try:
             self._rounds.add(record, at=self._clock())
         except DataDirError as error:
-            log.warning("the record of the round was not written: %s", error)
+            log.warning("round_record_not_written", "the record of the round was not written: {error}", error=error)
         # Gate and counts at the top level as well: see recsys retrain --wait.
         fields = {**self._status, **record.model_dump(mode="json"), **record.counts, **more}
         self._trainer.finish(self._requests, fields)

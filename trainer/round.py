@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +16,7 @@ from recsys.evaluation.split import Split
 from recsys.kafka.shared_reading import SharedReading
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import refresh_all_lists
+from recsys.logger import logger
 from recsys.model.boosts import BoostWeights
 from recsys.operations.hidden_items import HiddenItems
 from recsys.operations.open_engine import holdout_begins, open_engine
@@ -37,33 +37,9 @@ from trainer.archiver import archive_new_purchases
 from trainer.gate import LiveComparison, judge, reason_not_evaluable, unjudged, unless_forced
 from trainer.last_look import look, refused
 from trainer.parameters import parameters_for
+from trainer.report import RoundOutcome
 
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class RoundOutcome:
-    """What a round has led to so far.
-
-    Attributes
-    ----------
-    version : str
-        Published or rejected; empty if nothing was written.
-    published : bool
-        Whether the model is live.
-    live_before : str
-        Empty if there was none.
-    lists, similar : int
-        Written.
-    """
-
-    version: str = ""
-    published: bool = False
-    live_before: str = ""
-    gate: GateRecord | None = None
-    counts: Mapping[str, int] = field(default_factory=dict)
-    lists: int = 0
-    similar: int = 0
+log = logger(__name__)
 
 
 class Round:
@@ -184,7 +160,15 @@ class Round:
         )
         for source, partition, first, last in self._data_dir.archive.gaps():
             remedy = "import the file again" if source.startswith(IMPORT_PREFIX) else "no model will include them"
-            log.warning("archive: %s, partition %d: %d to %d are missing; %s", source, partition, first, last, remedy)
+            log.warning(
+                "records_missing",
+                "archive: {source}, partition {partition}: {first} to {last} are missing; {remedy}",
+                source=source,
+                partition=partition,
+                first=first,
+                last=last,
+                remedy=remedy,
+            )
 
     def _ensure_enough_new_events(self) -> None:
         """Raise `NotEnoughNewEvents` if fewer events are new than a scheduled round waits for."""
@@ -225,7 +209,7 @@ class Round:
         try:
             manifest = models.manifest(version)
         except InvalidModel as error:
-            log.warning("the live model cannot be compared: %s", error)
+            log.warning("live_model_not_compared", "the live model cannot be compared: {error}", error=error)
             return LiveComparison(version, 0, None, chosen)
         model = models.model_for_holdout(version, cut_s=cut_s)
         return LiveComparison(version, manifest.counts.get("events", 0), model, chosen)
@@ -296,7 +280,13 @@ class Round:
         fail_points.reach("before-pointer")
         pointer = self._move_pointer(version, uri, manifest_sha256, seen=pointer_before)
         self._note(version=version, published=True, counts=fitted.counts)
-        log.info("model %s is live: %d users, %d items", version, fitted.counts["users"], fitted.counts["items"])
+        log.info(
+            "model_live",
+            "model {model} is live: {users} users, {items} items",
+            model=version,
+            users=fitted.counts["users"],
+            items=fitted.counts["items"],
+        )
         return LoadedModel(pointer, model)
 
     def _save(self, fitted: Fitted, gate: GateRecord, *, holdout_model: Fitted | None = None) -> tuple[str, str, str]:
@@ -323,7 +313,7 @@ class Round:
         Only when the pointer has moved: until then a trainer that lost its lock could have published one of them.
         """
         for version in leftovers:
-            log.info("model %s removed: it was never live", version)
+            log.info("model_removed", "model {model} removed: it was never live", model=version)
         self._data_dir.models.remove(leftovers)
 
     def _refresh(self, live: LoadedModel, popularity: NDArray[np.float64], *, users: int | None) -> None:
@@ -350,7 +340,13 @@ class Round:
             self._note(version=version, counts=model.counts)
             self._prune(live=live)
         which = f" model {self.outcome.version}" if model is not None else ""
-        log.warning("rejected%s; %s stays live: %s", which, live, "; ".join(gate.reasons))
+        log.warning(
+            "model_rejected",
+            "rejected{which}; {model} stays live: {reasons}",
+            which=which,
+            model=live,
+            reasons="; ".join(gate.reasons),
+        )
         self._keep_live(live, lost=lost)
 
     def _keep_live(self, version: str, *, lost: bool = False) -> None:
@@ -364,7 +360,11 @@ class Round:
         if pointer is not None and last is not None and last.state == "succeeded" and not lost:
             return
         started_at = json_time(self._clock())
-        log.warning("some lists are not of model %s: writing them was interrupted, or Redis lost them", version)
+        log.warning(
+            "lists_of_other_models",
+            "some lists are not of model {model}: writing them was interrupted, or Redis lost them",
+            model=version,
+        )
         uri, on_disk = self._data_dir.models.address(version)
         manifest_sha256 = pointer.manifest_sha256 if pointer is not None and pointer.version == version else on_disk
         model = self._data_dir.models.load(version, manifest_sha256=manifest_sha256)
@@ -394,7 +394,7 @@ class Round:
     def _prune(self, *, live: str) -> None:
         keep = self._settings.trainer.keep_versions
         for version in self._data_dir.models.prune(keep=keep, live=live):
-            log.info("model %s removed: %d newer ones are kept", version, keep)
+            log.info("model_removed", "model {model} removed: {kept} newer ones are kept", model=version, kept=keep)
 
     def _note(self, **facts: Any) -> None:
         self.outcome = replace(self.outcome, **facts)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from datetime import UTC, datetime, timedelta
 
 from croniter import croniter
 
 from recsys.errors import RecsysError
+from recsys.logger import logger
 from recsys.redis import Store
 from recsys.runtime.clock import now
 from recsys.settings import TrainerSettings
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _FARTHEST_S = 100 * 365 * 24 * 3600.0
 """An interval may be longer than the calendar."""
 _RETRY_S, _LONGEST_RETRY_S = 10.0, 600.0
@@ -48,7 +48,7 @@ class Schedule:
             pointer = store.pointer.read()
             last = store.trainer.status()
         except RecsysError as error:
-            log.warning("cannot tell how old the live model is: %s", error)
+            log.warning("model_age_unknown", "cannot tell how old the live model is: {error}", error=error)
             return
         if pointer is None:
             return

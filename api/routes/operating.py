@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
@@ -28,13 +27,14 @@ from recsys.api_schemas import (
 )
 from recsys.data.event import Event, EventType
 from recsys.errors import InvalidModel, MalformedEvent
+from recsys.logger import logger
 from recsys.operations.model_versions import kept_models, summary
 from recsys.redis import Store
 from recsys.redis.trainer_requests import RollbackRequest
 from recsys.storage.rounds import RoundLog, RoundRecord
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
+log = logger(__name__)
 router = APIRouter(prefix="/v1", route_class=guarded(Role.OPERATE))
 _MODELS_SHOWN, _ROUNDS_SHOWN = 100, 20
 _MOST_REQUESTS = 2**53
@@ -166,7 +166,9 @@ async def rollback(request: Request, version: Version) -> Response:
         try:
             services.data_dir.models.manifest(version)
         except InvalidModel as error:
-            log.warning("no rollback: %s", error)  # where models are is not for the network
+            log.warning(
+                "rollback_refused", "no rollback: {error}", error=error
+            )  # where models are is not for the network
             raise ProblemError(
                 Kind.UNKNOWN_MODEL, f"model {version} is not there or damaged; GET /v1/models lists those that are kept"
             ) from None
@@ -237,7 +239,7 @@ def _live(store: Store) -> str:
     try:
         pointer = store.pointer.read()
     except InvalidModel as error:
-        log.warning("%s", error)
+        log.warning("pointer_unreadable", "{error}", error=error)
         return ""
     return "" if pointer is None else pointer.version
 

@@ -244,12 +244,11 @@ def _note_forgets(request: Request, given: Sequence[object], statuses: Sequence[
         if isinstance(fields, dict) and fields.get("type") == EventType.FORGET:
             user = str(fields.get("user_id", ""))[:_LONGEST_USER_SHOWN]
             if status == HTTPStatus.ACCEPTED:
-                audit.note(request, caller, status, f"forget {user}")
+                audit.note(request, caller, status, forgotten=[user])
             else:
                 refused.setdefault(status, []).append(user)
     for status, users in refused.items():
-        count = f"{len(users):,} users: " if len(users) > 1 else ""
-        audit.note(request, caller, status, f"forget {count}{', '.join(users)}")
+        audit.note(request, caller, status, forgotten=users)
 
 
 def ensure_taken(sink: PurchaseSink | None) -> PurchaseSink:

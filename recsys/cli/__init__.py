@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import NamedTuple
+import threading
+from collections.abc import Callable
+from typing import NamedTuple, NoReturn
 
 from recsys.errors import RecsysError, SettingsError
 from recsys.runtime.extras import extra_named
 from recsys.runtime.hardening import keep_to_itself
 
 __all__ = ["COMMANDS", "CommandPlace", "main"]
+_ASKS = "ask"
+"""Begins the names of threads that wait for the answer of a server."""
 
 
 class CommandPlace(NamedTuple):
@@ -63,12 +67,31 @@ def main() -> None:
         from recsys.cli.app import app
 
         try:
-            app()
-        except RecsysError as error:
-            from recsys.cli.output import errors  # --help does without what it imports
-
-            errors.print(f"error: {error}", style="red", soft_wrap=True)
-            sys.exit(2 if isinstance(error, SettingsError) else 1)
+            _run(app)
         except BrokenPipeError:  # the reader of our output, such as head, has seen enough
             sys.stderr.close()
             sys.exit(0)
+
+
+def _run(app: Callable[[], None]) -> None:
+    try:
+        app()
+    except RecsysError as error:
+        from recsys.cli.output import errors  # --help does without what it imports
+
+        errors.print(f"error: {error}", style="red", soft_wrap=True)
+        _end(2 if isinstance(error, SettingsError) else 1)
+    except SystemExit as ended:
+        _end(ended.code)
+
+
+def _end(code: str | int | None) -> NoReturn:
+    """End this process, as it is where threads still wait for a server, as those of `recsys status` after Ctrl-C.
+
+    An interpreter that is being taken apart would end them in the middle of a library, and crash or wait for ever.
+    """
+    if any(thread.name.startswith(_ASKS) for thread in threading.enumerate()) and not isinstance(code, str):
+        from recsys.runtime.service import end
+
+        end(code or 0)
+    sys.exit(code)

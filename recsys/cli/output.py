@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys.runtime.escapes import escaped
-from recsys.runtime.logs import SafeFormatter
+from recsys.runtime.logs import LineFormatter, in_short
 from recsys.runtime.terminal import SafeConsole
 from recsys.settings import Settings, load_settings
 
@@ -44,7 +44,7 @@ def settings_for_command() -> Settings:
     """Load the settings; a command logs only warnings, in one short line each."""
     settings = load_settings()
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(SafeFormatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(LineFormatter(in_short))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # what matters comes back as an error
     logging.getLogger("recsys.runtime.progress").setLevel(logging.INFO)

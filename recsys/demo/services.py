@@ -93,7 +93,9 @@ def _process(command: list[str], output: Path) -> Iterator[subprocess.Popen[byte
     """Run a program until the block ends, then terminate it by its own pid."""
     with output.open("wb") as file:
         # Its own session: Ctrl-C is for the demo, which then stops everything in order.
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, env=_environment()
+        )
     try:
         yield process
     finally:
@@ -104,6 +106,11 @@ def _process(command: list[str], output: Path) -> Iterator[subprocess.Popen[byte
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of services: people read their logs."""
+    return {**os.environ, "RECSYS_LOG__FORMAT": "text"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +126,7 @@ class ConsumerProcess:
         Those that have labels besides are summed.
         """
         self.ensure_running()
-        addresses = re.findall(r"metrics at (http://\S+)\n", self.log.read_text(errors="replace"))
+        addresses = re.findall(r"metrics at (http://\S+/metrics)\b", self.log.read_text(errors="replace"))
         if not addresses:
             return {}
         try:
@@ -174,9 +181,9 @@ def train_once(log: Path) -> None:
     """Run `python -m trainer --once`: bars on a terminal, otherwise its messages go to the log."""
     command = [sys.executable, "-m", "trainer", "--once"]
     if sys.stderr.isatty():
-        process = subprocess.run(command, env={**os.environ, "RECSYS_LOG__LEVEL": "WARNING"}, check=False)
+        process = subprocess.run(command, env={**_environment(), "RECSYS_LOG__LEVEL": "WARNING"}, check=False)
     else:
         with log.open("wb") as file:
-            process = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
+            process = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False, env=_environment())
     if process.returncode != 0:
         raise ServiceFailed(f"the training failed; its messages are above, or in {log}")

@@ -9,11 +9,12 @@ from types import TracebackType
 
 from recsys.errors import KafkaError, SettingsError
 from recsys.kafka.topics import topic_config
+from recsys.logger import logger
 from recsys.runtime.logs import RepeatsLeftOut
 from recsys.settings import KafkaSettings
 
-log = logging.getLogger(__name__)
-log.addFilter(RepeatsLeftOut(every_s=3600.0))
+log = logger(__name__)
+logging.getLogger(__name__).addFilter(RepeatsLeftOut(every_s=3600.0))
 _LOOK_EVERY_S = 60.0
 
 
@@ -33,19 +34,24 @@ def cleanup_policy(settings: KafkaSettings) -> str:
     config = topic_config(settings, settings.topic)
     if config is None:
         log.warning(
-            "it cannot be told whether topic %s is compacted, which loses purchases: there is no right to describe its "
-            "configuration (DescribeConfigs)",
-            settings.topic,
+            "compaction_unknown",
+            "it cannot be told whether topic {topic} is compacted, which loses purchases: there is no right to "
+            "describe its configuration (DescribeConfigs)",
+            topic=settings.topic,
         )
         return ""
     policy = config.get("cleanup.policy", "")
     if is_compacted(policy):
         log.error(
-            "topic %s is compacted (cleanup.policy=%s): of each key only the newest purchase stays in Kafka, so what "
-            "has not been read is lost, and the archive becomes incomplete; set it to delete at once: kafka-configs.sh "
-            "--bootstrap-server %s --alter --entity-type topics --entity-name %s --add-config cleanup.policy=delete",
-            settings.topic, policy, settings.bootstrap_servers, settings.topic,
-        )  # fmt: skip
+            "topic_compacted",
+            "topic {topic} is compacted (cleanup.policy={policy}): of each key only the newest purchase stays in "
+            "Kafka, so what has not been read is lost, and the archive becomes incomplete; set it to delete at "
+            "once: kafka-configs.sh --bootstrap-server {bootstrap_servers} --alter --entity-type topics "
+            "--entity-name {topic} --add-config cleanup.policy=delete",
+            topic=settings.topic,
+            policy=policy,
+            bootstrap_servers=settings.bootstrap_servers,
+        )
     return policy
 
 
@@ -80,10 +86,14 @@ class PolicyWatch:
             try:
                 is_now = is_compacted(cleanup_policy(self._settings))
             except (KafkaError, SettingsError) as error:  # those who read or write the topic say it
-                log.debug("cannot look at the cleanup.policy: %s", error)
+                log.debug("compaction_unknown", "cannot look at the cleanup.policy: {error}", error=error)
             else:
                 if is_known and not is_now:
-                    log.warning("topic %s is no longer compacted; what was lost stays lost", self._settings.topic)
+                    log.warning(
+                        "topic_compacted_no_longer",
+                        "topic {topic} is no longer compacted; what was lost stays lost",
+                        topic=self._settings.topic,
+                    )
                 is_known = is_now
                 self._note(is_now)
             if self._stop.wait(_LOOK_EVERY_S):

@@ -18,6 +18,7 @@ from confluent_kafka.admin import AdminClient
 
 from recsys.errors import Fenced, KafkaError, KafkaUnavailable, RightMissing, SettingsError
 from recsys.kafka.causes import Causes, causes_of, no_broker_there, user_of, without_secrets
+from recsys.logger import logger
 from recsys.runtime.logs import RepeatsLeftOut
 from recsys.settings import KafkaSettings, hide_in_records, secrets
 from recsys.settings.regular_files import open_regular, what_is_no_file
@@ -47,7 +48,7 @@ __all__ = [
     "open_reader",
     "renew_logins",
 ]
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _librdkafka_log = logging.getLogger("librdkafka")
 # The operator's properties go to consumers, producers and admin clients alike; each passes over what is not its own.
 _librdkafka_log.addFilter(lambda record: "and will be ignored by this" not in record.getMessage())
@@ -103,7 +104,12 @@ def renew_logins(settings: KafkaSettings) -> None:
     for client in clients:
         with suppress(KafkaException, RuntimeError):  # one that was closed
             client.set_sasl_credentials(str(user), str(password))
-    log.info("%d Kafka clients log in as %s with the password that is in its file now", len(clients), user)
+    log.info(
+        "logins_renewed",
+        "{clients} Kafka clients log in as {user_name} with the password that is in its file now",
+        clients=len(clients),
+        user_name=user,
+    )
 
 
 def open_consumer(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 
 from recsys.data.event import Event
@@ -12,9 +11,10 @@ from recsys.kafka.clients import Message
 from recsys.kafka.decoder import EventDecoder, PassedOver, decoder_of
 from recsys.kafka.readings import reading_of
 from recsys.kafka.topics import Topic
+from recsys.logger import logger
 from recsys.settings import Settings
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _BEFORE = {"mapping": None, "envelope": "none", "format": "json", "max_bytes": 0}
 """Of a description: what the contract's own form is."""
 
@@ -75,8 +75,10 @@ class DecoderByPlace:
                 description = {**self.reading.description, **_BEFORE}
             if description is None:
                 log.error(
-                    "Redis has lost how earlier records were read (reading %s): they are read as the settings say now",
-                    fingerprint,
+                    "reading_lost",
+                    "Redis has lost how earlier records were read (reading {reading}): they are read as the "
+                    "settings say now",
+                    reading=fingerprint,
                 )
                 self._decoders[fingerprint] = self._own
             else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -23,9 +22,10 @@ from recsys.kafka.clients import (
     lacks_right,
 )
 from recsys.kafka.topics import Topic
+from recsys.logger import logger
 from recsys.settings import KafkaSettings
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 DEAD_LETTER_PREFIX = "__recsys.errors."
 """Of the headers that this project adds to dead letters."""
 
@@ -61,7 +61,7 @@ def read_range(
                         raise kafka_unavailable(settings, error, topic=topic.name)
                     if is_fatal(error):
                         raise client_failed(settings, error, "reader")
-                    log.warning("while reading %s: %s", topic.name, error.str())
+                    log.warning("topic_not_read", "while reading {topic}: {error}", topic=topic.name, error=error.str())
                     continue
                 if partition not in open_ends:
                     continue

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from recsys.data.reading_history import Reading, ReadingHistory
 from recsys.kafka.decoder_by_place import DecoderByPlace
 from recsys.kafka.topics import Topic
+from recsys.logger import logger
 from recsys.settings import Settings
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class ReadingNotes(Protocol):
@@ -66,7 +66,11 @@ class SharedReading:
         reading = self.decoder.reading
         sources = {topic.source(partition): offset for partition, offset in unapplied.items()}
         if self._notes.begin(reading, sources):
-            log.info("records are read as these settings say (reading %s) from the next ones on", reading.fingerprint)
+            log.info(
+                "reading_changed",
+                "records are read as these settings say (reading {reading}) from the next ones on",
+                reading=reading.fingerprint,
+            )
         self.follow(topic)
 
     def claim(self, topic: Topic, ends: Mapping[int, int]) -> None:
@@ -88,9 +92,11 @@ class SharedReading:
         others = {begin[-1][1] for begin in begins if begin} - {self.decoder.reading.fingerprint}
         if others and others != self._others_said:
             log.warning(
-                "other services read records in another way (reading %s) than this one's settings say (%s): give all "
-                "of them the same settings of events (RECSYS_EVENTS__…) and the same mapping",
-                ", ".join(sorted(others)),
-                self.decoder.reading.fingerprint,
+                "readings_differ",
+                "other services read records in another way (reading {others}) than this one's settings say "
+                "({reading}): give all of them the same settings of events (RECSYS_EVENTS__…) and the same "
+                "mapping",
+                others=", ".join(sorted(others)),
+                reading=self.decoder.reading.fingerprint,
             )
         self._others_said = others

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
+
+from structlog.stdlib import BoundLogger
 
 from recsys.runtime.logs import GrowingIntervals
 from recsys.settings import KafkaSettings
@@ -16,7 +17,7 @@ class Silence:
     Parameters
     ----------
     settings : KafkaSettings
-    log : logging.Logger
+    log : structlog.stdlib.BoundLogger
         Of the service.
     note : callable
         Takes the seconds since the last answer, 0 while brokers answer: for a metric.
@@ -25,7 +26,7 @@ class Silence:
     def __init__(
         self,
         settings: KafkaSettings,
-        log: logging.Logger,
+        log: BoundLogger,
         note: Callable[[float], None],
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -43,7 +44,12 @@ class Silence:
         """Note that a broker has answered."""
         if self._is_said:
             silent_s = self._clock() - self._answered_at
-            self._log.warning("Kafka at %s answers again after %.0f s", self._address, silent_s)
+            self._log.warning(
+                "kafka_answers",
+                "Kafka at {bootstrap_servers} answers again after {silent_s:.0f} s",
+                bootstrap_servers=self._address,
+                silent_s=silent_s,
+            )
         self._answered_at, self._is_said = self._clock(), False
         self._lines.begin_anew()
         self._note(0.0)
@@ -54,4 +60,9 @@ class Silence:
         self._note(silent_s)
         if self._lines.are_due():
             self._is_said = True
-            self._log.warning("no answer for %.0f s, so nothing comes or goes: %s", silent_s, problem)
+            self._log.warning(
+                "kafka_silent",
+                "no answer for {silent_s:.0f} s, so nothing comes or goes: {problem}",
+                silent_s=silent_s,
+                problem=problem,
+            )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,9 +26,10 @@ from recsys.kafka.clients import (
     open_admin,
 )
 from recsys.kafka.silence import Silence
+from recsys.logger import logger
 from recsys.settings import KafkaSettings
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 # Topic ids came with Kafka 2.8; librdkafka's embedded broker answers no DescribeTopics request at all.
 _EMBEDDED_CLUSTER = "mockCluster"
 _NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
@@ -271,7 +271,13 @@ def create_topic_if_missing(settings: KafkaSettings, name: str, *, partitions: i
         except KafkaException as error:
             if not config or error.args[0].code() not in _OPTION_REFUSED:
                 raise
-            log.warning("topic %s cannot be created with %s: %s", name, config, error.args[0].str())
+            log.warning(
+                "topic_not_created",
+                "topic {topic} cannot be created with {config}: {error}",
+                topic=name,
+                config=config,
+                error=error.args[0].str(),
+            )
             _create(admin, settings, NewTopic(name, num_partitions=partitions))
     except KafkaException as error:
         if error.args[0].code() == ClientError.TOPIC_ALREADY_EXISTS:

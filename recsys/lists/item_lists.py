@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection
 from datetime import datetime
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from recsys.errors import DataDirError
 from recsys.lists.encoding import as_json, items_json
 from recsys.lists.live_model import LoadedModel
+from recsys.logger import logger
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.item_lists import popular_by_category, popular_items, similar_items
 from recsys.redis import Store
@@ -19,7 +19,7 @@ from recsys.runtime.progress import Advance
 from recsys.settings import Settings
 from recsys.storage.data_dir import DataDir
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _READ_AT_ONCE = 1_000
 
 
@@ -48,7 +48,9 @@ def write_popular_lists(
     try:
         categories = data_dir.catalogue.read().categories()
     except DataDirError as error:
-        log.warning("the popular lists of categories were not written: %s", error)
+        log.warning(
+            "category_lists_not_written", "the popular lists of categories were not written: {error}", error=error
+        )
         categories = {}
     by_category = popular_by_category(items, popularity, categories, n=n, hidden=hidden)
     for category, best in by_category.items():

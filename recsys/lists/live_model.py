@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,12 +12,13 @@ from dataclasses import dataclass
 from recsys.data.history import Entry, History
 from recsys.errors import DamagedKey, InvalidModel, RedisError
 from recsys.lists.encoding import items_json
+from recsys.logger import logger
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import refresh
 from recsys.redis import ModelPointer, ModelStamp, Store
 from recsys.storage.models import ModelStore
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _RETRY_REFUSED_S = 30.0  # a shared disk may show the files later than Redis shows the pointer
 
 
@@ -157,11 +157,15 @@ class LiveModel:
             pointer = self._store.pointer.read()
         except DamagedKey as error:
             if self._damage_said != str(error):
-                log.error("%s; until then model and hidden items stay as this process saw them last", error)
+                log.error(
+                    "model_unknown",
+                    "{error}; until then model and hidden items stay as this process saw them last",
+                    error=error,
+                )
             self._damage_said = str(error)
             return
         except RedisError as error:
-            log.debug("cannot look at the model pointer: %s", error)
+            log.debug("pointer_unreadable", "cannot look at the model pointer: {error}", error=error)
             return
         except InvalidModel as error:
             self._refuse(str(error), error)
@@ -182,10 +186,16 @@ class LiveModel:
             self._refuse(pointer, error)
             return
         except Exception as error:  # nothing that a damaged artifact provokes may end the thread
-            log.exception("unexpected error while loading model %s", pointer.version)
+            log.exception("unexpected_error", "unexpected error while loading model {model}", model=pointer.version)
             self._refuse(pointer, InvalidModel(str(error)))
             return
-        log.info("model %s (sequence %d) loaded: %d items", pointer.version, pointer.sequence, len(model.items))
+        log.info(
+            "model_loaded",
+            "model {model} (sequence {sequence}) loaded: {items} items",
+            model=pointer.version,
+            sequence=pointer.sequence,
+            items=len(model.items),
+        )
         self._offered, self._refused = LoadedModel(pointer, model), None
 
     def _refuse(self, what: ModelPointer | str, error: InvalidModel) -> None:
@@ -194,5 +204,5 @@ class LiveModel:
             return
         self._refused = what
         stays = self.current.stamp.version if self.current else "none"
-        log.error("model refused: %s (the live model stays: %s)", error, stays)
+        log.error("model_refused", "model refused: {error} (the live model stays: {stays})", error=error, stays=stays)
         self._on_refused()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -23,6 +22,7 @@ from recsys.errors import FullRefreshFailed
 from recsys.lists.item_lists import write_popular_lists, write_similar_lists
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh import compute_lists, publish_lists, stale, without_aside
+from recsys.logger import logger
 from recsys.redis import ModelPointer, PublishOutcome, Store, open_store
 from recsys.runtime import fail_points, threads
 from recsys.runtime.clock import now
@@ -30,7 +30,7 @@ from recsys.runtime.progress import Advance, ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.data_dir import DataDir, open_data_dir
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _FEW_USERS = 20_000
 _PARTS_UNDER_WAY = 3  # for each other process, so that it has work while this one does its own
 
@@ -77,7 +77,7 @@ def refresh_all_lists(
         if store.connection.epoch == epoch:
             return Written(lists, similar)
         # One that has taken over may lack lists that the one before had acknowledged.
-        log.warning("another Redis server answers now; every list is checked again")
+        log.warning("redis_replaced", "another Redis server answers now; every list is checked again")
 
 
 def refresh_all_users(

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 
 from recsys.errors import RecsysError
+from recsys.logger import logger
 from recsys.operations.doctor import examine
 from recsys.operations.finding import Finding
 from recsys.operations.service_state import Level
@@ -16,7 +17,7 @@ from recsys.runtime.repeating import repeated
 from recsys.settings import Settings
 from recsys.storage.data_dir import open_data_dir
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 LOOK_EVERY_S = 300.0
 _SAID_ELSEWHERE = {"kafka", "redis", "topic-compacted", "redis-eviction"}
 """What a service says by itself, sooner: as it waits, `recsys.kafka.cleanup_policy`, `recsys.redis.eviction`."""
@@ -52,7 +53,7 @@ class CheckWatch:
         try:
             self.look()
         except RecsysError as error:
-            log.warning("the checks of recsys doctor cannot be made: %s", error)
+            log.warning("checks_not_made", "the checks of recsys doctor cannot be made: {error}", error=error)
 
     def look(self) -> None:
         """Look once."""
@@ -71,11 +72,18 @@ class CheckWatch:
         if finding.level > before:
             remedy = "; ".join(filter(None, (finding.advice, finding.command))) or "see recsys doctor"
             log.log(
-                _LEVELS[finding.level], "check %s: %s; endangered: %s; %s",
-                finding.code, finding.text, finding.kind.endangers, remedy,
-            )  # fmt: skip
+                _LEVELS[finding.level],
+                "check_failed",
+                "check {check}: {finding}; endangered: {endangers}; {remedy}",
+                check=finding.code,
+                finding=finding.text,
+                endangers=finding.kind.endangers,
+                remedy=remedy,
+            )
         elif before and not finding.level:
-            log.warning("check %s: all is well again: %s", finding.code, finding.text)
+            log.warning(
+                "check_passed", "check {check}: all is well again: {finding}", check=finding.code, finding=finding.text
+            )
 
 
 def checks_of(settings: Settings, service: Service, note: Callable[[str, bool], None]) -> CheckWatch:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 
+from recsys.logger import logger
 from recsys.redis import Store
 from recsys.storage.data_dir import DataDir
 from recsys.storage.hidden import HiddenCopy
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class HiddenItems:
@@ -54,6 +54,9 @@ class HiddenItems:
         if missing := copy.items - items:
             self._catalogue.hide_all(missing)
             log.warning(
-                "%d items are hidden again, which Redis had lost: %s", len(missing), ", ".join(sorted(missing)[:5])
+                "hidden_items_restored",
+                "{count} items are hidden again, which Redis had lost: {items}",
+                count=len(missing),
+                items=", ".join(sorted(missing)[:5]),
             )
         self._catalogue.note_hidden_copy(copy.id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,12 +10,13 @@ from recsys.errors import DataDirError, HistoriesMissing, KafkaError, WritesLost
 from recsys.kafka.clients import open_consumer
 from recsys.kafka.start_offsets import start_offsets
 from recsys.kafka.topics import describe_topic
+from recsys.logger import logger
 from recsys.redis import Store
 from recsys.settings import KafkaSettings, Settings
 from recsys.storage.data_dir import DataDir
 from recsys.storage.segments import IMPORT_PREFIX
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 MISSING = "histories missing: recsys rebuild"
 """What people are told."""
 _ASK_EVERY_S = 10.0
@@ -78,7 +78,7 @@ def _consumers_have_written(settings: KafkaSettings) -> bool:
     except WritesLost:  # it is what a consumer would say that started now
         return True
     except KafkaError as error:
-        log.debug("cannot tell what the consumers have committed: %s", error)
+        log.debug("committed_unknown", "cannot tell what the consumers have committed: {error}", error=error)
     return False
 
 
@@ -127,10 +127,14 @@ class HistoriesLook:
             if found and not self.missing and self._store.trainer_lock.is_held():
                 return
         except DataDirError as error:
-            log.warning("cannot tell whether histories are missing: %s", error)
+            log.warning("histories_unknown", "cannot tell whether histories are missing: {error}", error=error)
             return
         if found and not self.missing:
-            log.error("%s; until then users without a list get the popular one, marked as stale", MISSING)
+            log.error(
+                "histories_missing",
+                "{problem}; until then users without a list get the popular one, marked as stale",
+                problem=MISSING,
+            )
         if self.missing and not found:
-            log.info("the histories are there again")
+            log.info("histories_back", "the histories are there again")
         self.missing = found

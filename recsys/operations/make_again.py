@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ from recsys.kafka.shared_reading import SharedReading
 from recsys.kafka.topics import describe_topic, end_offsets
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import refresh_users
+from recsys.logger import logger
 from recsys.operations.losses import all_losses
 from recsys.redis import PlacedEvent, Store, calls_by_user
 from recsys.redis.aside import Adoption
@@ -26,7 +26,7 @@ from recsys.settings import Settings
 from recsys.storage.data_dir import DataDir
 from recsys.storage.segments import IMPORT_PREFIX, Segment, events_of, in_order_of_application
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _MOST_ROUNDS = 3  # for those who were set aside meanwhile, or whose new keys Redis has lost
 _MOST_TRIES = 20  # the stream is read on for those who buy meanwhile
 Calls = Iterator[dict[str, list[PlacedEvent]]]
@@ -98,7 +98,7 @@ def _make_again(
     fail_points.reach("adopted")
     _refresh(settings, store, data_dir, made, progress)
     store.aside.leave(made)  # of the others Redis has lost the mark, or what was made: they are made again once more
-    log.info("%d users were made again from the archive and the topic", len(made))
+    log.info("users_made_again", "{users} users were made again from the archive and the topic", users=len(made))
     return made
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +12,7 @@ from recsys.kafka.start_offsets import start_offsets
 from recsys.kafka.topics import Topic, describe_topic, end_offsets, ensure_group
 from recsys.lists.live_model import LoadedModel
 from recsys.lists.refresh_all import refresh_all_lists
+from recsys.logger import logger
 from recsys.operations.amend import Amended, amend
 from recsys.operations.hidden_items import HiddenItems
 from recsys.operations.losses import compacted_away, purchases_lost
@@ -26,7 +26,7 @@ from recsys.storage.models import ModelStore
 from recsys.storage.rounds import RoundLog
 from recsys.storage.segments import IMPORT_PREFIX, Segment, events_of, in_order_of_application
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +103,9 @@ def rebuild(
         stage = RebuildStage.AMEND
         store.rebuilding.begin(stage)
     else:
-        log.warning("continuing a rebuild that was interrupted")
+        log.warning("rebuild_continued", "continuing a rebuild that was interrupted")
     for loss in losses:
-        log.warning("%s", loss)
+        log.warning("purchases_missing", "{loss}", loss=loss)
     if stage is RebuildStage.WIPE:
         store.applied_offsets.remove()
         with progress.stage("remove the old data") as advance:
@@ -125,7 +125,9 @@ def rebuild(
             amended = amend(settings, store, data_dir, segments, lock, progress, may_lose=may_lose)
         if store.connection.epoch == epoch:
             break
-        log.warning("another Redis server answers now, and may lack the newest writes; everything once more")
+        log.warning(
+            "redis_replaced", "another Redis server answers now, and may lack the newest writes; everything once more"
+        )
         store.rebuilding.forget_segments()
     store.rebuilding.ensure_whole()
     store.applied_offsets.write_missing(starts)
@@ -161,7 +163,7 @@ def _restore_catalogue(store: Store, data_dir: DataDir) -> None:
     try:
         catalogue = data_dir.catalogue.read()
     except DataDirError as error:
-        log.warning("titles and availability were not restored: %s", error)
+        log.warning("catalogue_not_restored", "titles and availability were not restored: {error}", error=error)
         return
     store.catalogue.write(catalogue.titles(), catalogue.unavailable())
 
@@ -248,7 +250,7 @@ def _newest_model(
         try:
             models.load(version, manifest_sha256=manifest_sha256)
         except InvalidModel as error:
-            log.warning("skipped a model: %s", error)
+            log.warning("model_passed_over", "skipped a model: {error}", error=error)
             continue
         pointer = store.pointer.move(version, uri, manifest_sha256, seen=seen, at=clock())
         if pointer is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,8 +15,6 @@ from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.data_dir import DataDir
 from recsys.storage.rounds import RoundRecord
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from redis.exceptions import NoScriptError, RedisClusterException
 
 from recsys.data.history import Entry
 from recsys.errors import RedisUnavailable
+from recsys.logger import logger
 from recsys.redis.credentials import ServerCredentials, bare_url, shown_address
 from recsys.redis.damage import WRONG_KIND, damaged, is_wrong_kind, whole_or_none
 from recsys.redis.keys import Keys
@@ -30,9 +31,9 @@ from recsys.runtime.logs import RepeatsLeftOut
 from recsys.settings import RedisSettings
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
-_about_requests = logging.getLogger(f"{__name__}.requests")
-_about_requests.addFilter(RepeatsLeftOut(every_s=30.0))
+log = logger(__name__)
+_about_requests = logger(f"{__name__}.requests")
+logging.getLogger(f"{__name__}.requests").addFilter(RepeatsLeftOut(every_s=30.0))
 _AWAY = (redis.RedisError, RedisClusterException, OSError, TimeoutError)
 _USERS_PER_CALL = 128  # as long as that, a script holds up everyone else in Redis: half a millisecond
 _FAILURES = 3
@@ -212,7 +213,7 @@ class ReadStore:
 
     def _damaged(self, key: str, problem: object) -> RedisUnavailable:
         error = RedisUnavailable(str(damaged(self._keys, key, problem)))
-        _about_requests.warning("%s", error)
+        _about_requests.warning("request_failed", "{error}", error=error)
         return error
 
     async def _read(self, ask: Callable[[], Awaitable[T]], key: str = "") -> T:
@@ -231,7 +232,7 @@ class ReadStore:
             problem = f"Redis at {self._shown}: {error}"
             if is_refusal(error):
                 problem = f"Redis at {self._shown} refuses user {self._user}: {refused_command(error) or error}"
-            _about_requests.warning("%s", problem)
+            _about_requests.warning("request_failed", "{error}", error=problem)
             raise RedisUnavailable(problem) from error
         except _AWAY as error:
             problem = f"Redis at {self._shown}: {str(error) or type(error).__name__}"
@@ -271,7 +272,9 @@ class ReadStore:
             if isinstance(error, TimeoutError | redis.TimeoutError):
                 await self._in_time(self._client.ping(), self._timeout_s)
                 self._failures = 0
-                _about_requests.warning("%s; it answers others: a value that is far too large?", problem)
+                _about_requests.warning(
+                    "request_failed", "{error}; it answers others: a value that is far too large?", error=problem
+                )
                 return
         except _AWAY as newer:
             error = newer
@@ -279,7 +282,7 @@ class ReadStore:
             self._is_asked = False
         if self._probe is None:
             every_s = _PROBE_REFUSED_EVERY_S if _is_refused(error) else _PROBE_EVERY_S
-            log.warning("%s; trying again every %g s", problem, every_s)
+            log.warning("redis_away", "{problem}; trying again every {every_s:g} s", problem=problem, every_s=every_s)
             self._on_away()
             self._probe = asyncio.create_task(self._until_back(every_s))
 
@@ -291,7 +294,7 @@ class ReadStore:
                 break
             except _AWAY as error:
                 every_s = _PROBE_REFUSED_EVERY_S if _is_refused(error) else _PROBE_EVERY_S
-        log.info("Redis at %s answers again", self._shown)
+        log.info("redis_answers", "Redis at {address} answers again", address=self._shown)
         self._failures, self._probe = 0, None
 
     async def close(self) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from recsys.errors import DamagedKey
+from recsys.logger import logger
 from recsys.redis.connection import Connection
 from recsys.redis.keys import Keys
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 T = TypeVar("T")
 _AT_ONCE = 1_000
 
@@ -74,7 +74,7 @@ class CatalogueStore:
             try:
                 self._connection.run([(key, (count, key))])
             except DamagedKey as error:
-                log.warning("%s; it is written anew", error)
+                log.warning("catalogue_damaged", "{error}; it is written anew", error=error)
                 self._connection.run([(key, ("DEL", key))])
         with self._connection.errors_translated():
             gone = set(client.hkeys(titles_key)) - {item.encode() for item in titles}

@@ -8,6 +8,7 @@ import orjson
 
 from recsys.errors import DamagedKey
 from recsys.redis.keys import Keys
+from recsys.runtime.user_names import named
 
 _MOST_DIGITS = 15
 """Lua has all whole numbers of so many digits exactly; the scripts have the same rule: lua/common.lua."""
@@ -17,8 +18,15 @@ _WRITTEN_AGAIN = "delete it: the trainer's next round, or recsys models rollback
 
 def damaged(keys: Keys, key: str, problem: object) -> DamagedKey:
     """Return the error that names a key, what is wrong with it, and what to do."""
-    shown = key if key.isprintable() else repr(key)
+    shown = _with_user_named(keys, key)
+    shown = shown if shown.isprintable() else repr(shown)
     return DamagedKey(f"Redis: the key {shown} is damaged: {problem}; {_advice(keys, key)}", key)
+
+
+def _with_user_named(keys: Keys, key: str) -> str:
+    """Return a key as log lines name it: one of a user's with the user's name."""
+    begin, end = f"{keys.prefix}:{{", key.rfind("}:")
+    return f"{begin}{named(key[len(begin) : end])}{key[end:]}" if key.startswith(begin) and end > 0 else key
 
 
 def is_wrong_kind(error: object) -> bool:

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import redis
 from redis.exceptions import RedisClusterException, ResponseError
 
+from recsys.logger import logger
 from recsys.redis.servers import open_servers
 from recsys.runtime.logs import GrowingIntervals
 from recsys.runtime.repeating import repeated
 from recsys.settings import RedisSettings
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _LOOK_EVERY_S = 20.0
 _HISTORIES = "histories, bookkeeping and lists"
 _WITH_EXPIRY = "lists, the trainer's lock and what is remembered of erased users"
@@ -73,11 +74,15 @@ class EvictionWatch:
             }
         except ResponseError as error:
             if not self._refused:
-                log.warning("cannot tell whether Redis evicts keys, for it refuses INFO: %s", error)
+                log.warning(
+                    "eviction_unknown",
+                    "cannot tell whether Redis evicts keys, for it refuses INFO: {error}",
+                    error=error,
+                )
             self._refused = True
             return
         except (redis.RedisError, RedisClusterException, OSError) as error:  # others say that it is away
-            log.debug("cannot look whether Redis evicts keys: %s", error)
+            log.debug("eviction_unknown", "cannot look whether Redis evicts keys: {error}", error=error)
             self._servers.reopen()  # the URL may lead to another server
             return
         self._refused = False
@@ -91,7 +96,12 @@ class EvictionWatch:
         policy, at_stake = str(info.get("maxmemory_policy", "")), _at_stake(info)
         if not at_stake:
             if self._policies.pop(address, None):
-                log.info("Redis at %s evicts nothing any more: its maxmemory-policy is %s", address, policy)
+                log.info(
+                    "eviction_ended",
+                    "Redis at {address} evicts nothing any more: its maxmemory-policy is {policy}",
+                    address=address,
+                    policy=policy,
+                )
             return
         known, lines = self._policies.get(address, ("", GrowingIntervals()))
         if known != policy:
@@ -101,9 +111,15 @@ class EvictionWatch:
             return
         log.log(
             logging.ERROR if at_stake == _HISTORIES else logging.WARNING,
-            "Redis at %s may evict %s: its maxmemory-policy is %s, with maxmemory %s; set noeviction",
-            address, at_stake, policy, info.get("maxmemory") or "0, so not before it has one",
-        )  # fmt: skip
+            "eviction_possible",
+            "Redis at {address} may evict {at_stake}: its maxmemory-policy is {policy}, with maxmemory "
+            "{maxmemory}; set noeviction",
+            address=address,
+            at_stake=at_stake,
+            policy=policy,
+            maxmemory=info.get("maxmemory") or "0, so not before it has one",
+            **lines.again,
+        )
 
     def _look_at_evicted(self, address: str, info: Mapping[str, Any]) -> None:
         run, evicted = str(info.get("run_id", "")), int(info.get("evicted_keys", 0))
@@ -116,15 +132,25 @@ class EvictionWatch:
         lost = _at_stake(info) or _HISTORIES  # the policy may have been another one
         if is_first:
             log.warning(
-                "Redis at %s has evicted %d keys since it was started; %s may be missing: if recsys verify finds "
-                "differences, %s",
-                address, evicted, lost, _REMEDY,
-            )  # fmt: skip
+                "keys_evicted",
+                "Redis at {address} has evicted {evicted} keys since it was started; {lost} may be missing: if "
+                "recsys verify finds differences, {remedy}",
+                address=address,
+                evicted=evicted,
+                lost=lost,
+                remedy=_REMEDY,
+            )
         else:
             log.error(
-                "Redis at %s has evicted %d keys, %d of them since the last look: %s are being lost; %s",
-                address, evicted, new, lost, _REMEDY,
-            )  # fmt: skip
+                "keys_evicted",
+                "Redis at {address} has evicted {evicted} keys, {new} of them since the last look: {lost} are "
+                "being lost; {remedy}",
+                address=address,
+                evicted=evicted,
+                new=new,
+                lost=lost,
+                remedy=_REMEDY,
+            )
 
 
 def _at_stake(info: Mapping[str, Any]) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from recsys.errors import RedisError
+from recsys.logger import logger
 from recsys.redis import Store
 from recsys.redis.service_registry import TTL_S, Facts, TrainerFacts
 from recsys.runtime.clock import now
 from recsys.runtime.repeating import repeated
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 def heartbeat(store: Store, facts: Callable[[], Facts]) -> AbstractContextManager[None]:
@@ -61,4 +61,4 @@ def _redis_may_be_away() -> Iterator[None]:
     try:
         yield
     except RedisError as error:  # whoever serves says that Redis is away
-        log.debug("heartbeat: %s", error)
+        log.debug("heartbeat_failed", "heartbeat: {error}", error=error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -16,7 +15,6 @@ from recsys.redis.single_server import Call
 from recsys.redis.users import ModelStamp
 from recsys.runtime.clock import json_time
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 _AT_ONCE = 1_000
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime
 from typing import Annotated, Final
 
@@ -11,13 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from recsys.data.version import ModelVersion
 from recsys.errors import DamagedKey, InvalidModel
+from recsys.logger import logger
 from recsys.redis.connection import Connection
 from recsys.redis.damage import damaged
 from recsys.redis.keys import Keys
 from recsys.redis.users import ModelStamp
 from recsys.runtime.clock import json_time, now
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _MOST_BYTES = 16 * 1024
 _OTHER_KIND = b"of another kind"
 """As point.lua names it."""
@@ -77,7 +77,7 @@ class ModelPointerStore:
         try:
             return self.read()
         except InvalidModel as error:
-            log.warning("%s", error)
+            log.warning("pointer_damaged", "{error}", error=error)
             return None
 
     def value(self) -> bytes:
@@ -110,7 +110,7 @@ class ModelPointerStore:
             try:
                 previous = self._parsed(seen).sequence
             except DamagedKey as error:
-                log.warning("%s; it is replaced", error)
+                log.warning("pointer_damaged", "{error}; it is replaced", error=error)
         pointer = ModelPointer(
             version=version,
             # Seconds since 1970 unless the last one is ahead: a lost pointer must not bring the sequence back,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from enum import StrEnum
 
 from recsys.errors import WritesLost
+from recsys.logger import logger
 from recsys.redis.connection import Connection
 from recsys.redis.damage import damaged
 from recsys.redis.keys import Keys
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _STAGE, _RUN = "stage", "run"
 
 
@@ -54,7 +54,11 @@ class RebuildState:
         try:
             self._run, found = run.decode(), RebuildStage(stage.decode())
         except ValueError:
-            log.warning("%s", damaged(self._keys, self._keys.rebuild, "it holds no stage of a rebuild"))
+            log.warning(
+                "rebuild_state_damaged",
+                "{problem}",
+                problem=damaged(self._keys, self._keys.rebuild, "it holds no stage of a rebuild"),
+            )
             return None
         return found if self._is_whole() else None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import uuid
 from collections.abc import Iterator
@@ -12,11 +11,12 @@ from redis.exceptions import LockNotOwnedError
 from redis.lock import Lock
 
 from recsys.errors import LockHeld, LockLost, RedisError
+from recsys.logger import logger
 from recsys.redis.connection import Connection
 from recsys.redis.keys import Keys
 from recsys.redis.lock_holder import LockHolder
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _NO_EXPIRY = -1
 
 
@@ -117,7 +117,11 @@ class TrainerLock:
             return False
         with suppress(LockNotOwnedError):  # it has expired, or somebody else was quicker
             lock.do_release(value)
-            log.warning("%s has ended without giving its lock back; the lock is taken over", holder)
+            log.warning(
+                "lock_taken_over",
+                "{holder} has ended without giving its lock back; the lock is taken over",
+                holder=holder,
+            )
         return True
 
     def _held_by_another(self) -> LockHeld:

@@ -18,6 +18,7 @@ import orjson
 from recsys.data.event import ensure_fits_cluster, fits_cluster
 from recsys.data.reserved import PROBE_TTL_S, is_reserved
 from recsys.errors import DamagedKey
+from recsys.logger import logger
 from recsys.redis.applying import Applying, UserState, states_of
 from recsys.redis.connection import Connection, ScriptCall, ScriptPipeline
 from recsys.redis.damage import damaged, json_object, list_problem, whole_or_none
@@ -26,10 +27,11 @@ from recsys.redis.placed_events import PlacedEvent, packed
 from recsys.runtime import fail_points
 from recsys.runtime.clock import json_time
 from recsys.runtime.logs import RepeatsLeftOut
+from recsys.runtime.user_names import named
 from recsys.settings import HistorySettings, RankingSettings
 
-log = logging.getLogger(__name__)
-log.addFilter(RepeatsLeftOut(every_s=30.0))
+log = logger(__name__)
+logging.getLogger(__name__).addFilter(RepeatsLeftOut(every_s=30.0))
 NO_ITEMS: Final = b"[]"
 EncodedLists = tuple[bytes, bytes]
 """The items of a user's list, and of what the user may buy again, as JSON; `NO_ITEMS` where there are none."""
@@ -180,7 +182,7 @@ class UserStore:
         try:
             self._connection.run([(self._keys.aside, ("SADD", self._keys.aside, *users))])
         except DamagedKey as error:  # they are marked in their own keys: they are named again with their next events
-            log.error("%s", error)
+            log.error("users_set_aside", "{error}", error=error)
 
     @contextmanager
     def publishing(self, model: ModelStamp, *, at: datetime) -> Iterator[Publishing]:
@@ -303,11 +305,11 @@ class UserStore:
         try:
             found = json_object(self._keys, key, value)
         except DamagedKey as error:
-            log.warning("%s", error)
+            log.warning("list_unreadable", "{error}", error=error)
             return None
         problem = list_problem(found) or ("" if type(found.get("revision")) is int else "it does not say its revision")
         if problem:
-            log.warning("%s", damaged(self._keys, key, problem))
+            log.warning("list_damaged", "{problem}", problem=damaged(self._keys, key, problem))
         return None if problem else found
 
 
@@ -350,12 +352,13 @@ class Publishing:
 def _warn_of_loss(users: Sequence[str]) -> None:
     if users:
         log.warning(
-            "Redis has lost a part of what it held of %s, or holds what is no history: set aside; the trainer or "
-            "recsys rebuild makes the histories again",
-            _named(users),
+            "users_set_aside",
+            "Redis has lost a part of what it held of {users}, or holds what is no history: set aside; the "
+            "trainer or recsys rebuild makes the histories again",
+            users=_named(users),
         )
 
 
 def _named(users: Sequence[str]) -> str:
-    named = ", ".join(users[:_MOST_NAMED])
-    return named if len(users) <= _MOST_NAMED else f"{named} and {len(users) - _MOST_NAMED:,} more users"
+    first = ", ".join(map(named, users[:_MOST_NAMED]))
+    return first if len(users) <= _MOST_NAMED else f"{first} and {len(users) - _MOST_NAMED:,} more users"

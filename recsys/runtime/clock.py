@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-log = logging.getLogger(__name__)
+from recsys.logger import logger
+
+log = logger(__name__)
 _LOOK_EVERY_S = 0.5
 _TOLERATED_S = 1.0
 _FAILED = 1
@@ -53,9 +55,10 @@ def ended_by_clock_rollback(
             now_s = ahead_s()
             if now_s < before_s - _TOLERATED_S:
                 log.error(
-                    "the clock was set back by %.0f s, and the Kafka client would wait that long: this process ends, "
-                    "to be started again by its supervisor, or else by you; nothing is lost",
-                    before_s - now_s,
+                    "clock_set_back",
+                    "the clock was set back by {seconds:.0f} s, and the Kafka client would wait that long: this "
+                    "process ends, to be started again by its supervisor, or else by you; nothing is lost",
+                    seconds=before_s - now_s,
                 )
                 end()
                 return

@@ -15,7 +15,6 @@ reached for the count-th time (1 if left out), once.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import signal
 import threading
@@ -25,7 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-log = logging.getLogger(__name__)
+from recsys.logger import logger
+
+log = logger(__name__)
 VARIABLE = "RECSYS_TEST_FAIL_POINTS"
 NAMES = frozenset(
     {
@@ -111,7 +112,7 @@ def halves(name: str, things: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 def _fail(name: str, action: str) -> None:
-    log.warning("fail point %s: %s", name, action)
+    log.warning("fail_point", "fail point {name}: {action}", name=name, action=action)
     action, _, argument = action.partition(":")
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)

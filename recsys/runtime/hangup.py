@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 import threading
 from collections.abc import Callable
 
-log = logging.getLogger(__name__)
+from recsys.logger import logger
+
+log = logger(__name__)
 
 
 def at_hangup(act: Callable[[], None]) -> None:
@@ -23,6 +24,6 @@ def at_hangup(act: Callable[[], None]) -> None:
         try:
             act()
         except Exception:  # the service goes on with what it has
-            log.exception("unexpected error while secrets were read again")
+            log.exception("unexpected_error", "unexpected error while secrets were read again")
 
     signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=run, name="hangup", daemon=True).start())

@@ -1,76 +1,168 @@
-"""Log lines: one a line, UTC, and few that repeat."""
+"""Log lines: one a line, UTC, for people or for programs, and few that repeat."""
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import re
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
+from structlog.stdlib import ProcessorFormatter
+from structlog.typing import EventDict, ProcessorReturnValue, WrappedLogger
+
 from recsys.runtime.escapes import escaped
-from recsys.settings import secrets
+from recsys.runtime.user_names import name_users_by
+from recsys.settings import LogSettings, secrets
 
 _SHORTEST_INTERVAL_S = 10.0
 _LONGEST_INTERVAL_S = 600.0
+_MOST_KINDS = 1000
 
 
-def configure_logging(level: str) -> None:
-    """Write log lines to standard error, UTC, one line each."""
+def configure_logging(settings: LogSettings) -> None:
+    """Write log lines to standard error, UTC, one line each: as text on a terminal, otherwise as JSON."""
     handler = logging.StreamHandler(sys.stderr)
-    formatter = SafeFormatter("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    is_text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
+    handler.setFormatter(LineFormatter(in_words if is_text else in_json))
+    logging.basicConfig(level=settings.level, handlers=[handler], force=True)
     for library in ("implicit", "httpx", "httpx2"):  # the last two say every request of the schema registry's client
         logging.getLogger(library).setLevel(logging.WARNING)
+    name_users_by(settings)
 
 
-class SafeFormatter(logging.Formatter):
-    """Takes the secrets of the settings out of every line, tracebacks included, and escapes what is not to be obeyed.
+class LineFormatter(ProcessorFormatter):
+    """Brings lines of this project and of libraries into one form, without the secrets of the settings.
 
-    A message is one line, whatever it quotes; only a traceback has more.
+    Parameters
+    ----------
+    form : callable
+        One of `in_words`, `in_json` and `in_short`.
     """
 
-    # Secrets first: what is escaped is no longer found.
+    def __init__(self, form: Callable[[WrappedLogger, str, EventDict], ProcessorReturnValue]) -> None:
+        # Lines of this project come as those of libraries do: as records of `logging`.
+        super().__init__(processors=[ProcessorFormatter.remove_processors_meta, form], foreign_pre_chain=[_parts_of])
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        """Return the line without a traceback."""
-        return escaped(secrets.hidden_in(super().formatMessage(record)))
 
-    def formatException(self, ei: Any) -> str:
-        """Return a traceback, which has several lines."""
-        return escaped(secrets.hidden_in(super().formatException(ei)), lines=True)
+def _parts_of(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    """Return the parts of a line in their order, none with a secret."""
+    record: logging.LogRecord = line["_record"]
+    fields: dict[str, Any] = getattr(record, "fields", {})
+    parts: EventDict = {
+        "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        "event": getattr(record, "event", record.name.partition(".")[0]),
+        "message": secrets.hidden_in(line["event"]),
+        **{name: _shown(value) for name, value in fields.items()},
+        "_beside": getattr(record, "beside", []),
+        "_record": record,
+        "_from_structlog": False,
+    }
+    if again := getattr(record, "again", None):
+        parts |= again
+        parts["_beside"] = [*parts["_beside"], *again]
+    if (error := line.get("exc_info")) and error[0] is not None:
+        parts["exception"] = secrets.hidden_in("".join(traceback.format_exception(*error)).rstrip("\n"))
+    return parts
 
-    def formatStack(self, stack_info: str) -> str:
-        """Return a stack, which has several lines."""
-        return escaped(secrets.hidden_in(super().formatStack(stack_info)), lines=True)
+
+def _shown(value: Any) -> Any:
+    """Return a field as JSON has it, without secrets."""
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return secrets.hidden_in(str(value))
+
+
+def in_json(_: WrappedLogger, __: str, parts: EventDict) -> str:
+    """Return a line for programs: JSON in ASCII, so no character of it moves a cursor."""
+    return json.dumps({name: value for name, value in parts.items() if name != "_beside"})
+
+
+def in_words(_: WrappedLogger, __: str, parts: EventDict) -> str:
+    """Return a line for people: time, level, logger, sentence, and the fields that the sentence does not name.
+
+    Only a traceback has more lines.
+    """
+    return f"{parts['time']} {parts['level'].upper():<7} {parts['logger']}: {_told(parts)}"
+
+
+def in_short(_: WrappedLogger, __: str, parts: EventDict) -> str:
+    """Return a line as commands print it: level and sentence."""
+    return f"{parts['level'].upper()}: {_told(parts)}"
+
+
+def _told(parts: EventDict) -> str:
+    # Secrets are out already: what is escaped is no longer found.
+    beside = "".join(f" {name}={parts[name]}" for name in parts["_beside"])
+    exception = f"\n{escaped(parts['exception'], lines=True)}" if "exception" in parts else ""
+    return escaped(f"{parts['message']}{beside}") + exception
 
 
 class RepeatsLeftOut(logging.Filter):
-    """Lets a message that differs from an earlier one in digits alone pass only every so often.
+    """Lets a message that differs from an earlier one in digits alone pass at growing intervals, up to ten minutes.
 
-    One with a traceback differs also if the error is of another class, or comes from another place.
+    One with a traceback differs also if the error is of another class, or comes from another place. What passes again
+    says how many times it was logged since it passed last, and for how long that has lasted. What was quiet for twice
+    its interval begins anew.
+
+    Parameters
+    ----------
+    every_s : float
+        The first interval.
     """
 
     def __init__(self, *, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._every_s = every_s
         self._clock = clock
-        self._said: dict[str, float] = {}
+        self._said: dict[str, _Repeated] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether the message may pass."""
         words = re.sub(r"\d+", "", record.getMessage()) + _place_of(record)
         now = self._clock()
-        if now - self._said.get(words, float("-inf")) < self._every_s:
+        known = self._said.get(words)
+        if known is None or known.is_over(now):
+            if len(self._said) >= _MOST_KINDS:
+                self._said.clear()
+            self._said[words] = _Repeated(now, self._every_s)
+            return True
+        again = known.again(now)
+        if again is None:
             return False
-        if len(self._said) > 1000:
-            self._said.clear()
-        self._said[words] = now
+        record.again = again
         return True
+
+
+class _Repeated:
+    """A message that was logged, and when to let it pass again."""
+
+    def __init__(self, now: float, every_s: float) -> None:
+        self._began_at = self._said_at = self._last_at = now
+        self._interval_s = every_s
+        self._times = 0
+
+    def is_over(self, now: float) -> bool:
+        """Whether it was quiet for so long that the next one is news."""
+        return now - self._last_at >= 2 * self._interval_s
+
+    def again(self, now: float) -> dict[str, int] | None:
+        """Note that it was logged again; return what to say of it, None to say nothing."""
+        self._last_at = now
+        self._times += 1
+        if now - self._said_at < self._interval_s:
+            return None
+        found = {"repeated": self._times, "lasting_s": round(now - self._began_at)}
+        self._said_at, self._times = now, 0
+        self._interval_s = max(self._interval_s, min(2 * self._interval_s, _LONGEST_INTERVAL_S))
+        return found
 
 
 def _place_of(record: logging.LogRecord) -> str:
@@ -97,17 +189,51 @@ class GrowingIntervals:
 
     def begin_anew(self) -> None:
         """Note that it holds no longer."""
+        self._began_at: float | None = None
         self._due_at = self._clock() + self._delay_s
         self._interval_s = 0.0
 
     def are_due(self) -> bool:
         """Whether to tell now; then it is told."""
-        if self._clock() < self._due_at:
+        now = self._clock()
+        if self._began_at is None:
+            self._began_at = now
+        if now < self._due_at:
             return False
         self._interval_s = min(max(_SHORTEST_INTERVAL_S, 2 * self._interval_s), _LONGEST_INTERVAL_S)
         self.count_from_now()
         return True
 
+    @property
+    def again(self) -> dict[str, int]:
+        """What a line that tells it again has beside: for how many seconds it has held. Nothing for the first one."""
+        lasting_s = 0 if self._began_at is None else round(self._clock() - self._began_at)
+        return {"lasting_s": lasting_s} if lasting_s else {}
+
     def count_from_now(self) -> None:
         """Let the interval begin now: what was due took its time, and has just ended."""
         self._due_at = self._clock() + self._interval_s
+
+
+class LastingProblem:
+    """Says when to tell a problem: at once if it is another one than before, and again at growing intervals."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lines = GrowingIntervals(clock=clock)
+        self._problem = ""
+
+    def is_due(self, problem: object) -> bool:
+        """Whether to tell it now; then it is told."""
+        if str(problem) != self._problem:
+            self._problem = str(problem)
+            self._lines.begin_anew()
+        return self._lines.are_due()
+
+    @property
+    def again(self) -> dict[str, int]:
+        """As of `GrowingIntervals`."""
+        return self._lines.again
+
+    def end(self) -> None:
+        """Note that it is over: should it come again, it is news."""
+        self._problem = ""

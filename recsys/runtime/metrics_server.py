@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import socket
 import threading
 from contextlib import suppress
@@ -15,8 +14,9 @@ from typing import Literal
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 
 from recsys.errors import SettingsError
+from recsys.logger import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 MOST_CONNECTIONS = 32
 WITHIN_S = 5.0
 """For a whole connection, from the first byte to the last."""
@@ -49,7 +49,7 @@ def serve_metrics(
     serving = MetricsServer(registry).serve(listening)
     threading.Thread(target=asyncio.run, args=(serving,), name="metrics", daemon=True).start()
     shown = f"[{host}]" if ":" in host else host
-    log.info("metrics at http://%s:%d/metrics", shown, listening.getsockname()[1])
+    log.info("metrics_served", "metrics at http://{host}:{port}/metrics", host=shown, port=listening.getsockname()[1])
 
 
 def _listening(host: str, port: int, variable: str) -> socket.socket:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,9 +19,10 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from recsys.logger import logger
 from recsys.runtime.escapes import escaped
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _LOG_EVERY_S = 10.0
 _BYTES = "bytes"
 
@@ -82,7 +82,7 @@ class ProgressReporter:
         told = logged = started
         bar = _bar(unit) if self._console.is_terminal else None
         if bar is None:
-            log.info("%s: started", name)
+            log.info("stage_started", "{stage}: started", stage=name)
         if self._listener:
             self._listener(name, 0, total)
         with Progress(*bar, console=self._console, transient=False) if bar else nullcontext() as progress:
@@ -100,7 +100,12 @@ class ProgressReporter:
                     )
                 elif now - logged >= _LOG_EVERY_S:
                     logged = now
-                    log.info("%s: %s", name, _told(done, total, unit, now - started, part))
+                    log.info(
+                        "stage_progress",
+                        "{stage}: {progress}",
+                        stage=name,
+                        progress=_told(done, total, unit, now - started, part),
+                    )
                 if self._listener and now - told >= 1:
                     told = now
                     self._listener(name, done, total)
@@ -111,7 +116,13 @@ class ProgressReporter:
         took = time.monotonic() - started
         self.durations_s[name] = round(took, 3)
         if bar is None:
-            log.info("%s: done%s in %.1f s", name, f", {done:,}" if done else "", took)
+            log.info(
+                "stage_done",
+                "{stage}: done{done} in {took_s:.1f} s",
+                stage=name,
+                done=f", {done:,}" if done else "",
+                took_s=took,
+            )
 
 
 def _told(done: int, total: int | None, unit: str, elapsed_s: float, share: float | None) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-log = logging.getLogger(__name__)
+from recsys.logger import logger
+
+log = logger(__name__)
 _LONGEST_WAIT_S = 1.0
 
 
@@ -39,7 +40,7 @@ def repeated(
         try:
             what()
         except Exception:
-            log.exception("unexpected error in %s", name)
+            log.exception("unexpected_error", "unexpected error in {work}", work=name)
 
     def run() -> None:
         attempt(work)

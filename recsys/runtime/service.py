@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
+from structlog.stdlib import BoundLogger
+
 from recsys.errors import RecsysError, SettingsError
 from recsys.runtime.escapes import escaped
 from recsys.runtime.hardening import keep_to_itself
@@ -23,7 +25,7 @@ FAILED, WRONG_SETTINGS = 1, 2
 
 
 def run_service(
-    serve: Callable[[Settings], int], log: logging.Logger, *, check: Callable[[Settings], None] = lambda _: None
+    serve: Callable[[Settings], int], log: BoundLogger, *, check: Callable[[Settings], None] = lambda _: None
 ) -> int:
     """Serve with the settings of this process; return the exit code.
 
@@ -32,7 +34,7 @@ def run_service(
     serve : callable
         Returns the exit code once it is told to stop. An error that ends it is one log line; the exit code is 2 if it
         is about the settings, else 1.
-    log : logging.Logger
+    log : structlog.stdlib.BoundLogger
         The service's own.
     check : callable
         Raises what is wrong with the settings, before anything is served: one line without a time, and exit code 2,
@@ -41,7 +43,7 @@ def run_service(
     keep_to_itself()
     try:
         settings = load_settings()
-        configure_logging(settings.log.level)
+        configure_logging(settings.log)
         check(settings)
     except RecsysError as error:
         print(f"error: {escaped(secrets.hidden_in(str(error)))}", file=sys.stderr)
@@ -49,7 +51,7 @@ def run_service(
     try:
         return serve(settings)
     except RecsysError as error:
-        log.error("%s", error)
+        log.error("ended_by_error", "{error}", error=error)
         return WRONG_SETTINGS if isinstance(error, SettingsError) else FAILED
 
 
@@ -66,7 +68,7 @@ def end(code: int) -> NoReturn:
     os._exit(code)
 
 
-def end_late(seconds: float, log: logging.Logger) -> None:
+def end_late(seconds: float, log: BoundLogger) -> None:
     """Have the process end with code 0 so long after SIGTERM or SIGINT, if it has not stopped by then.
 
     Whatever it waits for: the system's part of the signal tells a thread, while Python's own waits for the main thread.
@@ -80,7 +82,7 @@ def end_late(seconds: float, log: logging.Logger) -> None:
             while told.recv(1)[0] not in (signal.SIGTERM, signal.SIGINT):
                 pass
             time.sleep(seconds)
-            log.warning("not stopped within %g s, ending as it is", seconds)
+            log.warning("not_stopped_in_time", "not stopped within {after_s:g} s, ending as it is", after_s=seconds)
             end(0)
 
     threading.Thread(target=wait, name="end-late", daemon=True).start()

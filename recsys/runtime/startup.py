@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from structlog.stdlib import BoundLogger
+
 from recsys.errors import DataDirError, KafkaUnavailable, RedisError, TopicMissing
-from recsys.runtime.logs import GrowingIntervals
+from recsys.runtime.logs import LastingProblem
 
 T = TypeVar("T")
 _SLOW_S = 4.0
@@ -18,7 +19,7 @@ def until_ready(
     check: Callable[[], T],
     *,
     stop: threading.Event,
-    log: logging.Logger,
+    log: BoundLogger,
     asked: str,
     every_s: float = 1.0,
     slow_s: float = _SLOW_S,
@@ -28,8 +29,8 @@ def until_ready(
     What is missing is said in one log line, at once when it is something else, and again at growing intervals. While
     the first check has no answer yet, who is ``asked`` is said after ``slow_s``.
     """
-    said, lines = "", GrowingIntervals()
-    slow = threading.Timer(slow_s, log.warning, ("waiting: no answer yet from %s", asked))
+    lasting = LastingProblem()
+    slow = threading.Timer(slow_s, log.warning, ("waiting", "waiting: no answer yet from {asked}"), {"asked": asked})
     slow.daemon = True
     slow.start()
     while not stop.is_set():
@@ -39,10 +40,7 @@ def until_ready(
             problem = str(error)
         finally:
             slow.cancel()
-        if problem != said:
-            said = problem
-            lines.begin_anew()
-        if lines.are_due():
-            log.warning("waiting: %s", problem)
+        if lasting.is_due(problem):
+            log.warning("waiting", "waiting: {problem}", problem=problem, **lasting.again)
         stop.wait(every_s)
     return None

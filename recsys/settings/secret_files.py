@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 
 from recsys.errors import SettingsError
+from recsys.logger import logger
 from recsys.settings.regular_files import open_regular
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _LARGEST = 1 << 20
 _ROOT = 0
 _WRITABLE_BY_OTHERS, _READABLE_BY_ALL = 0o022, 0o004
@@ -80,6 +80,10 @@ def ensure_trustworthy(path: str, found: os.stat_result, variable: str, *, warns
     if warns and found.st_mode & _READABLE_BY_ALL and path not in _warned_of:
         _warned_of.add(path)
         log.warning(
-            "%s: every user of this machine may read %s (%s), which holds a secret; chmod 600 it",
-            variable, path, permissions,
-        )  # fmt: skip
+            "secret_readable",
+            "{variable}: every user of this machine may read {path} ({permissions}), which holds a secret; chmod "
+            "600 it",
+            variable=variable,
+            path=path,
+            permissions=permissions,
+        )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, model_validator
 
 from recsys.errors import SettingsError
+from recsys.logger import logger
 from recsys.settings.masking import KEYS, PROPERTIES, MayHoldSecret, secrets
 from recsys.settings.secret_files import read_secret_file
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 ENV_PREFIX = "RECSYS_"
 
 
@@ -70,7 +70,12 @@ class Section(BaseModel):
             if former in renamed:
                 value = renamed.pop(former)
                 renamed.setdefault(name, value)
-                log.warning("the setting %s is now called %s; the old name works in this release only", former, name)
+                log.warning(
+                    "setting_renamed",
+                    "the setting {former} is now called {name}; the old name works in this release only",
+                    former=former,
+                    name=name,
+                )
         return with_secrets_from_files(cls, renamed, f"{cls.__name__.removesuffix('Settings')}__")
 
     def reread(self) -> Self:
@@ -86,7 +91,9 @@ class Section(BaseModel):
             found = type(self).model_validate(given)
         except (SettingsError, ValidationError) as error:
             problem = str(error) if isinstance(error, SettingsError) else error.errors(include_input=False)[0]["msg"]
-            log.warning("what was read before is used: %s", secrets.hidden_in(problem))
+            log.warning(
+                "secrets_not_read", "what was read before is used: {problem}", problem=secrets.hidden_in(problem)
+            )
             return self
         secrets.remember(secrets_of(found))
         return found

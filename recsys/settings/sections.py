@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from recsys.settings.fields import MetricsPort, NotEmpty, Positive, Seconds
 from recsys.settings.formats import FormatSettings
-from recsys.settings.masking import FOLDER, KEYS, PROPERTIES
+from recsys.settings.masking import FOLDER, KEYS, PASSWORD, PROPERTIES
 from recsys.settings.redis import RedisSettings
 from recsys.settings.section import ENV_PREFIX, Section, with_secrets_from_files
 from recsys.settings.status import StatusSettings
@@ -38,6 +38,7 @@ _RESERVED_LIBRDKAFKA = frozenset(
 
 
 _SHORTEST_HALF_LIFE_DAYS = 0.01
+_SHORTEST_HASH_KEY = 16
 
 
 class KafkaSettings(Section):
@@ -285,6 +286,23 @@ class LogSettings(Section):
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Lowest level of messages that are logged to standard error."""
+    format: Literal["auto", "text", "json"] = "auto"
+    """Form of the lines: `text` for people, `json` for programs; `auto` = text on a terminal, otherwise JSON."""
+    hash_user_ids: bool = False
+    """Name users in log lines by hashes of their ids, made with `hash_key`."""
+    hash_key: Annotated[SecretStr, PASSWORD] = SecretStr("")
+    """Secret of these hashes, the same for all services: at least 16 characters (`openssl rand -hex 32` makes one)."""
+    hash_key_file: str = ""
+    """File with that secret, instead of RECSYS_LOG__HASH_KEY."""
+
+    @model_validator(mode="after")
+    def _has_a_key(self) -> Self:
+        if self.hash_user_ids and len(self.hash_key.get_secret_value()) < _SHORTEST_HASH_KEY:
+            raise ValueError(
+                "hash_user_ids needs RECSYS_LOG__HASH_KEY, or RECSYS_LOG__HASH_KEY_FILE, with at least "
+                f"{_SHORTEST_HASH_KEY} characters: openssl rand -hex 32 makes one"
+            )
+        return self
 
 
 class Settings(BaseSettings):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from recsys.data.version import is_model_version
 from recsys.errors import DataDirError, InvalidModel
 from recsys.evaluation.gate_record import GateRecord
+from recsys.logger import logger
 from recsys.model.factor_model import FactorModel
 from recsys.recommend.user_lists import RankedList
 from recsys.storage.artifact import (
@@ -31,7 +31,7 @@ from recsys.storage.artifact import (
 from recsys.storage.files import NotAFile, Storage, TooLarge
 from recsys.storage.manifest import _MANIFEST, Manifest, _parsed
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _FOLDER = "models"
 _DEPTH = 3  # of models/<version>/manifest.json
 _STAMP = "%Y%m%dT%H%M%SZ"
@@ -214,7 +214,7 @@ class ModelStore:
             except InvalidModel as error:
                 if isinstance(error.__cause__, DataDirError) and not isinstance(error.__cause__, NotAFile):
                     raise error.__cause__ from None
-                log.warning("%s", error)
+                log.warning("model_passed_over", "{error}", error=error)
                 continue
             if model is not None and model.reference_s <= cut_s:
                 return model

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -18,9 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from recsys.logger import logger
 from recsys.runtime.private_files import ensure_own_folder
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _PIECE_BYTES = 2**20
 _TEMPORARY = "copying-"
 
@@ -52,10 +52,12 @@ def private_copy(source: BinaryIO, *, size: int, sha256: str) -> BinaryIO:
         if not hasattr(os, "memfd_create"):  # not Linux
             raise
         log.warning(
-            "no copy of the model can be kept in %s (%s), so this process holds it in memory: set TMPDIR to a folder "
-            "of this user on a disk",
-            error.filename or tempfile.gettempdir(), error.strerror or error,
-        )  # fmt: skip
+            "no_private_copy",
+            "no copy of the model can be kept in {path} ({error}), so this process holds it in memory: set "
+            "TMPDIR to a folder of this user on a disk",
+            path=error.filename or tempfile.gettempdir(),
+            error=error.strerror or error,
+        )
     source.seek(0)
     memory = os.fdopen(os.memfd_create("recsys-model", os.MFD_CLOEXEC), "w+b")
     return _copied(source, memory, size, sha256)

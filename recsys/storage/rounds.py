@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recsys.evaluation.gate_record import Decision, GateRecord
+from recsys.logger import logger
 from recsys.storage.files import NotAFile, Storage, TooLarge
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 _FOLDER = "rounds"
 _KEPT = 200
 _MOST_BYTES = 256 * 1024
@@ -98,7 +98,9 @@ class RoundLog:
             except FileNotFoundError:  # it left meanwhile
                 continue
             except (ValidationError, NotAFile, TooLarge):
-                log.warning("%s is damaged and was skipped; remove it", self._storage.uri(path))
+                log.warning(
+                    "round_record_damaged", "{path} is damaged and was skipped; remove it", path=self._storage.uri(path)
+                )
 
     def _new_name(self, at: datetime) -> str:
         """Name a record that sorts after all before it, whatever the clock says."""

@@ -166,7 +166,7 @@ def test_a_server_that_is_away_or_hangs_costs_little_and_is_back_at_once(
 def test_what_is_wrong_with_one_key_is_said_and_not_taken_for_an_outage(
     store: Store, store_settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async_reader._about_requests.filters[0]._said.clear()  # type: ignore[union-attr]  # of tests before this one
+    logging.getLogger("recsys.redis.async_reader.requests").filters[0]._said.clear()  # type: ignore[union-attr]  # of tests before this one
     store.connection.client.set(store.users._keys.history("a"), "no hash")
     away: list[bool] = []
 

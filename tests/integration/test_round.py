@@ -32,8 +32,8 @@ from recsys.training import als
 from tests.builders import make_event
 from tests.shops import habitual_shop, write_parquet
 from trainer.metrics import TrainerMetrics
-from trainer.report import RoundReport
-from trainer.round import Round, RoundOutcome
+from trainer.report import RoundOutcome, RoundReport
+from trainer.round import Round
 
 USERS = 80
 

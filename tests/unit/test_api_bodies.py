@@ -60,7 +60,9 @@ class Clients:
         for address in addresses:
             self.sent.append(Sent())
             self.sent[-1].send(part, more=True)
-            self.tasks.append(asyncio.create_task(self.book.whole(self.sent[-1].receive, address)))
+            task = asyncio.create_task(self.book.whole(self.sent[-1].receive, address))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio says it, whenever
+            self.tasks.append(task)
             await until_idle()
         return range(len(self.tasks) - len(addresses), len(self.tasks))
 

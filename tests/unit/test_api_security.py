@@ -15,6 +15,7 @@ from api.problems import Kind, ProblemError
 from api.rates import RateLimiter
 from api.security import Audit, Caller, Keyring, Role, ensure_may
 from recsys.errors import SettingsError
+from recsys.runtime.logs import LineFormatter, in_json, in_words
 from recsys.settings import ApiSettings, Settings, secrets
 from recsys.settings.key_entries import parse_entry, secrets_in_entry
 from recsys.settings.section import secrets_of
@@ -339,7 +340,7 @@ def test_the_audit_file_gets_a_line_for_each_action(tmp_path: Path) -> None:
         for _ in range(100):
             audit.note(request(None), Caller(name, Role.READ), 403 if name else 401)
     for number in range(100):
-        audit.note(request(), Caller("ops", Role.OPERATE), 202, f"forget u{number}")
+        audit.note(request(), Caller("ops", Role.OPERATE), 202, forgotten=[f"u{number}"])
     first, *others = map(json.loads, path.read_text().splitlines())
     assert (first["key"], first["action"], first["status"]) == ("ops", "GET /v1/popular", 202)
     assert 20 <= sum(line["status"] > 400 for line in others) < 40
@@ -355,7 +356,7 @@ def test_how_many_refusals_were_left_out_stands_in_the_next_line(tmp_path: Path)
     path = tmp_path / "audit.jsonl"
     audit = Audit(str(path))
     for _ in range(50):
-        audit.note(request(), Caller("shop", Role.WRITE), 403, "forget u")
+        audit.note(request(), Caller("shop", Role.WRITE), 403, forgotten=["u"])
     audit.note(request(), Caller("shop", Role.WRITE), 202)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert (len(lines) - 1) + lines[-1]["left_out"] == 50
@@ -367,11 +368,14 @@ def test_audit_lines_print_nothing_that_could_mislead_a_reader(
     path = tmp_path / "audit.jsonl"
     caplog.set_level("INFO", "api.audit")
     user = "a\u202eb\u2028c\x1b[2J\x9b\x7f\ufeff\u00e9\U000e0001"
-    Audit(str(path)).note(request(), Caller("ops", Role.OPERATE), 202, f"forget {user}")
-    for text in (path.read_text(), caplog.records[0].getMessage()):
+    Audit(str(path)).note(request(), Caller("ops", Role.OPERATE), 202, forgotten=[user])
+    for text in (path.read_text(), LineFormatter(in_json).format(caplog.records[0])):
         assert text.strip("\n").isprintable()
         assert json.loads(text)["action"] == f"forget {user}"
-        assert "\u00e9" in text  # what can be read stays
+    in_log = LineFormatter(in_words).format(caplog.records[0])
+    assert in_log.isprintable()
+    assert "\u00e9" in path.read_text()  # what can be read stays
+    assert "\u00e9" in in_log
 
 
 def test_the_audit_file_is_for_its_owner_and_no_link(tmp_path: Path) -> None:

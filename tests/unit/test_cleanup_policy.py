@@ -15,7 +15,7 @@ SETTINGS = KafkaSettings(topic="orders", bootstrap_servers="kafka-1:9092")
 
 @pytest.fixture(autouse=True)
 def _nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.log, "filters", [RepeatsLeftOut(every_s=3600.0)])
+    monkeypatch.setattr(logging.getLogger(module.__name__), "filters", [RepeatsLeftOut(every_s=3600.0)])
 
 
 @pytest.mark.parametrize("policy", ["compact", "compact,delete", "delete,compact", "delete, compact"])

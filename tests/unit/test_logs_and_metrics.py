@@ -18,9 +18,10 @@ from recsys.cli.output import errors
 from recsys.errors import KafkaUnavailable, SettingsError
 from recsys.kafka.clients import open_admin
 from recsys.kafka.silence import Silence
+from recsys.logger import logger
 from recsys.runtime.logs import GrowingIntervals, RepeatsLeftOut, configure_logging
 from recsys.runtime.metrics import Histogram, quantile
-from recsys.settings import KafkaSettings, load_settings, secrets
+from recsys.settings import KafkaSettings, LogSettings, load_settings, secrets
 
 INFINITY = float("inf")
 
@@ -114,7 +115,7 @@ def test_a_histogram_is_the_one_that_prometheus_would_count() -> None:
 
 @pytest.mark.usefixtures("root_logging")
 def test_log_lines_go_to_standard_error_with_their_time_in_utc(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging("INFO")
+    configure_logging(LogSettings(format="text"))
     logging.getLogger("recsys.somewhere").info("model %s loaded", "v1")
     logging.getLogger("recsys.somewhere").debug("not this")
     logging.getLogger("implicit").info("nor this")
@@ -127,8 +128,8 @@ def test_log_lines_go_to_standard_error_with_their_time_in_utc(capsys: pytest.Ca
 
 @pytest.mark.usefixtures("root_logging")
 def test_logging_may_be_configured_again(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging("DEBUG")
-    configure_logging("WARNING")
+    configure_logging(LogSettings(format="text", level="DEBUG"))
+    configure_logging(LogSettings(format="text", level="WARNING"))
     logging.getLogger("recsys").info("not this")
     logging.getLogger("recsys").warning("this once")
     assert capsys.readouterr().err.count("this once") == 1
@@ -149,7 +150,7 @@ _SECRETS = ("hun%23ter-two", "hun#ter-two", "seven-keys", "bucket-key", "broker-
 
 @pytest.mark.usefixtures("root_logging", "known_secrets")
 def test_log_lines_and_tracebacks_hold_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging("INFO")
+    configure_logging(LogSettings(format="text"))
     try:
         raise ValueError(f"a library says {_SECRETS}")
     except ValueError:
@@ -161,7 +162,7 @@ def test_log_lines_and_tracebacks_hold_no_secrets(capsys: pytest.CaptureFixture[
 
 @pytest.mark.usefixtures("root_logging", "known_secrets")
 def test_lines_of_librdkafka_hold_no_parts_of_secrets(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging("INFO")
+    configure_logging(LogSettings(format="text"))
     logging.getLogger("librdkafka").error("Unrecognized beginning at: oker-key (%s)", "broker")
     said = capsys.readouterr().err
     assert "Unrecognized beginning at: ***" in said
@@ -184,21 +185,42 @@ def test_a_property_that_librdkafka_refuses_is_named_without_its_secret() -> Non
     assert "broker-key" not in str(raised.value)
 
 
-def test_messages_that_differ_in_digits_alone_pass_every_so_often() -> None:
-    now = 1000.0
-    repeats = RepeatsLeftOut(every_s=30.0, clock=lambda: now)
+def test_messages_that_differ_in_digits_alone_pass_at_growing_intervals() -> None:
+    clock = Clock()
+    repeats = RepeatsLeftOut(every_s=30.0, clock=clock)
 
-    def passes(message: str) -> bool:
+    def passed(message: str) -> dict[str, int] | None:
+        """Return what a line says of its repetitions; None for one that is left out."""
         record = logging.makeLogRecord({"msg": message, "created": -1e9})  # the wall clock plays no part
-        return repeats.filter(record)
+        return getattr(record, "again", {}) if repeats.filter(record) else None
 
-    assert passes("purchases[0] 7: not JSON")
-    assert not passes("purchases[3] 12: not JSON")
-    assert passes("purchases[0] 7: user_id: is required")
-    now += 29.0
-    assert not passes("purchases[0] 8: not JSON")
-    now += 1.0
-    assert passes("purchases[0] 9: not JSON")
+    assert passed("purchases[0] 7: not JSON") == {}
+    assert passed("purchases[3] 12: not JSON") is None
+    assert passed("purchases[0] 7: user_id: is required") == {}
+    clock.now += 29
+    assert passed("purchases[0] 8: not JSON") is None
+    clock.now += 1
+    assert passed("purchases[0] 9: not JSON") == {"repeated": 3, "lasting_s": 30}
+    clock.now += 59
+    assert passed("purchases[0] 9: not JSON") is None
+    clock.now += 1
+    assert passed("purchases[0] 9: not JSON") == {"repeated": 2, "lasting_s": 90}
+    clock.now += 1_200
+    assert passed("purchases[0] 9: not JSON") == {}  # it was quiet for long: this is news
+
+
+@pytest.mark.parametrize("every_s", [30.0, 3_600.0])
+def test_the_intervals_of_what_repeats_grow_to_ten_minutes_and_never_shrink(every_s: float) -> None:
+    clock = Clock()
+    repeats = RepeatsLeftOut(every_s=every_s, clock=clock)
+    passed = []
+    for second in range(8_000):
+        clock.now = 1000.0 + second
+        if repeats.filter(logging.makeLogRecord({"msg": "no answer"})):
+            passed.append(second)
+    gaps = np.diff(passed).tolist()
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == max(600, every_s)
 
 
 class Clock:
@@ -245,7 +267,7 @@ def test_an_interval_can_begin_when_what_was_due_has_ended() -> None:
 
 def test_silence_is_told_at_once_again_and_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
     clock, seconds = Clock(), [-1.0]
-    log = logging.getLogger("tests.a_service")
+    log = logger("tests.a_service")
     silence = Silence(KafkaSettings(bootstrap_servers="kafka-1:9092"), log, seconds.append, clock=clock)
     assert seconds[-1] == 0
     silence.answered()
@@ -266,7 +288,7 @@ def test_silence_is_told_at_once_again_and_when_it_ends(caplog: pytest.LogCaptur
 
 @pytest.mark.usefixtures("root_logging")
 def test_a_log_line_stays_one_line_whatever_it_quotes(capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logging("INFO")
+    configure_logging(LogSettings(format="text"))
     try:
         raise ValueError("a\x1b[31mb\u202ec")
     except ValueError as error:

@@ -14,14 +14,15 @@ from functools import partial
 import pytest
 
 from recsys.errors import KafkaUnavailable, RecsysError, SettingsError
+from recsys.logger import logger
 from recsys.runtime import startup
-from recsys.runtime.logs import GrowingIntervals
+from recsys.runtime.logs import LastingProblem
 from recsys.runtime.service import on_termination, run_service
 from recsys.runtime.startup import until_ready
 from recsys.settings import Settings
 from tests.services import wait_until
 
-log = logging.getLogger("tests.service")
+log = logger("tests.service")
 
 
 @pytest.fixture(autouse=True)
@@ -65,8 +66,10 @@ def test_a_failed_check_is_one_line_before_anything_is_served(capsys: pytest.Cap
 
 @pytest.mark.parametrize(("error", "code"), [(SettingsError("wrong"), 2), (KafkaUnavailable("away"), 1)])
 def test_an_error_while_serving_is_a_log_line(
-    error: RecsysError, code: int, capsys: pytest.CaptureFixture[str]
+    error: RecsysError, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RECSYS_LOG__FORMAT", "text")
+
     def serve(_: Settings) -> int:
         raise error
 
@@ -96,10 +99,11 @@ def test_both_signals_ask_a_service_to_end(number: signal.Signals) -> None:
 
 _WAITS_FOR_EVER = """
 import ctypes, logging
+from recsys.logger import logger
 from recsys.runtime.service import end_late, on_termination
 logging.basicConfig()
 on_termination(lambda _: None)
-end_late(0.1, logging.getLogger("service"))
+end_late(0.1, logger("service"))
 libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
 libc.pthread_mutex_lock(mutex)
 print("waiting", flush=True)
@@ -133,7 +137,7 @@ def test_what_is_missing_is_said_again_at_growing_intervals_and_at_once_when_it_
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(startup, "GrowingIntervals", partial(GrowingIntervals, clock=lambda: now))
+    monkeypatch.setattr(startup, "LastingProblem", partial(LastingProblem, clock=lambda: now))
     problems = ["Kafka is away"] * 35 + ["Redis is away"] * 3
 
     def check() -> str:
@@ -148,3 +152,18 @@ def test_what_is_missing_is_said_again_at_growing_intervals_and_at_once_when_it_
         *["waiting: Kafka is away"] * 3,
         "waiting: Redis is away",
     ]
+
+
+@pytest.mark.parametrize(("name", "taken_apart"), [("asking", False), ("a worker", True)])
+def test_a_command_ends_as_it_is_while_threads_wait_for_a_server(name: str, taken_apart: bool) -> None:
+    program = f"""
+import atexit, threading, time
+from recsys import cli
+atexit.register(print, "taken apart")
+threading.Thread(target=time.sleep, args=(600,), name={name!r}, daemon=True).start()
+print("said")
+cli._end(2)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (2, "")
+    assert ended.stdout.split("\n")[:-1] == ["said", *["taken apart"] * taken_apart]

@@ -207,7 +207,7 @@ def test_the_nearest_setting_is_offered(monkeypatch: pytest.MonkeyPatch, variabl
         load_settings()
 
 
-@pytest.mark.parametrize("variable", ["RECSYS_LOG__FORMAT", "RECSYS_API__TLS", "RECSYS_MODEL__LAMBDA"])
+@pytest.mark.parametrize("variable", ["RECSYS_LOG__COLOUR", "RECSYS_API__TLS", "RECSYS_MODEL__LAMBDA"])
 def test_no_setting_is_offered_that_is_another_word(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "x")
     assert refusal() == f"{variable}: there is no such setting; recsys config lists them all"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from recsys.cli.output import new_table
 from recsys.cli.show import history_table, list_table
 from recsys.runtime.escapes import escaped
-from recsys.runtime.logs import SafeFormatter
+from recsys.runtime.logs import LineFormatter, in_short
 from recsys.runtime.progress import ProgressReporter
 from recsys.runtime.terminal import SafeConsole
 from tests.builders import make_history
@@ -102,7 +102,7 @@ def test_progress_escapes_names_of_files() -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_log_message_is_one_line_whatever_it_quotes(text: str) -> None:
     record = logging.LogRecord("api", logging.INFO, "here", 1, "user %s", (text,), None)
-    assert SafeFormatter("%(message)s").format(record) == f"user {HOSTILE[text]}"
+    assert LineFormatter(in_short).format(record) == f"INFO: user {HOSTILE[text]}"
 
 
 def test_a_traceback_keeps_its_lines_and_nothing_else() -> None:
@@ -110,8 +110,8 @@ def test_a_traceback_keeps_its_lines_and_nothing_else() -> None:
         raise ValueError("a\x1b[2J\u2028b")
     except ValueError:
         record = logging.LogRecord("api", logging.ERROR, "here", 1, "unexpected", (), sys.exc_info())
-    first, *others = SafeFormatter("%(message)s").format(record).split("\n")
-    assert first == "unexpected"
+    first, *others = LineFormatter(in_short).format(record).split("\n")
+    assert first == "ERROR: unexpected"
     assert others[0] == "Traceback (most recent call last):"
     assert others[-1] == "ValueError: a\\u001b[2J\\u2028b"
 
