@@ -108,6 +108,10 @@ class MessageBatch:
             passed_over=self.decoder.passed_over.since(before),
         )
 
+    def first(self, count: int) -> MessageBatch:
+        """Return the first so many records as a batch."""
+        return MessageBatch(self.messages[:count], self.held, self.topic, self.decoder)
+
     def without_lost(self, held: Mapping[int, int]) -> MessageBatch:
         """Return the batch without records of partitions that were given up since: their next owner reads them."""
         left = [

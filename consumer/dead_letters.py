@@ -14,7 +14,7 @@ from consumer.letters import PREFIX, Header, Letter
 from consumer.malformed_limit import MalformedLimit
 from consumer.metrics import ConsumerMetrics
 from recsys.data.reason_kinds import kind_of
-from recsys.errors import KafkaUnavailable, MalformedEvent
+from recsys.errors import KafkaUnavailable, MalformedEvent, TooManyMalformed
 from recsys.kafka.clients import (
     ClientError,
     KafkaException,
@@ -73,6 +73,7 @@ class DeadLetters:
         self._one_by_one = False
         """Whether a refusal is to tell which letter is too large."""
         self._refusal: ClientError | None = None
+        self._flood: TooManyMalformed | None = None
 
     def __enter__(self) -> DeadLetters:
         self._open()
@@ -83,16 +84,23 @@ class DeadLetters:
     ) -> None:
         self._close()
 
-    def send(self, messages: Sequence[Message], malformed: Mapping[int, MalformedEvent]) -> None:
-        """Send those of a batch's records that are malformed, each with the reason, now or when `confirm` is called.
-
-        Raises
-        ------
-        TooManyMalformed
-            Before any of them is sent, when there are more than `consumer.max_malformed` among the newest records.
-        """
+    def within_limit(self, messages: Sequence[Message], malformed: Mapping[int, MalformedEvent]) -> int:
+        """Return how many of these records come before one that is malformed and one too many; all if none is."""
         for place, message in enumerate(messages):
-            self._limit.note(malformed.get(place), partition=message.partition() or 0, offset=message.offset() or 0)
+            try:
+                self._limit.note(malformed.get(place), partition=message.partition() or 0, offset=message.offset() or 0)
+            except TooManyMalformed as error:
+                self._flood = error
+                return place
+        return len(messages)
+
+    def raise_flood(self) -> None:
+        """Raise `TooManyMalformed` if `within_limit` has met a record that is one too many."""
+        if self._flood is not None:
+            raise self._flood
+
+    def send(self, messages: Sequence[Message], malformed: Mapping[int, MalformedEvent]) -> None:
+        """Send those of a batch's records that are malformed, each with the reason, now or when `confirm` is called."""
         for place, error in malformed.items():
             self._send(messages[place], error)
             self._metrics.note_malformed(error.reason)

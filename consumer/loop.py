@@ -21,7 +21,7 @@ import time
 
 import numpy as np
 
-from consumer.batch import MessageBatch
+from consumer.batch import DecodedBatch, MessageBatch
 from consumer.commits import Commits
 from consumer.dead_letters import DeadLetters
 from consumer.metrics import ConsumerMetrics
@@ -74,7 +74,7 @@ class Loop:
         WritesLost
             When Redis has lost writes; a new Kafka client reads them again.
         TooManyMalformed
-            When a person has to look; the batch at hand is read again at the next start.
+            When a person has to look; what comes before the record that is one too many is done.
         """
         spare_collections()
         self._polling.subscribe(before_revoke=self._release_confirmed)
@@ -96,11 +96,12 @@ class Loop:
     def step(self, batch: MessageBatch) -> None:
         """Carry out one batch. Whatever is done again after an outage or a failover is idempotent."""
         users, live, refresher, retry = self._store.users, self._live.current, self._refresher, self._outages.retry
-        self._metrics.records.inc(len(batch.messages))
         fail_points.reach("polled")
         for attempt in retry("decode", needs="the schema registry"):
             with attempt:
                 decoded = batch.decode()
+        batch, decoded = self._within_limit(batch, decoded)
+        self._metrics.records.inc(len(batch.messages))
         self._metrics.note_decoded(decoded)
         self._dead_letters.send(batch.messages, decoded.malformed)
         fail_points.reach("decoded")
@@ -143,6 +144,18 @@ class Loop:
         fail_points.reach("marked")
         self._metrics.latency.observe(np.maximum(0.0, time.time() - decoded.timestamps_ms / 1000))
         self._commits.note(decoded.next_offsets, batch.held)
+        self._dead_letters.raise_flood()
+
+    def _within_limit(self, batch: MessageBatch, decoded: DecodedBatch) -> tuple[MessageBatch, DecodedBatch]:
+        """Leave out the record that is malformed and one too many, and all that come after it."""
+        passing = self._dead_letters.within_limit(batch.messages, decoded.malformed)
+        if passing == len(batch.messages):
+            return batch, decoded
+        batch = batch.first(passing)
+        for attempt in self._outages.retry("decode", needs="the schema registry"):
+            with attempt:
+                decoded = batch.decode()
+        return batch, decoded
 
     def _take_newest_model(self) -> None:
         if self._swap.swap():

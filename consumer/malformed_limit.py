@@ -25,9 +25,9 @@ class _Noted:
 class MalformedLimit:
     """Counts the malformed records among the newest 1,000 that this consumer read.
 
-    A shop whose producer broke would otherwise see its whole topic drain into the dead letters. Note a batch's
-    records before any of its dead letters is sent: what is read again after a stop is then sent once. The count
-    starts at zero with each start, so one that is restarted for ever lets `consumer.max_malformed` more pass each time.
+    A shop whose producer broke would otherwise see its whole topic drain into the dead letters. What comes before the
+    record that is one too many is done as always, and then the consumer ends. The count starts at zero with each start:
+    one that is started again and again lets `consumer.max_malformed` more pass each time, and gets through a flood.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -59,8 +59,9 @@ class MalformedLimit:
             f"RECSYS_CONSUMER__MAX_MALFORMED is {most:,}; the newest is {newest}; reasons: {self._reasons()}. Repair "
             f"the producer, then start the consumer again, which goes on where it was: with "
             f"RECSYS_CONSUMER__MAX_MALFORMED={_WINDOW} all of them go to {kafka.dead_letters}: "
-            f"RECSYS_CONSUMER__MAX_MALFORMED={_WINDOW} python -m consumer; to pass over them, and over good ones "
-            f"between, stop all consumers and first reset the offsets of group {kafka.group_id}: {self._skip()}"
+            f"RECSYS_CONSUMER__MAX_MALFORMED={_WINDOW} python -m consumer (under a supervisor, set it in its settings, "
+            f"and take it back afterwards); to pass over those that were read, and over good ones between, stop all "
+            f"consumers and first reset the offsets of group {kafka.group_id}: {self._skip()}"
         )
 
     def _malformed_ones(self) -> list[_Noted]:

@@ -189,13 +189,35 @@ def test_malformed_records_go_to_the_dead_letters_and_the_others_count(parts: Pa
     assert parts.counts()["dead_letters"] == 2
 
 
-def test_too_many_malformed_records_end_the_loop_before_any_is_sent(
-    broker: str, redis_url: str, tmp_path: Path
+@pytest.mark.parametrize("most", [0, 1, 3])
+def test_a_flood_ends_the_loop_and_each_start_lets_as_many_pass_as_the_limit_allows(
+    broker: str, redis_url: str, tmp_path: Path, most: int
 ) -> None:
-    with opened_parts(settings_of(broker, redis_url, tmp_path, max_malformed=1)) as parts:
-        with pytest.raises(TooManyMalformed):
-            parts.loop.step(parts.batch([(0, b"{"), (1, b"[")]))
-        assert parts.counts()["dead_letters"] == 0
+    """However many of them one batch holds: what comes before the one that is too many is done."""
+    settings = settings_of(broker, redis_url, tmp_path, max_malformed=most)
+    records = [(at, purchase("u", "a") if at % 5 == 0 else b"{") for at in range(25)]
+    done, starts, letters, applied = 0, 0, 0.0, 0.0
+    while starts < 1 + 20 // max(most, 1):
+        starts += 1
+        with opened_parts(settings, with_model=False) as parts:
+            source, flood = parts.topic.source(0), None
+            parts.store.applied_offsets.follow({source: (done, done or None)})
+            try:
+                parts.loop.step(parts.batch(records[done:]))
+            except TooManyMalformed as error:
+                flood = error
+            assert parts.counts()["dead_letters"] <= most
+            letters += parts.counts()["dead_letters"]
+            applied += parts.counts()["applied"]
+            done = parts.store.applied_offsets.everything().get(source, 0)
+            assert parts.store.users.read(["u"])["u"].revision == applied
+            if flood is None or most == 0:
+                break
+            assert f"the newest is {settings.kafka.topic}[0] {done}: " in str(flood)
+    if most == 0:
+        assert (done, letters, applied) == (1, 0, 1)
+    else:
+        assert (done, letters, applied) == (25, 20, 5)
 
 
 def test_without_a_model_histories_are_kept_and_lists_come_with_the_first_one(

@@ -92,7 +92,7 @@ def test_the_error_has_both_commands_whole() -> None:
         counted.note(BAD, partition=1, offset=41)
     reset = "kafka-consumer-groups.sh --bootstrap-server kafka-1:9092,kafka-2:9092 --group shop-7 --topic orders"
     text = str(caught.value)
-    assert "RECSYS_CONSUMER__MAX_MALFORMED=1000 python -m consumer;" in text
+    assert "RECSYS_CONSUMER__MAX_MALFORMED=1000 python -m consumer (under a supervisor, " in text
     # Behind what was read of each partition with malformed records, never back to what is done.
     assert text.endswith(
         f"{reset}:1 --reset-offsets --to-offset 42 --execute && {reset}:3 --reset-offsets --to-offset 19 --execute"
