@@ -89,7 +89,13 @@ def _shown_before(models: ModelStore, live: str, candidate: Fitted | None) -> Sh
             models.load(live, manifest_sha256=manifest_sha256), models.popularity(live, manifest_sha256=manifest_sha256)
         )
     except (InvalidModel, DataDirError, FileNotFoundError) as error:
-        log.warning("lists_not_compared", "the new model is not looked at beside the live one: {error}", error=error)
+        beside = "nothing" if candidate is None else "the model that the gate has judged"
+        log.warning(
+            "live_model_unreadable",
+            "the live model cannot be read, so lists of the new one are compared with those of {beside}: {error}",
+            beside=beside,
+            error=error,
+        )
     return None if candidate is None else Shown(candidate.model, candidate.popularity)
 
 
