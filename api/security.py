@@ -23,6 +23,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from api.key_watch import KeyWatch, say_end, today_utc
+from api.parameters import read_at_once
 from api.problems import Kind, ProblemError, status_of
 from api.rates import RateLimiter
 from recsys.errors import SettingsError
@@ -329,7 +330,7 @@ def guarded(role: Role) -> type[APIRoute]:
 
     class GuardedRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            answer = super().get_route_handler()
+            answer = read_at_once(self, super().get_route_handler())
 
             async def handler(request: Request) -> Response:
                 services = request.app.state.services
