@@ -82,10 +82,11 @@ class ListFilter:
             known = catalogue.get(item_id, _UNKNOWN)
             if category is not None and known.category != category:
                 continue
-            if known.title:
-                item["title"] = known.title
-            if known.category:
-                item["category"] = known.category
+            if known is not _UNKNOWN:
+                if known.title:
+                    item["title"] = known.title
+                if known.category:
+                    item["category"] = known.category
             found.append(item)
             if len(found) == n:
                 break

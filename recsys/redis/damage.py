@@ -13,6 +13,7 @@ from recsys.runtime.user_names import named
 _MOST_DIGITS = 15
 """Lua has all whole numbers of so many digits exactly; the scripts have the same rule: lua/common.lua."""
 WRONG_KIND = "it holds the wrong kind of value"
+_NO_ITEM_ID, _NO_SCORE = "an item of it has no item_id", "an item of it has no score"
 _WRITTEN_AGAIN = "delete it: the trainer's next round, or recsys models rollback with the live version, writes it again"
 
 
@@ -78,11 +79,14 @@ def list_problem(found: object) -> str:
     items = found.get("items")
     if not isinstance(items, list):
         return "it has no items"
-    for item in items:
-        if not isinstance(item, dict) or type(item.get("item_id")) is not str:
-            return "an item of it has no item_id"
-        if type(item.get("score")) not in (float, int):
-            return "an item of it has no score"
+    try:
+        for item in items:
+            if type(item["item_id"]) is not str:
+                return _NO_ITEM_ID
+            if (kind := type(item["score"])) is not float and kind is not int:
+                return _NO_SCORE
+    except (KeyError, TypeError):
+        return _NO_SCORE if isinstance(item, dict) and type(item.get("item_id")) is str else _NO_ITEM_ID
     return ""
 
 
