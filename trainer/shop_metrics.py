@@ -9,8 +9,8 @@ from datetime import datetime
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from recsys.operations.service_state import State
 from recsys.operations.status_facts import Facts, ListFacts, PartitionFacts, Unknown
+from recsys.operations.status_line import State
 from recsys.redis.service_registry import FoundServices, TrainerEntry
 
 _KINDS = ("consumer", "trainer", "api")

@@ -11,7 +11,7 @@ from recsys.errors import RecsysError
 from recsys.logger import logger
 from recsys.operations.doctor import examine
 from recsys.operations.finding import Finding
-from recsys.operations.service_state import Level
+from recsys.operations.status_line import Level
 from recsys.redis import Service, open_store
 from recsys.runtime.repeating import repeated
 from recsys.settings import Settings

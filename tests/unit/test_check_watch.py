@@ -8,7 +8,7 @@ import pytest
 
 from recsys.operations.check_watch import CheckWatch
 from recsys.operations.finding import Finding, fine, not_checked
-from recsys.operations.service_state import Level
+from recsys.operations.status_line import Level
 
 SHORT = Finding("topic-retention", Level.WARNING, "records stay for 60 min", "kafka-configs.sh …")
 BROKEN = Finding("topic-retention", Level.BROKEN, "records stay for 1 min", "kafka-configs.sh …")

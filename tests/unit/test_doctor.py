@@ -20,8 +20,9 @@ from recsys.operations import kafka_checks, machine_checks, redis_checks
 from recsys.operations.finding import KINDS, Finding, fine, not_checked, sentence, worst
 from recsys.operations.machine_checks import records_clock, redis_clock
 from recsys.operations.network_checks import Reached, Server, network_findings
-from recsys.operations.service_state import Level, eviction_line, memory_line, persistence_line
+from recsys.operations.server_lines import eviction_line, memory_line, persistence_line
 from recsys.operations.status_facts import redis_server_facts
+from recsys.operations.status_line import Level
 from recsys.redis import Service
 from recsys.redis.server_look import ServerLook
 from recsys.redis.service_registry import ConsumerEntry, ConsumerFacts, FoundServices

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from recsys.operations.histories import MISSING
-from recsys.operations.service_state import Level, Line, decide, what_is_missing
+from recsys.operations.service_state import decide, what_is_missing
 from recsys.operations.status_facts import (
     ArchiveFacts,
     DeadLetterFacts,
@@ -26,6 +26,7 @@ from recsys.operations.status_facts import (
     RoundFacts,
     Unknown,
 )
+from recsys.operations.status_line import Level, Line
 from recsys.redis.service_registry import (
     ApiEntry,
     ApiFacts,

@@ -1,0 +1,84 @@
+"""The lines of `recsys status` about services, as these tell of themselves in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from recsys.operations.status_facts import ModelFacts, Unknown
+from recsys.operations.status_line import Level, Line, rising
+from recsys.operations.status_words import counted, duration, named
+from recsys.redis.service_registry import ApiEntry, ConsumerEntry, TrainerEntry
+from recsys.settings.status import StatusSettings
+
+_SILENT_S = 10.0
+_TO_LOAD_S = 120.0
+"""How long a consumer may take to load a model that has been published."""
+
+
+def consumers_line(entries: Sequence[ConsumerEntry], model: ModelFacts | Unknown | None, at: datetime) -> Line:
+    """Say whether consumers count what comes."""
+    said = "consumers", "consumers"
+    if not entries:
+        text = "none runs: new purchases are not counted"
+        return Line(*said, Level.BROKEN, text, "start python -m consumer, see Supervision")
+    paused = [entry.host for entry in entries if entry.facts.paused]
+    if paused:
+        text = f"paused: {named(paused)}: waits for Redis or the dead-letter topic; nothing is dropped"
+        return Line(*said, Level.BROKEN, text, "its log says what it waits for, see Messages and what to do")
+    silent = [entry for entry in entries if entry.facts.kafka_silent_s > _SILENT_S]
+    if silent:
+        longest = max(entry.facts.kafka_silent_s for entry in silent)
+        text = f"{named([entry.host for entry in silent])}: Kafka is silent for {duration(longest)}"
+        return Line(*said, Level.BROKEN, text, "bring Kafka back, see Messages and what to do")
+    behind = _on_another_model(entries, model, at)
+    if behind:
+        text = f"not on the live model: {named(behind)}"
+        return Line(*said, Level.WARNING, text, "look for model refused in its log, see Messages and what to do")
+    rate = sum(entry.facts.records_per_s for entry in entries)
+    return Line(*said, Level.OK, f"{counted(len(entries), 'consumer')}, {rate:,.1f} records/s in the last minute")
+
+
+def _on_another_model(entries: Sequence[ConsumerEntry], model: ModelFacts | Unknown | None, at: datetime) -> list[str]:
+    if not isinstance(model, ModelFacts) or (at - model.published_at).total_seconds() < _TO_LOAD_S:
+        return []
+    others = [entry for entry in entries if entry.facts.model != model.version]
+    return [f"{entry.host} ({entry.facts.model or 'none'})" for entry in others]
+
+
+def trainer_line(entries: Sequence[TrainerEntry]) -> Line:
+    """Say whether a trainer runs."""
+    if not entries:
+        text = "none runs: no new model, and users who are set aside stay so"
+        return Line("trainer", "trainer", Level.WARNING, text, "start python -m trainer, see Models")
+    return Line("trainer", "trainer", Level.OK, f"runs on {named([entry.host for entry in entries])}")
+
+
+def api_line(entries: Sequence[ApiEntry]) -> Line:
+    """Say whether all worker processes of the HTTP API are ready."""
+    if not entries:
+        return Line("api", "HTTP API", Level.OK, "none runs; apps that read Redis need none")
+    missing = sorted({name for entry in entries for name in entry.facts.missing})
+    text = counted(len(entries), "worker process", "worker processes")
+    if missing:
+        text += f"; not ready, missing: {', '.join(missing)}"
+        return Line("api", "HTTP API", Level.BROKEN, text, "bring back what is missing, see Messages and what to do")
+    return Line("api", "HTTP API", Level.OK, f"{text}, ready")
+
+
+def latency_line(entries: Sequence[ConsumerEntry], settings: StatusSettings) -> Line:
+    """Say how long after a purchase the lists come."""
+    consumers = [entry.facts for entry in entries]
+    p50 = max((facts.p50_ms for facts in consumers if facts.p50_ms is not None), default=None)
+    p99 = max((facts.p99_ms for facts in consumers if facts.p99_ms is not None), default=None)
+    if p50 is None or p99 is None:
+        return Line("latency", "event to list", Level.OK, "no purchases in the last minute")
+    text = f"p50 {duration(p50 / 1000)}, p99 {duration(p99 / 1000)} in the last minute"
+    remedy = "look at the lag, then whether Redis or this machine is busy, see Is the shop being served?"
+    return rising("latency", "event to list", text, p99, settings.event_to_list_ms, remedy)
+
+
+def registry_line(damaged: Sequence[str]) -> Line:
+    """Say what in the registry no service has written."""
+    remedy = "do what the line says, see Is the shop being served?"
+    return Line("registry", "service registry", Level.WARNING, named(damaged), remedy)
