@@ -125,7 +125,8 @@ def consume(settings: Settings, store: Store, live: LiveModel, metrics: Consumer
             raise
 
     try:
-        topic = until_ready(ready, stop=stop, log=log, asked=f"Redis, or Kafka at {settings.kafka.bootstrap_servers}")
+        asked = f"Redis, or Kafka at {settings.kafka.bootstrap_servers}"
+        topic = until_ready(ready, stop=stop, log=log, asked=asked, on_wait=metrics.note_waiting)
         if topic is None:
             return
         assignment = Assignment(settings.kafka, topic, store.applied_offsets, before_read=reading.begin)

@@ -38,6 +38,8 @@ class ConsumerMetrics:
         self.dead_letters.labels(OTHERS)  # as above
         self.assignment: Assignment | None = None
         """The partitions of the Kafka client that is in use."""
+        self.waiting_for = ""
+        """What is missing to serve; empty while nothing is."""
         self.reasons: Counts[str] = Counts()
         """Malformed records by the kind of reason."""
         self.cut_letters = counter(
@@ -83,6 +85,10 @@ class ConsumerMetrics:
             bounds=_LATENCY_BUCKETS_S,
         )
         self.registry.register(self.latency)
+
+    def note_waiting(self, problem: str) -> None:
+        """Note what is missing to serve; empty = nothing."""
+        self.waiting_for = problem
 
     def note_malformed(self, reason: str) -> None:
         """Count a dead letter."""

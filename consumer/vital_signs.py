@@ -11,7 +11,7 @@ from consumer.rebalance import Assignment
 from consumer.stats import Snapshot
 from recsys.lists.live_model import LiveModel
 from recsys.redis import AppliedOffsets
-from recsys.redis.service_registry import ConsumerFacts
+from recsys.redis.service_registry import ConsumerFacts, told
 
 _WINDOW_S = 60.0
 
@@ -50,6 +50,7 @@ class VitalSigns:
             p99_ms=change.latency_ms(0.99),
             model="" if (model := self._live.current) is None else model.stamp.version,
             paused=assignment is not None and assignment.paused,
+            waiting_for=told(self._metrics.waiting_for),
             kafka_silent_s=next(iter(self._metrics.kafka_silent.collect())).samples[0].value,
             dead_letters=dict(self._metrics.reasons),
             reading=self._reading,

@@ -33,7 +33,7 @@ from recsys.operations.rollback import roll_back
 from recsys.operations.status_watch import shop_watched
 from recsys.redis import EvictionWatch, Service, Store, open_store
 from recsys.redis.heartbeat import heartbeat
-from recsys.redis.service_registry import TrainerFacts
+from recsys.redis.service_registry import TrainerFacts, told
 from recsys.redis.trainer_requests import Requests, RollbackRequest
 from recsys.runtime.clock import ended_by_clock_rollback, json_time, now
 from recsys.runtime.hangup import at_hangup
@@ -106,12 +106,13 @@ def _serve(settings: Settings) -> int:
             metrics = TrainerMetrics()
             own, variable = settings.trainer, "RECSYS_TRAINER__METRICS_PORT"
             serve_metrics(own.metrics_port, metrics.registry, variable=variable, host=own.metrics_host)
+            rounds = _Rounds(settings, store, data_dir, metrics, signal_request)
             ready = partial(_ensure_ready, settings, store, data_dir)
             asked = f"Redis, {data_dir.url}, or Kafka at {settings.kafka.bootstrap_servers}"
-            until_ready(ready, stop=threading.Event(), log=log, asked=asked)
+            with heartbeat(store, rounds.facts):  # another one than below: it takes no requests yet
+                until_ready(ready, stop=threading.Event(), log=log, asked=asked, on_wait=rounds.note_waiting)
             hidden, evictions = HiddenFollower(settings, store, data_dir), _evictions_watched(settings, metrics)
             policy = PolicyWatch(settings.kafka, metrics.topic_compacted.set)
-            rounds = _Rounds(settings, store, data_dir, metrics, signal_request)
             with suppress(DataDirError):  # the first round will say so
                 metrics.restore(data_dir.rounds)
             shop = shop_watched(settings, store, data_dir, metrics.shop.note)
@@ -183,6 +184,7 @@ class _Rounds:
         self._schedule = Schedule(settings.trainer)
         self._aside = AsideUsers(settings, store, data_dir, metrics)
         self._never = threading.Event()  # only a wait that a signal can end
+        self._waiting_for = "its first look at what it needs"
         self._done = 0
         """The count of rounds in Redis when the last one was done here."""
         self._owed_to = ""
@@ -190,7 +192,13 @@ class _Rounds:
 
     def facts(self) -> TrainerFacts:
         """Return what the trainer tells of itself."""
-        return TrainerFacts(next_round_at=self._schedule.due_at, reading=self._reading)
+        return TrainerFacts(
+            next_round_at=self._schedule.due_at, waiting_for=told(self._waiting_for), reading=self._reading
+        )
+
+    def note_waiting(self, problem: str) -> None:
+        """Note what is missing to do rounds; empty = nothing."""
+        self._waiting_for = problem
 
     def do_forever(self) -> NoReturn:
         """Look for something to do, until terminated; what fails is logged and does not end the service."""

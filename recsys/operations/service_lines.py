@@ -22,6 +22,9 @@ def consumers_line(entries: Sequence[ConsumerEntry], model: ModelFacts | Unknown
     if not entries:
         text = "none runs: new purchases are not counted"
         return Line(*said, Level.BROKEN, text, "start python -m consumer, see Supervision")
+    if waiting := _waiting(entries):
+        text = f"{waiting}: new purchases are not counted"
+        return Line(*said, Level.BROKEN, text, "bring back what the line names, see Messages and what to do")
     paused = [entry.host for entry in entries if entry.facts.paused]
     if paused:
         text = f"paused: {named(paused)}: waits for Redis or the dead-letter topic; nothing is dropped"
@@ -39,6 +42,12 @@ def consumers_line(entries: Sequence[ConsumerEntry], model: ModelFacts | Unknown
     return Line(*said, Level.OK, f"{counted(len(entries), 'consumer')}, {rate:,.1f} records/s in the last minute")
 
 
+def _waiting(entries: Sequence[ConsumerEntry] | Sequence[TrainerEntry]) -> str:
+    """Say for what services wait before they serve; empty where none does."""
+    waiting = [f"{entry.host} waits: {entry.facts.waiting_for}" for entry in entries if entry.facts.waiting_for]
+    return named(waiting)
+
+
 def _on_another_model(entries: Sequence[ConsumerEntry], model: ModelFacts | Unknown | None, at: datetime) -> list[str]:
     if not isinstance(model, ModelFacts) or (at - model.published_at).total_seconds() < _TO_LOAD_S:
         return []
@@ -51,6 +60,8 @@ def trainer_line(entries: Sequence[TrainerEntry]) -> Line:
     if not entries:
         text = "none runs: no new model, and users who are set aside stay so"
         return Line("trainer", "trainer", Level.WARNING, text, "start python -m trainer, see Models")
+    if waiting := _waiting(entries):
+        return Line("trainer", "trainer", Level.WARNING, waiting, "bring back what the line names, see Models")
     return Line("trainer", "trainer", Level.OK, f"runs on {named([entry.host for entry in entries])}")
 
 

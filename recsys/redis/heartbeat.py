@@ -43,7 +43,8 @@ class _Beats:
         with _redis_may_be_away():
             self._name = self._name or self._store.services.new_name(facts)
             if isinstance(facts, TrainerFacts):
-                self._store.trainer.say_alive(ttl_s=TTL_S)  # to which `recsys retrain` looks
+                if not facts.waiting_for:
+                    self._store.trainer.say_alive(ttl_s=TTL_S)  # to which `recsys retrain` looks
                 self._store.services.remove_expired()
             self._store.services.say_alive(self._name, facts, since=self._since, at=now())
 

@@ -19,14 +19,18 @@ from recsys.errors import DamagedKey
 from recsys.redis.connection import Connection
 from recsys.redis.damage import damaged
 from recsys.redis.keys import Keys
+from recsys.runtime.escapes import escaped
+from recsys.settings import secrets
 
 TTL_S = 15.0
 """How long an entry outlives its service's last sign of life."""
 _MOST_SERVICES = 1_000
 _MOST_BYTES = 64 * 1024
+_MOST_CHARACTERS = 1_000
 _NAME = re.compile(r"(?:consumer|trainer|api):[0-9a-f]{12}")
 
 _Text = Annotated[str, StringConstraints(max_length=256, pattern=NO_CONTROL_CHARACTERS)]
+_Sentence = Annotated[str, StringConstraints(max_length=_MOST_CHARACTERS, pattern=NO_CONTROL_CHARACTERS)]
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -35,6 +39,12 @@ class _Read(BaseModel):
     """What is read from Redis: nothing of it is believed unchecked; fields of later releases are passed over."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+def told(text: str) -> str:
+    """Return a text as an entry may hold it: on one line, bounded, without secrets."""
+    sentence = escaped(secrets.hidden_in(text))
+    return sentence if len(sentence) <= _MOST_CHARACTERS else f"{sentence[: _MOST_CHARACTERS - 1]}…"
 
 
 class ConsumerFacts(_Read):
@@ -51,6 +61,8 @@ class ConsumerFacts(_Read):
     """Version of the model in use; empty if there is none."""
     paused: bool = False
     """Whether it waits for Redis, or for the dead-letter topic."""
+    waiting_for: _Sentence = ""
+    """Why it does not serve yet, or again, as its log says it; empty while it serves."""
     kafka_silent_s: _Amount = 0.0
     dead_letters: Annotated[dict[_Text, _Count], Field(max_length=32)] = {}
     """Malformed records since it was started, by the kind of reason."""
@@ -63,6 +75,8 @@ class TrainerFacts(_Read):
 
     next_round_at: AwareDatetime | None = None
     """When the next scheduled round, or the next try of one that failed, is due."""
+    waiting_for: _Sentence = ""
+    """Why it does no rounds yet, as its log says it; empty once it does."""
     reading: _Text = ""
     """How its settings read records, see `recsys.kafka.readings`; empty of an earlier release."""
 

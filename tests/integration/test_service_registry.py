@@ -63,6 +63,13 @@ def test_what_a_service_tells_is_told_again_and_again(store: Store, monkeypatch:
         assert later.at > seen.at
 
 
+def test_a_trainer_that_waits_takes_no_requests(store: Store) -> None:
+    with heartbeat(store, lambda: TrainerFacts(waiting_for="Kafka is away")):
+        (entry,) = wait_until(lambda: store.services.read().entries, "it has told")
+        assert entry.facts == TrainerFacts(waiting_for="Kafka is away")
+        assert not store.trainer.is_alive()
+
+
 def test_what_ends_neither_the_heartbeat_nor_the_service(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recsys.redis.heartbeat.TTL_S", 0.3)
     failures = iter([ValueError("nobody thought of it"), None])

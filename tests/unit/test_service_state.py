@@ -54,11 +54,14 @@ def consumer(**facts: Any) -> ConsumerEntry:
 
 
 def services(
-    *consumers: ConsumerEntry, trainer: bool = True, api: ApiFacts | None = None, damaged: tuple[str, ...] = ()
+    *consumers: ConsumerEntry,
+    trainer: TrainerFacts | bool = True,
+    api: ApiFacts | None = None,
+    damaged: tuple[str, ...] = (),
 ) -> FoundServices:
     entries: list[Any] = list(consumers)
     if trainer:
-        due = TrainerFacts(next_round_at=AT + timedelta(minutes=45))
+        due = TrainerFacts(next_round_at=AT + timedelta(minutes=45)) if trainer is True else trainer
         entries.append(TrainerEntry(kind="trainer", facts=due, **ABOUT))
     if api is not None:
         entries.append(ApiEntry(kind="api", facts=api, **ABOUT))
@@ -106,12 +109,24 @@ CASES: list[tuple[str, Mapping[str, Any], Level, str]] = [
     ("redis", {}, Level.OK, "1 server"),
     ("consumers", {"services": services()}, Level.BROKEN, "none runs"),
     ("consumers", {"services": services(consumer(paused=True))}, Level.BROKEN, "paused: shop-1"),
+    (
+        "consumers",
+        {"services": services(consumer(), consumer(waiting_for="topic purchases is missing", paused=True))},
+        Level.BROKEN,
+        "shop-1 waits: topic purchases is missing",
+    ),
     ("consumers", {"services": services(consumer(kafka_silent_s=30.0))}, Level.BROKEN, "silent for 30 s"),
     ("consumers", {"services": services(consumer(model="older"))}, Level.WARNING, "shop-1 (older)"),
     ("consumers", {"services": services(consumer(model=""))}, Level.WARNING, "shop-1 (none)"),
     ("consumers", {"services": services(consumer(model="older")), "model": model(0.01)}, Level.OK, "1 consumer"),
     ("consumers", {"services": services(consumer(), consumer(records_per_s=2.0))}, Level.OK, "2 consumers, 2.0 re"),
     ("trainer", {"services": services(consumer(), trainer=False)}, Level.WARNING, "none runs"),
+    (
+        "trainer",
+        {"services": services(trainer=TrainerFacts(waiting_for="no folder"))},
+        Level.WARNING,
+        "shop-1 waits: no folder",
+    ),
     ("trainer", {}, Level.OK, "shop-1"),
     ("api", {"services": services(consumer())}, Level.OK, "none runs"),
     ("api", {"services": services(api=ApiFacts(missing=["kafka"]))}, Level.BROKEN, "missing: kafka"),

@@ -80,6 +80,10 @@ def test_partitions_are_told_with_the_rate_at_which_they_are_applied_since_they_
 def test_what_a_consumer_waits_for_and_its_malformed_records_are_told(clock: Clock) -> None:
     consumer = Consumer()
     consumer.metrics.kafka_silent.set(12.5)
+    assert consumer.signs.facts().waiting_for == ""
+    consumer.metrics.note_waiting("Redis: \x1b[31m" + 2_000 * "x")
+    assert consumer.signs.facts().waiting_for.startswith("Redis: \\u001b[31mxxx")
+    assert len(consumer.signs.facts().waiting_for) == 1_000
     consumer.metrics.note_malformed("quantity: 0 is not above 0")
     consumer.metrics.note_malformed("quantity: 0.0 is not above 0")
     consumer.metrics.assignment = consumer.assignment
