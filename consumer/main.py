@@ -30,7 +30,7 @@ from recsys.lists.live_model import LiveModel
 from recsys.logger import logger
 from recsys.operations.check_watch import checks_of
 from recsys.redis import EvictionWatch, Service, Store, open_store
-from recsys.redis.heartbeat import heartbeat
+from recsys.redis.heartbeat import ending_told, heartbeat
 from recsys.runtime.clock import ended_by_clock_rollback
 from recsys.runtime.hangup import at_hangup
 from recsys.runtime.metrics_server import serve_metrics
@@ -62,7 +62,7 @@ def _serve(settings: Settings) -> int:
     metrics = ConsumerMetrics()
     own, variable = settings.consumer, "RECSYS_CONSUMER__METRICS_PORT"
     serve_metrics(own.metrics_port, metrics.registry, variable=variable, host=own.metrics_host)
-    with open_store(settings) as store:
+    with open_store(settings) as store, ending_told(store, "consumer"):
         live = LiveModel(
             store,
             open_data_dir(settings).models,

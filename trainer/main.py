@@ -32,7 +32,7 @@ from recsys.operations.histories import ensure_histories
 from recsys.operations.rollback import roll_back
 from recsys.operations.status_watch import shop_watched
 from recsys.redis import EvictionWatch, Service, Store, open_store
-from recsys.redis.heartbeat import heartbeat
+from recsys.redis.heartbeat import ending_told, heartbeat
 from recsys.redis.service_registry import TrainerFacts, told
 from recsys.redis.trainer_requests import Requests, RollbackRequest
 from recsys.runtime.clock import ended_by_clock_rollback, json_time, now
@@ -102,7 +102,7 @@ def _serve(settings: Settings) -> int:
     signal.signal(signal.SIGUSR1, lambda *_: signal_request.open())
     try:
         data_dir = open_data_dir(settings)
-        with open_store(settings) as store:
+        with open_store(settings) as store, ending_told(store, "trainer"):
             metrics = TrainerMetrics()
             own, variable = settings.trainer, "RECSYS_TRAINER__METRICS_PORT"
             serve_metrics(own.metrics_port, metrics.registry, variable=variable, host=own.metrics_host)

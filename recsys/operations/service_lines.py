@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from recsys.operations.status_facts import ModelFacts, Unknown
 from recsys.operations.status_line import Level, Line, rising
 from recsys.operations.status_words import counted, duration, named
-from recsys.redis.service_registry import ApiEntry, ConsumerEntry, TrainerEntry
+from recsys.redis.service_registry import ApiEntry, ConsumerEntry, Ending, TrainerEntry
 from recsys.settings.status import StatusSettings
 
 _SILENT_S = 10.0
@@ -16,10 +16,15 @@ _TO_LOAD_S = 120.0
 """How long a consumer may take to load a model that has been published."""
 
 
-def consumers_line(entries: Sequence[ConsumerEntry], model: ModelFacts | Unknown | None, at: datetime) -> Line:
+def consumers_line(
+    entries: Sequence[ConsumerEntry], endings: Sequence[Ending], model: ModelFacts | Unknown | None, at: datetime
+) -> Line:
     """Say whether consumers count what comes."""
     said = "consumers", "consumers"
     if not entries:
+        if ended := _ended("consumer", endings):
+            remedy = "do what the line names, then start python -m consumer, see Supervision"
+            return Line(*said, Level.BROKEN, f"none runs; {ended}", remedy)
         text = "none runs: new purchases are not counted"
         return Line(*said, Level.BROKEN, text, "start python -m consumer, see Supervision")
     if waiting := _waiting(entries):
@@ -48,6 +53,12 @@ def _waiting(entries: Sequence[ConsumerEntry] | Sequence[TrainerEntry]) -> str:
     return named(waiting)
 
 
+def _ended(kind: str, endings: Sequence[Ending]) -> str:
+    """Say why the last service of a kind ended by itself; empty where that is not known."""
+    of_kind = [ending for ending in endings if ending.kind == kind]
+    return f"the last one ended at {of_kind[0].at.astimezone(UTC):%H:%M} UTC: {of_kind[0].why}" if of_kind else ""
+
+
 def _on_another_model(entries: Sequence[ConsumerEntry], model: ModelFacts | Unknown | None, at: datetime) -> list[str]:
     if not isinstance(model, ModelFacts) or (at - model.published_at).total_seconds() < _TO_LOAD_S:
         return []
@@ -55,9 +66,12 @@ def _on_another_model(entries: Sequence[ConsumerEntry], model: ModelFacts | Unkn
     return [f"{entry.host} ({entry.facts.model or 'none'})" for entry in others]
 
 
-def trainer_line(entries: Sequence[TrainerEntry]) -> Line:
+def trainer_line(entries: Sequence[TrainerEntry], endings: Sequence[Ending]) -> Line:
     """Say whether a trainer runs."""
     if not entries:
+        if ended := _ended("trainer", endings):
+            remedy = "do what the line names, then start python -m trainer, see Supervision"
+            return Line("trainer", "trainer", Level.WARNING, f"none runs; {ended}", remedy)
         text = "none runs: no new model, and users who are set aside stay so"
         return Line("trainer", "trainer", Level.WARNING, text, "start python -m trainer, see Models")
     if waiting := _waiting(entries):

@@ -109,8 +109,8 @@ class _Decider:
         return Line("redis", "Redis", Level.OK, f"answers; {counted(len(self._facts.redis), 'server')}")
 
     def _of_services(self, found: FoundServices) -> Iterator[Line]:
-        yield consumers_line(_consumers(found), self._facts.model, self._at)
-        yield trainer_line(_trainers(found))
+        yield consumers_line(_consumers(found), found.endings, self._facts.model, self._at)
+        yield trainer_line(_trainers(found), found.endings)
         yield api_line([entry for entry in found.entries if isinstance(entry, ApiEntry)])
         if found.damaged:
             yield registry_line(found.damaged)

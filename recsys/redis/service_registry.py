@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
@@ -24,6 +24,7 @@ from recsys.settings import secrets
 
 TTL_S = 15.0
 """How long an entry outlives its service's last sign of life."""
+_ENDING_TTL_S = 3600.0
 _MOST_SERVICES = 1_000
 _MOST_BYTES = 64 * 1024
 _MOST_CHARACTERS = 1_000
@@ -119,6 +120,15 @@ class ApiEntry(_Entry):
     facts: ApiFacts
 
 
+class Ending(_Read):
+    """How the last service of a kind ended that ended by an error."""
+
+    kind: Literal["consumer", "trainer"]
+    host: _Text
+    at: AwareDatetime
+    why: _Sentence
+
+
 Facts = ConsumerFacts | TrainerFacts | ApiFacts
 ServiceEntry = Annotated[ConsumerEntry | TrainerEntry | ApiEntry, Field(discriminator="kind")]
 _ENTRY: TypeAdapter[ConsumerEntry | TrainerEntry | ApiEntry] = TypeAdapter(ServiceEntry)
@@ -127,6 +137,11 @@ _ENTRY_OF: dict[type[_Read], tuple[Literal["consumer", "trainer", "api"], type[_
     TrainerFacts: ("trainer", TrainerEntry),
     ApiFacts: ("api", ApiEntry),
 }
+
+
+_T = TypeVar("_T")
+_ENDING = TypeAdapter(Ending)
+_KINDS_THAT_END: tuple[Literal["consumer", "trainer"], ...] = ("consumer", "trainer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +154,13 @@ class FoundServices:
         Of the services that run: `ConsumerEntry`, `TrainerEntry`, `ApiEntry`; the oldest first.
     damaged : sequence of str
         What cannot be read, in words, and how to remove it.
+    endings : sequence of Ending
+        Why a consumer or trainer has ended by itself in the last hour; none of a kind that has run again since.
     """
 
     entries: Sequence[ConsumerEntry | TrainerEntry | ApiEntry]
     damaged: Sequence[str]
+    endings: Sequence[Ending] = ()
 
 
 class ServiceRegistry:
@@ -175,6 +193,17 @@ class ServiceRegistry:
         key = self._keys.service(name)
         self._connection.run([(key, ("DEL", key))])
 
+    def say_why_ended(self, kind: Literal["consumer", "trainer"], why: str, *, at: datetime) -> None:
+        """Leave for an hour why this process ends by itself."""
+        key = self._keys.ending(kind)
+        ending = Ending(kind=kind, host=socket.gethostname(), at=at, why=told(why))
+        self._connection.run([(key, ("SET", key, ending.model_dump_json(), "PX", int(1000 * _ENDING_TTL_S)))])
+
+    def forget_ending(self, name: str) -> None:
+        """Remove why the last service of a kind has ended: the one of this name runs."""
+        key = self._keys.ending(name.partition(":")[0])
+        self._connection.run([(key, ("DEL", key))])
+
     def remove_expired(self) -> None:
         """Forget the names of services that run no more; one that comes just now names itself again."""
         names = self._names()
@@ -195,14 +224,10 @@ class ServiceRegistry:
         problems = [
             f"{name[:40]!r} in {self._keys.services} names no service" for name in names if not _NAME.fullmatch(name)
         ]
-        entries = []
-        for key in keys:  # one by one: a key of another kind must not keep the others from being read
-            try:
-                if (entry := self._entry(key)) is not None:
-                    entries.append(entry)
-            except DamagedKey as error:
-                problems.append(str(error))
-        return FoundServices(sorted(entries, key=lambda entry: (entry.since, entry.host, entry.pid)), problems)
+        entries = self._read_each(keys, _ENTRY, problems)
+        endings = self._read_each([self._keys.ending(kind) for kind in _KINDS_THAT_END], _ENDING, problems)
+        by_age = sorted(entries, key=lambda entry: (entry.since, entry.host, entry.pid))
+        return FoundServices(by_age, problems, endings)
 
     def _names(self) -> list[str]:
         key = self._keys.services
@@ -212,14 +237,25 @@ class ServiceRegistry:
         members: set[bytes] | list[bytes] = self._connection.run([(key, ("SMEMBERS", key))])[0]
         return sorted(name.decode(errors="backslashreplace") for name in members)
 
-    def _entry(self, key: str) -> ConsumerEntry | TrainerEntry | ApiEntry | None:
+    def _read_each(self, keys: Sequence[str], type_: TypeAdapter[_T], problems: list[str]) -> list[_T]:
+        """Return what the keys hold; a damaged one adds to the problems, and keeps no other from being read."""
+        found = []
+        for key in keys:
+            try:
+                if (entry := self._entry(key, type_)) is not None:
+                    found.append(entry)
+            except DamagedKey as error:
+                problems.append(str(error))
+        return found
+
+    def _entry(self, key: str, type_: TypeAdapter[_T]) -> _T | None:
         value = self._connection.run([(key, ("GETRANGE", key, 0, _MOST_BYTES))])[0]
         if not value:
             return None
         if len(value) > _MOST_BYTES:
             raise damaged(self._keys, key, f"it has more than {_MOST_BYTES:,} bytes")
         try:
-            return _ENTRY.validate_json(value)
+            return type_.validate_json(value)
         except ValidationError as error:
             problem = error.errors(include_input=False, include_url=False)[0]
             said = ": ".join([*(str(part)[:80] for part in problem["loc"]), problem["msg"][:120]])

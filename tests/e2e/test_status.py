@@ -122,6 +122,32 @@ def test_a_consumer_that_was_killed_is_missed_and_what_waits_is_counted(trained:
     wait_until(lambda: status(trained).code == 0, "the next consumer applies it all")
 
 
+def test_a_consumer_and_a_trainer_that_wait_tell_for_what(trained: Shop) -> None:
+    nowhere = {"RECSYS_KAFKA__TOPIC": f"{trained.topic}-not-there"}
+    trained.start_consumer(**nowhere)
+    trained.start_trainer(**nowhere)
+    of_both = ("consumers", "trainer")
+    said = await_status(
+        trained, lambda said: all("not-there does not exist" in said.text(code) for code in of_both), "it is told"
+    )
+    assert [said.level(code) for code in of_both] == ["broken", "warning"]
+
+
+def test_why_a_consumer_has_ended_is_told_until_one_runs_again(trained: Shop) -> None:
+    consumer = trained.start_consumer(RECSYS_CONSUMER__MAX_MALFORMED="0")
+    publish(trained, [("x", b"nonsense")])
+    assert consumer.process.wait(timeout=240) == 1
+    said = status(trained)
+    assert said.level("consumers") == "broken"
+    assert re.match(r"none runs; the last one ended at \d\d:\d\d UTC: ", said.text("consumers"))
+    assert "1 of the newest 1 records are malformed" in said.text("consumers")
+    assert said.listed["consumers"]["remedy"].startswith("do what the line names")
+    again = trained.start_consumer()
+    await_status(trained, lambda said: said.level("consumers") == "ok", "one runs again")
+    assert again.stop() == 0
+    assert status(trained).text("consumers") == "none runs: new purchases are not counted"
+
+
 def test_lag_has_an_age_which_is_that_of_the_oldest_record(trained: Shop) -> None:
     publish(trained, purchases(30))
     said = status(trained)

@@ -32,6 +32,7 @@ from recsys.redis.service_registry import (
     ApiFacts,
     ConsumerEntry,
     ConsumerFacts,
+    Ending,
     FoundServices,
     TrainerEntry,
     TrainerFacts,
@@ -58,6 +59,7 @@ def services(
     trainer: TrainerFacts | bool = True,
     api: ApiFacts | None = None,
     damaged: tuple[str, ...] = (),
+    ended_kind: Any = None,
 ) -> FoundServices:
     entries: list[Any] = list(consumers)
     if trainer:
@@ -65,7 +67,9 @@ def services(
         entries.append(TrainerEntry(kind="trainer", facts=due, **ABOUT))
     if api is not None:
         entries.append(ApiEntry(kind="api", facts=api, **ABOUT))
-    return FoundServices(entries, damaged)
+    why = "501 of the newest 1,000 records are malformed"
+    endings = [Ending(kind=ended_kind, host="shop-1", at=AT, why=why)] if ended_kind else []
+    return FoundServices(entries, damaged, endings)
 
 
 def partition(**changed: Any) -> list[PartitionFacts]:
@@ -108,6 +112,15 @@ CASES: list[tuple[str, Mapping[str, Any], Level, str]] = [
     ("redis", {"redis": Unknown("Redis at r:6379 is away")}, Level.BROKEN, "Redis at r:6379 is away"),
     ("redis", {}, Level.OK, "1 server"),
     ("consumers", {"services": services()}, Level.BROKEN, "none runs"),
+    (
+        "consumers",
+        {"services": services(ended_kind="consumer")},
+        Level.BROKEN,
+        "none runs; the last one ended at 10:15 UTC: 501 of the newest 1,000 records are malformed",
+    ),
+    ("consumers", {"services": services(ended_kind="trainer")}, Level.BROKEN, "none runs: new purchases"),
+    ("trainer", {"services": services(ended_kind="trainer", trainer=False)}, Level.WARNING, "none runs; the last one"),
+    ("consumers", {"services": services(consumer(), ended_kind="consumer")}, Level.OK, "1 consumer"),
     ("consumers", {"services": services(consumer(paused=True))}, Level.BROKEN, "paused: shop-1"),
     (
         "consumers",
