@@ -15,6 +15,8 @@ from recsys.redis import UserState
 from recsys.runtime.metrics import CheckGauge, EvictionGauges, Histogram
 
 _LATENCY_BUCKETS_S = tuple(round(0.001 * 1.15**step, 6) for step in range(80))  # 1 ms to 62 s, 15 % apart
+LONGEST_LATENCY_S = _LATENCY_BUCKETS_S[-1]
+"""What takes longer is counted as over this."""
 
 
 class ConsumerMetrics:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from recsys.operations.status_facts import ModelFacts, Unknown
+from recsys.operations.status_facts import ModelFacts, PartitionFacts, Unknown
 from recsys.operations.status_line import Level, Line, rising
 from recsys.operations.status_words import counted, duration, named
 from recsys.redis.service_registry import ApiEntry, ConsumerEntry, Ending, TrainerEntry
@@ -91,16 +91,35 @@ def api_line(entries: Sequence[ApiEntry]) -> Line:
     return Line("api", "HTTP API", Level.OK, f"{text}, ready")
 
 
-def latency_line(entries: Sequence[ConsumerEntry], settings: StatusSettings) -> Line:
-    """Say how long after a purchase the lists come."""
-    consumers = [entry.facts for entry in entries]
-    p50 = max((facts.p50_ms for facts in consumers if facts.p50_ms is not None), default=None)
-    p99 = max((facts.p99_ms for facts in consumers if facts.p99_ms is not None), default=None)
-    if p50 is None or p99 is None:
-        return Line("latency", "event to list", Level.OK, "no purchases in the last minute")
-    text = f"p50 {duration(p50 / 1000)}, p99 {duration(p99 / 1000)} in the last minute"
-    remedy = "look at the lag, then whether Redis or this machine is busy, see Is the shop being served?"
-    return rising("latency", "event to list", text, p99, settings.event_to_list_ms, remedy)
+def latency_line(
+    entries: Sequence[ConsumerEntry], partitions: Sequence[PartitionFacts], settings: StatusSettings
+) -> Line:
+    """Say how long after a purchase the lists come, or that none come."""
+    said, threshold = ("latency", "event to list"), settings.event_to_list_ms
+    facts = [entry.facts for entry in entries]
+    if without_s := max((one.without_lists_s for one in facts), default=0.0):
+        text = f"no list is written for {duration(without_s)}, although purchases are read"
+        remedy = "look at the live model, and for model refused in the consumers' logs, see Messages and what to do"
+        return rising(*said, text, 1000 * without_s, threshold, remedy)
+    p50 = max((one.p50_ms for one in facts if one.p50_ms is not None), default=None)
+    p99 = max((one.p99_ms for one in facts if one.p99_ms is not None), default=None)
+    if p50 is not None and p99 is not None:
+        longest = max((one.longest_ms for one in facts if one.longest_ms is not None), default=float("inf"))
+        text = f"p50 {_told_ms(p50, longest)}, p99 {_told_ms(p99, longest)} in the last 15 s"
+        remedy = "look at the lag, then whether Redis or this machine is busy, see Is the shop being served?"
+        return rising(*said, text, p99, threshold, remedy)
+    waiting = sum(partition.lag for partition in partitions)
+    oldest_s = max((partition.oldest_s or 0.0 for partition in partitions), default=0.0)
+    if waiting and oldest_s:  # their lists will have taken at least as long
+        which = f"the oldest of {counted(waiting, 'record')} to apply is {duration(oldest_s)} old"
+        text = f"no list in the last 15 s, although {which}"
+        remedy = "look at the consumers and their logs, see Is the shop being served?"
+        return rising(*said, text, 1000 * oldest_s, threshold, remedy)
+    return Line(*said, Level.OK, "no purchases in the last 15 s")
+
+
+def _told_ms(value: float, longest: float) -> str:
+    return f"over {duration(longest / 1000)}" if value >= longest else duration(value / 1000)
 
 
 def registry_line(damaged: Sequence[str]) -> Line:

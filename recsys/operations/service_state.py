@@ -64,7 +64,7 @@ class _Decider:
         yield from self._services("services", "services", self._of_services)
         yield from self._known("histories", "histories", facts.histories_missing, histories_line)
         yield from self._known("lag", "lag", facts.partitions, lambda found: lag_line(found, settings))
-        yield from self._services("latency", "event to list", lambda found: [latency_line(_consumers(found), settings)])
+        yield from self._services("latency", "event to list", lambda found: [self._latency(found)])
         yield from self._known("model", "live model", facts.model, lambda model: model_line(model, settings, at))
         yield from self._known("rounds", "rounds", facts.rounds, self._rounds)
         yield from self._known(
@@ -114,6 +114,10 @@ class _Decider:
         yield api_line([entry for entry in found.entries if isinstance(entry, ApiEntry)])
         if found.damaged:
             yield registry_line(found.damaged)
+
+    def _latency(self, found: FoundServices) -> Line:
+        partitions = self._facts.partitions
+        return latency_line(_consumers(found), [] if isinstance(partitions, Unknown) else partitions, self._settings)
 
     def _rounds(self, rounds: Sequence[RoundFacts]) -> Line:
         found = self._facts.services

@@ -56,8 +56,12 @@ class ConsumerFacts(_Read):
     records_per_s: _Amount = 0.0
     """Records read, in the last minute."""
     p50_ms: _Amount | None = None
-    """Time from a record's timestamp to the lists, of the last minute; None where there was none."""
+    """Time from a record's timestamp to the lists, of the last 15 seconds; None where no list was written."""
     p99_ms: _Amount | None = None
+    longest_ms: _Amount | None = None
+    """The longest of such times that is told: one that is as long may be longer."""
+    without_lists_s: _Amount = 0.0
+    """For how long events have changed histories and led to no list; 0 while they lead to lists, or none come."""
     model: _Text = ""
     """Version of the model in use; empty if there is none."""
     paused: bool = False

@@ -41,7 +41,7 @@ class Consumer:
         self.signs = VitalSigns(self.metrics, offsets, live)
 
 
-def test_latency_and_rate_are_those_of_the_last_minute(clock: Clock) -> None:
+def test_rates_are_those_of_the_last_minute_and_latencies_those_of_the_newest_lists(clock: Clock) -> None:
     consumer = Consumer()
     for second in range(0, 130, 5):
         clock.now_s = 1_000.0 + second
@@ -49,12 +49,42 @@ def test_latency_and_rate_are_those_of_the_last_minute(clock: Clock) -> None:
         consumer.metrics.latency.observe(np.full(10, 20.0 if slow else 0.01))
         consumer.metrics.records.inc(1_000 if slow else 50)
         facts = consumer.signs.facts()
+        assert facts.p99_ms is not None
         if slow:
-            assert facts.p99_ms is not None
             assert facts.p99_ms > 15_000
-    assert facts.p99_ms is not None
-    assert facts.p99_ms < 13
+        if second > 60 + 15:
+            assert facts.p99_ms < 13
     assert facts.records_per_s == pytest.approx(10, rel=0.1)
+
+
+def test_a_latency_above_all_buckets_is_the_longest_that_is_told(clock: Clock) -> None:
+    consumer = Consumer()
+    consumer.metrics.latency.observe(np.full(10, 500.0))
+    clock.now_s += 5
+    facts = consumer.signs.facts()
+    assert facts.p50_ms == facts.p99_ms == facts.longest_ms
+    assert facts.longest_ms == pytest.approx(62_000, rel=0.01)
+
+
+def test_for_how_long_events_lead_to_no_list_is_told_until_they_do_or_a_model_comes(clock: Clock) -> None:
+    consumer = Consumer()
+
+    def after_5_s() -> float:
+        clock.now_s += 5
+        return consumer.signs.facts().without_lists_s
+
+    assert after_5_s() == 0.0
+    consumer.metrics.records.inc()  # a malformed one, say
+    assert after_5_s() == 0.0
+    consumer.metrics.applied.inc()  # it may be in the middle of a batch
+    assert after_5_s() == 0.0
+    assert [after_5_s(), after_5_s()] == [5.0, 10.0]
+    consumer.metrics.published.inc()
+    assert after_5_s() == 0.0
+    consumer.metrics.applied.inc()
+    assert [after_5_s(), after_5_s()] == [0.0, 5.0]
+    consumer.live.current = SimpleNamespace(stamp=SimpleNamespace(version="v1"))
+    assert [after_5_s(), after_5_s()] == [0.0, 0.0]
 
 
 def test_there_is_no_latency_where_nothing_came(clock: Clock) -> None:
