@@ -19,6 +19,8 @@ from recsys.settings.status import StatusSettings
 from recsys.storage.verified import VerifyRecord
 
 _MOST_REASONS = 3
+REBUILD = "recsys rebuild, see Disaster recovery"
+"""What to do about an emptied Redis, and so about all that is not well because of it."""
 _WITHOUT_MODEL = ("failed", "rejected")
 """How a round ends that publishes nothing."""
 
@@ -27,7 +29,7 @@ def histories_line(is_missing: bool) -> Line:
     """Say whether Redis holds the histories that it should hold."""
     if is_missing:
         text = "Redis was emptied, or is the wrong one: no model is made and no list is written"
-        return Line("histories", "histories", Level.BROKEN, text, "recsys rebuild, see Disaster recovery")
+        return Line("histories", "histories", Level.BROKEN, text, REBUILD)
     return Line("histories", "histories", Level.OK, "there")
 
 
@@ -50,7 +52,7 @@ def model_line(model: ModelFacts | None, settings: StatusSettings, at: datetime)
     if model is None:
         text = "there is none: users get no lists of their own"
         return Line(*said, Level.BROKEN, text, "recsys retrain, or python -m trainer --once, see Models")
-    age_h = max(0.0, (at - model.published_at).total_seconds() / 3600)
+    age_h = max(0.0, (at - model.made_at).total_seconds() / 3600)
     events = "" if model.events is None else f", {counted(model.events, 'event')}"
     gate = f", {model.decision}" if model.decision else ""
     text = f"{model.version}, {duration(3600 * age_h)} old{events}{gate}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from recsys.operations.data_lines import REBUILD
+from recsys.operations.histories import MISSING
 from recsys.operations.status_facts import ModelFacts, PartitionFacts, Unknown
 from recsys.operations.status_line import Level, Line, rising
 from recsys.operations.status_words import counted, duration, named
@@ -86,8 +88,9 @@ def api_line(entries: Sequence[ApiEntry]) -> Line:
     missing = sorted({name for entry in entries for name in entry.facts.missing})
     text = counted(len(entries), "worker process", "worker processes")
     if missing:
-        text += f"; not ready, missing: {', '.join(missing)}"
-        return Line("api", "HTTP API", Level.BROKEN, text, "bring back what is missing, see Messages and what to do")
+        names = ["histories" if name == MISSING else name for name in missing]
+        remedy = REBUILD if MISSING in missing else "bring back what is missing, see Messages and what to do"
+        return Line("api", "HTTP API", Level.BROKEN, f"{text}; not ready, missing: {', '.join(names)}", remedy)
     return Line("api", "HTTP API", Level.OK, f"{text}, ready")
 
 

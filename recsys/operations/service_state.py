@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
 from recsys.operations.data_lines import (
+    REBUILD,
     archive_line,
     dead_letters_line,
     histories_line,
@@ -48,7 +50,16 @@ def decide(facts: Facts, settings: StatusSettings, *, at: datetime) -> State:
     at : datetime
         When the facts were gathered.
     """
-    return State(list(_Decider(facts, settings, at).lines()))
+    lines = list(_Decider(facts, settings, at).lines())
+    return State([_rebuilt(line, facts) for line in lines] if facts.histories_missing is True else lines)
+
+
+def _rebuilt(line: Line, facts: Facts) -> Line:
+    """Return a line of an emptied Redis: what follows from that is mended as that is."""
+    found = facts.services
+    waits = not isinstance(found, Unknown) and any(entry.facts.waiting_for for entry in _consumers(found))
+    follows = {"lag", "latency", "model", "lists", *(["consumers"] if waits else [])}
+    return replace(line, remedy=REBUILD) if line.level and line.code in follows else line
 
 
 class _Decider:

@@ -57,7 +57,8 @@ class State:
         broken = [line.name for line in self.lines if line.level is Level.BROKEN]
         warned = [line.name for line in self.lines if line.level is Level.WARNING]
         if broken:
-            return f"Something is broken: {', '.join(broken)}."
+            warnings = f" Warnings: {', '.join(warned)}." if warned else ""
+            return f"Something is broken: {', '.join(broken)}.{warnings}"
         if warned:
             return f"The shop is served. Look at: {', '.join(warned)}."
         return "The shop is served."

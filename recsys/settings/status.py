@@ -22,7 +22,7 @@ class StatusSettings(Section):
     """Warn when the slowest consumer's p99 of the last 15 seconds, from a record to the lists, is longer, or no list is
     written for so long although records come."""
     model_age_h: _Amount = 48.0
-    """Warn when the live model was published longer ago."""
+    """Warn when the live model was made longer ago."""
     expired_share: _Share = 0.05
     """Warn when so large a share of the users has no list because theirs has expired."""
     dead_letter_share: _Share = 0.01

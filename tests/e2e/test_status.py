@@ -194,7 +194,7 @@ def test_an_emptied_redis_is_broken_for_readyz_and_for_status(
             return list(answer)
 
         wait_until(lambda: MISSING in missing(), "readyz says so as well")
-        wait_until(lambda: MISSING in status(shop).text("api"), "and what the API tells of itself")
+        wait_until(lambda: "missing: histories" in status(shop).text("api"), "and what the API tells of itself")
         shop.recsys("rebuild")
         wait_until(lambda: status(shop).level("histories") == "ok", "the rebuild mends it")
         wait_until(lambda: MISSING not in missing(), "also for readyz")

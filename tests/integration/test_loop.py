@@ -338,3 +338,13 @@ def test_the_service_reads_commits_and_goes_on_where_it_was(broker: str, redis_u
         histories = [state.history for state in store.users.read(users).values()]
         expected = [list(one.item_ids) for one in refresh(histories, model, n=5)]
         assert [[item["item_id"] for item in one["items"]] for one in store.users.lists(users) if one] == expected
+
+
+def test_a_first_model_that_is_refused_leaves_a_consumer_without_lists_which_is_said(
+    broker: str, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened_parts(settings_of(broker, redis_url, tmp_path), with_model=False) as parts:
+        parts.store.pointer.move("v1", "nowhere", "a" * 64, seen=parts.store.pointer.value(), at=now())
+        wait_until(lambda: "model refused" in caplog.text, "it is refused")
+    assert "no other one is loaded: this process computes no lists until one can be" in caplog.text
+    assert "the live model stays" not in caplog.text

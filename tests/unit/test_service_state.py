@@ -77,7 +77,7 @@ def partition(**changed: Any) -> list[PartitionFacts]:
 
 
 def model(age_h: float) -> ModelFacts:
-    return ModelFacts(VERSION, AT - timedelta(hours=age_h), 12_345, "passed")
+    return ModelFacts(VERSION, AT - timedelta(hours=age_h), AT - timedelta(hours=age_h), 12_345, "passed")
 
 
 def ended(*outcomes: str) -> list[RoundFacts]:
@@ -143,6 +143,7 @@ CASES: list[tuple[str, Mapping[str, Any], Level, str]] = [
     ("trainer", {}, Level.OK, "shop-1"),
     ("api", {"services": services(consumer())}, Level.OK, "none runs"),
     ("api", {"services": services(api=ApiFacts(missing=["kafka"]))}, Level.BROKEN, "missing: kafka"),
+    ("api", {"services": services(api=ApiFacts(missing=[MISSING]))}, Level.BROKEN, "not ready, missing: histories"),
     ("api", {}, Level.OK, "1 worker process, ready"),
     ("registry", {"services": services(damaged=("the key is damaged",))}, Level.WARNING, "the key is damaged"),
     ("histories", {"histories_missing": True}, Level.BROKEN, "Redis was emptied"),
@@ -191,6 +192,7 @@ CASES: list[tuple[str, Mapping[str, Any], Level, str]] = [
     ("model", {"model": model(47)}, Level.OK, f"{VERSION}, 47 h old, 12,345 events, passed"),
     ("model", {"model": model(49)}, Level.WARNING, "2 d old"),
     ("model", {"model": model(481)}, Level.BROKEN, "20 d old"),
+    ("model", {"model": replace(model(481), published_at=AT)}, Level.BROKEN, "20 d old"),
     ("rounds", {"rounds": []}, Level.OK, "none yet; the next is due in 45 min"),
     ("rounds", {"rounds": ended("passed")}, Level.OK, "2026-11-22 09:58 passed; the next is due in 45 min"),
     ("rounds", {"rounds": ended("rejected")}, Level.WARNING, "rejected: the reason"),
@@ -245,6 +247,26 @@ def test_each_line_at_each_level(code: str, changed: Mapping[str, Any], level: L
     assert bool(line.remedy) == (level is not Level.OK)
 
 
+def test_what_follows_from_an_emptied_redis_is_mended_as_that_is() -> None:
+    nothing = consumer(p50_ms=None, p99_ms=None, waiting_for="Redis was emptied")
+    found = lines(
+        histories_missing=True,
+        services=services(nothing, api=ApiFacts(missing=["model", MISSING])),
+        partitions=partition(oldest_s=1_000.0),
+        model=None,
+        rounds=ended("failed"),
+    )
+    wrong = {code: line.remedy for code, line in found.items() if line.level}
+    assert found["api"].text == "1 worker process; not ready, missing: histories, model"
+    others = wrong.pop("rounds")
+    assert wrong == dict.fromkeys(
+        ["consumers", "api", "histories", "lag", "latency", "model"], "recsys rebuild, see Disaster recovery"
+    )
+    assert others != found["histories"].remedy
+    without_consumers = lines(histories_missing=True, services=services())
+    assert without_consumers["consumers"].remedy.startswith("start python -m consumer")
+
+
 def test_every_line_is_well_in_a_shop_that_is_served() -> None:
     state = decide(WELL, StatusSettings(), at=AT)
     assert {line.code for line in state.lines if line.level is not Level.OK} == set()
@@ -258,7 +280,7 @@ def test_the_worst_line_counts() -> None:
     assert decide(warned, StatusSettings(), at=AT).sentence == "The shop is served. Look at: rounds."
     broken = replace(warned, services=services())
     assert decide(broken, StatusSettings(), at=AT).level is Level.BROKEN
-    assert decide(broken, StatusSettings(), at=AT).sentence == "Something is broken: consumers."
+    assert decide(broken, StatusSettings(), at=AT).sentence == "Something is broken: consumers. Warnings: rounds."
 
 
 @pytest.mark.parametrize("fact", FACTS)
