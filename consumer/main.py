@@ -73,9 +73,10 @@ def _serve(settings: Settings) -> int:
         evictions = EvictionWatch(settings.redis, lambda found: metrics.evictions.note(*found))
         policy = PolicyWatch(settings.kafka, metrics.topic_compacted.set)
         reading = reading_of(settings.events).fingerprint
-        beats = heartbeat(store, VitalSigns(metrics, store.applied_offsets, live, reading=reading).facts)
-        checks = checks_of(settings, Service.CONSUMER, metrics.checks.note).running()
-        with ended_by_clock_rollback(), evictions.running(), policy, live.followed(), stats, beats, checks:
+        checks = checks_of(settings, Service.CONSUMER, metrics.checks.note)
+        signs = VitalSigns(metrics, store.applied_offsets, live, checks=checks.failing, reading=reading)
+        beats, checking = heartbeat(store, signs.facts), checks.running()
+        with ended_by_clock_rollback(), evictions.running(), policy, live.followed(), stats, beats, checking:
             while not stop.is_set():
                 consume(settings, store, live, metrics, stop)
                 gc.collect()  # the traceback of an error may hold the old client, with its sockets, in a cycle

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from consumer.metrics import LONGEST_LATENCY_S, ConsumerMetrics
@@ -11,7 +11,7 @@ from consumer.rebalance import Assignment
 from consumer.stats import Snapshot
 from recsys.lists.live_model import LiveModel
 from recsys.redis import AppliedOffsets
-from recsys.redis.service_registry import ConsumerFacts, told
+from recsys.redis.service_registry import Checks, ConsumerFacts, told
 
 _WINDOW_S = 60.0
 _NEWEST_S = 15.0
@@ -31,9 +31,16 @@ class VitalSigns:
     """Looks at the counters again and again, and compares with what they were a minute ago."""
 
     def __init__(
-        self, metrics: ConsumerMetrics, applied_offsets: AppliedOffsets, live: LiveModel, *, reading: str = ""
+        self,
+        metrics: ConsumerMetrics,
+        applied_offsets: AppliedOffsets,
+        live: LiveModel,
+        *,
+        checks: Callable[[], Checks],
+        reading: str = "",
     ) -> None:
         self._reading = reading
+        self._checks = checks
         self._live = live
         self._metrics = metrics
         self._applied_offsets = applied_offsets
@@ -63,6 +70,7 @@ class VitalSigns:
             waiting_for=told(self._metrics.waiting_for),
             kafka_silent_s=next(iter(self._metrics.kafka_silent.collect())).samples[0].value,
             dead_letters=dict(self._metrics.reasons),
+            checks=self._checks(),
             reading=self._reading,
         )
 

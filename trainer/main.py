@@ -27,7 +27,7 @@ from recsys.kafka.clients import renew_logins
 from recsys.kafka.readings import reading_of
 from recsys.kafka.topics import describe_topic
 from recsys.logger import logger
-from recsys.operations.check_watch import checks_of
+from recsys.operations.check_watch import CheckWatch, checks_of
 from recsys.operations.histories import ensure_histories
 from recsys.operations.rollback import roll_back
 from recsys.operations.status_watch import shop_watched
@@ -106,7 +106,8 @@ def _serve(settings: Settings) -> int:
             metrics = TrainerMetrics()
             own, variable = settings.trainer, "RECSYS_TRAINER__METRICS_PORT"
             serve_metrics(own.metrics_port, metrics.registry, variable=variable, host=own.metrics_host)
-            rounds = _Rounds(settings, store, data_dir, metrics, signal_request)
+            checks = checks_of(settings, Service.TRAINER, metrics.checks.note)
+            rounds = _Rounds(settings, store, data_dir, metrics, signal_request, checks)
             ready = partial(_ensure_ready, settings, store, data_dir)
             asked = f"Redis, {data_dir.url}, or Kafka at {settings.kafka.bootstrap_servers}"
             with heartbeat(store, rounds.facts):  # another one than below: it takes no requests yet
@@ -116,14 +117,13 @@ def _serve(settings: Settings) -> int:
             with suppress(DataDirError):  # the first round will say so
                 metrics.restore(data_dir.rounds)
             shop = shop_watched(settings, store, data_dir, metrics.shop.note)
-            checks = checks_of(settings, Service.TRAINER, metrics.checks.note).running()
             with (
                 ended_by_clock_rollback(),
                 heartbeat(store, rounds.facts),
                 hidden.followed(),
                 evictions,
                 policy,
-                checks,
+                checks.running(),
                 shop,
             ):
                 rounds.do_forever()
@@ -174,7 +174,9 @@ class _Rounds:
         data_dir: DataDir,
         metrics: TrainerMetrics,
         signal_request: _SignalRequest,
+        checks: CheckWatch,
     ) -> None:
+        self._checks = checks
         self._settings = settings
         self._store = store
         self._data_dir = data_dir
@@ -193,7 +195,10 @@ class _Rounds:
     def facts(self) -> TrainerFacts:
         """Return what the trainer tells of itself."""
         return TrainerFacts(
-            next_round_at=self._schedule.due_at, waiting_for=told(self._waiting_for), reading=self._reading
+            next_round_at=self._schedule.due_at,
+            waiting_for=told(self._waiting_for),
+            checks=self._checks.failing(),
+            reading=self._reading,
         )
 
     def note_waiting(self, problem: str) -> None:

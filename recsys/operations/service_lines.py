@@ -14,6 +14,10 @@ from recsys.redis.service_registry import ApiEntry, ConsumerEntry, Ending, Train
 from recsys.settings.status import StatusSettings
 
 _SILENT_S = 10.0
+_DECIDED_HERE = {
+    "kafka", "redis", "redis-memory", "redis-eviction", "redis-persistence", "data-dir-space", "registry",
+}  # fmt: skip
+"""Codes of `recsys doctor` of which another line tells, sooner."""
 _TO_LOAD_S = 120.0
 """How long a consumer may take to load a model that has been published."""
 
@@ -129,3 +133,20 @@ def registry_line(damaged: Sequence[str]) -> Line:
     """Say what in the registry no service has written."""
     remedy = "do what the line says, see Is the shop being served?"
     return Line("registry", "service registry", Level.WARNING, named(damaged), remedy)
+
+
+def checks_line(entries: Sequence[ConsumerEntry | TrainerEntry]) -> Line:
+    """Say what services find wrong by the checks of `recsys doctor`, but for what another line decides at once."""
+    said = "checks", "checks"
+    if not entries:
+        return Line(*said, Level.OK, "no consumer or trainer runs that makes them")
+    found: dict[str, Level] = {}
+    for entry in entries:
+        for code, level in entry.facts.checks.items():
+            if code not in _DECIDED_HERE:
+                found[code] = max(found.get(code, Level.OK), Level[level.upper()])
+    if not found:
+        return Line(*said, Level.OK, "services found nothing wrong")
+    worst_first = sorted(found, key=lambda code: (-found[code], code))
+    text = named([f"{code} ({found[code].name.lower()})" for code in worst_first])
+    return Line(*said, max(found.values()), text, "recsys doctor, see What is wrong, or will be")

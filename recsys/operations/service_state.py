@@ -23,7 +23,14 @@ from recsys.operations.data_lines import (
 )
 from recsys.operations.histories import MISSING
 from recsys.operations.server_lines import disk_line, eviction_line, memory_line, persistence_line
-from recsys.operations.service_lines import api_line, consumers_line, latency_line, registry_line, trainer_line
+from recsys.operations.service_lines import (
+    api_line,
+    checks_line,
+    consumers_line,
+    latency_line,
+    registry_line,
+    trainer_line,
+)
 from recsys.operations.status_facts import Facts, RoundFacts, Unknown
 from recsys.operations.status_line import Level, Line, State
 from recsys.operations.status_words import counted
@@ -88,6 +95,9 @@ class _Decider:
         yield from self._known("archive", "archive", facts.archive, archive_line)
         yield from self._known("disk", "disk", facts.disk, lambda found: disk_line(found, settings))
         yield from self._known("verify", "recsys verify", facts.verified, verified_line)
+        yield from self._services(
+            "checks", "checks", lambda found: [checks_line([*_consumers(found), *_trainers(found)])]
+        )
 
     def _known(self, code: str, name: str, fact: T | Unknown, tell: Callable[[T], Line]) -> Iterable[Line]:
         """Return what there is to tell of a fact, or that it is not known, and why."""

@@ -48,6 +48,10 @@ def told(text: str) -> str:
     return sentence if len(sentence) <= _MOST_CHARACTERS else f"{sentence[: _MOST_CHARACTERS - 1]}…"
 
 
+Checks = Annotated[dict[_Text, Literal["warning", "broken"]], Field(max_length=64)]
+"""The codes of `recsys doctor` that a service finds wrong, with how bad each is."""
+
+
 class ConsumerFacts(_Read):
     """What a consumer tells of itself."""
 
@@ -71,6 +75,7 @@ class ConsumerFacts(_Read):
     kafka_silent_s: _Amount = 0.0
     dead_letters: Annotated[dict[_Text, _Count], Field(max_length=32)] = {}
     """Malformed records since it was started, by the kind of reason."""
+    checks: Checks = {}
     reading: _Text = ""
     """How its settings read records, see `recsys.kafka.readings`; empty of an earlier release."""
 
@@ -82,6 +87,7 @@ class TrainerFacts(_Read):
     """When the next scheduled round, or the next try of one that failed, is due."""
     waiting_for: _Sentence = ""
     """Why it does no rounds yet, as its log says it; empty once it does."""
+    checks: Checks = {}
     reading: _Text = ""
     """How its settings read records, see `recsys.kafka.readings`; empty of an earlier release."""
 

@@ -20,7 +20,7 @@ from tests.services import wait_until
 FACTS: list[Facts] = [
     ConsumerFacts(
         partitions={0: 12.5, 3: 0.0}, records_per_s=12.5, p50_ms=8.0, p99_ms=20.0, model="v1", paused=True,
-        kafka_silent_s=2.0, dead_letters={"the record is empty": 3},
+        kafka_silent_s=2.0, dead_letters={"the record is empty": 3}, checks={"tls-expiry": "warning"},
     ),
     TrainerFacts(next_round_at=now()),
     ApiFacts(missing=["kafka"], model="v1"),
@@ -150,7 +150,7 @@ DAMAGED = [
     entry(facts=[]),
     entry(facts={"p99_ms": -1}), entry(facts={"partitions": {"x": 1}}), entry(facts={"partitions": {"0": "fast"}}),
     entry(facts={"dead_letters": {f"reason {number}": 1 for number in range(33)}}),
-    entry(facts={"dead_letters": {"\x1b[31m": 1}}), b'{"a": "' + b"x" * 70_000 + b'"}',
+    entry(facts={"checks": {"tls-expiry": "bad"}}), entry(facts={"dead_letters": {"\x1b[31m": 1}}), b'{"a": "' + b"x" * 70_000 + b'"}',
 ]  # fmt: skip
 
 

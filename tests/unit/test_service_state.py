@@ -232,6 +232,26 @@ CASES: list[tuple[str, Mapping[str, Any], Level, str]] = [
     ("disk", {"disk": DiskFacts(0, 0)}, Level.OK, "no local folder"),
     ("verify", {"verified": VerifyRecord(at=AT, users=1_000, differences=0)}, Level.OK, "1,000 users, 0 differences"),
     ("verify", {"verified": VerifyRecord(at=AT, users=1, differences=2)}, Level.BROKEN, "1 user, 2 differences"),
+    ("checks", {}, Level.OK, "services found nothing wrong"),
+    ("checks", {"services": services(trainer=False)}, Level.OK, "no consumer or trainer runs"),
+    ("checks", {"services": services(consumer(checks={"redis-memory": "broken"}))}, Level.OK, "nothing wrong"),
+    (
+        "checks",
+        {"services": services(consumer(checks={"tls-expiry": "warning"}))},
+        Level.WARNING,
+        "tls-expiry (warning)",
+    ),
+    (
+        "checks",
+        {
+            "services": services(
+                consumer(checks={"names": "warning", "topic-compacted": "warning"}),
+                trainer=TrainerFacts(checks={"topic-compacted": "broken"}),
+            )
+        },
+        Level.BROKEN,
+        "topic-compacted (broken), names (warning)",
+    ),
 ]
 
 
@@ -333,9 +353,10 @@ OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 
 def test_the_document_has_a_row_for_every_line_that_can_be_yellow_or_red() -> None:
     section = OPERATIONS.split("## Is the shop being served?")[1].split("\n## ")[0]
-    documented = set(re.findall(r"^\| `([\w-]+)` \|", section.split("`--json`")[0], flags=re.MULTILINE))
-    unknown = {line.code for name in FACTS for line in lines(**{name: CAUSE}).values() if CAUSE.cause in line.text}
-    assert documented == {code for code, _, level, _ in CASES if level} | unknown
+    documented = set(re.findall(r"^\| ([^|`]+) `([\w-]+)` \|", section.split("`--json`")[0], flags=re.MULTILINE))
+    wrong = [lines(**changed)[code] for code, changed, level, _ in CASES if level]
+    unknown = [line for name in FACTS for line in lines(**{name: CAUSE}).values() if CAUSE.cause in line.text]
+    assert documented == {(line.name, line.code) for line in [*wrong, *unknown]}, "as the screen names it, and the code"
 
 
 @pytest.mark.parametrize(("code", "changed"), [(code, changed) for code, changed, level, _ in CASES if level])

@@ -38,7 +38,7 @@ class Consumer:
         self.assignment: Any = SimpleNamespace(topic=Topic("purchases", "id", (0, 1)), held={1: 1, 0: 1}, paused=False)
         offsets: Any = SimpleNamespace(followed=lambda: dict(self.applied))
         live: Any = self.live
-        self.signs = VitalSigns(self.metrics, offsets, live)
+        self.signs = VitalSigns(self.metrics, offsets, live, checks=lambda: {"topic-compacted": "broken"})
 
 
 def test_rates_are_those_of_the_last_minute_and_latencies_those_of_the_newest_lists(clock: Clock) -> None:
@@ -123,6 +123,7 @@ def test_what_a_consumer_waits_for_and_its_malformed_records_are_told(clock: Clo
     assert facts.paused
     assert facts.kafka_silent_s == 12.5
     assert facts.dead_letters == {"quantity: 0 is not above 0": 2}
+    assert facts.checks == {"topic-compacted": "broken"}
 
 
 def test_a_change_has_the_quantiles_of_what_came_between_two_looks(clock: Clock) -> None:
