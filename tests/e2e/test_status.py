@@ -134,6 +134,9 @@ def test_a_consumer_that_was_killed_is_missed_and_what_waits_is_counted(trained:
     consumer = trained.start_consumer()
     consumer.await_assigned(4)
     wait_until(lambda: status(trained).wrong <= {"checks"}, "all is well")
+    await_status(
+        trained, lambda said: said.text("checks") == "redis-append-only (warning)", "services tell what they find"
+    )
     consumer.kill()
     said = await_status(trained, lambda said: said.level("consumers") == "broken", "it is missed")
     assert "start python -m consumer" in said.listed["consumers"]["remedy"]

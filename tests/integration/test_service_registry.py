@@ -150,7 +150,8 @@ DAMAGED = [
     entry(facts=[]),
     entry(facts={"p99_ms": -1}), entry(facts={"partitions": {"x": 1}}), entry(facts={"partitions": {"0": "fast"}}),
     entry(facts={"dead_letters": {f"reason {number}": 1 for number in range(33)}}),
-    entry(facts={"checks": {"tls-expiry": "bad"}}), entry(facts={"dead_letters": {"\x1b[31m": 1}}), b'{"a": "' + b"x" * 70_000 + b'"}',
+    entry(facts={"checks": {"tls-expiry": "bad"}}),
+    entry(facts={"dead_letters": {"\x1b[31m": 1}}), b'{"a": "' + b"x" * 70_000 + b'"}',
 ]  # fmt: skip
 
 
