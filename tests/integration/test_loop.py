@@ -348,3 +348,11 @@ def test_a_first_model_that_is_refused_leaves_a_consumer_without_lists_which_is_
         wait_until(lambda: "model refused" in caplog.text, "it is refused")
     assert "no other one is loaded: this process computes no lists until one can be" in caplog.text
     assert "the live model stays" not in caplog.text
+
+
+def test_records_that_are_no_events_take_no_time_to_a_list(parts: Parts) -> None:
+    parts.loop.step(parts.batch([(0, b"{")]))
+    assert parts.counts()["records"] == 1
+    assert parts.listed() == 0
+    parts.loop.step(parts.purchases(1, ["user-1"]))
+    assert parts.listed() == 1

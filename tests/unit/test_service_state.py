@@ -353,7 +353,7 @@ OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 
 def test_the_document_has_a_row_for_every_line_that_can_be_yellow_or_red() -> None:
     section = OPERATIONS.split("## Is the shop being served?")[1].split("\n## ")[0]
-    documented = set(re.findall(r"^\| ([^|`]+) `([\w-]+)` \|", section.split("`--json`")[0], flags=re.MULTILINE))
+    documented = set(re.findall(r"^\| ([^|`]+) `([\w-]+)` \|", section.split("`--json` prints")[0], flags=re.MULTILINE))
     wrong = [lines(**changed)[code] for code, changed, level, _ in CASES if level]
     unknown = [line for name in FACTS for line in lines(**{name: CAUSE}).values() if CAUSE.cause in line.text]
     assert documented == {(line.name, line.code) for line in [*wrong, *unknown]}, "as the screen names it, and the code"
