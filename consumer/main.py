@@ -30,7 +30,7 @@ from recsys.lists.live_model import LiveModel
 from recsys.logger import logger
 from recsys.operations.check_watch import checks_of
 from recsys.redis import EvictionWatch, Service, Store, open_store
-from recsys.redis.heartbeat import heartbeat
+from recsys.redis.heartbeat import ending_told, heartbeat
 from recsys.runtime.clock import ended_by_clock_rollback
 from recsys.runtime.hangup import at_hangup
 from recsys.runtime.metrics_server import serve_metrics
@@ -62,7 +62,7 @@ def _serve(settings: Settings) -> int:
     metrics = ConsumerMetrics()
     own, variable = settings.consumer, "RECSYS_CONSUMER__METRICS_PORT"
     serve_metrics(own.metrics_port, metrics.registry, variable=variable, host=own.metrics_host)
-    with open_store(settings) as store:
+    with open_store(settings) as store, ending_told(store, "consumer"):
         live = LiveModel(
             store,
             open_data_dir(settings).models,
@@ -73,9 +73,10 @@ def _serve(settings: Settings) -> int:
         evictions = EvictionWatch(settings.redis, lambda found: metrics.evictions.note(*found))
         policy = PolicyWatch(settings.kafka, metrics.topic_compacted.set)
         reading = reading_of(settings.events).fingerprint
-        beats = heartbeat(store, VitalSigns(metrics, store.applied_offsets, live, reading=reading).facts)
-        checks = checks_of(settings, Service.CONSUMER, metrics.checks.note).running()
-        with ended_by_clock_rollback(), evictions.running(), policy, live.followed(), stats, beats, checks:
+        checks = checks_of(settings, Service.CONSUMER, metrics.checks.note)
+        signs = VitalSigns(metrics, store.applied_offsets, live, checks=checks.failing, reading=reading)
+        beats, checking = heartbeat(store, signs.facts), checks.running()
+        with ended_by_clock_rollback(), evictions.running(), policy, live.followed(), stats, beats, checking:
             while not stop.is_set():
                 consume(settings, store, live, metrics, stop)
                 gc.collect()  # the traceback of an error may hold the old client, with its sockets, in a cycle
@@ -125,7 +126,8 @@ def consume(settings: Settings, store: Store, live: LiveModel, metrics: Consumer
             raise
 
     try:
-        topic = until_ready(ready, stop=stop, log=log, asked=f"Redis, or Kafka at {settings.kafka.bootstrap_servers}")
+        asked = f"Redis, or Kafka at {settings.kafka.bootstrap_servers}"
+        topic = until_ready(ready, stop=stop, log=log, asked=asked, on_wait=metrics.note_waiting)
         if topic is None:
             return
         assignment = Assignment(settings.kafka, topic, store.applied_offsets, before_read=reading.begin)

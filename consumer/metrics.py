@@ -15,6 +15,8 @@ from recsys.redis import UserState
 from recsys.runtime.metrics import CheckGauge, EvictionGauges, Histogram
 
 _LATENCY_BUCKETS_S = tuple(round(0.001 * 1.15**step, 6) for step in range(80))  # 1 ms to 62 s, 15 % apart
+LONGEST_LATENCY_S = _LATENCY_BUCKETS_S[-1]
+"""What takes longer is counted as over this."""
 
 
 class ConsumerMetrics:
@@ -38,6 +40,8 @@ class ConsumerMetrics:
         self.dead_letters.labels(OTHERS)  # as above
         self.assignment: Assignment | None = None
         """The partitions of the Kafka client that is in use."""
+        self.waiting_for = ""
+        """What is missing to serve; empty while nothing is."""
         self.reasons: Counts[str] = Counts()
         """Malformed records by the kind of reason."""
         self.cut_letters = counter(
@@ -83,6 +87,10 @@ class ConsumerMetrics:
             bounds=_LATENCY_BUCKETS_S,
         )
         self.registry.register(self.latency)
+
+    def note_waiting(self, problem: str) -> None:
+        """Note what is missing to serve; empty = nothing."""
+        self.waiting_for = problem
 
     def note_malformed(self, reason: str) -> None:
         """Count a dead letter."""

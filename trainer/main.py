@@ -27,13 +27,13 @@ from recsys.kafka.clients import renew_logins
 from recsys.kafka.readings import reading_of
 from recsys.kafka.topics import describe_topic
 from recsys.logger import logger
-from recsys.operations.check_watch import checks_of
+from recsys.operations.check_watch import CheckWatch, checks_of
 from recsys.operations.histories import ensure_histories
 from recsys.operations.rollback import roll_back
 from recsys.operations.status_watch import shop_watched
 from recsys.redis import EvictionWatch, Service, Store, open_store
-from recsys.redis.heartbeat import heartbeat
-from recsys.redis.service_registry import TrainerFacts
+from recsys.redis.heartbeat import ending_told, heartbeat
+from recsys.redis.service_registry import TrainerFacts, told
 from recsys.redis.trainer_requests import Requests, RollbackRequest
 from recsys.runtime.clock import ended_by_clock_rollback, json_time, now
 from recsys.runtime.hangup import at_hangup
@@ -102,27 +102,28 @@ def _serve(settings: Settings) -> int:
     signal.signal(signal.SIGUSR1, lambda *_: signal_request.open())
     try:
         data_dir = open_data_dir(settings)
-        with open_store(settings) as store:
+        with open_store(settings) as store, ending_told(store, "trainer"):
             metrics = TrainerMetrics()
             own, variable = settings.trainer, "RECSYS_TRAINER__METRICS_PORT"
             serve_metrics(own.metrics_port, metrics.registry, variable=variable, host=own.metrics_host)
+            checks = checks_of(settings, Service.TRAINER, metrics.checks.note)
+            rounds = _Rounds(settings, store, data_dir, metrics, signal_request, checks)
             ready = partial(_ensure_ready, settings, store, data_dir)
             asked = f"Redis, {data_dir.url}, or Kafka at {settings.kafka.bootstrap_servers}"
-            until_ready(ready, stop=threading.Event(), log=log, asked=asked)
+            with heartbeat(store, rounds.facts):  # another one than below: it takes no requests yet
+                until_ready(ready, stop=threading.Event(), log=log, asked=asked, on_wait=rounds.note_waiting)
             hidden, evictions = HiddenFollower(settings, store, data_dir), _evictions_watched(settings, metrics)
             policy = PolicyWatch(settings.kafka, metrics.topic_compacted.set)
-            rounds = _Rounds(settings, store, data_dir, metrics, signal_request)
             with suppress(DataDirError):  # the first round will say so
                 metrics.restore(data_dir.rounds)
             shop = shop_watched(settings, store, data_dir, metrics.shop.note)
-            checks = checks_of(settings, Service.TRAINER, metrics.checks.note).running()
             with (
                 ended_by_clock_rollback(),
                 heartbeat(store, rounds.facts),
                 hidden.followed(),
                 evictions,
                 policy,
-                checks,
+                checks.running(),
                 shop,
             ):
                 rounds.do_forever()
@@ -173,7 +174,9 @@ class _Rounds:
         data_dir: DataDir,
         metrics: TrainerMetrics,
         signal_request: _SignalRequest,
+        checks: CheckWatch,
     ) -> None:
+        self._checks = checks
         self._settings = settings
         self._store = store
         self._data_dir = data_dir
@@ -183,6 +186,7 @@ class _Rounds:
         self._schedule = Schedule(settings.trainer)
         self._aside = AsideUsers(settings, store, data_dir, metrics)
         self._never = threading.Event()  # only a wait that a signal can end
+        self._waiting_for = "its first look at what it needs"
         self._done = 0
         """The count of rounds in Redis when the last one was done here."""
         self._owed_to = ""
@@ -190,7 +194,16 @@ class _Rounds:
 
     def facts(self) -> TrainerFacts:
         """Return what the trainer tells of itself."""
-        return TrainerFacts(next_round_at=self._schedule.due_at, reading=self._reading)
+        return TrainerFacts(
+            next_round_at=self._schedule.due_at,
+            waiting_for=told(self._waiting_for),
+            checks=self._checks.failing(),
+            reading=self._reading,
+        )
+
+    def note_waiting(self, problem: str) -> None:
+        """Note what is missing to do rounds; empty = nothing."""
+        self._waiting_for = problem
 
     def do_forever(self) -> NoReturn:
         """Look for something to do, until terminated; what fails is logged and does not end the service."""

@@ -9,8 +9,8 @@ from datetime import datetime
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from recsys.operations.service_state import State
 from recsys.operations.status_facts import Facts, ListFacts, PartitionFacts, Unknown
+from recsys.operations.status_line import State
 from recsys.redis.service_registry import FoundServices, TrainerEntry
 
 _KINDS = ("consumer", "trainer", "api")
@@ -74,8 +74,8 @@ def _lag(partitions: Sequence[PartitionFacts]) -> Iterator[GaugeMetricFamily]:
 
 def _model(facts: Facts | None) -> Iterator[GaugeMetricFamily]:
     model = None if facts is None or isinstance(facts.model, Unknown) else facts.model
-    published = [] if model is None else [((), model.published_at.timestamp())]
-    yield _family("model_published_timestamp_seconds", "When the live model was published", (), published)
+    made = [] if model is None else [((), model.made_at.timestamp())]
+    yield _family("model_made_timestamp_seconds", "When the live model was made", (), made)
     events = [] if model is None or model.events is None else [((), float(model.events))]
     yield _family("model_events", "Events that the live model was fitted on", (), events)
 

@@ -18,7 +18,7 @@ from recsys.cli.status import MARKS, STYLES
 from recsys.operations.doctor import examine
 from recsys.operations.finding import KINDS, Finding, not_checked, sentence, worst
 from recsys.operations.probe import CODES, LIMIT_S, probe
-from recsys.operations.service_state import Level
+from recsys.operations.status_line import Level
 from recsys.redis import Service, open_store
 from recsys.runtime.clock import json_time, now
 from recsys.runtime.escapes import escaped

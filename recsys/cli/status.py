@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys.cli.output import new_table, print_json, results, settings_for_command
-from recsys.operations.service_state import Level, Line, State, decide
+from recsys.operations.service_state import decide
 from recsys.operations.status_facts import Facts, PartitionFacts, Unknown
+from recsys.operations.status_line import Level, Line, State
 from recsys.operations.status_look import look
 from recsys.redis import Store, open_store
 from recsys.redis.service_registry import ConsumerEntry, FoundServices

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import StringConstraints
@@ -12,6 +13,18 @@ PATTERN = r"^[0-9A-Za-z]+(?:[._-][0-9A-Za-z]+)*$"
 MOST_CHARACTERS = 64
 ModelVersion = Annotated[str, StringConstraints(strict=True, max_length=MOST_CHARACTERS, pattern=PATTERN)]
 _VERSION = re.compile(PATTERN)
+
+
+STAMP = "%Y%m%dT%H%M%SZ"
+"""When a model was made, with which our versions begin."""
+
+
+def made_at(version: str) -> datetime | None:
+    """Return when a model was made, as its version says; None where a version does not say it."""
+    try:
+        return datetime.strptime(version.partition("-")[0], STAMP).replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def is_model_version(name: str) -> bool:

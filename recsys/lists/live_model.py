@@ -203,6 +203,15 @@ class LiveModel:
         if what == self._refused:
             return
         self._refused = what
-        stays = self.current.stamp.version if self.current else "none"
-        log.error("model_refused", "model refused: {error} (the live model stays: {stays})", error=error, stays=stays)
+        if self.current is not None:
+            stays = self.current.stamp.version
+            log.error(
+                "model_refused", "model refused: {error} (the live model stays: {stays})", error=error, stays=stays
+            )
+        else:
+            log.error(
+                "model_refused",
+                "model refused: {error} (no other one is loaded: this process computes no lists until one can be)",
+                error=error,
+            )
         self._on_refused()

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import Literal
 
 from recsys.errors import RecsysError
 from recsys.logger import logger
 from recsys.operations.doctor import examine
 from recsys.operations.finding import Finding
-from recsys.operations.service_state import Level
+from recsys.operations.status_line import Level
 from recsys.redis import Service, open_store
 from recsys.runtime.repeating import repeated
 from recsys.settings import Settings
@@ -23,6 +24,7 @@ _SAID_ELSEWHERE = {"kafka", "redis", "topic-compacted", "redis-eviction"}
 """What a service says by itself, sooner: as it waits, `recsys.kafka.cleanup_policy`, `recsys.redis.eviction`."""
 _SAID_WHEN_BROKEN = {"names", "ports", "tls"}
 """What keeps a service from its server it says as well; that one of several brokers is away, it does not."""
+_NAMES: dict[Level, Literal["warning", "broken"]] = {Level.WARNING: "warning", Level.BROKEN: "broken"}
 _LEVELS = {Level.WARNING: logging.WARNING, Level.BROKEN: logging.ERROR}
 
 
@@ -44,10 +46,15 @@ class CheckWatch:
         self._look = look
         self._note = note
         self._wrong: dict[str, Level] = {}
+        self._failing: dict[str, Level] = {}
 
     def running(self) -> AbstractContextManager[None]:
         """Look at once and then every five minutes, until the block ends."""
         return repeated(self._try_to_look, name="checks of recsys doctor", every_s=LOOK_EVERY_S)
+
+    def failing(self) -> dict[str, Literal["warning", "broken"]]:
+        """Return the codes of all that is wrong, also of what the service says by itself, with how bad it is."""
+        return {code: _NAMES[level] for code, level in self._failing.items()}
 
     def _try_to_look(self) -> None:
         try:
@@ -57,10 +64,12 @@ class CheckWatch:
 
     def look(self) -> None:
         """Look once."""
-        for finding in self._look():
-            if finding.is_checked:
-                self._note(finding.code, finding.level > Level.OK)
-                self._tell(finding)
+        checked = [finding for finding in self._look() if finding.is_checked]
+        levels = self._failing | {finding.code: finding.level for finding in checked}
+        self._failing = {code: level for code, level in levels.items() if level}  # another thread reads it
+        for finding in checked:
+            self._note(finding.code, finding.level > Level.OK)
+            self._tell(finding)
 
     def _tell(self, finding: Finding) -> None:
         is_said = finding.level is Level.BROKEN and finding.code in _SAID_WHEN_BROKEN

@@ -36,8 +36,9 @@ from recsys.operations.network_checks import (
     redis_servers,
     redis_tls,
 )
-from recsys.operations.service_state import Level, disk_line
+from recsys.operations.server_lines import disk_line
 from recsys.operations.status_facts import DiskFacts, Unknown
+from recsys.operations.status_line import Level
 from recsys.operations.status_words import counted
 from recsys.redis import Service, Store
 from recsys.redis.server_look import ServerLook, look_at_servers

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from recsys.operations.service_state import Level, Line
 from recsys.operations.status_facts import Unknown
+from recsys.operations.status_line import Level, Line
 
 
 class Area(StrEnum):

@@ -14,7 +14,7 @@ from recsys.kafka.cleanup_policy import is_compacted
 from recsys.kafka.decoder import MAX_MAPPED_BYTES
 from recsys.kafka.groups import GroupLook
 from recsys.operations.finding import Finding, fine, not_checked
-from recsys.operations.service_state import Level
+from recsys.operations.status_line import Level
 from recsys.operations.status_words import counted, duration, named, size
 from recsys.redis import Service
 from recsys.redis.service_registry import ConsumerEntry, FoundServices

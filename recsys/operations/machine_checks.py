@@ -8,7 +8,7 @@ from datetime import datetime
 import recsys
 from recsys.errors import DataDirError
 from recsys.operations.finding import Finding, fine
-from recsys.operations.service_state import Level
+from recsys.operations.status_line import Level
 from recsys.operations.status_words import duration, named
 from recsys.redis.server_look import ServerLook
 from recsys.redis.service_registry import FoundServices

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from recsys.kafka.causes import end_of_certificate, tls_context
 from recsys.operations.finding import Finding, fine
-from recsys.operations.service_state import Level
+from recsys.operations.status_line import Level
 from recsys.operations.status_words import named
 from recsys.redis.addresses import redis_addresses, redis_tls_context
 from recsys.runtime.tls import NO_TLS, end_of_certificate_of, handshake_problem, takes_connections

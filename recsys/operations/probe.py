@@ -15,7 +15,7 @@ from recsys.data.reserved import PROBE_PREFIX, PROBE_TTL_S
 from recsys.errors import KafkaError, RecsysError, RedisError
 from recsys.kafka.producer import Publisher
 from recsys.operations.finding import KINDS, Area, Finding, fine, not_checked
-from recsys.operations.service_state import Level
+from recsys.operations.status_line import Level
 from recsys.operations.status_words import counted, duration
 from recsys.redis import Store
 from recsys.redis.service_registry import ConsumerEntry

@@ -6,13 +6,9 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from recsys.operations.finding import Finding, fine, of_line
-from recsys.operations.service_state import (
-    Level,
-    eviction_line,
-    memory_line,
-    persistence_line,
-)
+from recsys.operations.server_lines import eviction_line, memory_line, persistence_line
 from recsys.operations.status_facts import redis_server_facts
+from recsys.operations.status_line import Level
 from recsys.operations.status_words import named
 from recsys.redis.rights import user_of
 from recsys.redis.server_look import ServerLook

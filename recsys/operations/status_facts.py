@@ -112,6 +112,8 @@ class ModelFacts:
 
     version: str
     published_at: datetime
+    made_at: datetime
+    """A rollback or a rebuild publishes a model that was made long before."""
     events: int | None
     decision: str
     """The gate's; empty where the manifest cannot be read."""

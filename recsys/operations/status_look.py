@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from recsys.data.reason_kinds import count_kind
+from recsys.data.version import made_at
 from recsys.errors import DataDirError, InvalidModel
 from recsys.kafka.clients import Consumer, Message, open_reader
 from recsys.kafka.records import DEAD_LETTER_PREFIX, offsets_at, read_range, record_timestamp_ms
@@ -105,12 +106,13 @@ def _model(store: Store, data_dir: DataDir) -> ModelFacts | None:
     if pointer is None:
         return None
     published_at = datetime.fromisoformat(pointer.published_at)
+    made = made_at(pointer.version) or published_at
     try:
         manifest = data_dir.models.manifest(pointer.version)
     except (DataDirError, InvalidModel):  # other lines tell of data_dir
-        return ModelFacts(pointer.version, published_at, None, "")
+        return ModelFacts(pointer.version, published_at, made, None, "")
     decision = "" if manifest.gate is None else manifest.gate.decision.value
-    return ModelFacts(pointer.version, published_at, manifest.counts.get("events"), decision)
+    return ModelFacts(pointer.version, published_at, made, manifest.counts.get("events"), decision)
 
 
 def _rounds(data_dir: DataDir) -> Sequence[RoundFacts]:

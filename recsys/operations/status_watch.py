@@ -6,8 +6,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
 
-from recsys.operations.service_state import State, decide
+from recsys.operations.service_state import decide
 from recsys.operations.status_facts import Facts
+from recsys.operations.status_line import State
 from recsys.operations.status_look import look
 from recsys.redis import Store
 from recsys.runtime.clock import now

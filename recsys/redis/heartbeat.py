@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Literal
 
-from recsys.errors import RedisError
+from recsys.errors import RecsysError, RedisError
 from recsys.logger import logger
 from recsys.redis import Store
 from recsys.redis.service_registry import TTL_S, Facts, TrainerFacts
@@ -30,6 +31,18 @@ def heartbeat(store: Store, facts: Callable[[], Facts]) -> AbstractContextManage
     return repeated(beats.beat, name="heartbeat", every_s=TTL_S / 3, at_end=beats.end)
 
 
+@contextmanager
+def ending_told(store: Store, kind: Literal["consumer", "trainer"]) -> Iterator[None]:
+    """Leave in Redis why this service ends, where the block ends by an error: for who looks once it is gone."""
+    try:
+        yield
+    except Exception as error:
+        why = str(error) if isinstance(error, RecsysError) else f"unexpected error: {type(error).__name__}: {error}"
+        with _redis_may_be_away():
+            store.services.say_why_ended(kind, why, at=now())
+        raise
+
+
 class _Beats:
     def __init__(self, store: Store, facts: Callable[[], Facts]) -> None:
         self._store = store
@@ -41,9 +54,12 @@ class _Beats:
         """Say that the service runs."""
         facts = self._facts()
         with _redis_may_be_away():
-            self._name = self._name or self._store.services.new_name(facts)
+            if not self._name:
+                self._name = self._store.services.new_name(facts)
+                self._store.services.forget_ending(self._name)
             if isinstance(facts, TrainerFacts):
-                self._store.trainer.say_alive(ttl_s=TTL_S)  # to which `recsys retrain` looks
+                if not facts.waiting_for:
+                    self._store.trainer.say_alive(ttl_s=TTL_S)  # to which `recsys retrain` looks
                 self._store.services.remove_expired()
             self._store.services.say_alive(self._name, facts, since=self._since, at=now())
 

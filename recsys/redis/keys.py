@@ -118,6 +118,10 @@ class Keys:
         """Return the key of a service's entry: STRING with expiry, JSON."""
         return f"{self.prefix}:service:{name}"
 
+    def ending(self, kind: str) -> str:
+        """Return the key of why a service of a kind has ended by itself: STRING with expiry, JSON."""
+        return self.service(f"{kind}:ended")
+
     @property
     def trainer_requests(self) -> str:
         """HASH: how many retrains were requested and served, how many rounds ended, and how the newest one did."""

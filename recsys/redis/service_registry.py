@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
@@ -19,14 +19,19 @@ from recsys.errors import DamagedKey
 from recsys.redis.connection import Connection
 from recsys.redis.damage import damaged
 from recsys.redis.keys import Keys
+from recsys.runtime.escapes import escaped
+from recsys.settings import secrets
 
 TTL_S = 15.0
 """How long an entry outlives its service's last sign of life."""
+_ENDING_TTL_S = 3600.0
 _MOST_SERVICES = 1_000
 _MOST_BYTES = 64 * 1024
+_MOST_CHARACTERS = 1_000
 _NAME = re.compile(r"(?:consumer|trainer|api):[0-9a-f]{12}")
 
 _Text = Annotated[str, StringConstraints(max_length=256, pattern=NO_CONTROL_CHARACTERS)]
+_Sentence = Annotated[str, StringConstraints(max_length=_MOST_CHARACTERS, pattern=NO_CONTROL_CHARACTERS)]
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -37,6 +42,16 @@ class _Read(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
 
+def told(text: str) -> str:
+    """Return a text as an entry may hold it: on one line, bounded, without secrets."""
+    sentence = escaped(secrets.hidden_in(text))
+    return sentence if len(sentence) <= _MOST_CHARACTERS else f"{sentence[: _MOST_CHARACTERS - 1]}…"
+
+
+Checks = Annotated[dict[_Text, Literal["warning", "broken"]], Field(max_length=64)]
+"""The codes of `recsys doctor` that a service finds wrong, with how bad each is."""
+
+
 class ConsumerFacts(_Read):
     """What a consumer tells of itself."""
 
@@ -45,15 +60,22 @@ class ConsumerFacts(_Read):
     records_per_s: _Amount = 0.0
     """Records read, in the last minute."""
     p50_ms: _Amount | None = None
-    """Time from a record's timestamp to the lists, of the last minute; None where there was none."""
+    """Time from a record's timestamp to the lists, of the last 15 seconds; None where no list was written."""
     p99_ms: _Amount | None = None
+    longest_ms: _Amount | None = None
+    """The longest of such times that is told: one that is as long may be longer."""
+    without_lists_s: _Amount = 0.0
+    """For how long events have changed histories and led to no list; 0 while they lead to lists, or none come."""
     model: _Text = ""
     """Version of the model in use; empty if there is none."""
     paused: bool = False
     """Whether it waits for Redis, or for the dead-letter topic."""
+    waiting_for: _Sentence = ""
+    """Why it does not serve yet, or again, as its log says it; empty while it serves."""
     kafka_silent_s: _Amount = 0.0
     dead_letters: Annotated[dict[_Text, _Count], Field(max_length=32)] = {}
     """Malformed records since it was started, by the kind of reason."""
+    checks: Checks = {}
     reading: _Text = ""
     """How its settings read records, see `recsys.kafka.readings`; empty of an earlier release."""
 
@@ -63,6 +85,9 @@ class TrainerFacts(_Read):
 
     next_round_at: AwareDatetime | None = None
     """When the next scheduled round, or the next try of one that failed, is due."""
+    waiting_for: _Sentence = ""
+    """Why it does no rounds yet, as its log says it; empty once it does."""
+    checks: Checks = {}
     reading: _Text = ""
     """How its settings read records, see `recsys.kafka.readings`; empty of an earlier release."""
 
@@ -105,6 +130,15 @@ class ApiEntry(_Entry):
     facts: ApiFacts
 
 
+class Ending(_Read):
+    """How the last service of a kind ended that ended by an error."""
+
+    kind: Literal["consumer", "trainer"]
+    host: _Text
+    at: AwareDatetime
+    why: _Sentence
+
+
 Facts = ConsumerFacts | TrainerFacts | ApiFacts
 ServiceEntry = Annotated[ConsumerEntry | TrainerEntry | ApiEntry, Field(discriminator="kind")]
 _ENTRY: TypeAdapter[ConsumerEntry | TrainerEntry | ApiEntry] = TypeAdapter(ServiceEntry)
@@ -113,6 +147,11 @@ _ENTRY_OF: dict[type[_Read], tuple[Literal["consumer", "trainer", "api"], type[_
     TrainerFacts: ("trainer", TrainerEntry),
     ApiFacts: ("api", ApiEntry),
 }
+
+
+_T = TypeVar("_T")
+_ENDING = TypeAdapter(Ending)
+_KINDS_THAT_END: tuple[Literal["consumer", "trainer"], ...] = ("consumer", "trainer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +164,13 @@ class FoundServices:
         Of the services that run: `ConsumerEntry`, `TrainerEntry`, `ApiEntry`; the oldest first.
     damaged : sequence of str
         What cannot be read, in words, and how to remove it.
+    endings : sequence of Ending
+        Why a consumer or trainer has ended by itself in the last hour; none of a kind that has run again since.
     """
 
     entries: Sequence[ConsumerEntry | TrainerEntry | ApiEntry]
     damaged: Sequence[str]
+    endings: Sequence[Ending] = ()
 
 
 class ServiceRegistry:
@@ -161,6 +203,17 @@ class ServiceRegistry:
         key = self._keys.service(name)
         self._connection.run([(key, ("DEL", key))])
 
+    def say_why_ended(self, kind: Literal["consumer", "trainer"], why: str, *, at: datetime) -> None:
+        """Leave for an hour why this process ends by itself."""
+        key = self._keys.ending(kind)
+        ending = Ending(kind=kind, host=socket.gethostname(), at=at, why=told(why))
+        self._connection.run([(key, ("SET", key, ending.model_dump_json(), "PX", int(1000 * _ENDING_TTL_S)))])
+
+    def forget_ending(self, name: str) -> None:
+        """Remove why the last service of a kind has ended: the one of this name runs."""
+        key = self._keys.ending(name.partition(":")[0])
+        self._connection.run([(key, ("DEL", key))])
+
     def remove_expired(self) -> None:
         """Forget the names of services that run no more; one that comes just now names itself again."""
         names = self._names()
@@ -181,14 +234,10 @@ class ServiceRegistry:
         problems = [
             f"{name[:40]!r} in {self._keys.services} names no service" for name in names if not _NAME.fullmatch(name)
         ]
-        entries = []
-        for key in keys:  # one by one: a key of another kind must not keep the others from being read
-            try:
-                if (entry := self._entry(key)) is not None:
-                    entries.append(entry)
-            except DamagedKey as error:
-                problems.append(str(error))
-        return FoundServices(sorted(entries, key=lambda entry: (entry.since, entry.host, entry.pid)), problems)
+        entries = self._read_each(keys, _ENTRY, problems)
+        endings = self._read_each([self._keys.ending(kind) for kind in _KINDS_THAT_END], _ENDING, problems)
+        by_age = sorted(entries, key=lambda entry: (entry.since, entry.host, entry.pid))
+        return FoundServices(by_age, problems, endings)
 
     def _names(self) -> list[str]:
         key = self._keys.services
@@ -198,14 +247,25 @@ class ServiceRegistry:
         members: set[bytes] | list[bytes] = self._connection.run([(key, ("SMEMBERS", key))])[0]
         return sorted(name.decode(errors="backslashreplace") for name in members)
 
-    def _entry(self, key: str) -> ConsumerEntry | TrainerEntry | ApiEntry | None:
+    def _read_each(self, keys: Sequence[str], type_: TypeAdapter[_T], problems: list[str]) -> list[_T]:
+        """Return what the keys hold; a damaged one adds to the problems, and keeps no other from being read."""
+        found = []
+        for key in keys:
+            try:
+                if (entry := self._entry(key, type_)) is not None:
+                    found.append(entry)
+            except DamagedKey as error:
+                problems.append(str(error))
+        return found
+
+    def _entry(self, key: str, type_: TypeAdapter[_T]) -> _T | None:
         value = self._connection.run([(key, ("GETRANGE", key, 0, _MOST_BYTES))])[0]
         if not value:
             return None
         if len(value) > _MOST_BYTES:
             raise damaged(self._keys, key, f"it has more than {_MOST_BYTES:,} bytes")
         try:
-            return _ENTRY.validate_json(value)
+            return type_.validate_json(value)
         except ValidationError as error:
             problem = error.errors(include_input=False, include_url=False)[0]
             said = ": ".join([*(str(part)[:80] for part in problem["loc"]), problem["msg"][:120]])

@@ -19,9 +19,10 @@ class StatusSettings(Section):
     lag_s: Seconds = 60.0
     """Warn when the oldest purchase in Kafka that is not applied is older."""
     event_to_list_ms: _Amount = 1_000.0
-    """Warn when the slowest consumer's p99 of the last minute, from a record to the lists, is longer."""
+    """Warn when the slowest consumer's p99 of the last 15 seconds, from a record to the lists, is longer, or no list is
+    written for so long although records come."""
     model_age_h: _Amount = 48.0
-    """Warn when the live model was published longer ago."""
+    """Warn when the live model was made longer ago."""
     expired_share: _Share = 0.05
     """Warn when so large a share of the users has no list because theirs has expired."""
     dead_letter_share: _Share = 0.01

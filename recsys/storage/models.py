@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from recsys.data.version import is_model_version
+from recsys.data.version import STAMP, is_model_version
 from recsys.errors import DataDirError, InvalidModel
 from recsys.evaluation.gate_record import GateRecord
 from recsys.logger import logger
@@ -34,7 +34,6 @@ from recsys.storage.manifest import _MANIFEST, Manifest, _parsed
 log = logger(__name__)
 _FOLDER = "models"
 _DEPTH = 3  # of models/<version>/manifest.json
-_STAMP = "%Y%m%dT%H%M%SZ"
 _VERSION = re.compile(r"(?P<stamp>[0-9]{8}T[0-9]{6}Z)-[0-9a-f]{6}")
 
 
@@ -103,9 +102,9 @@ class ModelStore:
     def _new_stamp(self, at: datetime) -> str:
         """Name a second that sorts after those of all versions, whatever the clock says."""
         found = [match["stamp"] for version in self.versions() if (match := _VERSION.fullmatch(version))]
-        stamp = at.astimezone(UTC).strftime(_STAMP)
+        stamp = at.astimezone(UTC).strftime(STAMP)
         if found and found[-1] >= stamp:
-            stamp = (datetime.strptime(found[-1], _STAMP) + timedelta(seconds=1)).strftime(_STAMP)
+            stamp = (datetime.strptime(found[-1], STAMP) + timedelta(seconds=1)).strftime(STAMP)
         return stamp
 
     def versions(self) -> list[str]:
@@ -172,7 +171,7 @@ class ModelStore:
 
         Rounds that were cut off left them.
         """
-        stamp = published_at.astimezone(UTC).strftime(_STAMP)
+        stamp = published_at.astimezone(UTC).strftime(STAMP)
         later = [version for version in self.versions() if version > live and version[: len(stamp)] > stamp]
         return [version for version in later if not self.is_rejected(version)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import signal
@@ -66,14 +67,39 @@ def trained(shop: Shop) -> Shop:
     return shop
 
 
-def test_all_is_well_and_watching_ends_with_the_last_state(trained: Shop) -> None:
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path, "--appendonly", "yes")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def well(kafka: KafkaServer, own_redis: RedisServer, tmp_path: Path) -> Iterator[Shop]:
+    """A shop in which services find nothing wrong."""
+    with opened_shop(kafka, own_redis.url, tmp_path) as shop:
+        shop.environment["RECSYS_TRAINER__HOLDOUT_DAYS"] = "0"
+        train_planted(shop)
+        yield shop
+
+
+def test_all_is_well_and_watching_ends_with_the_last_state(well: Shop) -> None:
+    trained = well
     services = trained.start_consumer(), trained.start_trainer(), trained.start_api()
     services[0].await_assigned(4)
     publish(trained, purchases(40))
 
+    more = itertools.count(40)
+
     def is_well(said: Said) -> bool:
         applied = sum(one["applied"] or 0 for one in said.found["partitions"])
-        return said.code == 0 and applied == 40 and said.text("latency").startswith("p50")
+        if said.code == 0 and applied >= 40 and said.text("latency").startswith("p50"):
+            return True
+        publish(trained, purchases(1, start=next(more)))  # only the newest lists have a latency
+        return False
 
     said = await_status(trained, is_well, "lists are made, and all services have told of themselves")
     assert said.found["sentence"] == "The shop is served."
@@ -107,7 +133,10 @@ def test_a_consumer_that_was_killed_is_missed_and_what_waits_is_counted(trained:
     trained.start_trainer()
     consumer = trained.start_consumer()
     consumer.await_assigned(4)
-    wait_until(lambda: status(trained).code == 0, "all is well")
+    wait_until(lambda: status(trained).wrong <= {"checks"}, "all is well")
+    await_status(
+        trained, lambda said: said.text("checks") == "redis-append-only (warning)", "services tell what they find"
+    )
     consumer.kill()
     said = await_status(trained, lambda said: said.level("consumers") == "broken", "it is missed")
     assert "start python -m consumer" in said.listed["consumers"]["remedy"]
@@ -119,7 +148,33 @@ def test_a_consumer_that_was_killed_is_missed_and_what_waits_is_counted(trained:
         lags.append(int(re.findall(r"(\d+) records? to apply", said.text("lag"))[0]))
     assert lags == [20, 40]
     trained.start_consumer()
-    wait_until(lambda: status(trained).code == 0, "the next consumer applies it all")
+    wait_until(lambda: status(trained).wrong <= {"checks"}, "the next consumer applies it all")
+
+
+def test_a_consumer_and_a_trainer_that_wait_tell_for_what(trained: Shop) -> None:
+    nowhere = {"RECSYS_KAFKA__TOPIC": f"{trained.topic}-not-there"}
+    trained.start_consumer(**nowhere)
+    trained.start_trainer(**nowhere)
+    of_both = ("consumers", "trainer")
+    said = await_status(
+        trained, lambda said: all("not-there does not exist" in said.text(code) for code in of_both), "it is told"
+    )
+    assert [said.level(code) for code in of_both] == ["broken", "warning"]
+
+
+def test_why_a_consumer_has_ended_is_told_until_one_runs_again(trained: Shop) -> None:
+    consumer = trained.start_consumer(RECSYS_CONSUMER__MAX_MALFORMED="0")
+    publish(trained, [("x", b"nonsense")])
+    assert consumer.process.wait(timeout=240) == 1
+    said = status(trained)
+    assert said.level("consumers") == "broken"
+    assert re.match(r"none runs; the last one ended at \d\d:\d\d UTC: ", said.text("consumers"))
+    assert "1 of the newest 1 records are malformed" in said.text("consumers")
+    assert said.listed["consumers"]["remedy"].startswith("do what the line names")
+    again = trained.start_consumer()
+    await_status(trained, lambda said: said.level("consumers") == "ok", "one runs again")
+    assert again.stop() == 0
+    assert status(trained).text("consumers") == "none runs: new purchases are not counted"
 
 
 def test_lag_has_an_age_which_is_that_of_the_oldest_record(trained: Shop) -> None:
@@ -130,16 +185,6 @@ def test_lag_has_an_age_which_is_that_of_the_oldest_record(trained: Shop) -> Non
     assert {one["records_per_s"] for one in said.found["partitions"]} == {None}
     assert all(one["oldest_s"] is not None for one in said.found["partitions"] if one["lag"])
     assert status(trained, RECSYS_STATUS__LAG_S="0.0001").level("lag") == "broken"
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path, "--appendonly", "yes")
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
 
 
 def test_an_emptied_redis_is_broken_for_readyz_and_for_status(
@@ -162,7 +207,7 @@ def test_an_emptied_redis_is_broken_for_readyz_and_for_status(
             return list(answer)
 
         wait_until(lambda: MISSING in missing(), "readyz says so as well")
-        wait_until(lambda: MISSING in status(shop).text("api"), "and what the API tells of itself")
+        wait_until(lambda: "missing: histories" in status(shop).text("api"), "and what the API tells of itself")
         shop.recsys("rebuild")
         wait_until(lambda: status(shop).level("histories") == "ok", "the rebuild mends it")
         wait_until(lambda: MISSING not in missing(), "also for readyz")
@@ -221,7 +266,18 @@ def test_redis_that_is_away_is_one_broken_line_and_the_rest_is_told(trained: Sho
     said = status(trained, RECSYS_REDIS__URL=f"redis://127.0.0.1:{kept_port()}/0", RECSYS_REDIS__TIMEOUT_S="1")
     assert said.code == 2
     assert "Connection refused" in said.text("redis")
-    of_redis = ["services", "histories", "lag", "latency", "model", "lists", "memory", "eviction", "persistence"]
+    of_redis = [
+        "services",
+        "histories",
+        "lag",
+        "latency",
+        "model",
+        "lists",
+        "memory",
+        "eviction",
+        "persistence",
+        "checks",
+    ]
     assert {said.text(code) for code in of_redis} == {"not known: Redis cannot be asked"}
     assert [said.level(code) for code in ("kafka", "dead-letters", "archive", "disk", "rounds")] == ["ok"] * 5
 

@@ -179,7 +179,7 @@ def test_every_service_does_its_job_with_the_documented_rights(
     shop.recsys("publish", "today.csv", expect=0, **as_["operator"])
     wait_until(lambda: consumer.metrics().get("records_total", 0) >= 2, "both purchases are read")
     is_served = shop.recsys  # the API tells every five seconds what it lacks, at first perhaps Kafka
-    wait_until(lambda: is_served("status", expect=None, **as_["operator"]).returncode == 0, "the shop is served")
+    wait_until(lambda: is_served("status", expect=None, **as_["operator"]).returncode < 2, "the shop is served")
     for command in (
         ["show", "u"],
         ["models"],

@@ -25,7 +25,7 @@ from consumer.outages import Outages, on_one_server
 from consumer.polling import Polling, Stopped
 from consumer.rebalance import Assignment, close
 from consumer.refresher import Refresher
-from consumer.stats import total
+from consumer.stats import Snapshot, total
 from recsys.errors import RedisUnavailable, TooManyMalformed, WritesLost
 from recsys.kafka.clients import open_consumer
 from recsys.kafka.decoder import make_decoder
@@ -111,6 +111,10 @@ class Parts:
     def lists(self, users: Sequence[str]) -> list[list[str]]:
         found = self.store.users.lists(users)
         return [[item["item_id"] for item in one["items"]] if one else [] for one in found]
+
+    def listed(self) -> float:
+        """Return of how many records the time to the list is known."""
+        return max(Snapshot.of(self.metrics).latencies.values())
 
     def counts(self) -> Mapping[str, float]:
         return {
@@ -227,10 +231,12 @@ def test_without_a_model_histories_are_kept_and_lists_come_with_the_first_one(
     with opened_parts(settings_of(broker, redis_url, tmp_path), with_model=False) as parts:
         parts.loop.step(parts.purchases(0, users))
         assert parts.lists(users) == [[]] * 20
+        assert parts.listed() == 0, "what led to no list took no time to it"
         publish_model(parts.settings, parts.store, seed=1)
         parts.live.look_and_wait(10.0)
         assert parts.swap.swap()
         parts.loop.step(parts.purchases(100, users[:5]))  # the others' lists are the full refresh's
+        assert parts.listed() == 5
         assert parts.lists(users[:5]) == parts.right_lists(users[:5])
         assert all(state.revision == 2 for state in parts.store.users.read(users[:5]).values())
 
@@ -354,3 +360,21 @@ def test_the_service_reads_commits_and_goes_on_where_it_was(broker: str, redis_u
         histories = [state.history for state in store.users.read(users).values()]
         expected = [list(one.item_ids) for one in refresh(histories, model, n=5)]
         assert [[item["item_id"] for item in one["items"]] for one in store.users.lists(users) if one] == expected
+
+
+def test_a_first_model_that_is_refused_leaves_a_consumer_without_lists_which_is_said(
+    broker: str, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened_parts(settings_of(broker, redis_url, tmp_path), with_model=False) as parts:
+        parts.store.pointer.move("v1", "nowhere", "a" * 64, seen=parts.store.pointer.value(), at=now())
+        wait_until(lambda: "model refused" in caplog.text, "it is refused")
+    assert "no other one is loaded: this process computes no lists until one can be" in caplog.text
+    assert "the live model stays" not in caplog.text
+
+
+def test_records_that_are_no_events_take_no_time_to_a_list(parts: Parts) -> None:
+    parts.loop.step(parts.batch([(0, b"{")]))
+    assert parts.counts()["records"] == 1
+    assert parts.listed() == 0
+    parts.loop.step(parts.purchases(1, ["user-1"]))
+    assert parts.listed() == 1

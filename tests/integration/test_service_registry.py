@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Any
 
 import orjson
 import pytest
 
+from recsys.errors import RecsysError
 from recsys.redis import Store, open_store
-from recsys.redis.heartbeat import heartbeat
+from recsys.redis.heartbeat import ending_told, heartbeat
 from recsys.redis.service_registry import TTL_S, ApiFacts, ConsumerFacts, Facts, TrainerFacts
 from recsys.runtime.clock import now
-from recsys.settings import Settings
+from recsys.settings import Settings, secrets
 from tests.services import wait_until
 
 FACTS: list[Facts] = [
     ConsumerFacts(
         partitions={0: 12.5, 3: 0.0}, records_per_s=12.5, p50_ms=8.0, p99_ms=20.0, model="v1", paused=True,
-        kafka_silent_s=2.0, dead_letters={"the record is empty": 3},
+        kafka_silent_s=2.0, dead_letters={"the record is empty": 3}, checks={"tls-expiry": "warning"},
     ),
     TrainerFacts(next_round_at=now()),
     ApiFacts(missing=["kafka"], model="v1"),
@@ -63,6 +65,13 @@ def test_what_a_service_tells_is_told_again_and_again(store: Store, monkeypatch:
         assert later.at > seen.at
 
 
+def test_a_trainer_that_waits_takes_no_requests(store: Store) -> None:
+    with heartbeat(store, lambda: TrainerFacts(waiting_for="Kafka is away")):
+        (entry,) = wait_until(lambda: store.services.read().entries, "it has told")
+        assert entry.facts == TrainerFacts(waiting_for="Kafka is away")
+        assert not store.trainer.is_alive()
+
+
 def test_what_ends_neither_the_heartbeat_nor_the_service(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recsys.redis.heartbeat.TTL_S", 0.3)
     failures = iter([ValueError("nobody thought of it"), None])
@@ -74,6 +83,44 @@ def test_what_ends_neither_the_heartbeat_nor_the_service(store: Store, monkeypat
 
     with heartbeat(store, facts):
         wait_until(lambda: store.services.read().entries, "it tells after all")
+
+
+@pytest.mark.parametrize(("facts", "kind"), list(zip(FACTS, KINDS, strict=True))[:2], ids=KINDS[:2])
+def test_why_a_service_has_ended_is_there_for_an_hour_or_until_one_of_its_kind_runs_again(
+    store: Store, facts: Facts, kind: Any
+) -> None:
+    hushed = "hunter2-and-more"
+    secrets.remember([hushed])
+    with pytest.raises(RecsysError), ending_told(store, kind):
+        raise RecsysError(f"too many\n{hushed} " + 2_000 * "x")
+    (ending,) = store.services.read().endings
+    assert (ending.kind, ending.host) == (kind, socket.gethostname())
+    assert ending.why.startswith("too many\\n")
+    assert hushed not in ending.why
+    assert len(ending.why) == 1_000
+    assert 3_500 < store.connection.client.ttl(store.services._keys.ending(kind)) <= 3_600
+    with pytest.raises(ValueError, match="nobody"), ending_told(store, kind):
+        raise ValueError("nobody thought of it")
+    (ending,) = store.services.read().endings
+    assert ending.why == "unexpected error: ValueError: nobody thought of it"
+    with heartbeat(store, lambda: facts):
+        wait_until(lambda: store.services.read().entries, "one runs again")
+        assert not store.services.read().endings
+
+
+def test_a_service_that_is_told_to_stop_leaves_nothing(store: Store) -> None:
+    with ending_told(store, "consumer"):
+        pass
+    with pytest.raises(KeyboardInterrupt), ending_told(store, "consumer"):
+        raise KeyboardInterrupt
+    assert not store.services.read().endings
+
+
+def test_a_damaged_ending_is_named(store: Store) -> None:
+    store.connection.client.set(store.services._keys.ending("consumer"), b'{"kind": "consumer"}')
+    found = store.services.read()
+    assert not found.endings
+    assert "service:consumer:ended is damaged" in found.damaged[0]
 
 
 def test_names_of_services_that_were_killed_are_removed_by_a_trainer(store: Store) -> None:
@@ -103,6 +150,7 @@ DAMAGED = [
     entry(facts=[]),
     entry(facts={"p99_ms": -1}), entry(facts={"partitions": {"x": 1}}), entry(facts={"partitions": {"0": "fast"}}),
     entry(facts={"dead_letters": {f"reason {number}": 1 for number in range(33)}}),
+    entry(facts={"checks": {"tls-expiry": "bad"}}),
     entry(facts={"dead_letters": {"\x1b[31m": 1}}), b'{"a": "' + b"x" * 70_000 + b'"}',
 ]  # fmt: skip
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from recsys.operations.check_watch import CheckWatch
 from recsys.operations.finding import Finding, fine, not_checked
-from recsys.operations.service_state import Level
+from recsys.operations.status_line import Level
 
 SHORT = Finding("topic-retention", Level.WARNING, "records stay for 60 min", "kafka-configs.sh …")
 BROKEN = Finding("topic-retention", Level.BROKEN, "records stay for 1 min", "kafka-configs.sh …")
@@ -22,6 +22,9 @@ class Watched:
         self.noted: dict[str, bool] = {}
         self._found: Sequence[Finding] = ()
         self._watch = CheckWatch(lambda: self._found, self.noted.__setitem__)
+
+    def failing(self) -> Mapping[str, str]:
+        return self._watch.failing()
 
     def look(self, *found: Finding) -> None:
         self._found = found
@@ -49,18 +52,23 @@ def test_what_cannot_be_looked_at_stays_as_it_was(caplog: pytest.LogCaptureFixtu
     assert watched.noted == {}
     watched.look(SHORT)
     watched.look(not_checked("topic-retention", "Kafka cannot be asked"))
+    assert watched.failing() == {"topic-retention": "warning"}
     watched.look(SHORT)
     assert watched.noted == {"topic-retention": True}
     assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("code", ["kafka", "redis", "topic-compacted", "redis-eviction", "names", "ports", "tls"])
-def test_what_a_service_says_by_itself_is_in_the_metrics_alone(code: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_service_says_by_itself_is_in_the_metrics_and_the_registry_alone(
+    code: str, caplog: pytest.LogCaptureFixture
+) -> None:
     watched = Watched()
     watched.look(Finding(code, Level.BROKEN, "away"))
     assert watched.noted == {code: True}
+    assert watched.failing() == {code: "broken"}
     watched.look(fine(code, "there"))
     assert watched.noted == {code: False}
+    assert watched.failing() == {}
     assert caplog.records == []
 
 

@@ -20,8 +20,9 @@ from recsys.operations import kafka_checks, machine_checks, redis_checks
 from recsys.operations.finding import KINDS, Finding, fine, not_checked, sentence, worst
 from recsys.operations.machine_checks import records_clock, redis_clock
 from recsys.operations.network_checks import Reached, Server, network_findings
-from recsys.operations.service_state import Level, eviction_line, memory_line, persistence_line
+from recsys.operations.server_lines import eviction_line, memory_line, persistence_line
 from recsys.operations.status_facts import redis_server_facts
+from recsys.operations.status_line import Level
 from recsys.redis import Service
 from recsys.redis.server_look import ServerLook
 from recsys.redis.service_registry import ConsumerEntry, ConsumerFacts, FoundServices
@@ -60,7 +61,8 @@ def of_redis(**info: Any) -> dict[str, Finding]:
 
 def test_every_code_has_its_row_in_the_document_in_the_same_order() -> None:
     section = OPERATIONS.split("## What is wrong, or will be")[1].split("\n## ")[0]
-    assert re.findall(r"^\| `([\w-]+)` \|", section, flags=re.MULTILINE) == list(KINDS)
+    rows = re.findall(r"^\| ([^|`]+) `([\w-]+)` \|", section, flags=re.MULTILINE)
+    assert rows == [(kind.name, code) for code, kind in KINDS.items()], "as the screen names it, and the code"
 
 
 def test_a_topic_as_kafka_makes_it_loses_nothing() -> None:

@@ -129,7 +129,10 @@ def test_who_is_asked_is_said_while_there_is_no_answer(caplog: pytest.LogCapture
         wait_until(lambda: caplog.records, "it is said")
         return "ready"
 
-    assert until_ready(check, stop=threading.Event(), log=log, asked="Kafka at k:9092", slow_s=0) == "ready"
+    told: list[str] = []
+    ready = until_ready(check, stop=threading.Event(), log=log, asked="Kafka at k:9092", slow_s=0, on_wait=told.append)
+    assert ready == "ready"
+    assert told == ["no answer yet from Kafka at k:9092", ""]
     assert [record.getMessage() for record in caplog.records] == ["waiting: no answer yet from Kafka at k:9092"]
 
 
@@ -147,7 +150,10 @@ def test_what_is_missing_is_said_again_at_growing_intervals_and_at_once_when_it_
             raise KafkaUnavailable(problems.pop(0))
         return "ready"
 
-    assert until_ready(check, stop=threading.Event(), log=log, asked="nobody", every_s=0) == "ready"
+    told: list[str] = []
+    stop = threading.Event()
+    assert until_ready(check, stop=stop, log=log, asked="nobody", every_s=0, on_wait=told.append) == "ready"
+    assert told == [*["Kafka is away"] * 35, *["Redis is away"] * 3, ""]
     assert [record.getMessage() for record in caplog.records] == [
         *["waiting: Kafka is away"] * 3,
         "waiting: Redis is away",

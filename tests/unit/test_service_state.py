@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from recsys.operations.histories import MISSING
-from recsys.operations.service_state import Level, Line, decide, what_is_missing
+from recsys.operations.service_state import decide, what_is_missing
 from recsys.operations.status_facts import (
     ArchiveFacts,
     DeadLetterFacts,
@@ -26,11 +26,13 @@ from recsys.operations.status_facts import (
     RoundFacts,
     Unknown,
 )
+from recsys.operations.status_line import Level, Line
 from recsys.redis.service_registry import (
     ApiEntry,
     ApiFacts,
     ConsumerEntry,
     ConsumerFacts,
+    Ending,
     FoundServices,
     TrainerEntry,
     TrainerFacts,
@@ -53,15 +55,21 @@ def consumer(**facts: Any) -> ConsumerEntry:
 
 
 def services(
-    *consumers: ConsumerEntry, trainer: bool = True, api: ApiFacts | None = None, damaged: tuple[str, ...] = ()
+    *consumers: ConsumerEntry,
+    trainer: TrainerFacts | bool = True,
+    api: ApiFacts | None = None,
+    damaged: tuple[str, ...] = (),
+    ended_kind: Any = None,
 ) -> FoundServices:
     entries: list[Any] = list(consumers)
     if trainer:
-        due = TrainerFacts(next_round_at=AT + timedelta(minutes=45))
+        due = TrainerFacts(next_round_at=AT + timedelta(minutes=45)) if trainer is True else trainer
         entries.append(TrainerEntry(kind="trainer", facts=due, **ABOUT))
     if api is not None:
         entries.append(ApiEntry(kind="api", facts=api, **ABOUT))
-    return FoundServices(entries, damaged)
+    why = "501 of the newest 1,000 records are malformed"
+    endings = [Ending(kind=ended_kind, host="shop-1", at=AT, why=why)] if ended_kind else []
+    return FoundServices(entries, damaged, endings)
 
 
 def partition(**changed: Any) -> list[PartitionFacts]:
@@ -69,7 +77,7 @@ def partition(**changed: Any) -> list[PartitionFacts]:
 
 
 def model(age_h: float) -> ModelFacts:
-    return ModelFacts(VERSION, AT - timedelta(hours=age_h), 12_345, "passed")
+    return ModelFacts(VERSION, AT - timedelta(hours=age_h), AT - timedelta(hours=age_h), 12_345, "passed")
 
 
 def ended(*outcomes: str) -> list[RoundFacts]:
@@ -104,16 +112,38 @@ CASES: list[tuple[str, Mapping[str, Any], Level, str]] = [
     ("redis", {"redis": Unknown("Redis at r:6379 is away")}, Level.BROKEN, "Redis at r:6379 is away"),
     ("redis", {}, Level.OK, "1 server"),
     ("consumers", {"services": services()}, Level.BROKEN, "none runs"),
+    (
+        "consumers",
+        {"services": services(ended_kind="consumer")},
+        Level.BROKEN,
+        "none runs; the last one ended at 10:15 UTC: 501 of the newest 1,000 records are malformed",
+    ),
+    ("consumers", {"services": services(ended_kind="trainer")}, Level.BROKEN, "none runs: new purchases"),
+    ("trainer", {"services": services(ended_kind="trainer", trainer=False)}, Level.WARNING, "none runs; the last one"),
+    ("consumers", {"services": services(consumer(), ended_kind="consumer")}, Level.OK, "1 consumer"),
     ("consumers", {"services": services(consumer(paused=True))}, Level.BROKEN, "paused: shop-1"),
+    (
+        "consumers",
+        {"services": services(consumer(), consumer(waiting_for="topic purchases is missing", paused=True))},
+        Level.BROKEN,
+        "shop-1 waits: topic purchases is missing",
+    ),
     ("consumers", {"services": services(consumer(kafka_silent_s=30.0))}, Level.BROKEN, "silent for 30 s"),
     ("consumers", {"services": services(consumer(model="older"))}, Level.WARNING, "shop-1 (older)"),
     ("consumers", {"services": services(consumer(model=""))}, Level.WARNING, "shop-1 (none)"),
     ("consumers", {"services": services(consumer(model="older")), "model": model(0.01)}, Level.OK, "1 consumer"),
     ("consumers", {"services": services(consumer(), consumer(records_per_s=2.0))}, Level.OK, "2 consumers, 2.0 re"),
     ("trainer", {"services": services(consumer(), trainer=False)}, Level.WARNING, "none runs"),
+    (
+        "trainer",
+        {"services": services(trainer=TrainerFacts(waiting_for="no folder"))},
+        Level.WARNING,
+        "shop-1 waits: no folder",
+    ),
     ("trainer", {}, Level.OK, "shop-1"),
     ("api", {"services": services(consumer())}, Level.OK, "none runs"),
     ("api", {"services": services(api=ApiFacts(missing=["kafka"]))}, Level.BROKEN, "missing: kafka"),
+    ("api", {"services": services(api=ApiFacts(missing=[MISSING]))}, Level.BROKEN, "not ready, missing: histories"),
     ("api", {}, Level.OK, "1 worker process, ready"),
     ("registry", {"services": services(damaged=("the key is damaged",))}, Level.WARNING, "the key is damaged"),
     ("histories", {"histories_missing": True}, Level.BROKEN, "Redis was emptied"),
@@ -123,7 +153,38 @@ CASES: list[tuple[str, Mapping[str, Any], Level, str]] = [
     ("lag", {"partitions": partition(oldest_s=601.0)}, Level.BROKEN, "the oldest 10 min old"),
     ("lag", {"partitions": partition(applied=5)}, Level.BROKEN, "5 records expired"),
     ("lag", {"partitions": partition(applied=None)}, Level.OK, "90 records to apply"),
-    ("latency", {"services": services(consumer(p50_ms=None, p99_ms=None))}, Level.OK, "no purchases"),
+    (
+        "latency",
+        {"services": services(consumer(p50_ms=None, p99_ms=None)), "partitions": partition(applied=100)},
+        Level.OK,
+        "no purchases in the last 15 s",
+    ),
+    (
+        "latency",
+        {"services": services(consumer(p50_ms=None, p99_ms=None)), "partitions": partition(oldest_s=0.5)},
+        Level.OK,
+        "no list in the last 15 s, although the oldest of 10 records to apply is 500 ms old",
+    ),
+    (
+        "latency",
+        {"services": services(consumer(p50_ms=None, p99_ms=None)), "partitions": partition(oldest_s=5.0)},
+        Level.WARNING,
+        "no list in the last 15 s, although the oldest of 10 records to apply is 5 s old",
+    ),
+    ("latency", {"services": services(), "partitions": partition(oldest_s=11.0)}, Level.BROKEN, "is 11 s old"),
+    (
+        "latency",
+        {"services": services(consumer(), consumer(without_lists_s=5.0, p50_ms=None, p99_ms=None))},
+        Level.WARNING,
+        "no list is written for 5 s, although purchases are read",
+    ),
+    ("latency", {"services": services(consumer(without_lists_s=60.0))}, Level.BROKEN, "no list is written for 60 s"),
+    (
+        "latency",
+        {"services": services(consumer(p99_ms=62_000.0, longest_ms=62_000.0))},
+        Level.BROKEN,
+        "p50 20 ms, p99 over 62 s in the last 15 s",
+    ),
     ("latency", {"services": services(consumer(p99_ms=999.0), consumer())}, Level.OK, "p50 20 ms, p99 999 ms"),
     ("latency", {"services": services(consumer(), consumer(p99_ms=1_001.0))}, Level.WARNING, "p99 1 s"),
     ("latency", {"services": services(consumer(p99_ms=10_001.0))}, Level.BROKEN, "p99 10 s"),
@@ -131,6 +192,7 @@ CASES: list[tuple[str, Mapping[str, Any], Level, str]] = [
     ("model", {"model": model(47)}, Level.OK, f"{VERSION}, 47 h old, 12,345 events, passed"),
     ("model", {"model": model(49)}, Level.WARNING, "2 d old"),
     ("model", {"model": model(481)}, Level.BROKEN, "20 d old"),
+    ("model", {"model": replace(model(481), published_at=AT)}, Level.BROKEN, "20 d old"),
     ("rounds", {"rounds": []}, Level.OK, "none yet; the next is due in 45 min"),
     ("rounds", {"rounds": ended("passed")}, Level.OK, "2026-11-22 09:58 passed; the next is due in 45 min"),
     ("rounds", {"rounds": ended("rejected")}, Level.WARNING, "rejected: the reason"),
@@ -170,6 +232,26 @@ CASES: list[tuple[str, Mapping[str, Any], Level, str]] = [
     ("disk", {"disk": DiskFacts(0, 0)}, Level.OK, "no local folder"),
     ("verify", {"verified": VerifyRecord(at=AT, users=1_000, differences=0)}, Level.OK, "1,000 users, 0 differences"),
     ("verify", {"verified": VerifyRecord(at=AT, users=1, differences=2)}, Level.BROKEN, "1 user, 2 differences"),
+    ("checks", {}, Level.OK, "services found nothing wrong"),
+    ("checks", {"services": services(trainer=False)}, Level.OK, "no consumer or trainer runs"),
+    ("checks", {"services": services(consumer(checks={"redis-memory": "broken"}))}, Level.OK, "nothing wrong"),
+    (
+        "checks",
+        {"services": services(consumer(checks={"tls-expiry": "warning"}))},
+        Level.WARNING,
+        "tls-expiry (warning)",
+    ),
+    (
+        "checks",
+        {
+            "services": services(
+                consumer(checks={"names": "warning", "topic-compacted": "warning"}),
+                trainer=TrainerFacts(checks={"topic-compacted": "broken"}),
+            )
+        },
+        Level.BROKEN,
+        "topic-compacted (broken), names (warning)",
+    ),
 ]
 
 
@@ -185,6 +267,26 @@ def test_each_line_at_each_level(code: str, changed: Mapping[str, Any], level: L
     assert bool(line.remedy) == (level is not Level.OK)
 
 
+def test_what_follows_from_an_emptied_redis_is_mended_as_that_is() -> None:
+    nothing = consumer(p50_ms=None, p99_ms=None, waiting_for="Redis was emptied")
+    found = lines(
+        histories_missing=True,
+        services=services(nothing, api=ApiFacts(missing=["model", MISSING])),
+        partitions=partition(oldest_s=1_000.0),
+        model=None,
+        rounds=ended("failed"),
+    )
+    wrong = {code: line.remedy for code, line in found.items() if line.level}
+    assert found["api"].text == "1 worker process; not ready, missing: histories, model"
+    others = wrong.pop("rounds")
+    assert wrong == dict.fromkeys(
+        ["consumers", "api", "histories", "lag", "latency", "model"], "recsys rebuild, see Disaster recovery"
+    )
+    assert others != found["histories"].remedy
+    without_consumers = lines(histories_missing=True, services=services())
+    assert without_consumers["consumers"].remedy.startswith("start python -m consumer")
+
+
 def test_every_line_is_well_in_a_shop_that_is_served() -> None:
     state = decide(WELL, StatusSettings(), at=AT)
     assert {line.code for line in state.lines if line.level is not Level.OK} == set()
@@ -198,7 +300,7 @@ def test_the_worst_line_counts() -> None:
     assert decide(warned, StatusSettings(), at=AT).sentence == "The shop is served. Look at: rounds."
     broken = replace(warned, services=services())
     assert decide(broken, StatusSettings(), at=AT).level is Level.BROKEN
-    assert decide(broken, StatusSettings(), at=AT).sentence == "Something is broken: consumers."
+    assert decide(broken, StatusSettings(), at=AT).sentence == "Something is broken: consumers. Warnings: rounds."
 
 
 @pytest.mark.parametrize("fact", FACTS)
@@ -251,9 +353,10 @@ OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 
 def test_the_document_has_a_row_for_every_line_that_can_be_yellow_or_red() -> None:
     section = OPERATIONS.split("## Is the shop being served?")[1].split("\n## ")[0]
-    documented = set(re.findall(r"^\| `([\w-]+)` \|", section.split("`--json`")[0], flags=re.MULTILINE))
-    unknown = {line.code for name in FACTS for line in lines(**{name: CAUSE}).values() if CAUSE.cause in line.text}
-    assert documented == {code for code, _, level, _ in CASES if level} | unknown
+    documented = set(re.findall(r"^\| ([^|`]+) `([\w-]+)` \|", section.split("`--json` prints")[0], flags=re.MULTILINE))
+    wrong = [lines(**changed)[code] for code, changed, level, _ in CASES if level]
+    unknown = [line for name in FACTS for line in lines(**{name: CAUSE}).values() if CAUSE.cause in line.text]
+    assert documented == {(line.name, line.code) for line in [*wrong, *unknown]}, "as the screen names it, and the code"
 
 
 @pytest.mark.parametrize(("code", "changed"), [(code, changed) for code, changed, level, _ in CASES if level])
