@@ -70,7 +70,7 @@ class CheckWatch:
         if finding.level:
             self._wrong[finding.code] = finding.level
         if finding.level > before:
-            remedy = "; ".join(filter(None, (finding.advice, finding.command))) or "see recsys doctor"
+            remedy = "; ".join(filter(None, (finding.command, finding.advice))) or "see recsys doctor"
             log.log(
                 _LEVELS[finding.level],
                 "check_failed",

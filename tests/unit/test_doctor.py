@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 import recsys
-from recsys.cli.doctor import folded, screen
+from recsys.cli.doctor import described, screen
 from recsys.kafka.broker_look import Broker, TopicLook
 from recsys.kafka.groups import GroupLook, Member
 from recsys.operations import kafka_checks, machine_checks, redis_checks
+from recsys.operations.check_watch import CheckWatch
 from recsys.operations.finding import KINDS, Finding, fine, not_checked, sentence, worst
 from recsys.operations.machine_checks import records_clock, redis_clock
 from recsys.operations.network_checks import Reached, Server, network_findings
@@ -264,11 +265,44 @@ def test_a_disk_that_is_slow_to_sync(tmp_path: Path) -> None:
     assert not missing.parent.exists(), "nothing is made"
 
 
-def test_commands_are_folded_so_that_a_shell_reads_them_as_one() -> None:
-    command = "kafka-configs.sh --bootstrap-server shop-kafka:9092 --alter --add-config 'a=b c' --entity-name purchases"
-    text = folded(command)
-    assert max(map(len, text.splitlines())) <= 53
-    assert shlex.split(text.replace("\\\n", "")) == shlex.split(command)
+COMMANDS = [
+    "kafka-configs.sh --bootstrap-server shop-kafka:9092 --alter --add-config 'a=b  c' --entity-name purchases",
+    shlex.join(["redis-cli", "ACL", "SETUSER", "it's", *(f"+right{number}" for number in range(40))]),
+    f"kafka-topics.sh --bootstrap-server {','.join(f'broker-{number}.shop.example:9092' for number in range(9))}",
+    """openssl s_client -connect "a \\"b\\" c":1 -showcerts -servername some-name-that-fills-the-line < /dev/null""",
+]
+
+
+def printed(findings: Sequence[Finding], **options: Any) -> list[str]:
+    console = SafeConsole(**options)
+    with console.capture() as captured:
+        console.print(screen(findings), crop=False)
+    return re.sub("\x1b\\[[0-9;]*m", "", captured.get()).splitlines()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize("width", [80, 160])
+def test_commands_can_be_copied_from_the_screen(command: str, is_terminal: bool, width: int) -> None:
+    finding = Finding("topic-compacted", Level.BROKEN, "long " * 40, command, "then see A compacted topic")
+    lines = printed([fine("names", "well"), finding], width=width, force_terminal=is_terminal)
+    assert [line for line in lines if line != line.rstrip()] == []
+    first = next(place for place, line in enumerate(lines) if line.split()[:1] == command.split()[:1])
+    last = next(place for place in range(first, len(lines)) if not lines[place].endswith("\\"))
+    copied = lines[first : last + 1]
+    assert shlex.split("\n".join(copied).replace("\\\n", "")) == shlex.split(
+        described([finding])["findings"][0]["command"]
+    )
+    assert all(len(line) <= 80 or len(line.split()) <= 2 for line in copied), (
+        "only a word that is longer makes it longer"
+    )
+    assert lines[last + 1].strip() == "→ then see A compacted topic"
+
+
+def test_what_comes_after_a_command_stands_behind_it_in_logs_too(caplog: pytest.LogCaptureFixture) -> None:
+    finding = Finding("topic-retention", Level.BROKEN, "short", "kafka-configs.sh --alter", "then see Models")
+    CheckWatch(lambda: [finding], lambda code, is_wrong: None).look()
+    assert caplog.messages[0].endswith("; kafka-configs.sh --alter; then see Models")
 
 
 def test_the_screen_has_80_columns_and_no_escapes() -> None:
@@ -279,7 +313,7 @@ def test_the_screen_has_80_columns_and_no_escapes() -> None:
     ]
     console = SafeConsole(width=80, force_terminal=False)
     with console.capture() as captured:
-        console.print(screen(findings))
+        console.print(screen(findings), crop=False)
     assert "\x1b" not in captured.get()
     assert max(map(len, captured.get().splitlines())) <= 80
     assert worst(findings) is Level.BROKEN
