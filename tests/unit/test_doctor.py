@@ -23,7 +23,8 @@ from recsys.operations.machine_checks import records_clock, redis_clock
 from recsys.operations.network_checks import Reached, Server, network_findings
 from recsys.operations.service_state import Level, eviction_line, memory_line, persistence_line
 from recsys.operations.status_facts import redis_server_facts
-from recsys.redis import Service
+from recsys.redis import Service, open_store
+from recsys.redis.addresses import redis_cli_options
 from recsys.redis.server_look import ServerLook
 from recsys.redis.service_registry import ConsumerEntry, ConsumerFacts, FoundServices
 from recsys.runtime.terminal import SafeConsole
@@ -40,6 +41,7 @@ INFO = {
     "redis_version": "7.0.15", "redis_mode": "standalone", "role": "master", "maxmemory": 2**30, "used_memory": 2**20,
     "maxmemory_policy": "noeviction", "evicted_keys": 0, "aof_enabled": 1,
 }  # fmt: skip
+CLI = ("-h", "redis", "-p", "6379")
 
 
 def settings(**sections: Any) -> Settings:
@@ -55,7 +57,7 @@ def with_config(**options: str) -> TopicLook:
 
 
 def of_redis(**info: Any) -> dict[str, Finding]:
-    look = ServerLook("redis:6379", {**INFO, **info}, 0.0)
+    look = ServerLook("redis:6379", {**INFO, **info}, 0.0, CLI)
     return {f.code: f for f in redis_checks.server_findings(settings(), [look])}
 
 
@@ -203,6 +205,35 @@ def test_what_is_wrong_with_redis(info: dict[str, Any], code: str, level: Level)
     assert {f.level for f in found.values() if f.code != code} == {Level.OK}
 
 
+def test_redis_cli_is_told_of_the_servers_concerned() -> None:
+    cluster, given = [], settings(redis={"cluster": True})
+    for number, policy in enumerate(["noeviction", "allkeys-lru", "volatile-lru"]):
+        info = {**INFO, "redis_mode": "cluster", "maxmemory_policy": policy, "aof_enabled": int(number != 1)}
+        cluster.append(ServerLook(f"node-{number}:1", info, 0.0, ("-h", f"node-{number}", "-p", "1")))
+    found = {f.code: f.command for f in redis_checks.server_findings(given, cluster)}
+    setting = "CONFIG SET maxmemory-policy noeviction"
+    assert found["redis-eviction"] == f"redis-cli -h node-1 -p 1 {setting} && redis-cli -h node-2 -p 1 {setting}"
+    assert found["redis-append-only"] == "redis-cli -h node-1 -p 1 CONFIG SET appendonly yes"
+    lacking = redis_checks.rights_finding(given, cluster[:2], ["+eval"])
+    assert lacking.command == " && ".join(f"redis-cli -h node-{n} -p 1 ACL SETUSER default +eval" for n in (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://shop:secret@redis:7000/0", "-h redis -p 7000"),
+        ("redis://[::1]", "-h ::1 -p 6379"),
+        ("unix:///run/redis.sock", "-s /run/redis.sock"),
+        ("rediss://:secret@redis/0?ssl_cert_reqs=none", "-h redis -p 6379 --tls --insecure"),
+    ],
+)
+def test_redis_cli_is_told_where_redis_is_and_no_password(url: str, told: str) -> None:
+    with open_store(settings(redis={"url": url})) as store:
+        pool = store.connection.client.connection_pool
+        connection = pool.connection_class(**pool.connection_kwargs)  # connects nowhere
+    assert " ".join(redis_cli_options(settings(redis={"url": url}).redis, connection)) == told
+
+
 @pytest.mark.parametrize("policy", ["noeviction", "allkeys-lru", "volatile-lru"])
 @pytest.mark.parametrize("used", [2**20, 2**30])
 @pytest.mark.parametrize("status", ["ok", "err"])
@@ -218,10 +249,10 @@ def test_doctor_and_status_never_contradict_each_other(policy: str, used: int, s
 
 @pytest.mark.parametrize(("off_s", "level"), [(9, Level.OK), (-9, Level.OK), (11, Level.WARNING), (-400, Level.BROKEN)])
 def test_the_clock_of_redis(off_s: float, level: Level) -> None:
-    found = redis_clock([ServerLook("a", INFO, 0.1), ServerLook("b", INFO, off_s)])
+    found = redis_clock([ServerLook("a", INFO, 0.1, CLI), ServerLook("b", INFO, off_s, CLI)])
     assert found.level is level
     assert ("ahead of" if off_s > 0 else "behind") in found.text
-    assert redis_clock([ServerLook("a", INFO, None)]).level is Level.OK
+    assert redis_clock([ServerLook("a", INFO, None, CLI)]).level is Level.OK
 
 
 @pytest.mark.parametrize(
