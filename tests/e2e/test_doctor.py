@@ -225,7 +225,7 @@ def test_a_full_disk_is_named(well: Shop, disk: SmallDisk) -> None:
     disk.fill()
     said = doctor(well, **where)
     assert said.wrong == {"data-dir", "data-dir-space"}
-    assert "No space left on device" in said.text("data-dir")
+    assert said.text("data-dir") == f"the disk of {disk.folder} is full (No space left on device); make room on it"
     assert "data-dir" not in doctor(well, "--as", "consumer", **where).wrong, "a consumer only reads"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,11 +17,11 @@ import recsys
 from recsys.cli.doctor import described, screen
 from recsys.kafka.broker_look import Broker, TopicLook
 from recsys.kafka.groups import GroupLook, Member
-from recsys.operations import kafka_checks, machine_checks, redis_checks
+from recsys.operations import kafka_checks, machine_checks, network_checks, redis_checks
 from recsys.operations.check_watch import CheckWatch
 from recsys.operations.finding import KINDS, Finding, fine, not_checked, sentence, worst
 from recsys.operations.machine_checks import records_clock, redis_clock
-from recsys.operations.network_checks import Reached, Server, network_findings
+from recsys.operations.network_checks import Reached, Server, network_findings, reach
 from recsys.operations.service_state import Level, eviction_line, memory_line, persistence_line
 from recsys.operations.status_facts import redis_server_facts
 from recsys.redis import Service, open_store
@@ -181,6 +182,11 @@ def test_strangers_in_the_group() -> None:
     assert level(ours, Member("other", "h", {})) is Level.WARNING
 
 
+@pytest.mark.parametrize("code", ["data-dir-space", "redis-memory"])
+def test_what_is_full_already_is_not_said_to_become_full(code: str) -> None:
+    assert "once" not in KINDS[code].endangers
+
+
 def test_redis_as_it_should_be() -> None:
     assert {f.level for f in of_redis().values()} == {Level.OK}
 
@@ -281,6 +287,35 @@ def test_names_ports_and_certificates() -> None:
         ends = AT + timedelta(days=days)
         assert of_network(replace(well, tls_problem="", ends_at=ends))["tls-expiry"] is level
         assert of_network(well, own={"the client certificate": ends})["tls-expiry"] is level
+
+
+@pytest.mark.parametrize(
+    ("hosts", "said"),
+    [
+        (["shop-kafka"], "shop-kafka resolves"),
+        (["shop", "shop"], "shop resolves"),
+        (["shop-kafka", "127.0.0.1", "shop-redis"], "shop-kafka, shop-redis resolve"),
+        (["127.0.0.1", "::1"], "there is none to look up: servers are given by address"),
+        ([], "there is none to look up: servers are given by address"),
+    ],
+)
+def test_names_are_told_of_and_addresses_are_none(hosts: list[str], said: str) -> None:
+    reached = [Reached(Server("Kafka", host, 1), listens=True) for host in hosts]
+    assert next(f for f in network_findings(reached, {}, at=AT) if f.code == "names").text == said
+
+
+def test_an_address_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def getaddrinfo(host: str, *_: Any, **__: Any) -> None:
+        asked.append(host)
+        raise OSError("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(network_checks, "takes_connections", lambda host, port: True)
+    assert reach(Server("Redis", "127.0.0.1", 1), None).listens
+    assert reach(Server("Redis", "shop-redis", 1), None).name_problem == "no such name"
+    assert asked == ["shop-redis"]
 
 
 def test_a_disk_that_is_slow_to_sync(tmp_path: Path) -> None:
