@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -22,11 +22,15 @@ from recsys.operations.status_line import Level
 from recsys.redis import Service, open_store
 from recsys.runtime.clock import json_time, now
 from recsys.runtime.escapes import escaped
+from recsys.runtime.terminal import Unpadded
 from recsys.settings import Settings
 from recsys.storage.data_dir import open_data_dir
 
-_WORDS_A_LINE = 47
-"""Characters of a command in a line, so that a screen of 80 columns shows it as it can be copied."""
+_COLUMNS = 80
+"""Of a usual terminal: a longer line of a command may be copied from it as two."""
+_INDENT = "  "
+_WORD = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s'"\\])+""")
+"""A word of a command, as a shell takes it."""
 
 
 class As(StrEnum):
@@ -66,7 +70,7 @@ def doctor_command(
     if as_json:
         print_json(orjson.dumps(described(findings), option=orjson.OPT_INDENT_2).decode())
     else:
-        results.print(screen(findings))
+        results.print(screen(findings), crop=False)  # a command's line that is too long is left to the terminal
     raise typer.Exit(int(worst(findings)))
 
 
@@ -83,39 +87,49 @@ def _findings(settings: Settings, service: Service, *, within_s: float | None) -
 
 def screen(findings: Sequence[Finding]) -> RenderableType:
     """Return what the command shows: by area; below what is not well stands what it endangers, and what mends it."""
-    table = Table.grid(padding=(0, 1))
-    table.add_column(no_wrap=True, min_width=max(map(len, MARKS.values())))
-    table.add_column(no_wrap=True, min_width=max(len(kind.name) for kind in KINDS.values()))
-    table.add_column()
+    parts: list[RenderableType] = [Text(sentence(findings), style=STYLES[worst(findings)])]
     area = None
     for finding in findings:
         if finding.kind.area is not area:
             area = finding.kind.area
-            table.add_row(Text(""), Text(area.value, style="bold"), Text(""))
-        mark = Text(MARKS[finding.level], style=STYLES[finding.level])
-        table.add_row(mark, Text(finding.kind.name), Text(_said(finding)))
-    return Group(Text(sentence(findings), style=STYLES[worst(findings)]), table)
+            parts.append(_row(Text(""), Text(area.value, style="bold"), ""))
+        parts.extend(_shown(finding))
+    return Unpadded(Group(*parts))
 
 
-def _said(finding: Finding) -> str:
-    lines = [escaped(finding.text)]
+def _shown(finding: Finding) -> Iterator[RenderableType]:
+    """Yield the finding, its command on lines of its own, and below it what to do besides."""
+    said = escaped(finding.text)
     if finding.level and finding.is_checked:
-        lines.append(f"endangered: {finding.kind.endangers}")
-    if finding.level and finding.advice:
-        lines.append(f"→ {escaped(finding.advice)}")
+        said += f"\nendangered: {finding.kind.endangers}"
+    mark = Text(MARKS[finding.level], style=STYLES[finding.level])
+    yield _row(mark, Text(finding.kind.name), said)
     if finding.command:
-        lines.append(folded(escaped(finding.command)))
-    return "\n".join(lines)
+        yield Text(folded(escaped(finding.command)), no_wrap=True, overflow="ignore")
+    if finding.level and finding.advice:
+        yield _row(Text(""), Text(""), f"→ {escaped(finding.advice)}")
+
+
+def _row(mark: Text, name: Text, said: str) -> Table:
+    """Return one row; all rows have the same columns."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True, min_width=max(map(len, MARKS.values())))
+    table.add_column(no_wrap=True, min_width=max(len(kind.name) for kind in KINDS.values()))
+    table.add_column()
+    table.add_row(mark, name, Text(said))
+    return table
 
 
 def folded(command: str) -> str:
     """Return a command in short lines that a shell reads as one."""
-    lines = [""]
-    for word in shlex.split(command, posix=False):
-        if lines[-1] and len(lines[-1]) + len(word) > _WORDS_A_LINE:
-            lines.append("")
-        lines[-1] += f" {word}" if lines[-1] else word
-    return " \\\n  ".join(lines)
+    most = _COLUMNS - len(" \\")
+    lines: list[str] = []
+    for word in _WORD.findall(command):
+        if lines and len(lines[-1]) + len(f" {word}") <= most:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(f"{_INDENT}{_INDENT if lines else ''}{word}")
+    return " \\\n".join(lines)
 
 
 def described(findings: Sequence[Finding]) -> dict[str, Any]:

@@ -26,13 +26,15 @@ _SAID_WHEN_BROKEN = {"names", "ports", "tls"}
 """What keeps a service from its server it says as well; that one of several brokers is away, it does not."""
 _NAMES: dict[Level, Literal["warning", "broken"]] = {Level.WARNING: "warning", Level.BROKEN: "broken"}
 _LEVELS = {Level.WARNING: logging.WARNING, Level.BROKEN: logging.ERROR}
+_AT_FIRST = {Level.WARNING: logging.INFO, Level.BROKEN: logging.ERROR}
 
 
 class CheckWatch:
     """Looks in a thread of its own, with clients of its own, so that nothing else waits for it.
 
-    A finding is logged once when it becomes wrong, or worse, and once when it is right again. What cannot be looked at
-    for now stays as it was.
+    A finding is logged once when it becomes wrong, or worse, and once when it is right again. What could be better, and
+    was so at the first look already, may be meant so: it is told, and is no warning. What cannot be looked at for now
+    stays as it was.
 
     Parameters
     ----------
@@ -47,6 +49,7 @@ class CheckWatch:
         self._note = note
         self._wrong: dict[str, Level] = {}
         self._failing: dict[str, Level] = {}
+        self._has_looked = False
 
     def running(self) -> AbstractContextManager[None]:
         """Look at once and then every five minutes, until the block ends."""
@@ -70,6 +73,7 @@ class CheckWatch:
         for finding in checked:
             self._note(finding.code, finding.level > Level.OK)
             self._tell(finding)
+        self._has_looked = True
 
     def _tell(self, finding: Finding) -> None:
         is_said = finding.level is Level.BROKEN and finding.code in _SAID_WHEN_BROKEN
@@ -79,9 +83,9 @@ class CheckWatch:
         if finding.level:
             self._wrong[finding.code] = finding.level
         if finding.level > before:
-            remedy = "; ".join(filter(None, (finding.advice, finding.command))) or "see recsys doctor"
+            remedy = "; ".join(filter(None, (finding.command, finding.advice))) or "see recsys doctor"
             log.log(
-                _LEVELS[finding.level],
+                _LEVELS[finding.level] if self._has_looked else _AT_FIRST[finding.level],
                 "check_failed",
                 "check {check}: {finding}; endangered: {endangers}; {remedy}",
                 check=finding.code,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from functools import partial
@@ -190,18 +190,18 @@ class _Examination:
             yield fine("redis", f"logged in; {counted(len(looks), 'server')}")
         if "clock-redis" in self._clock_codes():
             yield redis_clock(looks)
-        yield self._redis_rights(usable)
+        yield self._redis_rights(usable, looks)
 
     def _clock_codes(self) -> tuple[str, ...]:
         return () if self._service is Service.API else ("clock-redis",)  # it has no right to ask for the time
 
-    def _redis_rights(self, usable: Literal[True] | Unknown) -> Finding:
+    def _redis_rights(self, usable: Literal[True] | Unknown, looks: Sequence[ServerLook]) -> Finding:
         if isinstance(usable, Unknown):
             return not_checked("redis-rights", "Redis cannot be used as it is")
         missing = self._ask.end(self._ask.begin(self._missing_rights))
         if isinstance(missing, Unknown):
             return not_checked("redis-rights", missing, "grant +multi +discard, see Rights")
-        return redis_checks.rights_finding(self._settings, missing)
+        return redis_checks.rights_finding(self._settings, looks, missing)
 
     def _missing_rights(self) -> list[str]:
         connection = self._store.connection

@@ -56,7 +56,7 @@ KINDS: dict[str, Kind] = {
     "redis-mode": Kind(Area.REDIS, "cluster or not", "no service starts"),
     "redis-role": Kind(Area.REDIS, "role", "nothing can be written: no history and no list"),
     "redis-rights": Kind(Area.REDIS, "rights", "the service waits, or a command ends, where the right is needed"),
-    "redis-memory": Kind(Area.REDIS, "memory", "once it is full, Redis refuses writes or evicts keys"),
+    "redis-memory": Kind(Area.REDIS, "memory", "a full Redis refuses writes, or evicts keys"),
     "redis-eviction": Kind(Area.REDIS, "eviction", "users whose histories are gone look as if they bought nothing"),
     "redis-persistence": Kind(Area.REDIS, "its disk", "a restart loses what was not written; writes may be refused"),
     "redis-append-only": Kind(
@@ -65,7 +65,7 @@ KINDS: dict[str, Kind] = {
     "clock-redis": Kind(Area.CLOCKS, "Redis", "ages in status and alerts are wrong, and certificates may seem invalid"),
     "clock-kafka": Kind(Area.CLOCKS, "records", "purchases seem to come from the future, by a day: malformed"),
     "data-dir": Kind(Area.DATA_DIR, "read, write, fsync", "no purchase is archived, and no model is made"),
-    "data-dir-space": Kind(Area.DATA_DIR, "space", "no purchase is archived, and no model is made, once it is full"),
+    "data-dir-space": Kind(Area.DATA_DIR, "space", "on a full disk no purchase is archived, and no model is made"),
     "versions": Kind(Area.SERVICES, "versions", "what one service writes another may not understand"),
     "readings": Kind(
         Area.SERVICES, "mappings", "the same record is read in two ways: purchases are lost, or counted as others"

@@ -12,7 +12,7 @@ from recsys.operations.status_line import Level
 from recsys.operations.status_words import duration, named
 from recsys.redis.server_look import ServerLook
 from recsys.redis.service_registry import FoundServices
-from recsys.storage.files import Storage
+from recsys.storage.files import DiskFull, Storage
 
 CLOCK_OFF_S, CLOCK_WRONG_S = 10.0, 300.0
 """From when on a clock is worth a warning, and is broken."""
@@ -64,8 +64,11 @@ def folder_finding(storage: Storage, *, to_write: bool, clock: Callable[[], floa
         started = clock()
         nearest.check_writable(probe=bytes(_PROBE_BYTES))
         took_s = clock() - started
+    except DiskFull as error:
+        advice = "a lower RECSYS_TRAINER__KEEP_VERSIONS keeps fewer models"
+        return Finding("data-dir", Level.BROKEN, str(error), advice=advice)
     except DataDirError as error:
-        advice = "make room, correct the folder's owner, or set RECSYS_DATA_DIR"
+        advice = "correct the folder's owner, or set RECSYS_DATA_DIR"
         return Finding("data-dir", Level.BROKEN, str(error), advice=advice)
     where = storage.url if nearest is storage else f"{nearest.root}, where {storage.url} is to be,"
     text = f"64 KiB written to {where} and synced in {duration(took_s)}"

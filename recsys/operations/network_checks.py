@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
@@ -89,7 +90,8 @@ def redis_tls(settings: RedisSettings) -> Callable[[], ssl.SSLContext] | None:
 def reach(server: Server, tls: Callable[[], ssl.SSLContext] | None) -> Reached:
     """Go as far as one comes: name, port, certificate."""
     try:
-        socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
+        if not _is_address(server.host):
+            socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         return Reached(server, name_problem=getattr(error, "strerror", None) or str(error))
     if not takes_connections(server.host, server.port):
@@ -131,7 +133,18 @@ def _names(reached: Sequence[Reached]) -> Finding:
     if unknown:
         host = next(one.server.host for one in reached if one.name_problem)
         return Finding("names", Level.BROKEN, f"unknown: {named(unknown)}", f"getent hosts {host}", _SETTINGS)
-    return fine("names", f"{named([one.server.host for one in reached]) or 'none'} resolve")
+    names = list(dict.fromkeys(one.server.host for one in reached if not _is_address(one.server.host)))
+    if not names:
+        return fine("names", "there is none to look up: servers are given by address")
+    return fine("names", f"{named(names)} {'resolves' if len(names) == 1 else 'resolve'}")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 _SETTINGS = "correct RECSYS_KAFKA__BOOTSTRAP_SERVERS or RECSYS_REDIS__URL, or the names"

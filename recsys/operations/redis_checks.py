@@ -15,6 +15,7 @@ from recsys.redis.server_look import ServerLook
 from recsys.redis.suitability import why_unfit
 from recsys.settings import Settings
 
+_EVICTS_NOTHING = "noeviction"
 _FIT = {"version": "redis-version", "mode": "redis-mode", "role": "redis-role"}
 
 
@@ -24,15 +25,17 @@ def server_findings(settings: Settings, looks: Sequence[ServerLook]) -> Iterator
     yield from _fitness(settings, looks)
     yield of_line("redis-memory", memory_line(facts, settings.status))
     eviction = of_line("redis-eviction", eviction_line(facts))
-    yield _with_command(settings, eviction, "CONFIG", "SET", "maxmemory-policy", "noeviction")
+    evicting = [look for look, fact in zip(looks, facts, strict=True) if fact.policy != _EVICTS_NOTHING]
+    yield _with_command(eviction, evicting, "CONFIG", "SET", "maxmemory-policy", _EVICTS_NOTHING)
     yield of_line("redis-persistence", persistence_line(facts))
-    without = [fact.address for fact in facts if not fact.append_only]
+    without = [look for look, fact in zip(looks, facts, strict=True) if not fact.append_only]
     if not without:
         yield fine("redis-append-only", "appendonly yes")
     else:
-        text = f"none at {named(without)}; with appendonly yes a restart loses a second of writes at most"
+        where = named([look.address for look in without])
+        text = f"none at {where}; with appendonly yes a restart loses a second of writes at most"
         finding = Finding("redis-append-only", Level.WARNING, text, advice="and in redis.conf: appendonly yes")
-        yield _with_command(settings, finding, "CONFIG", "SET", "appendonly", "yes")
+        yield _with_command(finding, without, "CONFIG", "SET", "appendonly", "yes")
 
 
 def _fitness(settings: Settings, looks: Sequence[ServerLook]) -> Iterator[Finding]:
@@ -60,19 +63,23 @@ _ADVICE = {
 }
 
 
-def _with_command(settings: Settings, finding: Finding, *words: str) -> Finding:
-    """Add what redis-cli is to be told, where all is not well; the URL may hold a password, so it is not shown."""
+def _with_command(finding: Finding, looks: Sequence[ServerLook], *words: str) -> Finding:
+    """Add what redis-cli is to tell these servers, where all is not well."""
     if not finding.level:
         return finding
-    command = f'redis-cli -u "$RECSYS_REDIS__URL" {shlex.join(words)}'
-    return Finding(finding.code, finding.level, finding.text, command, finding.advice)
+    return Finding(finding.code, finding.level, finding.text, _redis_cli(looks, *words), finding.advice)
 
 
-def rights_finding(settings: Settings, missing: Sequence[str]) -> Finding:
-    """Say which rights are missing, as an ACL names them."""
+def _redis_cli(looks: Sequence[ServerLook], *words: str) -> str:
+    """Return the commands that tell each of these servers something; who runs them logs in as may be."""
+    return " && ".join(shlex.join(["redis-cli", *look.cli, *words]) for look in looks)
+
+
+def rights_finding(settings: Settings, looks: Sequence[ServerLook], missing: Sequence[str]) -> Finding:
+    """Say which rights are missing, as an ACL names them; each server has an ACL of its own."""
     user = user_of(settings.redis.url.get_secret_value())
     if not missing:
         return fine("redis-rights", f"user {user} has all")
     text = f"user {user} lacks {', '.join(missing)}"
     name = user if " " not in user else "NAME"
-    return Finding("redis-rights", Level.BROKEN, text, f"redis-cli {shlex.join(['ACL', 'SETUSER', name, *missing])}")
+    return Finding("redis-rights", Level.BROKEN, text, _redis_cli(looks, "ACL", "SETUSER", name, *missing))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.segment import Segment
 from rich.text import Text
 
 from recsys.runtime.escapes import escaped
@@ -36,3 +38,31 @@ class SafeConsole(Console):
         """Return a string as the console lays it out."""
         shown = secrets.hidden_in(text) if self._without_secrets else text
         return super().render_str(escaped(shown, lines=self._lines), **options)
+
+
+class Unpadded:
+    """What is printed without the blanks that rich puts behind a line: whoever copies it would copy them too.
+
+    Parameters
+    ----------
+    shown : RenderableType
+    """
+
+    def __init__(self, shown: RenderableType) -> None:
+        self._shown = shown
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield what is shown, line by line."""
+        for line in Segment.split_lines(console.render(self._shown, options)):
+            yield from _without_blanks_behind(line)
+            yield Segment.line()
+
+
+def _without_blanks_behind(line: Iterable[Segment]) -> Iterator[Segment]:
+    segments = list(line)
+    while segments and not segments[-1].text.rstrip(" "):
+        segments.pop()
+    if segments:
+        *before, last = segments
+        yield from before
+        yield Segment(last.text.rstrip(" "), last.style, last.control)

@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from recsys.errors import DataDirError
 from recsys.runtime import fail_points
+from recsys.runtime.full_disk import is_full, problem_of
 from recsys.runtime.private_files import create_file, make_folder
 from recsys.settings import masked_folder, secrets
 from recsys.settings.regular_files import open_regular, regular
@@ -31,6 +32,10 @@ class NotAFile(DataDirError):
 
 class TooLarge(DataDirError):
     """A file has more bytes than one of its kind can have."""
+
+
+class DiskFull(DataDirError):
+    """The disk of a folder, or what a user may have of it, has no room for more."""
 
 
 class Storage:
@@ -77,8 +82,8 @@ class Storage:
         try:
             yield
         except OSError as error:
-            kind = NotAFile if error.errno in _NO_FILE else DataDirError
-            raise kind(f"{self.uri(relative)}: {error.strerror or error}") from error
+            kind = NotAFile if error.errno in _NO_FILE else DiskFull if is_full(error) else DataDirError
+            raise kind(f"{self.uri(relative)}: {problem_of(error, self.root)}") from error
 
     def write_file(self, relative: str, content: bytes, *, fail_point: str | None = None) -> None:
         """Write a file, whole or not at all, replacing one of the same name."""
@@ -238,7 +243,9 @@ class Storage:
             self.fs.pipe_file(name, probe)
             self.fs.rm(name)
         except OSError as error:
-            problem = error.strerror or error
+            problem = problem_of(error, self.root)
+            if is_full(error):
+                raise DiskFull(problem) from error
             raise DataDirError(f"{self.root} is not a writable folder ({problem}); set RECSYS_DATA_DIR") from error
 
     def nearest(self) -> Storage:

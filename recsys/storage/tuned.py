@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from recsys.errors import DataDirError
+from recsys.runtime.full_disk import problem_of
 from recsys.runtime.private_files import ensure_own_folder, make_folder
 from recsys.settings import ModelSettings, Settings
 from recsys.storage.files import Storage
@@ -89,5 +90,5 @@ def study_folder(storage: Storage) -> Path:
         else:
             ensure_own_folder(folder)
     except OSError as error:
-        raise DataDirError(f"{folder}: the trials cannot be written: {error.strerror or error}") from error
+        raise DataDirError(f"{folder}: the trials cannot be written: {problem_of(error, folder)}") from error
     return folder

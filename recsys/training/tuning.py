@@ -26,6 +26,7 @@ from recsys.evaluation.baselines import model_lists
 from recsys.evaluation.metrics import user_metrics
 from recsys.evaluation.split import EVERYBODY, RelevantItems, Split, split_by_time
 from recsys.runtime import threads
+from recsys.runtime.full_disk import problem_of
 from recsys.runtime.progress import ProgressReporter
 from recsys.training.fit import fit_model
 from recsys.training.parameters import Parameters, Tuned
@@ -131,7 +132,7 @@ def tune(problem: Problem, folder: Path, progress: ProgressReporter, *, trials: 
     try:
         return _tune(problem, folder, progress, trials=trials, jobs=jobs)
     except OSError as error:
-        raise DataDirError(f"{folder}: the trials cannot be written: {error.strerror or error}") from error
+        raise DataDirError(f"{folder}: the trials cannot be written: {problem_of(error, folder)}") from error
     except TerminatedWorkerError as error:
         raise NotEnoughData(
             f"a process of the tuning was killed, perhaps because memory ran out; try --jobs 1: {error}"

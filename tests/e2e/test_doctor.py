@@ -155,7 +155,8 @@ def test_what_redis_may_lose_is_named(well: Shop, own_redis: RedisServer) -> Non
     assert said.wrong == {"redis-eviction", "redis-append-only"}
     assert said.level("redis-eviction") == "broken"
     assert said.command("redis-eviction").endswith("CONFIG SET maxmemory-policy noeviction")
-    assert said.command("redis-append-only").endswith("CONFIG SET appendonly yes")
+    told = f"redis-cli -h 127.0.0.1 -p {own_redis.port}"
+    assert said.command("redis-append-only") == f"{told} CONFIG SET appendonly yes"
     own_redis.client.config_set("maxmemory", "1gb")  # now no connection of ours takes it
     said = doctor(well)
     assert said.level("redis-eviction") == "broken"
@@ -224,7 +225,7 @@ def test_a_full_disk_is_named(well: Shop, disk: SmallDisk) -> None:
     disk.fill()
     said = doctor(well, **where)
     assert said.wrong == {"data-dir", "data-dir-space"}
-    assert "No space left on device" in said.text("data-dir")
+    assert said.text("data-dir") == f"the disk of {disk.folder} is full (No space left on device); make room on it"
     assert "data-dir" not in doctor(well, "--as", "consumer", **where).wrong, "a consumer only reads"
 
 
@@ -237,7 +238,8 @@ def test_rights_that_redis_withholds_are_named(tmp_path: Path, kafka: KafkaServe
         assert said.wrong == {"redis-rights", *UNTIL_SOON, "data-dir"}
         assert "is not there, so no model can be loaded" in said.text("data-dir")
         assert said.text("redis-rights") == "user consumer lacks +hset"
-        assert said.command("redis-rights") == "redis-cli ACL SETUSER consumer +hset"
+        assert said.command("redis-rights").startswith("redis-cli -h localhost -p ")
+        assert said.command("redis-rights").endswith(" ACL SETUSER consumer +hset")
         server.set_user("consumer", *[rule for rule in rules if rule not in ("+hset", "+multi")])
         untold = doctor(shop, "--as", "consumer", **login)
         assert untold.text("redis-rights").startswith("not checked: this user may use no transaction")

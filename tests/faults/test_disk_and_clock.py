@@ -72,7 +72,8 @@ def test_full_disk_is_said_in_one_line_and_made_good_when_there_is_room(shop: Sh
             wait_until(lambda: len(errors_of(trainer)) >= number, "the trainer says that the disk is full")
             assert len(errors_of(trainer)) == number
             where = re.escape(str(disk.folder / path))
-            said = rf"ERROR   trainer: {where}\S*: No space left on device; trying again in 10 s"
+            full = r"the disk of \S+ is full \(No space left on device\); make room on it"
+            said = rf"ERROR   trainer: {where}\S*: {full}; trying again in 10 s"
             assert re.search(said, errors_of(trainer)[-1]), errors_of(trainer)[-1]
             assert half_written() == []
 

@@ -182,7 +182,7 @@ def test_an_import_whose_redis_goes_away_says_what_to_do(recsys: Command, prefix
 def test_an_import_whose_disk_is_full_says_what_to_do(recsys: Command, own_store: Store, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("user_id,item_id,timestamp\nu,a,2026-01-01\n")
     error = recsys("import", "rows.csv", expect=1, RECSYS_TEST_FAIL_POINTS="in-segment=full").stderr
-    assert f"No space left on device; {ADVICE}" in error
+    assert f"is full (No space left on device); make room on it; {ADVICE}" in error
     assert "1 new" in recsys("import", "rows.csv").stdout
     assert quantities(own_store, "u") == {"a": 1}
 

@@ -14,6 +14,7 @@ from recsys.errors import RedisError, RedisUnavailable, SettingsError
 from recsys.redis import EvictionWatch, Service, Store, open_store
 from recsys.redis.async_reader import open_read_store
 from recsys.redis.eviction import Evictions
+from recsys.redis.server_look import look_at_servers
 from recsys.settings import RedisSettings, Settings
 from tests.sentinels import PASSWORD, SENTINEL_PASSWORD, USER, WatchedRedis, watched_redis
 from tests.services import kept_port, wait_until
@@ -56,6 +57,11 @@ def test_a_sentinel_that_is_gone_does_not_matter(watched: WatchedRedis) -> None:
     with open_store(settings_of(watched, sentinel=f"127.0.0.1:{kept_port()},{address}")) as store:
         store.connection.check()
         store.connection.ensure_rights(Service.CONSUMER)
+
+
+def test_redis_cli_is_told_where_the_master_is(watched: WatchedRedis) -> None:
+    (look,) = look_at_servers(settings_of(watched).redis)
+    assert look.cli == ("-h", "127.0.0.1", "-p", str(watched.master_port()))
 
 
 def test_addresses_are_checked() -> None:

@@ -19,6 +19,8 @@ def test_each_master_tells_of_itself_and_of_its_clock(store_settings: Settings) 
     assert len(looks) == (3 if store_settings.redis.cluster else 1)
     assert {look.info["role"] for look in looks} == {"master"}
     assert all(look.ahead_s is not None and abs(look.ahead_s) < 60 for look in looks), "it is the same machine"
+    where = [dict(zip(look.cli[::2], look.cli[1::2], strict=True)) for look in looks]
+    assert len({(told["-h"], int(told["-p"])) for told in where}) == len(looks)
     late = look_at_servers(store_settings.redis, clock=lambda: time.time() - 400)
     assert all(look.ahead_s is not None and 340 < look.ahead_s < 460 for look in late)
 

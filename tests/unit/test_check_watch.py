@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -73,8 +74,21 @@ def test_what_a_service_says_by_itself_is_in_the_metrics_and_the_registry_alone(
 
 
 def test_one_of_several_brokers_that_is_away_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     watched = Watched()
     watched.look(Finding("ports", Level.WARNING, "nobody listens: Kafka at b:9092"))
     watched.look(Finding("ports", Level.BROKEN, "nobody listens: Kafka at a:9092, b:9092"))
     watched.look(fine("ports", "somebody listens"))
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["check ports"] * 2
+
+
+@pytest.mark.parametrize(("finding", "level"), [(SHORT, "INFO"), (BROKEN, "ERROR")])
+def test_what_could_be_better_from_the_start_is_told_and_no_warning(
+    finding: Finding, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    watched = Watched()
+    watched.look(finding)
+    watched.look(finding)
+    assert [record.levelname for record in caplog.records] == [level]
+    assert watched.noted == {"topic-retention": True}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,17 +14,19 @@ from typing import Any
 import pytest
 
 import recsys
-from recsys.cli.doctor import folded, screen
+from recsys.cli.doctor import described, screen
 from recsys.kafka.broker_look import Broker, TopicLook
 from recsys.kafka.groups import GroupLook, Member
-from recsys.operations import kafka_checks, machine_checks, redis_checks
+from recsys.operations import kafka_checks, machine_checks, network_checks, redis_checks
+from recsys.operations.check_watch import CheckWatch
 from recsys.operations.finding import KINDS, Finding, fine, not_checked, sentence, worst
 from recsys.operations.machine_checks import records_clock, redis_clock
-from recsys.operations.network_checks import Reached, Server, network_findings
+from recsys.operations.network_checks import Reached, Server, network_findings, reach
 from recsys.operations.server_lines import eviction_line, memory_line, persistence_line
 from recsys.operations.status_facts import redis_server_facts
 from recsys.operations.status_line import Level
-from recsys.redis import Service
+from recsys.redis import Service, open_store
+from recsys.redis.addresses import redis_cli_options
 from recsys.redis.server_look import ServerLook
 from recsys.redis.service_registry import ConsumerEntry, ConsumerFacts, FoundServices
 from recsys.runtime.terminal import SafeConsole
@@ -40,6 +43,7 @@ INFO = {
     "redis_version": "7.0.15", "redis_mode": "standalone", "role": "master", "maxmemory": 2**30, "used_memory": 2**20,
     "maxmemory_policy": "noeviction", "evicted_keys": 0, "aof_enabled": 1,
 }  # fmt: skip
+CLI = ("-h", "redis", "-p", "6379")
 
 
 def settings(**sections: Any) -> Settings:
@@ -55,7 +59,7 @@ def with_config(**options: str) -> TopicLook:
 
 
 def of_redis(**info: Any) -> dict[str, Finding]:
-    look = ServerLook("redis:6379", {**INFO, **info}, 0.0)
+    look = ServerLook("redis:6379", {**INFO, **info}, 0.0, CLI)
     return {f.code: f for f in redis_checks.server_findings(settings(), [look])}
 
 
@@ -180,6 +184,11 @@ def test_strangers_in_the_group() -> None:
     assert level(ours, Member("other", "h", {})) is Level.WARNING
 
 
+@pytest.mark.parametrize("code", ["data-dir-space", "redis-memory"])
+def test_what_is_full_already_is_not_said_to_become_full(code: str) -> None:
+    assert "once" not in KINDS[code].endangers
+
+
 def test_redis_as_it_should_be() -> None:
     assert {f.level for f in of_redis().values()} == {Level.OK}
 
@@ -204,6 +213,35 @@ def test_what_is_wrong_with_redis(info: dict[str, Any], code: str, level: Level)
     assert {f.level for f in found.values() if f.code != code} == {Level.OK}
 
 
+def test_redis_cli_is_told_of_the_servers_concerned() -> None:
+    cluster, given = [], settings(redis={"cluster": True})
+    for number, policy in enumerate(["noeviction", "allkeys-lru", "volatile-lru"]):
+        info = {**INFO, "redis_mode": "cluster", "maxmemory_policy": policy, "aof_enabled": int(number != 1)}
+        cluster.append(ServerLook(f"node-{number}:1", info, 0.0, ("-h", f"node-{number}", "-p", "1")))
+    found = {f.code: f.command for f in redis_checks.server_findings(given, cluster)}
+    setting = "CONFIG SET maxmemory-policy noeviction"
+    assert found["redis-eviction"] == f"redis-cli -h node-1 -p 1 {setting} && redis-cli -h node-2 -p 1 {setting}"
+    assert found["redis-append-only"] == "redis-cli -h node-1 -p 1 CONFIG SET appendonly yes"
+    lacking = redis_checks.rights_finding(given, cluster[:2], ["+eval"])
+    assert lacking.command == " && ".join(f"redis-cli -h node-{n} -p 1 ACL SETUSER default +eval" for n in (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://shop:secret@redis:7000/0", "-h redis -p 7000"),
+        ("redis://[::1]", "-h ::1 -p 6379"),
+        ("unix:///run/redis.sock", "-s /run/redis.sock"),
+        ("rediss://:secret@redis/0?ssl_cert_reqs=none", "-h redis -p 6379 --tls --insecure"),
+    ],
+)
+def test_redis_cli_is_told_where_redis_is_and_no_password(url: str, told: str) -> None:
+    with open_store(settings(redis={"url": url})) as store:
+        pool = store.connection.client.connection_pool
+        connection = pool.connection_class(**pool.connection_kwargs)  # connects nowhere
+    assert " ".join(redis_cli_options(settings(redis={"url": url}).redis, connection)) == told
+
+
 @pytest.mark.parametrize("policy", ["noeviction", "allkeys-lru", "volatile-lru"])
 @pytest.mark.parametrize("used", [2**20, 2**30])
 @pytest.mark.parametrize("status", ["ok", "err"])
@@ -219,10 +257,10 @@ def test_doctor_and_status_never_contradict_each_other(policy: str, used: int, s
 
 @pytest.mark.parametrize(("off_s", "level"), [(9, Level.OK), (-9, Level.OK), (11, Level.WARNING), (-400, Level.BROKEN)])
 def test_the_clock_of_redis(off_s: float, level: Level) -> None:
-    found = redis_clock([ServerLook("a", INFO, 0.1), ServerLook("b", INFO, off_s)])
+    found = redis_clock([ServerLook("a", INFO, 0.1, CLI), ServerLook("b", INFO, off_s, CLI)])
     assert found.level is level
     assert ("ahead of" if off_s > 0 else "behind") in found.text
-    assert redis_clock([ServerLook("a", INFO, None)]).level is Level.OK
+    assert redis_clock([ServerLook("a", INFO, None, CLI)]).level is Level.OK
 
 
 @pytest.mark.parametrize(
@@ -253,6 +291,35 @@ def test_names_ports_and_certificates() -> None:
         assert of_network(well, own={"the client certificate": ends})["tls-expiry"] is level
 
 
+@pytest.mark.parametrize(
+    ("hosts", "said"),
+    [
+        (["shop-kafka"], "shop-kafka resolves"),
+        (["shop", "shop"], "shop resolves"),
+        (["shop-kafka", "127.0.0.1", "shop-redis"], "shop-kafka, shop-redis resolve"),
+        (["127.0.0.1", "::1"], "there is none to look up: servers are given by address"),
+        ([], "there is none to look up: servers are given by address"),
+    ],
+)
+def test_names_are_told_of_and_addresses_are_none(hosts: list[str], said: str) -> None:
+    reached = [Reached(Server("Kafka", host, 1), listens=True) for host in hosts]
+    assert next(f for f in network_findings(reached, {}, at=AT) if f.code == "names").text == said
+
+
+def test_an_address_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def getaddrinfo(host: str, *_: Any, **__: Any) -> None:
+        asked.append(host)
+        raise OSError("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(network_checks, "takes_connections", lambda host, port: True)
+    assert reach(Server("Redis", "127.0.0.1", 1), None).listens
+    assert reach(Server("Redis", "shop-redis", 1), None).name_problem == "no such name"
+    assert asked == ["shop-redis"]
+
+
 def test_a_disk_that_is_slow_to_sync(tmp_path: Path) -> None:
     from recsys.storage.files import Storage
 
@@ -266,11 +333,44 @@ def test_a_disk_that_is_slow_to_sync(tmp_path: Path) -> None:
     assert not missing.parent.exists(), "nothing is made"
 
 
-def test_commands_are_folded_so_that_a_shell_reads_them_as_one() -> None:
-    command = "kafka-configs.sh --bootstrap-server shop-kafka:9092 --alter --add-config 'a=b c' --entity-name purchases"
-    text = folded(command)
-    assert max(map(len, text.splitlines())) <= 53
-    assert shlex.split(text.replace("\\\n", "")) == shlex.split(command)
+COMMANDS = [
+    "kafka-configs.sh --bootstrap-server shop-kafka:9092 --alter --add-config 'a=b  c' --entity-name purchases",
+    shlex.join(["redis-cli", "ACL", "SETUSER", "it's", *(f"+right{number}" for number in range(40))]),
+    f"kafka-topics.sh --bootstrap-server {','.join(f'broker-{number}.shop.example:9092' for number in range(9))}",
+    """openssl s_client -connect "a \\"b\\" c":1 -showcerts -servername some-name-that-fills-the-line < /dev/null""",
+]
+
+
+def printed(findings: Sequence[Finding], **options: Any) -> list[str]:
+    console = SafeConsole(**options)
+    with console.capture() as captured:
+        console.print(screen(findings), crop=False)
+    return re.sub("\x1b\\[[0-9;]*m", "", captured.get()).splitlines()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize("width", [80, 160])
+def test_commands_can_be_copied_from_the_screen(command: str, is_terminal: bool, width: int) -> None:
+    finding = Finding("topic-compacted", Level.BROKEN, "long " * 40, command, "then see A compacted topic")
+    lines = printed([fine("names", "well"), finding], width=width, force_terminal=is_terminal)
+    assert [line for line in lines if line != line.rstrip()] == []
+    first = next(place for place, line in enumerate(lines) if line.split()[:1] == command.split()[:1])
+    last = next(place for place in range(first, len(lines)) if not lines[place].endswith("\\"))
+    copied = lines[first : last + 1]
+    assert shlex.split("\n".join(copied).replace("\\\n", "")) == shlex.split(
+        described([finding])["findings"][0]["command"]
+    )
+    assert all(len(line) <= 80 or len(line.split()) <= 2 for line in copied), (
+        "only a word that is longer makes it longer"
+    )
+    assert lines[last + 1].strip() == "→ then see A compacted topic"
+
+
+def test_what_comes_after_a_command_stands_behind_it_in_logs_too(caplog: pytest.LogCaptureFixture) -> None:
+    finding = Finding("topic-retention", Level.BROKEN, "short", "kafka-configs.sh --alter", "then see Models")
+    CheckWatch(lambda: [finding], lambda code, is_wrong: None).look()
+    assert caplog.messages[0].endswith("; kafka-configs.sh --alter; then see Models")
 
 
 def test_the_screen_has_80_columns_and_no_escapes() -> None:
@@ -281,7 +381,7 @@ def test_the_screen_has_80_columns_and_no_escapes() -> None:
     ]
     console = SafeConsole(width=80, force_terminal=False)
     with console.capture() as captured:
-        console.print(screen(findings))
+        console.print(screen(findings), crop=False)
     assert "\x1b" not in captured.get()
     assert max(map(len, captured.get().splitlines())) <= 80
     assert worst(findings) is Level.BROKEN

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import errno
 import os
+import re
 import uuid
 from pathlib import Path
 
 import pytest
 
 from recsys.errors import DataDirError
-from recsys.storage.files import Storage
+from recsys.operations.machine_checks import folder_finding
+from recsys.operations.status_line import Level
+from recsys.storage.files import DiskFull, Storage
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -17,6 +21,10 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 
 def full(*_: object, **__: object) -> None:
     raise OSError(28, "No space left on device")
+
+
+def said_of_full(folder: Path) -> str:
+    return f"the disk of {folder} is full (No space left on device); make room on it"
 
 
 def everything_below(folder: Path) -> list[str]:
@@ -99,7 +107,7 @@ def test_a_failed_write_leaves_what_was_there_and_nothing_else(
         storage.write_file("folder/name", before)
     with monkeypatch.context() as patched:
         patched.setattr(os if call == "fsync" else Path, call, full)
-        with pytest.raises(DataDirError, match=r"folder/name: No space left on device"):
+        with pytest.raises(DataDirError, match=rf"folder/name: {re.escape(said_of_full(tmp_path))}$"):
             storage.write_file("folder/name", b"new")
     assert everything_below(tmp_path) == (["folder"] if before is None else ["folder", "folder/name"])
     if before is not None:
@@ -111,7 +119,7 @@ def test_a_failed_folder_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     storage = Storage(str(tmp_path))
     with monkeypatch.context() as patched:
         patched.setattr(os if call == "fsync" else Path, call, full)
-        with pytest.raises(DataDirError, match=r"models/v1: No space left on device"):
+        with pytest.raises(DataDirError, match=rf"models/v1: {re.escape(said_of_full(tmp_path))}$"):
             storage.write_folder("models/v1", {"one": b"1", "last": b"2"}, last="last")
     assert everything_below(tmp_path) == ["models"]
     storage.write_folder("models/v1", {"one": b"1", "last": b"2"}, last="last")
@@ -225,6 +233,24 @@ def test_an_unknown_protocol_is_a_storage_error(url: str) -> None:
 def test_checking_that_a_folder_is_writable_leaves_nothing(storage: Storage) -> None:
     storage.check_writable()
     assert storage.files("", "") == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_no_reason_for_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:  # fmt: skip
+    def fsync(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    said = f"the disk of {tmp_path} is full ({os.strerror(number)}); make room on it"
+    with pytest.raises(DiskFull, match=f"^{re.escape(said)}$"):
+        Storage(str(tmp_path)).check_writable()
+    with pytest.raises(DiskFull, match=f"a/b: {re.escape(said)}$"):
+        Storage(str(tmp_path)).write_file("a/b", b"")
+    found = folder_finding(Storage(str(tmp_path)), to_write=True, clock=lambda: 0.0)
+    assert (found.level, found.text) == (Level.BROKEN, said)
+    assert "RECSYS_DATA_DIR" not in found.advice
 
 
 def test_a_file_in_the_place_of_the_folder_is_named_with_its_setting(tmp_path: Path) -> None:
