@@ -15,10 +15,13 @@ from rich.text import Text
 
 from recsys.cli.output import print_json, results, settings_for_command
 from recsys.cli.status import MARKS, STYLES
+from recsys.operations.asking import Asking
 from recsys.operations.doctor import examine
-from recsys.operations.finding import KINDS, Finding, not_checked, sentence, worst
+from recsys.operations.finding import KINDS, Finding, not_checked, of_state, sentence, worst
 from recsys.operations.probe import CODES, LIMIT_S, probe
+from recsys.operations.service_state import decide
 from recsys.operations.status_line import Level
+from recsys.operations.status_look import look
 from recsys.redis import Service, open_store
 from recsys.runtime.clock import json_time, now
 from recsys.runtime.escapes import escaped
@@ -26,6 +29,8 @@ from recsys.runtime.terminal import Unpadded
 from recsys.settings import Settings
 from recsys.storage.data_dir import open_data_dir
 
+_ASKS_OF_STATUS = 6
+"""Twice as many as its look needs at most, for the checks run beside it."""
 _COLUMNS = 80
 """Of a usual terminal: a longer line of a command may be copied from it as two."""
 _INDENT = "  "
@@ -75,8 +80,15 @@ def doctor_command(
 
 
 def _findings(settings: Settings, service: Service, *, within_s: float | None) -> list[Finding]:
+    data_dir = open_data_dir(settings)
     with open_store(settings) as store:
-        found = examine(settings, service, store, open_data_dir(settings))
+        ask = Asking(_ASKS_OF_STATUS * max(settings.kafka.timeout_s, settings.redis.timeout_s))
+        status = None
+        if service is Service.COMMAND:  # a service has not the rights to see all that status looks at
+            status = ask.begin(lambda: decide(look(settings, store, data_dir), settings.status, at=now()))
+        found = examine(settings, service, store, data_dir)
+        if status is not None:
+            found.append(of_state(ask.end(status)))
         if within_s is None:
             return found
         unusable = [one.code for one in found if one.code in ("kafka", "redis") and one.level is Level.BROKEN]

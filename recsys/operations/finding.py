@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from recsys.operations.status_facts import Unknown
-from recsys.operations.status_line import Level, Line
+from recsys.operations.status_line import Level, Line, State
 
 
 class Area(StrEnum):
@@ -71,6 +71,7 @@ KINDS: dict[str, Kind] = {
         Area.SERVICES, "mappings", "the same record is read in two ways: purchases are lost, or counted as others"
     ),
     "registry": Kind(Area.SERVICES, "registry", "a service that runs is not seen"),
+    "status": Kind(Area.SERVICES, "status", "what recsys status names: new purchases, lists, or models"),
     "probe-kafka": Kind(Area.PROBE, "acknowledged", "apps and shops cannot publish purchases"),
     "probe-history": Kind(Area.PROBE, "in the history", "purchases do not reach Redis"),
     "probe-list": Kind(Area.PROBE, "list written", "purchases do not change lists"),
@@ -125,6 +126,14 @@ def not_checked(code: str, why: str | Unknown, advice: str = "") -> Finding:
 def of_line(code: str, line: Line) -> Finding:
     """Return what `recsys status` says of the same thing, which is decided there."""
     return Finding(code, line.level, line.text, advice=line.remedy)
+
+
+def of_state(state: State | Unknown) -> Finding:
+    """Return what `recsys status` says of the shop as a whole, so that whoever asks here alone is not sent home."""
+    if isinstance(state, Unknown):
+        return not_checked("status", state, "ask recsys status itself")
+    text = f"recsys status: {state.sentence}"
+    return Finding("status", state.level, text, "recsys status") if state.level else fine("status", text)
 
 
 def worst(findings: Sequence[Finding]) -> Level:

@@ -19,12 +19,12 @@ from recsys.kafka.broker_look import Broker, TopicLook
 from recsys.kafka.groups import GroupLook, Member
 from recsys.operations import kafka_checks, machine_checks, network_checks, redis_checks
 from recsys.operations.check_watch import CheckWatch
-from recsys.operations.finding import KINDS, Finding, fine, not_checked, sentence, worst
+from recsys.operations.finding import KINDS, Finding, fine, not_checked, of_state, sentence, worst
 from recsys.operations.machine_checks import records_clock, redis_clock
 from recsys.operations.network_checks import Reached, Server, network_findings, reach
 from recsys.operations.server_lines import eviction_line, memory_line, persistence_line
-from recsys.operations.status_facts import redis_server_facts
-from recsys.operations.status_line import Level
+from recsys.operations.status_facts import Unknown, redis_server_facts
+from recsys.operations.status_line import Level, Line, State
 from recsys.redis import Service, open_store
 from recsys.redis.addresses import redis_cli_options
 from recsys.redis.server_look import ServerLook
@@ -187,6 +187,16 @@ def test_strangers_in_the_group() -> None:
 @pytest.mark.parametrize("code", ["data-dir-space", "redis-memory"])
 def test_what_is_full_already_is_not_said_to_become_full(code: str) -> None:
     assert "once" not in KINDS[code].endangers
+
+
+@pytest.mark.parametrize("level", list(Level))
+def test_what_status_says_is_a_finding(level: Level) -> None:
+    state = State([Line("consumers", "consumers", level, "none runs")])
+    found = of_state(state)
+    assert (found.level, found.text) == (level, f"recsys status: {state.sentence}")
+    assert found.command == ("recsys status" if level else "")
+    unknown = of_state(Unknown("no answer"))
+    assert (unknown.level, unknown.is_checked) == (Level.WARNING, False)
 
 
 def test_redis_as_it_should_be() -> None:
