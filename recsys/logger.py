@@ -10,6 +10,7 @@ The name of an event never changes, so alerts and searches hold on to it; senten
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 from string import Formatter
 from typing import Any, cast
 
@@ -47,7 +48,10 @@ def _as_record(_: WrappedLogger, __: str, line: EventDict) -> dict[str, Any]:
 
 def _not_in(sentence: str, fields: EventDict) -> list[str]:
     """Return the names of the fields that a sentence does not show."""
-    if not fields:
-        return []
-    shown = {name for _, name, _, _ in Formatter().parse(sentence)}
+    shown = _shown_in(sentence)
     return [name for name in fields if name not in shown]
+
+
+@lru_cache(maxsize=1_000)  # sentences are those of the code
+def _shown_in(sentence: str) -> frozenset[str | None]:
+    return frozenset(name for _, name, _, _ in Formatter().parse(sentence))
