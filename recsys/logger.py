@@ -33,9 +33,8 @@ def logger(name: str) -> structlog.stdlib.BoundLogger:
         processors=[structlog.stdlib.filter_by_level, _as_record],
         wrapper_class=structlog.stdlib.BoundLogger,
         context_class=dict,
-        cache_logger_on_first_use=True,
     )
-    return cast(structlog.stdlib.BoundLogger, bound)
+    return cast(structlog.stdlib.BoundLogger, bound.bind())  # what stands for it until then would be asked at each line
 
 
 def _as_record(_: WrappedLogger, __: str, line: EventDict) -> dict[str, Any]:
