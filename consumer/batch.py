@@ -31,7 +31,7 @@ class DecodedBatch:
     next_offsets : mapping of int → int
         The offset behind the last record, by partition.
     timestamps_ms : float64, (n,)
-        Of the records that have one.
+        Of the records that have one and hold an event.
     passed_over : PassedOver
         What was left out of records that are not malformed.
     """
@@ -91,13 +91,13 @@ class MessageBatch:
         for place, message in enumerate(self.messages):
             partition, offset = message.partition() or 0, message.offset() or 0
             next_offsets[partition] = max(next_offsets.get(partition, 0), offset + 1)
-            if (timestamp_ms := record_timestamp_ms(message)) is not None:
-                timestamps_ms.append(timestamp_ms)
             try:
                 found = self.decoder.events(message)
             except MalformedEvent as error:
                 malformed[place] = error
                 found = error.events
+            if found and (timestamp_ms := record_timestamp_ms(message)) is not None:
+                timestamps_ms.append(timestamp_ms)
             for event in found:
                 events[event.user_id].append(PlacedEvent(sources[partition], offset, event))
         return DecodedBatch(

@@ -142,7 +142,7 @@ class Loop:
                         self._polling.assignment.still_held(batch.held, decoded.next_offsets)
                     )
         fail_points.reach("marked")
-        if live is not None and decoded.events:  # else no list was written
+        if live is not None:  # else no list was written
             self._metrics.latency.observe(np.maximum(0.0, time.time() - decoded.timestamps_ms / 1000))
         self._commits.note(decoded.next_offsets, batch.held)
         self._dead_letters.raise_flood()

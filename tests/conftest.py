@@ -39,6 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False  # it would begin with files of many tests, and end with long ones alone
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: in good order
+    # Where this runs in the background of a script, it ignores Ctrl-C, and so would all that tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

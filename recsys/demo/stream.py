@@ -191,7 +191,8 @@ class Replay:
         while True:
             metrics = self._consumer.metrics()
             done = metrics.get("records_total", 0.0)
-            if done >= records and metrics.get("event_to_list_seconds_count", 0.0) >= records:
+            valid = records - metrics.get("dead_letters_total", 0.0)
+            if done >= records and metrics.get("event_to_list_seconds_count", 0.0) >= valid:
                 return metrics
             if done != read:
                 last_progress, read = time.monotonic(), done

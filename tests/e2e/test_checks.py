@@ -58,7 +58,7 @@ def test_each_service_looks_at_start(own_shop: Shop) -> None:
         found = wait_until(partial(all_looked_at, url), "it has looked")
         assert found["redis-append-only"] == 1
         assert {found[code] for code in NEVER_WRONG} == {0}
-        (line,) = re.findall(r"WARNING .*check redis-append-only: .*", service.said())
+        (line,) = re.findall(r"INFO .*check redis-append-only: .*", service.said())
         assert "endangered: a restart loses the newest writes" in line
         assert "CONFIG SET appendonly yes" in line
         assert service.stop() == 0
