@@ -16,6 +16,8 @@ from pathlib import Path
 
 import grimp
 
+from tests.syntax import nodes_in
+
 PROJECT = Path(__file__).parents[1]
 PACKAGES = ("api", "consumer", "trainer", "recsys")
 
@@ -108,7 +110,7 @@ def _room_of(module: str) -> str:
 
 
 def _functions_in(path: Path, root: Path) -> Iterator[Function]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_in(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             given = [one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
             n_parameters = len(given) - (given[:1] in (["self"], ["cls"]))

@@ -96,7 +96,7 @@ def test_every_library_that_is_imported_is_asked_for_and_the_other_way_round() -
     imported = set(FOUND_BY_ITS_FILES | LOADED_BY_UVICORN)
     for package in OWN_PACKAGES:
         for path in (PROJECT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for node in nodes_in(path):
                 if isinstance(node, ast.Import):
                     imported |= {alias.name.partition(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom):

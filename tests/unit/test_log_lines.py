@@ -26,6 +26,7 @@ from recsys.runtime.logs import LineFormatter, configure_logging, in_json, in_wo
 from recsys.runtime.user_names import are_hashed, name_users_by, named
 from recsys.settings import LogSettings, load_settings, secrets
 from tests.services import PROJECT
+from tests.syntax import nodes_in
 
 PACKAGES = ("recsys", "consumer", "trainer", "api")
 LEVELS = frozenset({"debug", "info", "warning", "error", "exception", "critical", "log"})
@@ -137,7 +138,7 @@ def calls() -> Iterator[tuple[str, ast.Call]]:
     """Yield each place of the code that logs a line."""
     for package in PACKAGES:
         for path in sorted((PROJECT / package).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for node in nodes_in(path):
                 if (
                     isinstance(node, ast.Call)
                     and isinstance(node.func, ast.Attribute)
