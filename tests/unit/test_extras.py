@@ -11,6 +11,7 @@ import pytest
 from recsys.cli import COMMANDS
 from recsys.runtime.extras import OWN_PACKAGES
 from tests.packages import EXTRAS, PROJECT, PYPROJECT, modules_of, requirements_of, run_with_only, run_without
+from tests.syntax import nodes_in
 
 BASE: list[str] = PYPROJECT["project"]["dependencies"]
 SERVICES = ("api", "consumer", "trainer")
