@@ -10,7 +10,7 @@ import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -19,6 +19,7 @@ import redis
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import KafkaError, Message, Producer, TopicPartition
 
+from recsys.errors import RecsysError
 from recsys.redis import Store
 from recsys.settings import Settings
 from recsys.storage.archive import Archive
@@ -28,6 +29,7 @@ from tests.services import Shop, wait_until
 
 _CATALOGUE = [item_name(taste, number) for taste in range(TASTES) for number in range(ITEMS_PER_TASTE)]
 _PAUSE_S = 0.02
+_LISTS_WITHIN_S = 60.0
 _EPOCH_MS = 1_700_000_000_000
 Pair = tuple[str, str]
 ORDERING = "orders"
@@ -312,6 +314,19 @@ class Ledger:
 
         wait_until(everyone, "every list is that of the newest history")
 
+    def _await_lists_of_histories(self) -> None:
+        """Give the consumers time to write the lists of what they have applied; `verify` tells which are wrong then."""
+        users = list(self._baskets)
+
+        def none_is_older() -> bool:
+            states, lists = self.store.users.read(users), self.store.users.lists(users)
+            return all(
+                one is None or one["revision"] >= states[user].revision for user, one in zip(users, lists, strict=True)
+            )
+
+        with suppress(AssertionError, redis.RedisError, RecsysError):
+            wait_until(none_is_older, "no list is older than the history", _LISTS_WITHIN_S)
+
     def check(self, patience_s: float = 240.0) -> Tally:
         """Wait until all is counted, check everything, and return the tally; fails unless it is clean."""
         self.flush()
@@ -319,6 +334,7 @@ class Ledger:
             self.await_counted(patience_s)
         except AssertionError:
             pass  # what is missing is lost: the tally says how much
+        self._await_lists_of_histories()
         histories = self._compare(self.counted(), _pairs(self._acknowledged))
         verified = self.shop.recsys("verify", "--all", expect=None).stdout
         differences = re.search(r"([\d,]+) differences", verified)
