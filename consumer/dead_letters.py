@@ -11,9 +11,8 @@ from itertools import count
 from types import TracebackType
 
 from consumer.letters import PREFIX, Header, Letter
-from consumer.malformed_limit import MalformedLimit
+from consumer.malformed_limit import MalformedLimit, reason_in_log
 from consumer.metrics import ConsumerMetrics
-from recsys.data.reason_kinds import kind_of
 from recsys.errors import KafkaUnavailable, MalformedEvent, TooManyMalformed
 from recsys.kafka.clients import (
     ClientError,
@@ -29,7 +28,6 @@ from recsys.kafka.records import record_timestamp_ms
 from recsys.kafka.topics import create_topic_if_missing, describe_topic
 from recsys.logger import logger
 from recsys.runtime.logs import RepeatsLeftOut
-from recsys.runtime.user_names import are_hashed
 from recsys.settings import Settings
 
 log = logger(__name__)
@@ -123,7 +121,7 @@ class DeadLetters:
             topic=message.topic(),
             partition=message.partition(),
             offset=message.offset(),
-            reason=kind_of(error.reason) if are_hashed() else error.reason,
+            reason=reason_in_log(error.reason),
         )
         number = next(self._numbers)
         self._letters[number] = Letter(message.key(), message.value(), _headers(message), added)

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 
 from recsys.data.reason_kinds import kind_of
 from recsys.errors import MalformedEvent, TooManyMalformed
+from recsys.runtime.user_names import are_hashed
 from recsys.settings import Settings
 
 _WINDOW = 1000
 _MOST_REASONS = 3
+
+
+def reason_in_log(reason: str) -> str:
+    """Return why a record is malformed, without what it quotes of the record where users are named by hashes."""
+    return kind_of(reason) if are_hashed() else reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +62,8 @@ class MalformedLimit:
         kafka, most = self._settings.kafka, self._settings.consumer.max_malformed
         return (
             f"{kafka.topic}: {self._malformed:,} of the newest {len(self._newest):,} records are malformed and "
-            f"RECSYS_CONSUMER__MAX_MALFORMED is {most:,}; the newest is {newest}; reasons: {self._reasons()}. Repair "
-            f"the producer, then start the consumer again, which goes on where it was: with "
+            f"RECSYS_CONSUMER__MAX_MALFORMED is {most:,}; the newest is {_in_log(newest)}; reasons: {self._reasons()}. "
+            f"Repair the producer, then start the consumer again, which goes on where it was: with "
             f"RECSYS_CONSUMER__MAX_MALFORMED={_WINDOW} all of them go to {kafka.dead_letters}: "
             f"RECSYS_CONSUMER__MAX_MALFORMED={_WINDOW} python -m consumer (under a supervisor, set it in its settings, "
             f"and take it back afterwards); to pass over those that were read, and over good ones between, stop all "
@@ -73,7 +79,7 @@ class MalformedLimit:
         counts: Counter[str] = Counter()
         for record in self._malformed_ones():
             kind = kind_of(record.reason)
-            newest_of[kind] = record.reason
+            newest_of[kind] = reason_in_log(record.reason)
             counts[kind] += 1
         told = [f"{count:,} x {newest_of[kind]}" for kind, count in counts.most_common(_MOST_REASONS)]
         more = sum(counts.values()) - sum(count for _, count in counts.most_common(_MOST_REASONS))
@@ -90,3 +96,7 @@ class MalformedLimit:
             f"--topic {kafka.topic}:{partition} --reset-offsets --to-offset {offset} --execute"
             for partition, offset in sorted(ends.items())
         )
+
+
+def _in_log(error: MalformedEvent) -> str:
+    return str(MalformedEvent(reason_in_log(error.reason), location=error.location))

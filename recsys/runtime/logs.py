@@ -127,42 +127,39 @@ class RepeatsLeftOut(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether the message may pass."""
         words = re.sub(r"\d+", "", record.getMessage()) + _place_of(record)
-        now = self._clock()
-        known = self._said.get(words)
-        if known is None or known.is_over(now):
+        if words not in self._said:
             if len(self._said) >= _MOST_KINDS:
                 self._said.clear()
-            self._said[words] = _Repeated(now, self._every_s)
-            return True
-        again = known.again(now)
-        if again is None:
-            return False
-        record.again = again
-        return True
+            self._said[words] = _Repeated(self._every_s, self._clock)
+        again = self._said[words].again()
+        if again:
+            record.again = again
+        return again is not None
 
 
 class _Repeated:
     """A message that was logged, and when to let it pass again."""
 
-    def __init__(self, now: float, every_s: float) -> None:
-        self._began_at = self._said_at = self._last_at = now
-        self._interval_s = every_s
+    def __init__(self, every_s: float, clock: Callable[[], float]) -> None:
+        self._intervals = GrowingIntervals(shortest_s=every_s, clock=clock)
+        self._clock = clock
+        self._last_at = clock()
         self._times = 0
 
-    def is_over(self, now: float) -> bool:
-        """Whether it was quiet for so long that the next one is news."""
-        return now - self._last_at >= 2 * self._interval_s
-
-    def again(self, now: float) -> dict[str, int] | None:
-        """Note that it was logged again; return what to say of it, None to say nothing."""
+    def again(self) -> dict[str, int] | None:
+        """Note that it is logged; return what to say of its repetitions, None where it shall not pass."""
+        now = self._clock()
+        if now - self._last_at >= 2 * self._intervals.interval_s:
+            self._intervals.begin_anew()
+            self._times = 0
         self._last_at = now
         self._times += 1
-        if now - self._said_at < self._interval_s:
+        if not self._intervals.are_due():
             return None
-        found = {"repeated": self._times, "lasting_s": round(now - self._began_at)}
-        self._said_at, self._times = now, 0
-        self._interval_s = max(self._interval_s, min(2 * self._interval_s, _LONGEST_INTERVAL_S))
-        return found
+        lasting = self._intervals.again
+        told = {"repeated": self._times, **lasting} if lasting else {}
+        self._times = 0
+        return told
 
 
 def _place_of(record: logging.LogRecord) -> str:
@@ -180,10 +177,24 @@ class GrowingIntervals:
     ----------
     delay_s : float
         How long it must hold before it is told at all.
+    shortest_s : float
+        The first interval; one of over ten minutes stays.
+
+    Attributes
+    ----------
+    interval_s : float
+        The one that runs; 0 until it is told.
     """
 
-    def __init__(self, *, delay_s: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        delay_s: float = 0.0,
+        shortest_s: float = _SHORTEST_INTERVAL_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._delay_s = delay_s
+        self._shortest_s = shortest_s
         self._clock = clock
         self.begin_anew()
 
@@ -191,7 +202,7 @@ class GrowingIntervals:
         """Note that it holds no longer."""
         self._began_at: float | None = None
         self._due_at = self._clock() + self._delay_s
-        self._interval_s = 0.0
+        self.interval_s = 0.0
 
     def are_due(self) -> bool:
         """Whether to tell now; then it is told."""
@@ -200,7 +211,7 @@ class GrowingIntervals:
             self._began_at = now
         if now < self._due_at:
             return False
-        self._interval_s = min(max(_SHORTEST_INTERVAL_S, 2 * self._interval_s), _LONGEST_INTERVAL_S)
+        self.interval_s = max(self._shortest_s, min(2 * self.interval_s, _LONGEST_INTERVAL_S))
         self.count_from_now()
         return True
 
@@ -212,7 +223,7 @@ class GrowingIntervals:
 
     def count_from_now(self) -> None:
         """Let the interval begin now: what was due took its time, and has just ended."""
-        self._due_at = self._clock() + self._interval_s
+        self._due_at = self._clock() + self.interval_s
 
 
 class LastingProblem:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from recsys.redis import Store, open_store
 from tests.api import PATIENT, Asked, asked_by, prepare
 from tests.conftest import opened_shop
-from tests.services import Api, KafkaServer, Shop
+from tests.services import Api, KafkaServer, RedisServer, Shop
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,17 @@ def api(api_shop: Shop) -> Api:
 def api_store(api_shop: Shop) -> Iterator[Store]:
     with open_store(api_shop.settings()) as opened:
         yield opened
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis with an append-only file, as `recsys doctor` wants it."""
+    server = RedisServer(tmp_path, "--appendonly", "yes")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
 
 
 @pytest.fixture

@@ -70,16 +70,6 @@ def altered(shop: Shop, topic: str, **options: str) -> None:
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path, "--appendonly", "yes")
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
-
-
-@pytest.fixture
 def well(kafka: KafkaServer, own_redis: RedisServer, tmp_path: Path) -> Iterator[Shop]:
     """A shop with which nothing is wrong."""
     with opened_shop(kafka, own_redis.url, tmp_path) as shop:

@@ -68,16 +68,6 @@ def trained(shop: Shop) -> Shop:
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path, "--appendonly", "yes")
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
-
-
-@pytest.fixture
 def well(kafka: KafkaServer, own_redis: RedisServer, tmp_path: Path) -> Iterator[Shop]:
     """A shop in which services find nothing wrong."""
     with opened_shop(kafka, own_redis.url, tmp_path) as shop:
@@ -87,10 +77,9 @@ def well(kafka: KafkaServer, own_redis: RedisServer, tmp_path: Path) -> Iterator
 
 
 def test_all_is_well_and_watching_ends_with_the_last_state(well: Shop) -> None:
-    trained = well
-    services = trained.start_consumer(), trained.start_trainer(), trained.start_api()
+    services = well.start_consumer(), well.start_trainer(), well.start_api()
     services[0].await_assigned(4)
-    publish(trained, purchases(40))
+    publish(well, purchases(40))
 
     more = itertools.count(40)
 
@@ -98,10 +87,10 @@ def test_all_is_well_and_watching_ends_with_the_last_state(well: Shop) -> None:
         applied = sum(one["applied"] or 0 for one in said.found["partitions"])
         if said.code == 0 and applied >= 40 and said.text("latency").startswith("p50"):
             return True
-        publish(trained, purchases(1, start=next(more)))  # only the newest lists have a latency
+        publish(well, purchases(1, start=next(more)))  # only the newest lists have a latency
         return False
 
-    said = await_status(trained, is_well, "lists are made, and all services have told of themselves")
+    said = await_status(well, is_well, "lists are made, and all services have told of themselves")
     assert said.found["sentence"] == "The shop is served."
     assert {line["level"] for line in said.found["lines"]} == {"ok"}
     assert sorted(entry["kind"] for entry in said.found["services"]) == ["api", "consumer", "trainer"]
@@ -110,14 +99,14 @@ def test_all_is_well_and_watching_ends_with_the_last_state(well: Shop) -> None:
     assert all(one["records_per_s"] is not None for one in said.found["partitions"])
 
     narrow = {**LENIENT, **SLOW_IS_FINE, "COLUMNS": "80"}
-    shown = trained.recsys("status", expect=0, **narrow).stdout
+    shown = well.recsys("status", expect=0, **narrow).stdout
     assert shown.startswith("The shop is served.")
     assert max(map(len, shown.splitlines())) <= 80
     assert "\x1b" not in shown, "colours are for terminals"
 
-    log = trained.folder / "watch.log"
+    log = well.folder / "watch.log"
     command = [sys.executable, "-m", "recsys", "status", "--watch", "--json"]
-    with running(command, log, {**trained.environment, **LENIENT, **SLOW_IS_FINE}) as watching:
+    with running(command, log, {**well.environment, **LENIENT, **SLOW_IS_FINE}) as watching:
         wait_until(lambda: log.read_text().count("\n") >= 2, "it looks again")
         watching.send_signal(signal.SIGINT)
         assert watching.wait(timeout=240) == 0
@@ -125,7 +114,7 @@ def test_all_is_well_and_watching_ends_with_the_last_state(well: Shop) -> None:
 
     for service in services:
         assert service.stop() == 0
-    gone = await_status(trained, lambda said: said.found["services"] == [], "they have gone")
+    gone = await_status(well, lambda said: said.found["services"] == [], "they have gone")
     assert (gone.level("consumers"), gone.level("trainer"), gone.level("api")) == ("broken", "warning", "ok")
 
 

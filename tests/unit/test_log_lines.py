@@ -125,6 +125,15 @@ def test_users_are_named_by_keyed_hashes_where_that_is_asked_for() -> None:
     assert named("ann@shop.example") != shown
 
 
+def test_the_command_of_the_manual_finds_the_hash_of_a_user() -> None:
+    (command,) = re.findall(r"^```sh\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    user, key = "ann@shop.example", "k" * 16
+    environment = {**os.environ, "USER_ID": user, "RECSYS_LOG__HASH_KEY": key}
+    told = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=True).stdout
+    name_users_by(LogSettings(hash_user_ids=True, hash_key=SecretStr(key)))
+    assert named(user) == f"user-{told.strip()}"
+
+
 def test_hashes_need_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECSYS_LOG__HASH_USER_IDS", "true")
     monkeypatch.setenv("RECSYS_LOG__HASH_KEY", "too short")

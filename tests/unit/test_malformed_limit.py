@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import SecretStr
 
 from consumer.malformed_limit import MalformedLimit
 from recsys.errors import MalformedEvent, TooManyMalformed
-from recsys.settings import Settings
+from recsys.runtime.user_names import name_users_by
+from recsys.settings import LogSettings, Settings
 
 BAD = MalformedEvent("user_id: is required", b"{}", "purchases[3] 17")
 
@@ -96,4 +98,18 @@ def test_the_error_has_both_commands_whole() -> None:
     # Behind what was read of each partition with malformed records, never back to what is done.
     assert text.endswith(
         f"{reset}:1 --reset-offsets --to-offset 42 --execute && {reset}:3 --reset-offsets --to-offset 19 --execute"
+    )
+
+
+def test_the_error_quotes_nothing_of_a_record_where_users_are_named_by_hashes() -> None:
+    name_users_by(LogSettings(hash_user_ids=True, hash_key=SecretStr("k" * 16)))
+    try:
+        with pytest.raises(TooManyMalformed) as caught:
+            limit(0).note(
+                MalformedEvent("timestamp: 'ann@shop.example' is no time", b"", "o[1] 7"), partition=1, offset=7
+            )
+    finally:
+        name_users_by(LogSettings())
+    assert "the newest is o[1] 7: timestamp: '…' is no time; reasons: 1 x timestamp: '…' is no time." in str(
+        caught.value
     )
