@@ -23,7 +23,6 @@ from recsys.kafka.clients import (
     Producer,
     explained,
     fatal_error_of,
-    is_fatal,
     lacks_right,
     open_producer,
 )
@@ -272,7 +271,7 @@ class PurchaseSink:
             topic=self._settings.topic,
             error=self._explained(error),
         )
-        self._is_broken = self._is_broken or lacks_right(error) or is_fatal(error)
+        self._is_broken = self._is_broken or lacks_right(error)  # poll() tells if it has failed for good
 
     def _explained(self, error: ClientError) -> str:
         return explained(self._settings, error, right="WRITE")
@@ -285,12 +284,11 @@ class PurchaseSink:
                 self._stopped.wait(_LOOK_EVERY_S / 4)
 
     def _note_broken(self, failure: ClientError) -> None:
-        if not self._is_broken:
-            log.error(
-                "producer_failed",
-                "the Kafka producer has failed for good, a new one is made: {error}",
-                error=self._explained(failure),
-            )
+        log.error(
+            "producer_failed",
+            "the Kafka producer has failed for good, a new one is made: {error}",
+            error=self._explained(failure),
+        )
         self._is_broken, self.is_ready = True, False
         self._end_waits()
         self._look.set()

@@ -71,6 +71,9 @@ class DeadLetters:
         self._one_by_one = False
         """Whether a refusal is to tell which letter is too large."""
         self._refusal: ClientError | None = None
+        """Why the producer sends no more; of one that has failed for good only its poll() tells the cause."""
+        self._is_reported = False
+        """Whether `confirm` has raised because of it."""
         self._flood: TooManyMalformed | None = None
 
     def __enter__(self) -> DeadLetters:
@@ -145,7 +148,7 @@ class DeadLetters:
         KafkaUnavailable
             When the topic refuses a record, or ``timeout_s`` has passed. Nothing is lost.
         """
-        if self._refusal is not None:
+        if self._refusal is not None and self._is_reported:
             self._start_again(self._refusal)
         until = time.monotonic() + timeout_s
         while self._letters:
@@ -153,6 +156,7 @@ class DeadLetters:
             self._serve(0.1)
             if self._refusal is not None:
                 if self._refusal.code() not in _TOO_LARGE or not self._made_smaller():
+                    self._is_reported = True
                     raise KafkaUnavailable(self._explained(self._refusal))
                 self._start_again(self._refusal)
                 until = time.monotonic() + timeout_s  # this is another try
@@ -204,7 +208,7 @@ class DeadLetters:
             self.ensure_writable()
         self._close()
         self._open()
-        self._refusal = None
+        self._refusal, self._is_reported = None, False
         self._unsent = deque(self._letters)
 
     def _create_topic(self) -> None:
@@ -246,7 +250,8 @@ class DeadLetters:
 
     def _delivered(self, number: int, error: ClientError | None, _: Message) -> None:
         if error is not None:
-            self._refusal = error
+            if self._refusal is None:  # the first one says why; what follows may only say that the producer is closing
+                self._refusal = error
             return
         whole, cut = self._letters.pop(number, None), self._cut.pop(number, None)
         if whole is not None and cut is not None:

@@ -12,7 +12,7 @@ from consumer.polling import Polling
 from recsys.errors import DecoderUnavailable, KafkaUnavailable, RecsysError, RedisError, WritesLost
 from recsys.logger import logger
 from recsys.redis.connection import Connection
-from recsys.runtime.logs import GrowingIntervals
+from recsys.runtime.logs import LastingProblem
 
 log = logger(__name__)
 _LONGEST_BACKOFF_S = 2.0
@@ -54,7 +54,7 @@ class Outages:
         Stopped
             When a stop was asked for meanwhile.
         """
-        started, lines = time.monotonic(), GrowingIntervals()
+        started, problem = time.monotonic(), LastingProblem()
         tries = 0
         while True:
             attempt = Attempt()
@@ -62,7 +62,7 @@ class Outages:
             tries += 1
             if attempt.outage is None:
                 break
-            is_due = lines.are_due()
+            is_due = problem.is_due(attempt.outage)
             if tries == 1:
                 self._metrics.outages.inc()
                 log.warning(

@@ -227,17 +227,24 @@ class GrowingIntervals:
 
 
 class LastingProblem:
-    """Says when to tell a problem: at once if it is another one than before, and again at growing intervals."""
+    """Says when to tell a problem: at once if it was not told yet, and again at growing intervals, until it ends.
+
+    Two that come in turn are both told, each at its own intervals.
+    """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lines = GrowingIntervals(clock=clock)
-        self._problem = ""
+        self._told: dict[str, GrowingIntervals] = {}
 
     def is_due(self, problem: object) -> bool:
         """Whether to tell it now; then it is told."""
-        if str(problem) != self._problem:
-            self._problem = str(problem)
-            self._lines.begin_anew()
+        words = str(problem)
+        if words not in self._told:
+            if len(self._told) >= _MOST_KINDS:
+                self._told.clear()
+            self._told[words] = GrowingIntervals(clock=self._clock)
+        self._lines = self._told[words]
         return self._lines.are_due()
 
     @property
@@ -247,4 +254,4 @@ class LastingProblem:
 
     def end(self) -> None:
         """Note that it is over: should it come again, it is news."""
-        self._problem = ""
+        self._told.clear()

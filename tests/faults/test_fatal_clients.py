@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, Message
 
+from consumer.dead_letters import DeadLetters
+from consumer.metrics import ConsumerMetrics
+from recsys.errors import KafkaUnavailable, MalformedEvent
+from recsys.kafka.clients import open_reader
+from recsys.kafka.embedded import create_by_asking
+from recsys.kafka.records import read_range
+from recsys.kafka.topics import describe_topic, end_offsets
+from recsys.settings import Settings
 from tests.api import KEY_SETTING, asked_by
 from tests.faults.conftest import Report, opened_ledger
 from tests.faults.ledger import Ledger
@@ -110,6 +119,39 @@ def test_a_dead_letter_producer_that_failed_for_good_is_replaced(
     assert "Traceback" not in consumer.said()
     assert consumer.stop() == 0
     report(4, "A dead-letter producer fails for good", tally, faults=1, recovery_s=recovery_s)
+
+
+@pytest.mark.kafka
+def test_a_dead_letter_producer_that_failed_before_anybody_waited_for_it_is_told_of_too(
+    cluster: MockCluster, tmp_path: Path
+) -> None:
+    settings = Settings.model_validate({"kafka": {"bootstrap_servers": cluster.address, "topic": "shop"}})
+    create_by_asking(cluster.address, "shop.dlq")
+    numbers = count()
+    with DeadLetters(settings, ConsumerMetrics(), partitions=4) as letters:
+
+        def send() -> None:
+            value = b"letter %d" % next(numbers)
+            message = Message(topic="shop", partition=0, offset=0, key=b"k", value=value)
+            letters.send([message], {0: MalformedEvent("not JSON")})
+
+        def refused() -> bool:
+            send()
+            return letters._refusal is not None
+
+        cluster.push_errors(_PRODUCE, [KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER])
+        wait_until(refused, "the producer takes no more")
+        with pytest.raises(KafkaUnavailable, match=r"failed for good, a new one is made: .*desynchronization"):
+            letters.confirm(60.0)
+        letters.confirm(60.0)
+    topic = describe_topic(settings.kafka, "shop.dlq")
+    reader = open_reader(settings.kafka, "reader")
+    sent = [
+        letter.value()
+        for letter in read_range(reader, settings.kafka, topic, end_offsets(reader, settings.kafka, topic))
+    ]
+    reader.close()
+    assert {b"letter %d" % number for number in range(next(numbers))} <= set(sent)
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from consumer.polling import Polling, Stopped
 from consumer.rebalance import Assignment, close
 from consumer.refresher import Refresher
 from consumer.stats import Snapshot, total
-from recsys.errors import RedisUnavailable, TooManyMalformed, WritesLost
+from recsys.errors import KafkaUnavailable, RedisUnavailable, TooManyMalformed, WritesLost
 from recsys.kafka.clients import open_consumer
 from recsys.kafka.decoder import make_decoder
 from recsys.kafka.embedded import create_by_asking, embedded_broker
@@ -314,6 +314,20 @@ def test_only_outages_are_waited_for(parts: Parts) -> None:
             for attempt in parts.outages.retry("a step"):
                 with attempt:
                     raise error
+
+
+def test_each_cause_of_an_outage_is_told_at_once_and_not_at_every_try(
+    parts: Parts, caplog: pytest.LogCaptureFixture
+) -> None:
+    causes = ["refuses", "does not answer", "refuses", "does not answer", "refuses"]
+    for attempt in parts.outages.retry("a step"):
+        with attempt:
+            if causes:
+                raise KafkaUnavailable(causes.pop(0))
+    assert [line for line in caplog.messages if line.startswith("a step: ")] == [
+        "a step: refuses; partitions paused, nothing is dropped",
+        "a step: still waiting after 0 s: does not answer",
+    ]
 
 
 def test_what_is_done_while_another_server_takes_over_is_done_again(parts: Parts) -> None:

@@ -141,7 +141,7 @@ def test_what_is_missing_is_said_again_at_growing_intervals_and_at_once_when_it_
 ) -> None:
     now = 0.0
     monkeypatch.setattr(startup, "LastingProblem", partial(LastingProblem, clock=lambda: now))
-    problems = ["Kafka is away"] * 35 + ["Redis is away"] * 3
+    problems = ["Kafka is away"] * 35 + ["Redis is away"] * 3 + ["Kafka is away", "Redis is away"] * 2
 
     def check() -> str:
         nonlocal now
@@ -153,7 +153,7 @@ def test_what_is_missing_is_said_again_at_growing_intervals_and_at_once_when_it_
     told: list[str] = []
     stop = threading.Event()
     assert until_ready(check, stop=stop, log=log, asked="nobody", every_s=0, on_wait=told.append) == "ready"
-    assert told == [*["Kafka is away"] * 35, *["Redis is away"] * 3, ""]
+    assert told == [*["Kafka is away"] * 35, *["Redis is away"] * 3, *["Kafka is away", "Redis is away"] * 2, ""]
     assert [record.getMessage() for record in caplog.records] == [
         *["waiting: Kafka is away"] * 3,
         "waiting: Redis is away",
