@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from api.problems import Kind, ProblemError
 from recsys.api_schemas import LARGEST_INTEGER, BrokenRule
-from recsys.data.event import LONGEST_EVENT_ID, Event, EventReading, EventType, broken_rules
+from recsys.data.broken_rules import broken_rules
+from recsys.data.event import LONGEST_EVENT_ID, Event, EventReading, EventType
 from recsys.errors import KafkaError, KafkaUnavailable, MalformedEvent, RightMissing, TopicMissing
 from recsys.kafka.clients import (
     ClientError,

@@ -10,7 +10,6 @@ from functools import partial
 from itertools import count
 from types import TracebackType
 
-from consumer.letters import PREFIX, Header, Letter
 from consumer.malformed_limit import MalformedLimit, reason_in_log
 from consumer.metrics import ConsumerMetrics
 from recsys.errors import KafkaUnavailable, MalformedEvent, TooManyMalformed
@@ -24,8 +23,8 @@ from recsys.kafka.clients import (
     lacks_right,
     open_producer,
 )
-from recsys.kafka.records import record_timestamp_ms
-from recsys.kafka.topics import create_topic_if_missing, describe_topic
+from recsys.kafka.letters import Letter
+from recsys.kafka.topics import Topic, create_topic_if_missing, describe_topic
 from recsys.logger import logger
 from recsys.runtime.logs import RepeatsLeftOut
 from recsys.settings import Settings
@@ -52,15 +51,15 @@ class DeadLetters:
     ----------
     settings : Settings
     metrics : ConsumerMetrics
-    partitions : int
-        Of the dead-letter topic, should it have to be created again.
+    topic : Topic
+        Where the records come from; the dead-letter topic gets as many partitions, should it have to be created again.
     """
 
-    def __init__(self, settings: Settings, metrics: ConsumerMetrics, *, partitions: int) -> None:
+    def __init__(self, settings: Settings, metrics: ConsumerMetrics, topic: Topic) -> None:
         self._settings = settings.kafka
         self._metrics = metrics
         self._limit = MalformedLimit(settings)
-        self._partitions = partitions
+        self._topic = topic
         self._numbers = count()
         self._letters: dict[int, Letter] = {}
         """Not acknowledged yet."""
@@ -107,17 +106,6 @@ class DeadLetters:
             self._metrics.note_malformed(error.reason)
 
     def _send(self, message: Message, error: MalformedEvent) -> None:
-        about = {
-            "topic": message.topic() or "",
-            "partition": str(message.partition()),
-            "offset": str(message.offset()),
-            "timestamp": str(record_timestamp_ms(message) or ""),
-            "group": self._settings.group_id,
-            "stage": "decode",
-            "exception.class": type(error).__name__,
-            "exception.message": error.reason,
-        }
-        added: list[Header] = [(PREFIX + name, value.encode()) for name, value in about.items()]
         log.warning(
             "dead_letter",
             "dead letter: {topic}[{partition}] {offset}: {reason}",
@@ -127,7 +115,7 @@ class DeadLetters:
             reason=reason_in_log(error.reason),
         )
         number = next(self._numbers)
-        self._letters[number] = Letter(message.key(), message.value(), _headers(message), added)
+        self._letters[number] = Letter.of(message, error, topic_id=self._topic.id, group=self._settings.group_id)
         self._unsent.append(number)
         self._produce_unsent()
 
@@ -215,7 +203,7 @@ class DeadLetters:
         topic = self._settings.dead_letters
         try:
             if create_topic_if_missing(
-                self._settings, topic, partitions=self._partitions, for_records_of=self._settings.topic
+                self._settings, topic, partitions=len(self._topic.partitions), for_records_of=self._settings.topic
             ):
                 log.warning(
                     "dead_letter_topic_created",
@@ -291,8 +279,3 @@ class DeadLetters:
             f"exists, that this service may write to it, and that its max.message.bytes is 64 KiB above that of "
             f"{self._settings.topic}"
         )
-
-
-def _headers(message: Message) -> list[Header]:
-    headers = message.headers() or []
-    return list(headers.items()) if isinstance(headers, dict) else list(headers)

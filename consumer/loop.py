@@ -5,7 +5,8 @@ Delivery: at least once from Kafka, exactly once in effect in Redis. The steps f
 1. poll     up to `consumer.batch_size` records
 2. decode   each into events; malformed ones are queued for the dead-letter topic, unless they are too many; under a
             backlog already while the batch before is being applied
-3. apply    each user's events to the history in Redis (one call per user, idempotent)
+3. apply    each user's events to the history in Redis (one call per user, idempotent), once it is noted how they were
+            read: whoever reads them again reads them so
 4. refresh  those users' lists: one solve per user, however many events
 5. publish  each list, unless a fresher one is there (compare-and-set)
 6. commit   once the dead letters are acknowledged: move the applied offsets in Redis, store the offsets, commit them
@@ -29,6 +30,8 @@ from consumer.model_swap import ModelSwap, spare_collections
 from consumer.outages import Outages, on_one_server
 from consumer.polling import Polling, Stopped
 from consumer.refresher import Refresher
+from recsys.errors import KafkaUnavailable
+from recsys.kafka.shared_reading import SharedReading
 from recsys.logger import logger
 from recsys.redis import Store
 from recsys.runtime import fail_points, threads
@@ -51,6 +54,7 @@ class Loop:
         swap: ModelSwap,
         dead_letters: DeadLetters,
         commits: Commits,
+        reading: SharedReading,
         metrics: ConsumerMetrics,
     ) -> None:
         self._polling = polling
@@ -61,6 +65,7 @@ class Loop:
         self._swap = swap
         self._dead_letters = dead_letters
         self._commits = commits
+        self._reading = reading
         self._metrics = metrics
         metrics.partitions.set_function(lambda: len(polling.assignment.held))
 
@@ -107,6 +112,7 @@ class Loop:
         fail_points.reach("decoded")
         ahead = self._polling.read_ahead(batch)
         for _ in on_one_server(self._store.connection):
+            self._claim(batch, decoded)
             for attempt in retry("apply"):
                 with attempt, users.applying(decoded.events) as applying:  # sent: from here on Redis is at work
                     if ahead is not None:
@@ -157,6 +163,22 @@ class Loop:
             with attempt:
                 decoded = batch.decode()
         return batch, decoded
+
+    def _claim(self, batch: MessageBatch, decoded: DecodedBatch) -> None:
+        """Note which records are about to be applied.
+
+        Raises
+        ------
+        KafkaUnavailable
+            When another consumer reads them in another way by now: this one was held up for long, and has lost them.
+        """
+        if decoded.events:
+            ends = self._polling.assignment.still_held(batch.held, decoded.next_offsets)
+            for attempt in self._outages.retry("claim"):
+                with attempt:
+                    lost = self._reading.claim_to_apply(ends)
+            if lost:
+                raise KafkaUnavailable(f"another consumer reads {lost} by now, with other settings of events")
 
     def _take_newest_model(self) -> None:
         if self._swap.swap():

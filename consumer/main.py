@@ -131,7 +131,7 @@ def consume(settings: Settings, store: Store, live: LiveModel, metrics: Consumer
         if topic is None:
             return
         assignment = Assignment(settings.kafka, topic, store.applied_offsets, before_read=reading.begin)
-        dead_letters = DeadLetters(settings, metrics, partitions=len(topic.partitions))
+        dead_letters = DeadLetters(settings, metrics, topic)
         metrics.assignment = assignment
         with dead_letters, TopicWatch(settings.kafka, topic, on_silence=metrics.kafka_silent.set) as watch:
             polling = Polling(consumer, assignment, watch, reading.decoder, settings, stop)
@@ -139,7 +139,7 @@ def consume(settings: Settings, store: Store, live: LiveModel, metrics: Consumer
             refresher = Refresher(store.users, live, settings.ranking, metrics)
             swap = ModelSwap(refresher, polling, outages, store.connection, metrics, settings)
             commits = Commits(consumer, assignment, settings)
-            Loop(polling, outages, store, refresher, swap, dead_letters, commits, metrics).run()
+            Loop(polling, outages, store, refresher, swap, dead_letters, commits, reading, metrics).run()
     except OffsetsLost:
         raise
     except (KafkaUnavailable, TopicMissing, RedisError) as error:

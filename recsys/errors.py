@@ -38,6 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Any
 
 
@@ -62,6 +63,30 @@ _LONGEST_REASON = 500
 """In characters: it stands in log lines, and in a header of the dead letter, which must fit the topic."""
 
 
+class Reason(StrEnum):
+    """Why a record is malformed, in a word that stays the same: of several reasons, the first."""
+
+    EMPTY = "empty"
+    TOO_LARGE = "too_large"
+    NOT_JSON = "not_json"
+    SCHEMA = "schema"
+    OTHER_FORM = "other_form"
+    NO_PURCHASE = "no_purchase"
+    MAPPING = "mapping"
+    USER_ID_MISSING = "user_id_missing"
+    USER_ID = "user_id"
+    ITEM_ID_MISSING = "item_id_missing"
+    ITEM_ID = "item_id"
+    TYPE = "type"
+    QUANTITY = "quantity"
+    PRICE = "price"
+    EVENT_ID = "event_id"
+    TIMESTAMP_MISSING = "timestamp_missing"
+    TIMESTAMP_UNIT = "timestamp_unit"
+    TIMESTAMP_FUTURE = "timestamp_future"
+    TIMESTAMP = "timestamp"
+
+
 class MalformedEvent(RecsysError):
     """A record breaks the event contract.
 
@@ -69,22 +94,41 @@ class MalformedEvent(RecsysError):
     ----------
     reason : str
         What is wrong, naming the field; of a long one, as of what quotes the record, the beginning is kept.
+    code : Reason or None
+        The kind of reason; None of a row of a file, which nobody asks for it.
     raw : bytes
         The record's value as it came.
     location : str
         ``topic[partition] offset``, or a file and row; empty when unknown.
     events : sequence of Event
         Those of the record's other lines, where these count all the same.
+    lines : sequence of int
+        The numbers of the malformed lines, where the other lines count all the same.
     """
 
-    def __init__(self, reason: str, raw: bytes = b"", location: str = "", events: Sequence[Any] = ()) -> None:
+    def __init__(
+        self,
+        reason: str,
+        code: Reason | None = None,
+        raw: bytes = b"",
+        location: str = "",
+        *,
+        events: Sequence[Any] = (),
+        lines: Sequence[int] = (),
+    ) -> None:
         if len(reason) > _LONGEST_REASON:
             reason = f"{reason[:_LONGEST_REASON]}…"
         super().__init__(f"{location}: {reason}" if location else reason)
-        self.events = events
         self.reason = reason
+        self.code = code
         self.raw = raw
         self.location = location
+        self.events = events
+        self.lines = lines
+
+    def at(self, location: str, raw: bytes) -> MalformedEvent:
+        """Return the same error, of a record whose place and value are known."""
+        return MalformedEvent(self.reason, self.code, raw, location, events=self.events, lines=self.lines)
 
 
 class DecoderUnavailable(RecsysError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -13,6 +13,7 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from recsys.data import envelopes
+from recsys.data.broken_rules import broken_rules, first_reason
 from recsys.data.epoch import (
     LAST_MS,
     OLDEST_MS,
@@ -24,7 +25,7 @@ from recsys.data.epoch import (
     no_unit_reason,
     shown,
 )
-from recsys.errors import MalformedEvent
+from recsys.errors import MalformedEvent, Reason
 
 MAX_RECORD_BYTES = 64 * 1024
 MAX_QUANTITY = 1e6
@@ -67,21 +68,6 @@ def _timestamp_to_epoch_ms(value: object) -> object:
     )
 
 
-_PLAIN_WORDS = {
-    "missing": "is required",
-    "string_pattern_mismatch": "must not contain control characters",
-    "string_type": "must be a string or an integer of at most 64 bits",
-    "string_too_short": "must not be empty",
-    "string_too_long": "must have at most {max_length} characters",
-    "string_unicode": "must be valid Unicode",
-    "enum": "must be {expected}",
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "greater_than": "must be more than {gt:,g}",
-    "greater_than_equal": "must be {ge:,g} or more",
-    "less_than_equal": "must be {le:,.0f} or less",
-}
-_NO_TIME = "must be a time from 1970-01-01 to 9999-12-31"
 NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 Identifier = Annotated[
     str,
@@ -161,7 +147,8 @@ def ensure_fits_cluster(user_id: str) -> None:
     """
     if not fits_cluster(user_id):
         raise MalformedEvent(
-            "user_id: must not begin with } on a Redis Cluster: the keys of such a user would be in different slots"
+            "user_id: must not begin with } on a Redis Cluster: the keys of such a user would be in different slots",
+            Reason.USER_ID,
         )
 
 
@@ -177,20 +164,7 @@ def event_from_fields(fields: Mapping[str, Any], kind: type[Event] = Event) -> E
         return kind.model_validate(fields)
     except ValidationError as error:
         reasons = [f"{field}: {message}" if field else message for field, message in broken_rules(error)]
-        raise MalformedEvent("; ".join(reasons)) from None
-
-
-def broken_rules(error: ValidationError) -> Iterator[tuple[str, str]]:
-    """Yield the path (with dots) of each field that breaks a rule, and what is wrong with it."""
-    for problem in error.errors(include_url=False, include_input=False):
-        field, kind = ".".join(str(part) for part in problem["loc"]), problem["type"]
-        if field == "timestamp" and kind in ("greater_than_equal", "less_than_equal"):
-            message = _NO_TIME
-        elif kind in _PLAIN_WORDS:
-            message = _PLAIN_WORDS[kind].format(**problem.get("ctx", {})).replace("'", "")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-        yield field, message
+        raise MalformedEvent("; ".join(reasons), first_reason(error)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,11 +215,14 @@ class EventReading:
             if event.type is EventType.FORGET:
                 return event.model_copy(update={"timestamp": sent_ms or 0})
             limit = iso_time(newest // 1000 * 1000) + ("" if sent_ms is None else f", a day after {self.compared_with}")
-            raise MalformedEvent(f"timestamp: {iso_time(event.timestamp)} is in the future: later than {limit}")
+            raise MalformedEvent(
+                f"timestamp: {iso_time(event.timestamp)} is in the future: later than {limit}", Reason.TIMESTAMP_FUTURE
+            )
         if event.type is EventType.RETURN and event.quantity > self.max_return:
             raise MalformedEvent(
                 f"quantity: must be {self.max_return:,g} or less of a return; publish several, or set "
-                f"RECSYS_EVENTS__MAX_RETURN"
+                f"RECSYS_EVENTS__MAX_RETURN",
+                Reason.QUANTITY,
             )
         return event
 
@@ -263,14 +240,18 @@ class EventReading:
         """
         if self.unit is not None:
             if not 0 <= (moment_ms := self.unit.to_ms(value)) <= LAST_MS:
-                raise MalformedEvent(f"timestamp: {value} is no time from 1970 to 9999 in {self.unit.word} since 1970")
+                raise MalformedEvent(
+                    f"timestamp: {value} is no time from 1970 to 9999 in {self.unit.word} since 1970", Reason.TIMESTAMP
+                )
             return moment_ms
         if self.oldest_ms <= value <= newest < 1000 * self.oldest_ms:
             return value  # milliseconds, as nearly always, and then no other unit fits
         fitting = fitting_units(value, oldest_ms=self.oldest_ms, newest_ms=newest)
         if len(fitting) != 1:
             reason = no_unit_reason(value, oldest_ms=self.oldest_ms, newest_ms=newest)
-            raise MalformedEvent(f"timestamp: {reason}; send RFC 3339, or set {self.unit_is_set_by}")
+            raise MalformedEvent(
+                f"timestamp: {reason}; send RFC 3339, or set {self.unit_is_set_by}", Reason.TIMESTAMP_UNIT
+            )
         return fitting[0].to_ms(value)
 
     def integer_timestamp(self, fields: Mapping[str, Any], *, sent_ms: int | None) -> int:
@@ -327,17 +308,18 @@ def decode(
         For anything that is not a valid event; never another error.
     """
     if not value:
-        raise MalformedEvent("the record is empty", b"", location)
+        raise MalformedEvent("the record is empty", Reason.EMPTY, b"", location)
     if len(value) > max_bytes:
-        raise MalformedEvent(f"the record has {len(value):,} bytes; the limit is {max_bytes:,}", value, location)
+        raise too_large(value, max_bytes).at(location, value)
     try:
         fields = orjson.loads(value)
     except ValueError as error:
-        raise MalformedEvent(_with_hint(f"not JSON: {error}", envelopes.of_bytes(value)), value, location) from None
+        reason = _with_hint(f"not JSON: {error}", envelopes.of_bytes(value))
+        raise MalformedEvent(reason, Reason.NOT_JSON, value, location) from None
     try:
         return event_of_value(fields, sent_ms=record_timestamp_ms, reading=reading, on_unread_price=on_unread_price)
     except MalformedEvent as error:
-        raise MalformedEvent(error.reason, value, location) from None
+        raise error.at(location, value) from None
 
 
 def event_of_value(
@@ -355,13 +337,15 @@ def event_of_value(
         When it is none; the reason says what it looks like.
     """
     if not isinstance(value, dict):
-        raise MalformedEvent(_with_hint(f"must be a JSON object, not {type(value).__name__}", envelopes.of_json(value)))
+        reason = _with_hint(f"must be a JSON object, not {type(value).__name__}", envelopes.of_json(value))
+        raise MalformedEvent(reason, Reason.OTHER_FORM)
     if not value.keys() <= _FIELDS and (reason := envelopes.other_meaning(value)):
-        raise MalformedEvent(reason)
+        raise MalformedEvent(reason, Reason.NO_PURCHASE)
     try:
         return event_of(value, sent_ms=sent_ms, reading=reading, on_unread_price=on_unread_price)
     except MalformedEvent as error:
-        raise MalformedEvent(_with_hint(error.reason, envelopes.of_json(value))) from None
+        hint = envelopes.of_json(value)
+        raise MalformedEvent(_with_hint(error.reason, hint), Reason.OTHER_FORM if hint else error.code) from None
 
 
 def event_of(
@@ -382,7 +366,7 @@ def event_of(
     timestamp = fields.get("timestamp")
     if timestamp is None:
         if sent_ms is None:
-            raise MalformedEvent("timestamp: neither the event nor its Kafka record has one")
+            raise MalformedEvent("timestamp: neither the event nor its Kafka record has one", Reason.TIMESTAMP_MISSING)
         fields["timestamp"] = sent_ms
     elif type(timestamp) is int:
         fields["timestamp"] = reading.integer_timestamp(fields, sent_ms=sent_ms)
@@ -391,6 +375,11 @@ def event_of(
         del fields["price"]
         on_unread_price()
     return reading.ensure_bounds(event_from_fields(fields, kind), sent_ms=sent_ms)
+
+
+def too_large(value: bytes, max_bytes: int) -> MalformedEvent:
+    """Return what is said of a record of too many bytes."""
+    return MalformedEvent(f"the record has {len(value):,} bytes; the limit is {max_bytes:,}", Reason.TOO_LARGE)
 
 
 def _with_hint(reason: str, hint: str) -> str:

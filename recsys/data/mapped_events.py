@@ -10,7 +10,7 @@ from recsys.data import envelopes
 from recsys.data.epoch import EpochUnit
 from recsys.data.event import Event, EventOfLine, EventReading, EventType, ensure_fits_cluster, event_of
 from recsys.data.mapping import NO_USER, NO_USER_OF_RETURN, EventMapping, LeftOut, LineProblem, MappedLine
-from recsys.errors import MalformedEvent
+from recsys.errors import MalformedEvent, Reason
 
 _MOST_NAMED = 3
 _REQUIRED = ("user_id", "item_id")
@@ -38,12 +38,14 @@ class MappedRecord(NamedTuple):
     problems: Sequence[LineProblem]
     lines: int
 
-    @property
-    def reason(self) -> str:
-        """What is malformed, in one line; empty if nothing is."""
+    def malformed(self, *, counts_good_lines: bool) -> MalformedEvent:
+        """Return what is malformed, in one line."""
         named = "; ".join(str(problem) for problem in self.problems[:_MOST_NAMED])
         more = len(self.problems) - _MOST_NAMED
-        return f"{named}; and {more:,} more lines" if more > 0 else named
+        events = self.events if counts_good_lines else ()
+        lines = [problem.number for problem in self.problems if problem.number is not None] if events else ()
+        reason = f"{named}; and {more:,} more lines" if more > 0 else named
+        return MalformedEvent(reason, self.problems[0].code, events=events, lines=lines)
 
 
 def reading_with(mapping: EventMapping, reading: EventReading) -> EventReading:
@@ -93,7 +95,7 @@ def mapped_record(
                     if on_cluster:
                         ensure_fits_cluster(event.user_id)
                 except MalformedEvent as error:
-                    problems.append(LineProblem(line.number, error.reason))
+                    problems.append(LineProblem(line.number, error.reason, error.code))
                     continue
                 if reading.is_no_user(event.user_id) and event.type is not EventType.FORGET:
                     is_return = event.type is EventType.RETURN
@@ -107,7 +109,7 @@ def mapped_record(
     except LineProblem as problem:
         return MappedRecord((), left_out, (problem,), 0)
     if len(events) > 1 and any(event.type is EventType.FORGET for event in events):
-        forget = LineProblem(None, "type: forget must be the only event of its record")
+        forget = LineProblem(None, "type: forget must be the only event of its record", Reason.TYPE)
         return MappedRecord((), left_out, (forget,), lines)
     return MappedRecord(events, left_out, problems, lines)
 
@@ -126,7 +128,7 @@ def _event(
     if read_ms is not None:
         sent_ms = read_ms
         if line.fields.get("timestamp") is None:
-            raise MalformedEvent("timestamp: is required")
+            raise MalformedEvent("timestamp: is required", Reason.TIMESTAMP_MISSING)
     if line.number is not None:
         line.fields["line"] = line.number
         kind = EventOfLine
@@ -146,4 +148,4 @@ def _ensure_several_found(line: MappedLine, value: Any, required: tuple[str, ...
         return
     form = envelopes.of_json(value) if line.number is None else ""
     said = f"the mapping finds {', '.join(absent[:-1])} and {absent[-1]}"
-    raise MalformedEvent(f"{said}; {form}" if form else said)
+    raise MalformedEvent(f"{said}; {form}" if form else said, Reason.OTHER_FORM)

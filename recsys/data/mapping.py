@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from recsys.data.event import EventType
 from recsys.data.expressions import Expression, is_false
 from recsys.data.mapping_file import OF_LINES, OF_ORDERS, MappingFile
-from recsys.errors import InputFileError
+from recsys.errors import InputFileError, Reason
 
 MOST_LINES = 5_000
 """Of one record: they are applied in one piece, which holds up Redis for so long."""
@@ -69,9 +69,18 @@ NO_LINES = "it has no lines"
 class LineProblem(ValueError):
     """What is wrong with one line, or with the whole record if ``number`` is None."""
 
-    def __init__(self, number: int | None, reason: str) -> None:
+    def __init__(self, number: int | None, reason: str, code: Reason | None) -> None:
         super().__init__(reason if number is None else f"line {number}: {reason}")
         self.number = number
+        self.code = code
+
+
+class _FieldProblem(ValueError):
+    """What is wrong with a field."""
+
+    def __init__(self, reason: str, code: Reason) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 class EventMapping:
@@ -167,7 +176,9 @@ class EventMapping:
             yield LeftOut(None, NO_LINES)
             return
         if count > MOST_LINES:
-            raise LineProblem(None, f"lines: the record has {count:,} lines; the limit is {MOST_LINES:,}")
+            raise LineProblem(
+                None, f"lines: the record has {count:,} lines; the limit is {MOST_LINES:,}", Reason.TOO_LARGE
+            )
         before = 0
         for in_order, lines in orders:
             yield from self._lines_of_order(in_order, lines, common, before)
@@ -203,7 +214,7 @@ class EventMapping:
         if found is None:
             return []
         if not isinstance(found, list):
-            raise LineProblem(None, f"{name}: {expression.text} must be a list, not {_kind(found)}")
+            raise LineProblem(None, f"{name}: {expression.text} must be a list, not {_kind(found)}", Reason.MAPPING)
         return found
 
     def _shared_fields(self, expressions: Mapping[str, list[Expression]], scope: dict[str, Any]) -> dict[str, Any]:
@@ -212,8 +223,8 @@ class EventMapping:
         if isinstance(moment := fields.get("timestamp"), str):
             try:
                 fields["timestamp"] = self._moment(moment)  # once for all lines
-            except ValueError as error:
-                raise LineProblem(None, str(error)) from None
+            except _FieldProblem as problem:
+                raise LineProblem(None, str(problem), problem.code) from None
         return fields
 
     def _fields(
@@ -238,8 +249,8 @@ class EventMapping:
                 fields["price"] = _number(fields["price"])
             if "timestamp" in self._of_lines and isinstance(moment := fields.get("timestamp"), str):
                 fields["timestamp"] = self._moment(moment)
-        except ValueError as error:
-            return LineProblem(number, str(error))
+        except _FieldProblem as problem:
+            return LineProblem(number, str(problem), problem.code)
         return MappedLine(number, fields)
 
     def _why_left_out(self, fields: dict[str, Any]) -> str:
@@ -248,7 +259,8 @@ class EventMapping:
         word = fields.get("type")
         if word is not None and file.types:
             if (meaning := file.types.get(word) if isinstance(word, str) else None) is None:
-                raise ValueError(f"type: {word!r} is none of {', '.join(file.types)}; name it under [types]")
+                words = ", ".join(file.types)
+                raise _FieldProblem(f"type: {word!r} is none of {words}; name it under [types]", Reason.TYPE)
             if meaning == "skip":
                 return f"its type is {word}"
             fields["type"] = meaning
@@ -280,7 +292,10 @@ class EventMapping:
             return text  # the contract says what is wrong with it
         if moment.tzinfo is None:
             if self._zone is None:
-                raise ValueError(f'timestamp: {text} has no zone: set timezone in the mapping, as in timezone = "UTC"')
+                raise _FieldProblem(
+                    f'timestamp: {text} has no zone: set timezone in the mapping, as in timezone = "UTC"',
+                    Reason.TIMESTAMP,
+                )
             moment = moment.replace(tzinfo=self._zone)
         return moment.isoformat()
 
@@ -305,7 +320,7 @@ def _found(name: str, expression: Expression, scope: dict[str, Any], number: int
     try:
         return expression.evaluate(scope)
     except ValueError as error:
-        raise LineProblem(number, f"{name}: {error}") from None
+        raise LineProblem(number, f"{name}: {error}", Reason.MAPPING) from None
 
 
 def _joined(name: str, parts: list[Expression], scope: dict[str, Any], number: int | None) -> str | None:
@@ -319,7 +334,8 @@ def _joined(name: str, parts: list[Expression], scope: dict[str, Any], number: i
         if value is None or value == "":
             return None
         if not isinstance(value, str | int) or isinstance(value, bool):
-            raise LineProblem(number, f"{name}: {part.text} must be a string or an integer, not {_kind(value)}")
+            reason = f"{name}: {part.text} must be a string or an integer, not {_kind(value)}"
+            raise LineProblem(number, reason, Reason(name))
         words.append(str(value))
     before = [word.replace("%", "%25").replace(_JOINT, "%3A") for word in words[:-1]]
     return _JOINT.join([*before, words[-1]])

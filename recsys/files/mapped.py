@@ -172,7 +172,7 @@ class MappedFile(EventFile):
             unread_prices=len(unread_prices),
         )
         if found.problems:
-            read.reject = self._reject(row, MalformedEvent(found.reason).reason)  # which bounds it
+            read.reject = self._reject(row, found.malformed(counts_good_lines=self._counts_good_lines).reason)
             if not self._counts_good_lines:
                 return read
         for event in found.events:
@@ -251,7 +251,9 @@ def _checked(found: MappedRecord, check_user: CheckUser) -> MappedRecord:
         try:
             check_user(event.user_id)
         except MalformedEvent as error:
-            problems.append(LineProblem(event.line if isinstance(event, EventOfLine) else None, error.reason))
+            problems.append(
+                LineProblem(event.line if isinstance(event, EventOfLine) else None, error.reason, error.code)
+            )
         else:
             events.append(event)
     return MappedRecord(events, found.left_out, problems, found.lines)

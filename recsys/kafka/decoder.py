@@ -16,12 +16,13 @@ from recsys.data.event import (
     decode,
     ensure_fits_cluster,
     event_of_value,
+    too_large,
 )
 from recsys.data.mapped_events import mapped_record, reading_with
 from recsys.data.mapping import NO_USER, NO_USER_OF_RETURN, OF_NOBODY, EventMapping, LeftOut
 from recsys.data.reading_history import Reading
 from recsys.data.reserved import is_reserved
-from recsys.errors import MalformedEvent
+from recsys.errors import MalformedEvent, Reason
 from recsys.kafka.clients import Message
 from recsys.kafka.producer import is_own
 from recsys.kafka.readings import reading_of
@@ -148,7 +149,7 @@ class JsonDecoder:
             if self._on_cluster:
                 ensure_fits_cluster(event.user_id)
         except MalformedEvent as error:
-            raise MalformedEvent(error.reason, error.raw, location(record)) from None
+            raise error.at(location(record), error.raw) from None
         if self._reading.is_no_user(event.user_id) and event.type is not EventType.FORGET:
             self.passed_over.no_user += 1
             self.left_out = (LeftOut(None, NO_USER_OF_RETURN if event.type is EventType.RETURN else NO_USER),)
@@ -201,13 +202,13 @@ class ContractDecoder(JsonDecoder):
         raw = record.value() or b""
         try:
             if not raw:
-                raise MalformedEvent("the record is empty")
+                raise MalformedEvent("the record is empty", Reason.EMPTY)
             _ensure_not_longer(raw, self._max_bytes)
             value = self._values.read(record, raw)
             sent_ms = record_timestamp_ms(record)
             return event_of_value(value, sent_ms=sent_ms, reading=self._reading, on_unread_price=self._note_price)
         except MalformedEvent as error:
-            raise MalformedEvent(error.reason, raw) from None
+            raise error.at("", raw) from None
 
 
 class MappedDecoder:
@@ -265,7 +266,7 @@ class MappedDecoder:
         try:
             scope = self._scope(record, raw)
         except MalformedEvent as error:
-            raise MalformedEvent(error.reason, raw, location(record)) from None
+            raise error.at(location(record), raw) from None
         found = mapped_record(
             self._mapping,
             scope,
@@ -277,8 +278,7 @@ class MappedDecoder:
         for left_out in found.left_out:
             self._note_left_out(left_out.number, left_out.why)
         if found.problems:
-            events = found.events if self._counts_good_lines else ()
-            raise MalformedEvent(found.reason, raw, location(record), events)
+            raise found.malformed(counts_good_lines=self._counts_good_lines).at(location(record), raw)
         return found.events
 
     def text(self, record: Message) -> str | None:
@@ -287,7 +287,7 @@ class MappedDecoder:
 
     def _scope(self, record: Message, raw: bytes) -> dict[str, Any]:
         if not raw and self._mapping.file.where is None:
-            raise MalformedEvent("the record is empty")
+            raise MalformedEvent("the record is empty", Reason.EMPTY)
         _ensure_not_longer(raw, self._max_bytes)
         value = self._values.read(record, raw) if raw else None
         headers = _headers(record) if self._needs_headers else {}
@@ -296,7 +296,7 @@ class MappedDecoder:
             try:
                 value, attributes = cloud_events.unwrap(value, headers)
             except ValueError as error:
-                raise MalformedEvent(str(error)) from None
+                raise MalformedEvent(str(error), Reason.OTHER_FORM) from None
         return {
             "value": value,
             "key": _text(record.key()) if self._needs_key else None,
@@ -320,7 +320,7 @@ class MappedDecoder:
 
 def _ensure_not_longer(raw: bytes, max_bytes: int) -> None:
     if len(raw) > max_bytes:
-        raise MalformedEvent(f"the record has {len(raw):,} bytes; the limit is {max_bytes:,}")
+        raise too_large(raw, max_bytes)
 
 
 def _text_of(record: Message, values: ValueReader) -> str | None:

@@ -23,7 +23,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from google.protobuf.message import DecodeError, Message
 
 from recsys.data.plain_values import text_of_bytes
-from recsys.errors import MalformedEvent, SettingsError
+from recsys.errors import MalformedEvent, Reason, SettingsError
 from recsys.kafka.registry import NO_SUBJECT, SchemaRegistry, one_line
 
 Convert = Callable[[Any], Any]
@@ -75,7 +75,7 @@ class ProtobufValues:
             schema = self._schema(schema_id)
             name = self._names[place] = message_name(schema.schema_str or "", place[2])
         if name != self._name:
-            raise MalformedEvent(f"it is a message {name}, and {_VARIABLE} names {self._name}")
+            raise MalformedEvent(f"it is a message {name}, and {_VARIABLE} names {self._name}", Reason.SCHEMA)
         return rest
 
     def _schema(self, schema_id: SchemaId) -> Schema:

@@ -26,8 +26,6 @@ from recsys.logger import logger
 from recsys.settings import KafkaSettings
 
 log = logger(__name__)
-DEAD_LETTER_PREFIX = "__recsys.errors."
-"""Of the headers that this project adds to dead letters."""
 
 
 def read_range(

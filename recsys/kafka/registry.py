@@ -15,7 +15,7 @@ from typing import Any
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from recsys.errors import DecoderUnavailable, MalformedEvent, SettingsError
+from recsys.errors import DecoderUnavailable, MalformedEvent, Reason, SettingsError
 from recsys.settings import EventsSettings, secrets
 
 _WAITS_S = 3.0
@@ -152,7 +152,8 @@ class SchemaRegistry(SchemaRegistryClient):
             self._unknown[schema_id] = now + _STAYS_UNKNOWN_S
             raise self._unknown_schema(schema_id) from None
         if kind != self._kind:
-            raise MalformedEvent(f"schema {schema_id} is of type {kind}: RECSYS_EVENTS__FORMAT asks for {self._kind}")
+            reason = f"schema {schema_id} is of type {kind}: RECSYS_EVENTS__FORMAT asks for {self._kind}"
+            raise MalformedEvent(reason, Reason.SCHEMA)
         self._known[schema_id] = schema
         return schema
 
@@ -183,7 +184,7 @@ class SchemaRegistry(SchemaRegistryClient):
             return False
 
     def _unknown_schema(self, schema_id: int | str) -> MalformedEvent:
-        return MalformedEvent(f"the schema registry at {self._url} does not know schema {schema_id}")
+        return MalformedEvent(f"the schema registry at {self._url} does not know schema {schema_id}", Reason.SCHEMA)
 
     def _unavailable(self, error: Exception) -> DecoderUnavailable:
         return DecoderUnavailable(f"the schema registry at {self._url} {_cause(error)}")

@@ -16,7 +16,7 @@ from fastavro import schemaless_reader
 
 from recsys.data import envelopes
 from recsys.data.plain_values import plain
-from recsys.errors import DecoderUnavailable, MalformedEvent, SettingsError
+from recsys.errors import DecoderUnavailable, MalformedEvent, Reason, SettingsError
 from recsys.kafka.clients import Message
 from recsys.kafka.protobuf_values import ProtobufValues
 from recsys.kafka.registry import NO_SUBJECT, SchemaRegistry, one_line
@@ -99,9 +99,8 @@ class RegistryReader:
             raise
         except Exception as error:  # whatever the libraries say of bytes that they cannot read
             hint = envelopes.without_magic_byte(raw)
-            raise MalformedEvent(
-                f"does not fit its schema: {one_line(error)}" + (f"; {hint}" if hint else "")
-            ) from None
+            reason = f"does not fit its schema: {one_line(error)}" + (f"; {hint}" if hint else "")
+            raise MalformedEvent(reason, Reason.SCHEMA) from None
 
     def text(self, record: Message, raw: bytes) -> str:
         """Return what the value holds as JSON, or its bytes in hexadecimal digits if it cannot be read."""

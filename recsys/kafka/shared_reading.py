@@ -25,6 +25,10 @@ class ReadingNotes(Protocol):
         """Note that records are read now."""
         ...
 
+    def claim_to_apply(self, fingerprint: str, ends: Mapping[str, int]) -> str:
+        """Note that a consumer is about to apply records; return a source that is read in another way by now."""
+        ...
+
     def history(self) -> ReadingHistory:
         """Return what is noted."""
         ...
@@ -83,6 +87,24 @@ class SharedReading:
         ranges = {source: (marks[source] or 0, end) for source, end in of_sources.items()}
         self._notes.claim(self.decoder.reading, ranges)
         self.follow(topic)
+
+    def claim_to_apply(self, ends: Mapping[str, int]) -> str:
+        """Keep records that a consumer is about to apply from being read in another way later.
+
+        A consumer that dies before it has noted them as applied leaves some that are: whoever reads them again, must
+        read them as they were applied.
+
+        Parameters
+        ----------
+        ends : mapping of str → int
+            Source → the first offset behind them.
+
+        Returns
+        -------
+        str
+            A source that another consumer reads in another way by now: this one must not apply them. Else empty.
+        """
+        return self._notes.claim_to_apply(self.decoder.reading.fingerprint, ends)
 
     def follow(self, topic: Topic) -> None:
         """Take over what is noted of how records are read."""

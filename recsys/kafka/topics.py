@@ -295,6 +295,23 @@ def _create(admin: AdminClient, settings: KafkaSettings, topic: NewTopic) -> Non
     admin.create_topics([topic], request_timeout=settings.timeout_s)[topic.topic].result()
 
 
+def erase_records(settings: KafkaSettings, topic: Topic, before: Mapping[int, int]) -> None:
+    """Erase the records of some partitions that come before an offset.
+
+    Raises
+    ------
+    KafkaUnavailable
+        When no broker answers, the right is missing, or the topic's records are not to be erased.
+    """
+    admin = open_admin(settings)
+    places = [TopicPartition(topic.name, partition, offset) for partition, offset in before.items()]
+    try:
+        for future in admin.delete_records(places, request_timeout=settings.timeout_s).values():
+            future.result()
+    except KafkaException as error:
+        raise kafka_unavailable(settings, error, right="DELETE", topic=topic.name) from error
+
+
 def end_offsets(consumer: Consumer, settings: KafkaSettings, topic: Topic) -> dict[int, tuple[int, int]]:
     """Return the first offset still there and the next one to be written, by partition."""
     try:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import orjson
 
 from recsys.data import envelopes
-from recsys.errors import MalformedEvent, SettingsError
+from recsys.errors import MalformedEvent, Reason, SettingsError
 from recsys.kafka.clients import Message
 from recsys.settings import EventsSettings
 
@@ -53,7 +53,8 @@ class JsonReader:
             return orjson.loads(raw)
         except ValueError as error:
             hint = envelopes.of_bytes(raw)
-            raise MalformedEvent(f"not JSON: {error}" + (f"; {hint}" if hint else "")) from None
+            reason = f"not JSON: {error}" + (f"; {hint}" if hint else "")
+            raise MalformedEvent(reason, Reason.NOT_JSON) from None
 
     def text(self, record: Message, raw: bytes) -> str:
         """Return the text that the value is."""

@@ -14,7 +14,8 @@ from recsys.data.reason_kinds import count_kind
 from recsys.data.version import made_at
 from recsys.errors import DataDirError, InvalidModel
 from recsys.kafka.clients import Consumer, Message, open_reader
-from recsys.kafka.records import DEAD_LETTER_PREFIX, offsets_at, read_range, record_timestamp_ms
+from recsys.kafka.letters import REASON
+from recsys.kafka.records import offsets_at, read_range, record_timestamp_ms
 from recsys.kafka.topics import Topic, describe_topic, end_offsets
 from recsys.operations.asking import Asking
 from recsys.operations.histories import histories_missing
@@ -44,7 +45,6 @@ _MOST_ROUNDS = 3
 _MOST_PASSED_OVER = 1_000
 """Offsets without a record, such as the ends of transactions, behind which the oldest record is still looked for."""
 _HOUR_MS = 3_600_000
-_REASON = f"{DEAD_LETTER_PREFIX}exception.message"
 _ASKS_A_FACT = 3
 """A fact needs a few answers, one after the other."""
 
@@ -208,5 +208,5 @@ def _soon(messages: Iterator[Message], seconds: float) -> Iterator[Message]:
 
 def _reason(message: Message) -> str:
     headers: Any = message.headers() or ()
-    found = dict(headers).get(_REASON)
+    found = dict(headers).get(REASON)
     return found.decode(errors="replace") if isinstance(found, bytes) else "no reason is noted"

@@ -48,6 +48,27 @@ class ReadingStore:
         """
         self._note(reading, ranges)
 
+    def claim_to_apply(self, fingerprint: str, ends: Mapping[str, int]) -> str:
+        """Note that a consumer is about to apply records, unless another one reads them in another way by now.
+
+        Parameters
+        ----------
+        fingerprint : str
+            How the consumer reads.
+        ends : mapping of str → int
+            Source → the first offset behind the records.
+
+        Returns
+        -------
+        str
+            A source that is read in another way; then nothing is noted. Empty: there is none.
+        """
+        if not ends:
+            return ""
+        arguments = [part for source, end in ends.items() for part in (source, end)]
+        refused: bytes = self._connection.run_script("reads", [((self._keys.readings,), (fingerprint, *arguments))])[0]
+        return refused.decode()
+
     def _note(self, reading: Reading, sources: Mapping[str, tuple[int, int | str]]) -> bool:
         arguments = [part for source, (unapplied, end) in sources.items() for part in (source, unapplied, end)]
         call = ((self._keys.readings,), (reading.fingerprint, orjson.dumps(reading.description), *arguments))

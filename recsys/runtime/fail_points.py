@@ -52,6 +52,7 @@ NAMES = frozenset(
         "in-full-refresh",
         "in-rebuild",
         "probe-published",
+        "redriven",
     }
 )
 T = TypeVar("T")

@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,11 @@ import yaml
 
 from recsys.cli.app import app
 from recsys.kafka.topics import describe_topic, topic_config
+from recsys.operations.dead_letters import DeadLetterTopic, LetterFilter, count_letters
 from recsys.redis import Store, open_store
+from recsys.runtime.progress import ProgressReporter
 from recsys.settings import KafkaSettings, load_settings
+from recsys.storage.data_dir import open_data_dir
 from tests.planted import list_of, owned_by
 from tests.services import IN_CI, PROJECT, Api, apache_kafka, kafka_jars, running, wait_until
 
@@ -146,8 +149,20 @@ def await_effect(store: Store, code: str, output: str) -> None:
         wait_until(lambda: bought not in [item["item_id"] for item in listed(store, "42")], "the list has changed")
     if "kcat -P" in code:
         wait_until(lambda: owned_by(store, "42").get("sku-1") == 2.0, "the purchase of the shell is applied")
+    if "order-9:1" in code:
+        wait_until(lambda: "user_id_missing" in letters_by_code(), "the letter is there")
+    if "redrive --reason" in code:
+        assert "1 letter would be redriven" in output
+        assert "1 letter redriven: 1 event published" in output
+        wait_until(lambda: owned_by(store, "anna").get("sku-3") == 1.0, "the mended purchase is applied")
     if "recsys publish" in code:
         wait_until(lambda: owned_by(store, "ben").get("sku-2") == 2.0, "the purchases of the file are applied")
+
+
+def letters_by_code() -> Iterable[str]:
+    settings = load_settings()
+    with DeadLetterTopic(settings.kafka, open_data_dir(settings).storage) as topic:
+        return count_letters(topic, LetterFilter(), ProgressReporter()).by_code.keys()
 
 
 def listed(store: Store, user_id: str) -> list[dict[str, object]]:

@@ -16,7 +16,7 @@ from recsys.errors import KafkaUnavailable, MalformedEvent
 from recsys.kafka.clients import open_reader
 from recsys.kafka.embedded import create_by_asking
 from recsys.kafka.records import read_range
-from recsys.kafka.topics import describe_topic, end_offsets
+from recsys.kafka.topics import Topic, describe_topic, end_offsets
 from recsys.settings import Settings
 from tests.api import KEY_SETTING, asked_by
 from tests.faults.conftest import Report, opened_ledger
@@ -128,7 +128,7 @@ def test_a_dead_letter_producer_that_failed_before_anybody_waited_for_it_is_told
     settings = Settings.model_validate({"kafka": {"bootstrap_servers": cluster.address, "topic": "shop"}})
     create_by_asking(cluster.address, "shop.dlq")
     numbers = count()
-    with DeadLetters(settings, ConsumerMetrics(), partitions=4) as letters:
+    with DeadLetters(settings, ConsumerMetrics(), Topic("shop", "id", (0,))) as letters:
 
         def send() -> None:
             value = b"letter %d" % next(numbers)

@@ -68,6 +68,49 @@ def test_all_orders_read_again(ledger: Ledger, report: Report) -> None:
     report(21, "Orders read again from the beginning", ledger.check(), faults=len(orders))
 
 
+def test_a_consumer_dies_in_the_middle_of_a_batch_and_the_next_one_has_another_mapping(
+    ledger: Ledger, report: Report
+) -> None:
+    """What the first one had applied, and not marked yet, is read a second time, as it was read the first time."""
+    changed = ledger.shop.folder / "changed.toml"
+    changed.write_text(ORDERS.replace('"line.id"', '"number"').replace('"line.sku"', '"line.code"'))
+    ledger.sold_as = lambda item: item.removeprefix(CODE)
+    ledger.send(ledger.orders(40, most_lines=6))
+    ledger.flush()
+    first = ledger.shop.start_consumer(RECSYS_TEST_FAIL_POINTS="applied=kill", **QUICK)
+    first.await_killed()
+    ledger.shop.environment["RECSYS_EVENTS__MAPPING"] = str(changed)
+    second = ledger.shop.start_consumer(**QUICK)
+    ledger.send(ledger.orders(40, most_lines=6))
+    ledger.flush()
+    recovery_s = ledger.await_counted()
+    report(
+        21, "A consumer dies within a batch, and the mapping changes", ledger.check(), faults=1, recovery_s=recovery_s
+    )
+    assert second.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_consumer_that_wakes_when_another_one_has_read_on_with_another_mapping_applies_nothing(
+    ledger: Ledger, report: Report
+) -> None:
+    changed = ledger.shop.folder / "changed.toml"
+    changed.write_text(ORDERS.replace('"line.id"', '"number"').replace('"line.sku"', '"line.code"'))
+    ledger.sold_as = lambda item: item.removeprefix(CODE)
+    ledger.send(ledger.orders(40, most_lines=6))
+    ledger.flush()
+    first = ledger.shop.start_consumer(RECSYS_TEST_FAIL_POINTS="decoded=stop", **QUICK)
+    first.await_standing()
+    second = ledger.shop.start_consumer(**{**QUICK, "RECSYS_EVENTS__MAPPING": str(changed)})
+    recovery_s = ledger.await_counted()
+    first.thaw()
+    first.await_saying("with other settings of events; starting again")
+    first.kill()
+    ledger.shop.environment["RECSYS_EVENTS__MAPPING"] = str(changed)
+    report(21, "A frozen consumer wakes after the mapping changed", ledger.check(), faults=1, recovery_s=recovery_s)
+    assert second.stop() == 0
+
+
 def test_a_mapping_changes_while_orders_come(ledger: Ledger, report: Report) -> None:
     """Lines have other ids in the second mapping, and it finds other items: each order is read by one of them."""
     changed = ledger.shop.folder / "changed.toml"

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 import redis
+from confluent_kafka import Producer
 
 from recsys.errors import RedisUnsuitable
 from recsys.redis import Service, open_store
@@ -243,6 +244,15 @@ def test_commands_name_what_they_are_refused(guarded: tuple[Shop, SecuredRedis],
     shop, redis_server = guarded
     operator = logged_in(shop, secured, redis_server, "operator")
     (shop.folder / "today.csv").write_text(f"user_id,item_id,timestamp\nnew,{item_name(0, 1)},2026-01-05T10:00:00Z\n")
+    producer = Producer({"bootstrap.servers": secured.address})
+    producer.produce(f"{shop.topic}.dlq", b"{")
+    assert producer.flush(60) == 0
+    delete = f"--allow-principal User:{shop.name}-operator --operation Delete --topic {shop.topic}.dlq"
+    denied = refused(shop, "dead-letters", "purge", "--yes", **operator)
+    assert f"no DELETE right for User:{shop.name}-operator on topic {shop.topic}.dlq" in denied
+    assert "no longer listed, but they stay in" in denied
+    secured.allow(delete)
+    shop.recsys("dead-letters", "purge", "--yes", expect=0, **operator)
     *_, write = (of_shop(right, shop) for right in kafka_rights("operator"))
     user, group = f"User:{shop.name}-operator", shop.environment["RECSYS_KAFKA__GROUP_ID"]
     secured.take_away(write)

@@ -32,6 +32,7 @@ from recsys.kafka.decoder import make_decoder
 from recsys.kafka.embedded import create_by_asking, embedded_broker
 from recsys.kafka.producer import Publisher
 from recsys.kafka.records import read_range
+from recsys.kafka.shared_reading import SharedReading
 from recsys.kafka.topics import Topic, TopicWatch, describe_topic, end_offsets
 from recsys.lists.live_model import LiveModel
 from recsys.recommend.user_lists import RankedList, refresh
@@ -142,14 +143,15 @@ def opened_parts(settings: Settings, *, with_model: bool = True) -> Iterator[Par
         describe_topic(settings.kafka, settings.kafka.dead_letters)
         assignment = Assignment(settings.kafka, topic, store.applied_offsets)
         assignment.held = {0: 1}
-        dead_letters = stack.enter_context(DeadLetters(settings, metrics, partitions=4))
+        dead_letters = stack.enter_context(DeadLetters(settings, metrics, topic))
         watch = TopicWatch(settings.kafka, topic)
-        polling = Polling(consumer, assignment, watch, make_decoder(settings), settings, stop)
+        reading = SharedReading(settings, store.readings, store.applied_offsets.read)
+        polling = Polling(consumer, assignment, watch, reading.decoder, settings, stop)
         outages = Outages(polling, metrics)
         refresher = Refresher(store.users, live, settings.ranking, metrics)
         swap = ModelSwap(refresher, polling, outages, store.connection, metrics, settings)
         commits = Commits(consumer, assignment, settings)
-        loop = Loop(polling, outages, store, refresher, swap, dead_letters, commits, metrics)
+        loop = Loop(polling, outages, store, refresher, swap, dead_letters, commits, reading, metrics)
         store.applied_offsets.follow({topic.source(0): (0, None)})
         yield Parts(settings, store, live, metrics, stop, topic, polling, outages, swap, loop)
 
@@ -284,7 +286,7 @@ def test_redis_that_is_away_is_waited_for(broker: str, tmp_path: Path, caplog: p
             assert not step.is_alive()
             assert not parts.polling.assignment.paused
             assert parts.lists(users) == parts.right_lists(users)
-            assert any("apply: Redis answers again after" in line for line in caplog.messages)
+            assert any("Redis answers again after" in line for line in caplog.messages)
             assert all(state.revision == 2 for state in parts.store.users.read(users).values())
     finally:
         server.kill()

@@ -73,7 +73,7 @@ def test_a_program_that_reads_other_formats_says_what_they_need(library: str) ->
 def test_help_names_all_commands_where_none_of_their_libraries_is_installed() -> None:
     outcome = run_with_only(modules_of([*BASE, "typer"]), "-m", "recsys", "--help")
     assert outcome.returncode == 0, outcome.stderr
-    listed = re.findall(r"^  ([a-z]+)  +(\S.*)$", outcome.stdout.partition("Commands:")[2], flags=re.MULTILINE)
+    listed = re.findall(r"^  ([a-z-]+)  +(\S.*)$", outcome.stdout.partition("Commands:")[2], flags=re.MULTILINE)
     assert listed == [(name, place.short_help) for name, place in COMMANDS.items()]
 
 

@@ -5,7 +5,7 @@ from hashlib import sha256
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.letters import PREFIX, Letter
+from recsys.kafka.letters import PREFIX, Letter
 
 ABOUT = [(f"{PREFIX}topic", b"purchases"), (f"{PREFIX}partition", b"3"), (f"{PREFIX}offset", b"17")]
 header = st.tuples(st.text(min_size=1, max_size=40), st.none() | st.binary(max_size=3_000))

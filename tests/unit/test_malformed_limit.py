@@ -4,11 +4,11 @@ import pytest
 from pydantic import SecretStr
 
 from consumer.malformed_limit import MalformedLimit
-from recsys.errors import MalformedEvent, TooManyMalformed
+from recsys.errors import MalformedEvent, Reason, TooManyMalformed
 from recsys.runtime.user_names import name_users_by
 from recsys.settings import LogSettings, Settings
 
-BAD = MalformedEvent("user_id: is required", b"{}", "purchases[3] 17")
+BAD = MalformedEvent("user_id: is required", Reason.USER_ID_MISSING, b"{}", "purchases[3] 17")
 
 
 def limit(most: int) -> MalformedLimit:
@@ -106,7 +106,9 @@ def test_the_error_quotes_nothing_of_a_record_where_users_are_named_by_hashes() 
     try:
         with pytest.raises(TooManyMalformed) as caught:
             limit(0).note(
-                MalformedEvent("timestamp: 'ann@shop.example' is no time", b"", "o[1] 7"), partition=1, offset=7
+                MalformedEvent("timestamp: 'ann@shop.example' is no time", Reason.TIMESTAMP, b"", "o[1] 7"),
+                partition=1,
+                offset=7,
             )
     finally:
         name_users_by(LogSettings())

@@ -1,0 +1,244 @@
+"""Dead letters: which there are and why, and letters that go. How their records come back, says `redrive`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from recsys.errors import KafkaUnavailable
+from recsys.kafka.clients import open_reader
+from recsys.kafka.letters import FoundLetter
+from recsys.kafka.records import offsets_at, read_range
+from recsys.kafka.topics import describe_topic, end_offsets, erase_records
+from recsys.runtime.progress import ProgressReporter
+from recsys.settings import KafkaSettings
+from recsys.storage.files import Storage
+from recsys.storage.handled_letters import Handled, HandledLetters
+
+_LARGE_STEP = 1_000
+
+
+class LetterFilter(NamedTuple):
+    """Which letters are meant; what is None or empty lets all pass.
+
+    Attributes
+    ----------
+    codes : frozenset of str
+        Why their records are malformed.
+    since_ms, until_ms : int or None
+        When they were sent, in epoch milliseconds: from the first on, and before the second.
+    partitions : frozenset of int
+        Of the topic that their records are from.
+    place : (int, int) or None
+        Partition and offset of the record.
+    """
+
+    codes: frozenset[str] = frozenset()
+    since_ms: int | None = None
+    until_ms: int | None = None
+    partitions: frozenset[int] = frozenset()
+    place: tuple[int, int] | None = None
+
+    def takes(self, letter: FoundLetter) -> bool:
+        """Whether a letter is meant."""
+        record = letter.record
+        return (
+            (not self.codes or letter.code in self.codes)
+            and (self.since_ms is None or letter.sent_ms >= self.since_ms)
+            and (self.until_ms is None or letter.sent_ms < self.until_ms)
+            and (not self.partitions or (bool(record.topic()) and record.partition() in self.partitions))
+            and (self.place is None or (bool(record.topic()) and (record.partition(), record.offset()) == self.place))
+        )
+
+
+class DeadLetterTopic:
+    """The dead-letter topic, as far as it reaches when it is opened. Use it as a context manager.
+
+    Parameters
+    ----------
+    settings : KafkaSettings
+    storage : Storage
+        The folder that tells which letters are done with.
+
+    Raises
+    ------
+    KafkaUnavailable, TopicMissing, DataDirError
+        When there is no broker, no right, no topic, or that folder cannot be read.
+    """
+
+    def __init__(self, settings: KafkaSettings, storage: Storage) -> None:
+        self.settings = settings
+        self.name = settings.dead_letters
+        self._topic = describe_topic(settings, settings.dead_letters)
+        self.handled = HandledLetters(storage, self._topic.id)
+        self._reader = open_reader(settings, "dead-letters")
+        self._there = end_offsets(self._reader, settings, self._topic)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._reader.close()
+
+    def letters(self, progress: ProgressReporter, *, since_ms: int | None = None) -> Iterator[FoundLetter]:
+        """Yield the letters, by partition in their order; where the broker can tell, none older than a time."""
+        ranges = dict(self._there)
+        if since_ms is not None:
+            firsts = offsets_at(self._reader, self.settings, self._topic, since_ms, self._there)
+            ranges = {partition: (firsts[partition], end) for partition, (_, end) in self._there.items()}
+        total = sum(max(0, end - first) for first, end in ranges.values())
+        with progress.stage(f"read {self.name}", total, unit="letters") as advance:
+            for number, letter in enumerate(read_range(self._reader, self.settings, self._topic, ranges), start=1):
+                yield FoundLetter.read(letter)
+                if number % _LARGE_STEP == 0:
+                    advance(_LARGE_STEP)
+            advance(total % _LARGE_STEP)
+
+    def how(self, letter: FoundLetter) -> Handled | None:
+        """Return what was done with a letter, None if nothing was."""
+        return self.handled.how(letter.partition, letter.offset)
+
+    def keep(self) -> None:
+        """Keep what was noted in `handled`."""
+        self.handled.write({partition: first for partition, (first, _) in self._there.items()})
+
+    def erase_before(self, offsets: dict[int, int]) -> int:
+        """Erase all letters before an offset of each partition, and return how many offsets that frees.
+
+        Raises
+        ------
+        KafkaUnavailable
+            When the brokers refuse it, or do not answer.
+        """
+        wanted = {partition: end for partition, end in offsets.items() if end > self._there[partition][0]}
+        if not wanted:
+            return 0
+        erase_records(self.settings, self._topic, wanted)
+        freed = sum(end - self._there[partition][0] for partition, end in wanted.items())
+        self._there |= {partition: (first, self._there[partition][1]) for partition, first in wanted.items()}
+        return freed
+
+    @property
+    def ends(self) -> dict[int, int]:
+        """Where each partition ends."""
+        return {partition: end for partition, (_, end) in self._there.items()}
+
+
+@dataclass(slots=True)
+class LetterCount:
+    """Letters of one code.
+
+    Attributes
+    ----------
+    letters : int
+    first_ms, last_ms : int
+        When the oldest and the newest were sent, in epoch milliseconds.
+    newest : FoundLetter
+        One of those that were sent last.
+    """
+
+    letters: int
+    first_ms: int
+    last_ms: int
+    newest: FoundLetter
+
+
+class LetterCounts(NamedTuple):
+    """Letters by code, the most frequent first; and how many more are meant that are done with."""
+
+    by_code: dict[str, LetterCount]
+    handled: dict[Handled, int]
+
+
+def count_letters(
+    topic: DeadLetterTopic, meant: LetterFilter, progress: ProgressReporter, *, with_handled: bool = False
+) -> LetterCounts:
+    """Count the letters that are meant.
+
+    Parameters
+    ----------
+    topic : DeadLetterTopic
+    meant : LetterFilter
+    progress : ProgressReporter
+    with_handled : bool
+        Count those that are done with like the others.
+    """
+    found: dict[str, LetterCount] = {}
+    handled = dict.fromkeys(Handled, 0)
+    for letter in topic.letters(progress, since_ms=meant.since_ms):
+        if not meant.takes(letter):
+            continue
+        if (how := topic.how(letter)) is not None:
+            handled[how] += 1
+            if not with_handled:
+                continue
+        count = found.get(letter.code)
+        if count is None:
+            found[letter.code] = LetterCount(1, letter.sent_ms, letter.sent_ms, letter)
+            continue
+        count.letters += 1
+        count.first_ms = min(count.first_ms, letter.sent_ms)
+        if letter.sent_ms >= count.last_ms:
+            count.last_ms, count.newest = letter.sent_ms, letter
+    ordered = sorted(found.items(), key=lambda item: (-item[1].letters, item[0]))
+    return LetterCounts(dict(ordered), handled)
+
+
+class PurgeOutcome(NamedTuple):
+    """What a purge did, or would do.
+
+    Attributes
+    ----------
+    letters : int
+        That were not done with, and are no longer listed.
+    of_redriven : int
+        That had been redriven.
+    freed : int
+        How many letters Kafka has erased.
+    behind : int
+        How many that are done with Kafka keeps, for it erases from the beginning only: before each of them, in its
+        partition, there is one that is still needed.
+    """
+
+    letters: int
+    of_redriven: int
+    freed: int
+    behind: int
+
+
+def purge_letters(
+    topic: DeadLetterTopic, meant: LetterFilter, progress: ProgressReporter, *, dry_run: bool
+) -> PurgeOutcome:
+    """Be done with the letters that are meant, and erase what Kafka can erase of all that are done with.
+
+    Raises
+    ------
+    KafkaUnavailable
+        When Kafka does not erase; the letters are no longer listed all the same.
+    """
+    needed_from: dict[int, int] = {}
+    purged = redriven = behind = 0
+    for letter in topic.letters(progress):
+        how = topic.how(letter)
+        if how is None and meant.takes(letter):
+            purged += 1
+            if not dry_run:
+                topic.handled.add(Handled.PURGED, letter.partition, letter.offset)
+        elif how is None:
+            needed_from.setdefault(letter.partition, letter.offset)
+            continue
+        redriven += how is Handled.REDRIVEN
+        behind += letter.partition in needed_from
+    if dry_run:
+        return PurgeOutcome(purged, redriven, 0, behind)
+    topic.keep()
+    try:
+        freed = topic.erase_before(topic.ends | needed_from)
+    except KafkaUnavailable as error:
+        raise KafkaUnavailable(f"the letters are no longer listed, but they stay in {topic.name}: {error}") from error
+    topic.keep()
+    return PurgeOutcome(purged, redriven, freed, behind)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.errors import DataDirError
+from recsys.storage.files import Storage
+from recsys.storage.handled_letters import Handled, HandledLetters, OffsetRanges
+
+ranges = st.tuples(st.integers(0, 40), st.integers(1, 6)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+
+
+@given(added=st.lists(ranges, max_size=20), below=st.integers(0, 50))
+def test_ranges_are_a_set_of_offsets(added: list[tuple[int, int]], below: int) -> None:
+    found, expected = OffsetRanges(), set[int]()
+    for first, end in added:
+        found.add(first, end)
+        expected |= set(range(first, end))
+    assert [offset for offset in range(60) if offset in found] == sorted(expected)
+    assert len(found) == len(expected)
+    pairs = list(found)
+    assert all(end < first for (_, end), (first, _) in pairwise(pairs)), "none touch"
+    found.remove_below(below)
+    assert [offset for offset in range(60) if offset in found] == sorted(
+        offset for offset in expected if offset >= below
+    )
+
+
+def test_what_is_done_is_kept_for_one_topic_and_forgotten_with_its_letters(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    letters = HandledLetters(storage, "an id")
+    assert letters.how(0, 0) is None
+    for offset in range(1_000):
+        letters.add(Handled.REDRIVEN, 0, offset)
+    letters.add(Handled.PURGED, 1, 7)
+    other = HandledLetters(storage, "an id")  # another command, at the same time
+    other.add(Handled.PURGED, 0, 1_000)
+    letters.write({})
+    other.write({0: 500})
+    again = HandledLetters(storage, "an id")
+    assert [again.how(0, offset) for offset in (499, 500, 999, 1_000, 1_001)] == [
+        None, Handled.REDRIVEN, Handled.REDRIVEN, Handled.PURGED, None,
+    ]  # fmt: skip
+    assert again.how(1, 7) is Handled.PURGED
+    assert HandledLetters(storage, "created again").how(1, 7) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"no parquet", b"PAR1PAR1"])
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
+    storage = Storage(str(tmp_path))
+    letters = HandledLetters(storage, "an id")
+    letters.add(Handled.PURGED, 0, 0)
+    letters.write({})
+    (file,) = (tmp_path / "dead-letters").iterdir()
+    file.write_bytes(content)
+    with pytest.raises(DataDirError, match="is damaged; remove it"):
+        HandledLetters(storage, "an id")
