@@ -14,6 +14,7 @@ import time
 from benchmarks import (
     bulk,
     decode,
+    export_memory,
     full_refresh,
     growth,
     import_memory,
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "bulk": bulk.measure,
     "training": training.measure,
     "memory": memory.measure,
+    "export-memory": export_memory.measure,
     "import-memory": import_memory.measure,
     "scale-out": scale_out.measure,
     "growth": growth.measure,

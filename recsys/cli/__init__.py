@@ -50,6 +50,7 @@ COMMANDS = {
     "items": CommandPlace("items", "items_app", "consumer", "Import titles, categories and availability of items."),
     "verify": CommandPlace("operate", "verify_command", "consumer", "Compare Redis with archive and model."),
     "rebuild": CommandPlace("operate", "rebuild_command", "consumer", "Restore Redis from archive and model."),
+    "export": CommandPlace("export", "export_command", "consumer", "Write the lists of users into a file."),
     "key": CommandPlace("key", "key_command", "consumer", "Make a key for the HTTP API."),
     "config": CommandPlace("operate", "config_command", "consumer", "Print all settings."),
     "demo": CommandPlace("demo", "demo_command", "demo", "Play a grocer's year on this machine."),

@@ -53,6 +53,7 @@ NAMES = frozenset(
         "in-rebuild",
         "probe-published",
         "redriven",
+        "exported",
     }
 )
 T = TypeVar("T")
