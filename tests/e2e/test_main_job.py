@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import Producer, TopicPartition
 
+from recsys.kafka.topics import describe_topic
 from recsys.redis import Store, open_store
 from recsys.settings import Settings
 from tests.planted import LiveArtifact, event_json, item_name, list_of, owned_by
@@ -122,6 +123,8 @@ def test_malformed_record_is_a_dead_letter_and_the_stream_goes_on(trained: Store
     assert errors["topic"] == shop.topic
     assert errors["group"] == f"recsys-{shop.name}"
     assert errors["stage"] == "decode"
+    assert errors["reason.code"] == "quantity"
+    assert errors["topic.id"] == describe_topic(shop.settings().kafka, shop.topic).id
     assert errors["exception.class"] == "MalformedEvent"
     assert "quantity" in errors["exception.message"]
     assert int(errors["offset"]) >= 0

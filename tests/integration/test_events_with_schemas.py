@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.schema_registry import SchemaRegistryClient
 
+from recsys.errors import Reason
 from recsys.redis import open_store
 from tests.faults.ledger import read_topic
 from tests.registries import AnsweringServer, client_of
@@ -116,10 +118,13 @@ def test_each_malformed_kind_has_a_dead_letter_with_its_reason_and_all_else_coun
         wait_until(lambda: set(store.users.read(["42"])["42"].history.entries) == items, "what counts is counted")
     assert consumer.stop() == 0, "it ends when the letters of what it has applied are sent"
     reasons: dict[bytes | None, str] = {}
+    codes: list[str] = []
     for letter in read_topic(shop, f"{shop.topic}.dlq"):
         headers: dict[str, Any] = dict(letter.headers() or [])
         reasons[letter.value()] = headers["__recsys.errors.exception.message"].decode()
+        codes.append(headers["__recsys.errors.reason.code"].decode())
     assert reasons.keys() == set(malformed.values())
+    assert Counter(codes) == {Reason.SCHEMA: len(malformed) - 2, Reason.USER_ID_MISSING: 1, Reason.QUANTITY: 1}
     for beginning, raw in malformed.items():
         assert reasons[raw].startswith(beginning)
         assert "\n" not in reasons[raw]

@@ -83,7 +83,7 @@ CASES: list[tuple[Reason, EventDecoder, Message]] = [
     (Reason.TIMESTAMP, plain(), record({**SALE, "timestamp": "yesterday"})),
 ]
 NOT_HERE = {Reason.SCHEMA, Reason.PRICE}
-"""The first needs a registry; a price that is none is left out of its event instead, wherever one is read so far."""
+"""The first needs a registry: test_events_with_schemas.py. The second needs a price that JSON cannot hold."""
 
 
 @pytest.mark.parametrize(("code", "decoder", "message"), CASES)
