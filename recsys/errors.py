@@ -3,6 +3,7 @@
 RecsysError
 ├── SettingsError          a setting is wrong, or unknown
 ├── MalformedEvent         a record breaks the event contract (goes to the dead-letter topic)
+├── CannotRedrive          the record of a dead letter stays malformed, is gone, or must not be published again
 ├── DecoderUnavailable     what the decoder of records needs is away
 ├── InputFileError         a file given to `recsys import` or `recsys publish` cannot be used
 │   └── ColumnMissing      it lacks a column that is needed
@@ -104,6 +105,8 @@ class MalformedEvent(RecsysError):
         Those of the record's other lines, where these count all the same.
     lines : sequence of int
         The numbers of the malformed lines, where the other lines count all the same.
+    lines_of : str
+        What has found and numbered these: `EventMapping.lines_of`.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class MalformedEvent(RecsysError):
         *,
         events: Sequence[Any] = (),
         lines: Sequence[int] = (),
+        lines_of: str = "",
     ) -> None:
         if len(reason) > _LONGEST_REASON:
             reason = f"{reason[:_LONGEST_REASON]}…"
@@ -125,10 +129,17 @@ class MalformedEvent(RecsysError):
         self.location = location
         self.events = events
         self.lines = lines
+        self.lines_of = lines_of
 
     def at(self, location: str, raw: bytes) -> MalformedEvent:
         """Return the same error, of a record whose place and value are known."""
-        return MalformedEvent(self.reason, self.code, raw, location, events=self.events, lines=self.lines)
+        return MalformedEvent(
+            self.reason, self.code, raw, location, events=self.events, lines=self.lines, lines_of=self.lines_of
+        )
+
+
+class CannotRedrive(RecsysError):
+    """The record of a dead letter stays malformed, is gone, or must not be published again."""
 
 
 class DecoderUnavailable(RecsysError):

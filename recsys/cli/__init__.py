@@ -35,7 +35,7 @@ COMMANDS = {
     "publish": CommandPlace("data", "publish_command", "consumer", "Publish the purchases of a file to Kafka."),
     "events": CommandPlace("events", "events_app", "consumer", "See what records become, before anything counts."),
     "dead-letters": CommandPlace(
-        "dead_letters", "dead_letters_app", "consumer", "List malformed records, mend them, or be done with them."
+        "dead_letters", "dead_letters_app", "consumer", "List malformed records, mend them, or purge them."
     ),
     "status": CommandPlace("status", "status_command", "consumer", "Say whether the shop is being served."),
     "doctor": CommandPlace("doctor", "doctor_command", "consumer", "Look for what is wrong, or will be."),

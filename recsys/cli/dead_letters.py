@@ -2,241 +2,283 @@
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import Annotated, Any
 
 import orjson
 import typer
+from rich.table import Table
 
-from recsys.cli.output import counted, errors, new_table, print_json, results, settings_for_command
-from recsys.cli.record_text import record_text
+from recsys.cli.letter import described, print_letter
+from recsys.cli.output import counted, errors, is_narrow, new_table, print_json, results, settings_for_command
 from recsys.data.epoch import iso_time
-from recsys.data.expressions import EVERY_NAME
-from recsys.errors import InputFileError, MalformedEvent, Reason
-from recsys.kafka.decoder import make_decoder
-from recsys.kafka.letters import UNKNOWN, FoundLetter, headers_of
-from recsys.operations.dead_letters import DeadLetterTopic, LetterFilter, count_letters, purge_letters
+from recsys.errors import InputFileError, Reason, advised
+from recsys.kafka.letters import UNKNOWN
+from recsys.kafka.readings import load_mapping
+from recsys.operations.dead_letters import (
+    DeadLetterTopic,
+    LetterCounts,
+    LetterFilter,
+    count_letters,
+    purge_letters,
+)
 from recsys.operations.redrive import LetterReader, redrive_letters
 from recsys.runtime.clock import now
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import Settings
 from recsys.storage.data_dir import open_data_dir
-from recsys.storage.handled_letters import Handled
 
 dead_letters_app = typer.Typer(
-    help="List malformed records, mend them, or be done with them.", add_completion=False, rich_markup_mode=None
+    help="List malformed records, mend them, or purge them.", add_completion=False, rich_markup_mode=None
 )
 _CODES = frozenset(Reason) | {UNKNOWN}
 _AGO = re.compile(r"(\d{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _PLACE = re.compile(r"(\d{1,10}):(\d{1,19})")
-_MOST_BYTES = 4_096
-_HEX_SHOWN = 64
+_CODE = re.compile(r"[a-z0-9_]{1,40}")
+_RUN_AGAIN = "run it again to go on: what is published twice counts once"
 
 Reasons = Annotated[
     list[str] | None,
-    typer.Option("--reason", metavar="CODE", help="Letters of this code, as list names it; may be repeated."),
+    typer.Option("--reason", metavar="CODE", help="Letters with this code, as list names it; may be repeated."),
 ]
 Since = Annotated[
-    str, typer.Option("--since", metavar="TIME", help="Sent at this time or later: 2026-11-28T09:30Z, or 2h ago: 2h.")
+    str | None,
+    typer.Option(
+        "--since", metavar="TIME", help="Letters sent at this time (UTC) or later: 2026-11-28T09:30, or 2h for 2 h ago."
+    ),
 ]
-Until = Annotated[str, typer.Option("--until", metavar="TIME", help="Sent before this time.")]
+Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Letters sent before this time.")]
 Partitions = Annotated[
     list[int] | None,
-    typer.Option("--partition", min=0, metavar="N", help="Of this partition of the topic; may be repeated."),
+    typer.Option("--partition", min=0, metavar="N", help="Records of this partition; may be repeated."),
 ]
-Handed = Annotated[bool, typer.Option("--all", help="Also those that were redriven or purged.")]
-Mapping = Annotated[
+Place = Annotated[
     str,
-    typer.Option("--mapping", metavar="M", help="Read the records with this mapping, a preset or a file, instead."),
+    typer.Argument(metavar="RECORD", help="Only this record: its partition and offset, as 3:17.", show_default=False),
+]
+WithDone = Annotated[bool, typer.Option("--all", help="Also letters that were redriven or purged.")]
+Mapping = Annotated[
+    str | None,
+    typer.Option("--mapping", metavar="M", help="Read records with this mapping, not with that of the settings."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and change nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@dead_letters_app.command("list")
+@dead_letters_app.command("list", short_help="Count the letters by reason.")
 def list_command(
     reason: Reasons = None,
-    since: Since = "",
-    until: Until = "",
+    since: Since = None,
+    until: Until = None,
     partition: Partitions = None,
-    with_handled: Handed = False,
+    with_done: WithDone = False,
     as_json: Json = False,
 ) -> None:
-    """Count the letters by reason; docs/contract.md says what each means."""
+    """Count the letters by reason. docs/contract.md says what each code means."""
     meant = _filter(reason, since, until, partition)
     with _opened() as (_, topic):
-        counts = count_letters(topic, meant, ProgressReporter(console=errors), with_handled=with_handled)
+        counts = count_letters(topic, meant, ProgressReporter(console=errors), with_handled=with_done)
     if as_json:
-        listed = {
-            "topic": topic.name,
-            "reasons": [
-                {
-                    "reason": code,
-                    "letters": count.letters,
-                    "first": iso_time(count.first_ms),
-                    "last": iso_time(count.last_ms),
-                    "newest": {"record": count.newest.place, "reason": count.newest.reason},
-                }
-                for code, count in counts.by_code.items()
-            ],
-            **{how.value: number for how, number in counts.handled.items()},
-        }
-        print_json(orjson.dumps(listed, option=orjson.OPT_INDENT_2).decode())
+        print_json(orjson.dumps(_counts_in_json(topic, counts), option=orjson.OPT_INDENT_2).decode())
         return
-    if counts.by_code:
-        table = new_table(f"Dead letters in {topic.name}")
-        table.add_column("reason", no_wrap=True)
-        table.add_column("letters", justify="right")
-        table.add_column("first")
-        table.add_column("last")
-        table.add_column("newest record", no_wrap=True)
-        table.add_column("what is wrong with it", overflow="fold")
-        for code, count in counts.by_code.items():
-            times = (_to_second(count.first_ms), _to_second(count.last_ms))
-            table.add_row(code, f"{count.letters:,}", *times, count.newest.place, count.newest.reason)
-        results.print(table)
     total = sum(count.letters for count in counts.by_code.values())
-    done = ", ".join(f"{number:,} {how.value}" for how, number in counts.handled.items() if number)
-    among = "of these" if with_handled else "beside these"
-    results.print(f"{counted(total, 'letter')} in {topic.name}" + (f"; {among} {done}" if done else ""))
     if counts.by_code:
-        results.print("recsys dead-letters show --reason CODE shows some, redrive --dry-run says what would count now")
+        results.print(_counts_table(topic, counts))
+    done = [
+        f"{number:,} {word}" for number, word in ((counts.redriven, "redriven"), (counts.purged, "purged")) if number
+    ]
+    among = "of these" if with_done else "not counted"
+    results.print(f"{counted(total, 'letter')} in {topic.name}" + (f"; {among}: {', '.join(done)}" if done else ""))
+    if counts.by_code:
+        results.print("see some: recsys dead-letters show --reason CODE", style="dim")
+        results.print("see which can be read now: recsys dead-letters redrive --dry-run", style="dim")
+    else:
+        _note_unknown_codes(meant)
 
 
-@dead_letters_app.command("show")
+@dead_letters_app.command("show", short_help="Show letters, the newest first.")
 def show_command(
-    place: Annotated[
-        str, typer.Argument(metavar="[RECORD]", help="Partition and offset of a record, as 3:17; default: any.")
-    ] = "",
+    place: Place = "",
     reason: Reasons = None,
-    since: Since = "",
-    until: Until = "",
+    since: Since = None,
+    until: Until = None,
     partition: Partitions = None,
-    n: Annotated[int, typer.Option("-n", min=1, max=1000, metavar="N", help="Letters to show.")] = 3,
-    with_handled: Handed = False,
-    mapping: Mapping = "",
+    n: Annotated[int, typer.Option("-n", min=1, max=100, metavar="N", help="Letters to show.")] = 3,
+    with_done: WithDone = False,
+    mapping: Mapping = None,
     as_json: Json = False,
 ) -> None:
-    """Show letters whole: the record, why it is malformed, and what it would be now."""
+    """Show letters, the newest first: the record, why it is malformed, and what it would be now."""
     meant = _filter(reason, since, until, partition, place)
-    with _opened(mapping) as (settings, topic), LetterReader(settings.kafka, make_decoder(settings)) as reader:
-        found = (
-            letter
-            for letter in topic.letters(ProgressReporter(console=errors), since_ms=meant.since_ms)
-            if meant.takes(letter) and (with_handled or bool(place) or topic.how(letter) is None)
-        )
-        shown = [_described(letter, reader, topic.how(letter)) for letter in islice(found, n)]
+    with _opened(mapping) as (settings, topic), LetterReader(settings) as reader:
+        letters = topic.letters(ProgressReporter(console=errors), since_ms=meant.since_ms)
+        found = (one for one in letters if meant.takes(one) and (with_done or bool(place) or not topic.is_done(one)))
+        newest = heapq.nlargest(n, found, key=lambda letter: letter.sent_ms)
+        shown = [described(letter, reader, topic.mark(letter)) for letter in newest]
     if as_json:
         print_json(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
-        return
+    for one in () if as_json else shown:
+        print_letter(one)
     if not shown:
-        results.print(f"there is no such letter in {topic.name}")
-        raise typer.Exit(1)
-    for one in shown:
-        _print_letter(one)
+        _note_none(topic, meant)
 
 
-@dead_letters_app.command("redrive")
+@dead_letters_app.command("redrive", short_help="Publish the events of records that can be read now.")
 def redrive_command(
-    place: Annotated[
-        str, typer.Argument(metavar="[RECORD]", help="Partition and offset of a record, as 3:17; default: all.")
-    ] = "",
+    place: Place = "",
     reason: Reasons = None,
-    since: Since = "",
-    until: Until = "",
+    since: Since = None,
+    until: Until = None,
     partition: Partitions = None,
-    mapping: Mapping = "",
-    with_handled: Handed = False,
+    mapping: Mapping = None,
+    with_done: WithDone = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Publish the events of letters whose records can be read now; exit code 1 if some cannot.
+    """Publish the events of records that can be read now; exit code 1 if some cannot.
 
-    They are read as the settings say now, or with another mapping, and published to the topic that they are from, in
-    the form of the contract. A record counts once however often it is redriven.
+    Records are read as the settings say now, or with another mapping. Their events go to the topic that they are from,
+    in the form of the contract. Each counts once, however often it is redriven in the same way.
     """
     meant = _filter(reason, since, until, partition, place)
     progress = ProgressReporter(console=errors)
-    with _opened(mapping) as (settings, topic), LetterReader(settings.kafka, make_decoder(settings)) as reader:
+    with _opened(mapping) as (settings, topic), LetterReader(settings) as reader, advised(_RUN_AGAIN):
         try:
-            outcome = redrive_letters(topic, meant, reader, progress, dry_run=dry_run, again=with_handled)
+            outcome = redrive_letters(topic, meant, reader, progress, dry_run=dry_run, again=with_done)
         except KeyboardInterrupt:
-            errors.print("interrupted; run it again to continue: what is published twice counts once")
+            errors.print(f"interrupted; {_RUN_AGAIN}")
             raise typer.Exit(130) from None
     would, to = "would be " if dry_run else "", settings.kafka.topic
     letters, events = counted(outcome.redriven, "letter"), counted(outcome.events, "event")
     results.print(f"{letters} {would}redriven: {events} {would}published to {to}")
     if outcome.without_events:
-        held = "holds" if outcome.without_events == 1 else "hold"
-        results.print(f"{counted(outcome.without_events, 'letter')} {held} no event that counts: {would}done with")
-    if not outcome.stays:
-        return
-    table = new_table("Letters that stay")
-    table.add_column("reason", no_wrap=True)
-    table.add_column("letters", justify="right")
-    table.add_column("the first of them", overflow="fold")
-    for code, kind in outcome.stays.items():
-        table.add_row(code, f"{kind.letters:,}", kind.example)
-    results.print(table)
-    results.print(f"{counted(outcome.staying, 'letter')} cannot be read: mend them with --mapping, or purge them")
-    raise typer.Exit(1)
+        results.print(f"{counted(outcome.without_events, 'letter')} {would}redriven without an event that counts")
+    if outcome.done_before:
+        results.print(
+            f"{counted(outcome.done_before, 'letter')} left out, redriven or purged before (--all takes them)"
+        )
+    if outcome.stays:
+        table = new_table("Letters that stay")
+        table.add_column("reason", no_wrap=True)
+        table.add_column("letters", justify="right")
+        table.add_column("the first of them, and why it stays", overflow="fold")
+        for code, kind in outcome.stays.items():
+            table.add_row(code, f"{kind.letters:,}", kind.example)
+        results.print(table)
+        results.print(
+            f"letters that stay: {outcome.staying:,}. A mapping may mend them (--mapping); purge is for the rest"
+        )
+    elif not (outcome.redriven or outcome.without_events or outcome.done_before):
+        _note_none(topic, meant)
+    if outcome.stays:
+        raise typer.Exit(1)
 
 
-@dead_letters_app.command("purge")
+@dead_letters_app.command("purge", short_help="Give letters up, and erase what can be erased.")
 def purge_command(
-    place: Annotated[
-        str, typer.Argument(metavar="[RECORD]", help="Partition and offset of a record, as 3:17; default: all.")
-    ] = "",
+    place: Place = "",
     reason: Reasons = None,
-    since: Since = "",
-    until: Until = "",
+    since: Since = None,
+    until: Until = None,
     partition: Partitions = None,
     dry_run: DryRun = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Be done with letters: they are no longer listed, and never redriven unless --all asks for it.
+    """Give letters up: they are no longer listed, and no longer redriven.
 
-    Kafka erases records of a partition from its beginning only. So a letter is erased with all that come before it,
-    once these are done with as well; until then it stays in the topic. Letters that were redriven are erased likewise.
+    Kafka erases records of a partition only from its beginning. So a purged letter is erased once all letters before it
+    are redriven or purged as well. Letters that were redriven are erased with them.
     """
     meant = _filter(reason, since, until, partition, place)
     progress = ProgressReporter(console=errors)
-    with _opened() as (_, topic):
-        outcome = purge_letters(topic, meant, progress, dry_run=True)
-        if dry_run or not (outcome.letters or outcome.of_redriven):
-            results.print(_would_purge(outcome.letters, outcome.of_redriven, topic.name))
+    with _opened() as (settings, topic):
+        would = purge_letters(topic, meant, progress, dry_run=True)
+        if not would.letters and meant != LetterFilter():
+            _note_none(topic, meant)
+            return
+        said = (
+            f"{counted(would.letters, 'letter')} of {topic.name} would be purged. Of these, and of those that were "
+            f"redriven or purged before, Kafka would erase {would.erased:,}, and keep {would.behind:,} until letters "
+            f"before them are"
+        )
+        if dry_run or not would.letters + would.erased:
+            results.print(said)
             return
         if not yes:
-            results.print(_would_purge(outcome.letters, outcome.of_redriven, topic.name))
+            results.print(f"{said}. What is erased is lost")
             if not typer.confirm("Go on?"):
                 raise typer.Exit(1)
-        outcome = purge_letters(topic, meant, progress, dry_run=False)
+    with DeadLetterTopic(settings.kafka, open_data_dir(settings).storage) as topic:
+        done = purge_letters(topic, meant, progress, dry_run=False)
     results.print(
-        f"{counted(outcome.letters, 'letter')} purged; {counted(outcome.freed, 'offset')} of {topic.name} erased"
-        + (f", {counted(outcome.behind, 'letter')} behind others that are still needed" if outcome.behind else "")
+        f"{counted(done.letters, 'letter')} purged; {done.erased:,} erased, {done.behind:,} kept in {topic.name}"
     )
 
 
-def _would_purge(letters: int, redriven: int, topic: str) -> str:
-    beside = f", and {counted(redriven, 'letter')} that were redriven" if redriven else ""
-    return f"{counted(letters, 'letter')} of {topic} would be purged{beside}; purged records are lost for good"
+def _counts_table(topic: DeadLetterTopic, counts: LetterCounts) -> Table:
+    table = new_table(f"Dead letters in {topic.name}")
+    table.add_column("reason", no_wrap=True)
+    table.add_column("letters", justify="right")
+    if not is_narrow():
+        table.add_column("first (UTC)", no_wrap=True)
+        table.add_column("last (UTC)", no_wrap=True)
+    table.add_column("newest", no_wrap=True)
+    table.add_column("what is wrong with it", overflow="fold")
+    for code, count in counts.by_code.items():
+        times = [] if is_narrow() else [_to_second(count.first_ms), _to_second(count.last_ms)]
+        table.add_row(code, f"{count.letters:,}", *times, count.newest.place, count.newest.reason)
+    return table
+
+
+def _counts_in_json(topic: DeadLetterTopic, counts: LetterCounts) -> dict[str, Any]:
+    return {
+        "topic": topic.name,
+        "reasons": [
+            {
+                "reason": code,
+                "letters": count.letters,
+                "first": iso_time(count.first_ms),
+                "last": iso_time(count.last_ms),
+                "newest": {"record": count.newest.place, "reason": count.newest.reason},
+            }
+            for code, count in counts.by_code.items()
+        ],
+        "redriven": counts.redriven,
+        "purged": counts.purged,
+    }
+
+
+def _note_none(topic: DeadLetterTopic, meant: LetterFilter) -> None:
+    """Say that no letter is meant; where one record was named, that is an error."""
+    errors.print(f"there is no such letter in {topic.name}")
+    _note_unknown_codes(meant)
+    if meant.place is not None:
+        raise typer.Exit(1)
+
+
+def _note_unknown_codes(meant: LetterFilter) -> None:
+    if unknown := sorted(meant.codes - _CODES):
+        errors.print(f"{unknown[0]!r} is no code of this version; there are {', '.join(sorted(_CODES))}")
 
 
 @contextmanager
-def _opened(mapping: str = "") -> Iterator[tuple[Settings, DeadLetterTopic]]:
+def _opened(mapping: str | None = None) -> Iterator[tuple[Settings, DeadLetterTopic]]:
     settings = settings_for_command()
-    if mapping:
+    if mapping is not None:
+        if not mapping:
+            raise InputFileError("--mapping: name a preset or a file")
+        load_mapping(mapping)  # here its errors name the option's file, not the variable
         settings = settings.model_copy(update={"events": settings.events.model_copy(update={"mapping": mapping})})
     with DeadLetterTopic(settings.kafka, open_data_dir(settings).storage) as topic:
         yield settings, topic
 
 
 def _filter(
-    codes: list[str] | None, since: str, until: str, partitions: list[int] | None, place: str = ""
+    codes: list[str] | None, since: str | None, until: str | None, partitions: list[int] | None, place: str = ""
 ) -> LetterFilter:
     """Return what the options mean.
 
@@ -245,8 +287,8 @@ def _filter(
     InputFileError
         When one of them means nothing.
     """
-    if unknown := sorted(set(codes or ()) - _CODES):
-        raise InputFileError(f"--reason: {unknown[0]!r} is no code; there are {', '.join(sorted(_CODES))}")
+    if wrong := [code for code in codes or () if not _CODE.fullmatch(code)]:
+        raise InputFileError(f"--reason: {wrong[0]!r} is no code; there are {', '.join(sorted(_CODES))}")
     if place and not (found := _PLACE.fullmatch(place)):
         raise InputFileError(f"{place!r} is no place of a record; write partition:offset, as in 3:17")
     since_ms, until_ms = _moment("--since", since), _moment("--until", until)
@@ -261,9 +303,9 @@ def _filter(
     )
 
 
-def _moment(option: str, text: str) -> int | None:
+def _moment(option: str, text: str | None) -> int | None:
     """Return a time in epoch milliseconds."""
-    if not text:
+    if text is None:
         return None
     try:
         if ago := _AGO.fullmatch(text):
@@ -273,77 +315,10 @@ def _moment(option: str, text: str) -> int | None:
         return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError):
         raise InputFileError(
-            f"{option}: {text!r} is no time; write 2026-11-28, 2026-11-28T09:30Z, or how long ago: 30m, 2h, 7d"
+            f"{option}: {text!r} is no time; write 2026-11-28 or 2026-11-28T09:30 (UTC unless a zone is given), or how "
+            f"long ago: 30m, 2h, 7d"
         ) from None
 
 
 def _to_second(epoch_ms: int) -> str:
     return datetime.fromtimestamp(epoch_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _described(letter: FoundLetter, reader: LetterReader, how: Handled | None) -> dict[str, Any]:
-    """Return all that is known of a letter."""
-    record = letter.record
-    key, value = record.key(), record.value()
-    described: dict[str, Any] = {
-        "record": letter.place or None,
-        "topic": record.topic(),
-        "letter": f"{letter.partition}:{letter.offset}",
-        "sent": iso_time(letter.sent_ms),
-        "reason": letter.code,
-        "what": letter.reason,
-        "lines": list(letter.lines),
-        "left_out": letter.left_out or None,
-        "done": how.value if how else None,
-        "key": _shown(key.encode() if isinstance(key, str) else key),
-        "headers": [
-            [name, _shown(held.encode() if isinstance(held, str) else held)] for name, held in headers_of(record)
-        ],
-        "value": _shown(value.encode() if isinstance(value, str) else value),
-    }
-    try:
-        events = reader.events(letter)
-        described["events_now"] = [event.model_dump(mode="json", exclude_none=True) for event in events]
-        described["malformed_now"] = None
-    except MalformedEvent as error:
-        described["events_now"] = []
-        described["malformed_now"] = error.reason
-    return described
-
-
-def _shown(value: bytes | None) -> str | None:
-    """Return bytes as text, or in hexadecimal digits where they are none."""
-    if value is None:
-        return None
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        more = f" … and {len(value) - _HEX_SHOWN:,} bytes more" if len(value) > _HEX_SHOWN else ""
-        return f"0x{value[:_HEX_SHOWN].hex()}{more}"
-
-
-def _print_letter(one: dict[str, Any]) -> None:
-    where = f"{one['topic']} {one['record']}" if one["record"] else "a record of unknown place"
-    done = f", {one['done']}" if one["done"] else ""
-    results.print(f"{where}, dead letter since {one['sent']}{done}", style="bold")
-    table = new_table(show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("reason", f"{one['reason']}: {one['what']}")
-    if one["lines"]:
-        table.add_row("lines", f"{', '.join(map(str, one['lines']))}; the others count")
-    if one["left_out"]:
-        table.add_row("left out", one["left_out"])
-    table.add_row("key", "" if one["key"] is None else one["key"])
-    for name, value in one["headers"]:
-        table.add_row("header", f"{name}: {'' if value is None else value}")
-    value = one["value"]
-    table.add_row("value", record_text(None if value is None else value.encode(), frozenset({EVERY_NAME}), _MOST_BYTES))
-    for event in one["events_now"]:
-        table.add_row("now", ", ".join(f"{name} {held}" for name, held in event.items()))
-    if one["malformed_now"]:
-        table.add_row("now", f"malformed: {one['malformed_now']}")
-    elif not one["events_now"]:
-        table.add_row("now", "no event that counts")
-    results.print(table)
-    results.print()

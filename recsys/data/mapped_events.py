@@ -38,14 +38,15 @@ class MappedRecord(NamedTuple):
     problems: Sequence[LineProblem]
     lines: int
 
-    def malformed(self, *, counts_good_lines: bool) -> MalformedEvent:
-        """Return what is malformed, in one line."""
+    def malformed(self, mapping: EventMapping) -> MalformedEvent:
+        """Return what is malformed, in one line; with the good lines' events, if the mapping lets these count."""
         named = "; ".join(str(problem) for problem in self.problems[:_MOST_NAMED])
         more = len(self.problems) - _MOST_NAMED
-        events = self.events if counts_good_lines else ()
+        events = self.events if mapping.file.lines_that_are_good == "count" else ()
         lines = [problem.number for problem in self.problems if problem.number is not None] if events else ()
         reason = f"{named}; and {more:,} more lines" if more > 0 else named
-        return MalformedEvent(reason, self.problems[0].code, events=events, lines=lines)
+        lines_of = mapping.lines_of if lines else ""
+        return MalformedEvent(reason, self.problems[0].code, events=events, lines=lines, lines_of=lines_of)
 
 
 def reading_with(mapping: EventMapping, reading: EventReading) -> EventReading:

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from hashlib import sha256
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -113,6 +114,11 @@ class EventMapping:
         """All names that are looked up, wherever in a record."""
         self.described = file.model_dump(exclude_defaults=True, exclude_none=True)
         """What the mapping does, whatever the order and the comments of its file; `of` makes it again."""
+
+        self.lines_of = sha256(
+            f"{file.orders and file.orders.text}\n{file.lines and file.lines.text}".encode()
+        ).hexdigest()
+        """The same for mappings that find the same lines in a record, and number them alike."""
 
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> EventMapping:

@@ -172,7 +172,7 @@ class MappedFile(EventFile):
             unread_prices=len(unread_prices),
         )
         if found.problems:
-            read.reject = self._reject(row, found.malformed(counts_good_lines=self._counts_good_lines).reason)
+            read.reject = self._reject(row, found.malformed(self._mapping).reason)
             if not self._counts_good_lines:
                 return read
         for event in found.events:

@@ -91,6 +91,8 @@ class ExplainingDecoder(EventDecoder, Protocol):
 
     left_out: Sequence[LeftOut]
     """What does not count of the record that was decoded last, and why."""
+    lines_of: str
+    """What finds and numbers the lines of a record, as `EventMapping.lines_of`; empty where nothing does."""
 
     def text(self, record: Message) -> str | None:
         """Return the record's value as people read it, malformed or not; None if it has none.
@@ -140,6 +142,7 @@ class JsonDecoder:
         self._max_bytes = max_bytes
         self.passed_over = PassedOver()
         self.left_out: Sequence[LeftOut] = ()
+        self.lines_of = ""
 
     def events(self, record: Message) -> Sequence[Event]:
         """Return the record's event; none if its user is none."""
@@ -250,9 +253,9 @@ class MappedDecoder:
         self._needs_key = "key" in mapping.roots
         self._needs_headers = is_wrapped or "headers" in mapping.roots
         self._is_wrapped = is_wrapped
-        self._counts_good_lines = mapping.file.lines_that_are_good == "count"
         self.passed_over = PassedOver()
         self.left_out: Sequence[LeftOut] = ()
+        self.lines_of = mapping.lines_of
 
     def events(self, record: Message) -> Sequence[Event]:
         """Return the events in the record's lines; of what our own programs have written, its event."""
@@ -278,7 +281,7 @@ class MappedDecoder:
         for left_out in found.left_out:
             self._note_left_out(left_out.number, left_out.why)
         if found.problems:
-            raise found.malformed(counts_good_lines=self._counts_good_lines).at(location(record), raw)
+            raise found.malformed(self._mapping).at(location(record), raw)
         return found.events
 
     def text(self, record: Message) -> str | None:

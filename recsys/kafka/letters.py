@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -24,6 +25,8 @@ _LONGEST_HEAD = 65_536
 _PER_HEADER = 10  # lengths, as Kafka writes them, are a few bytes each
 _ROOM_FOR_WHAT_IS_LEFT_OUT = 300
 _MOST_NAMED = 10
+_NUMBER = re.compile(r"[0-9]{1,19}")
+_CODE = re.compile(r"[a-z0-9_]{1,40}")
 _LONGEST_TOPIC_ID = 32
 
 
@@ -62,7 +65,7 @@ class Letter:
             "reason.code": error.code or UNKNOWN,
         }
         if error.lines:
-            about["lines"] = ",".join(map(str, error.lines))
+            about |= {"lines": ",".join(map(str, error.lines)), "lines.of": error.lines_of}
         return cls(
             record.key(), record.value(), headers_of(record), [(PREFIX + n, v.encode()) for n, v in about.items()]
         )
@@ -132,6 +135,8 @@ class FoundLetter:
         Of the record's topic; empty if the letter does not say.
     lines : tuple of int
         Which lines of the record did not count; empty where none did.
+    lines_of : str
+        What found and numbered them: `EventMapping.lines_of`.
     left_out : str
         What of the record is not in the letter; empty if it is whole.
     sha256 : str
@@ -147,6 +152,7 @@ class FoundLetter:
     reason: str
     topic_id: str
     lines: tuple[int, ...]
+    lines_of: str
     left_out: str
     sha256: str
     record: Message
@@ -157,8 +163,8 @@ class FoundLetter:
         headers = headers_of(letter)
         about = {name.removeprefix(PREFIX): _text(value) for name, value in headers if name.startswith(PREFIX)}
         topic, partition, offset = about.get("topic"), about.get("partition", ""), about.get("offset", "")
-        is_placed = bool(topic) and partition.isdecimal() and offset.isdecimal()
-        timestamp = about.get("timestamp", "")
+        is_placed = bool(topic) and _is_below(2**31, partition) and _is_below(2**63, offset)
+        timestamp, code = about.get("timestamp", ""), about.get("reason.code", UNKNOWN)
         record = Message(
             topic=topic if is_placed else None,
             partition=int(partition) if is_placed else 0,
@@ -167,7 +173,7 @@ class FoundLetter:
             value=letter.value(),
             headers=[(name, value) for name, value in headers if not name.startswith(PREFIX)],
             timestamp=(TIMESTAMP_CREATE_TIME, int(timestamp))
-            if timestamp.isdecimal()
+            if _is_below(2**63, timestamp)
             else (TIMESTAMP_NOT_AVAILABLE, 0),
         )
         lines = about.get("lines", "")
@@ -175,10 +181,11 @@ class FoundLetter:
             partition=letter.partition() or 0,
             offset=letter.offset() or 0,
             sent_ms=record_timestamp_ms(letter) or 0,
-            code=about.get("reason.code", UNKNOWN),
+            code=code if _CODE.fullmatch(code) else UNKNOWN,
             reason=about.get("exception.message", ""),
             topic_id=about.get("topic.id", ""),
-            lines=tuple(int(line) for line in lines.split(",") if line.isdecimal()),
+            lines=tuple(int(line) for line in lines.split(",") if _is_below(2**31, line)),
+            lines_of=about.get("lines.of", ""),
             left_out=about.get("left.out", ""),
             sha256=about.get("value.sha256", ""),
             record=record,
@@ -195,6 +202,10 @@ class FoundLetter:
         if len(topic) > _LONGEST_TOPIC_ID:
             topic = sha256(topic.encode()).hexdigest()[:_LONGEST_TOPIC_ID]
         return f"dead-letter:{topic}:{self.place}" + ("" if line is None else f":{line}")
+
+
+def _is_below(limit: int, text: str) -> bool:
+    return _NUMBER.fullmatch(text) is not None and int(text) < limit
 
 
 def headers_of(record: Message) -> list[Header]:

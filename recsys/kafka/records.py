@@ -83,7 +83,8 @@ def read_range(
             raise client_failed(settings, error.args[0], "reader") from error
         raise kafka_unavailable(settings, error) from error
     finally:
-        with suppress(KafkaException):  # one that has failed takes no more orders; what it failed of is to be told
+        # One that has failed, or was closed, takes no more orders; what it failed of is to be told.
+        with suppress(KafkaException, RuntimeError):
             reader.unassign()
 
 

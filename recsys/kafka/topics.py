@@ -123,9 +123,10 @@ def described(
         if topic.error is not None and lacks_right(topic.error):
             raise kafka_unavailable(settings, topic.error, right="DESCRIBE", topic=name)
         if topic.error is not None or not topic.partitions:
+            variable = f"RECSYS_KAFKA__{'DEAD_LETTER_' * (name == settings.dead_letters)}TOPIC"
             raise TopicMissing(
                 f"topic {name} does not exist at {settings.bootstrap_servers}; "
-                f"create it (README, section Run it for real) or set RECSYS_KAFKA__TOPIC"
+                f"create it (README, section Run it for real) or set {variable}"
             )
         cluster = metadata.cluster_id or ""
         topic_id = _NO_TOPIC_ID

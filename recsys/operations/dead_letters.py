@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -15,7 +16,7 @@ from recsys.kafka.topics import describe_topic, end_offsets, erase_records
 from recsys.runtime.progress import ProgressReporter
 from recsys.settings import KafkaSettings
 from recsys.storage.files import Storage
-from recsys.storage.handled_letters import Handled, HandledLetters
+from recsys.storage.handled_letters import Handled, HandledLetters, Mark
 
 _LARGE_STEP = 1_000
 
@@ -98,16 +99,21 @@ class DeadLetterTopic:
                     advance(_LARGE_STEP)
             advance(total % _LARGE_STEP)
 
-    def how(self, letter: FoundLetter) -> Handled | None:
+    def mark(self, letter: FoundLetter) -> Mark | None:
         """Return what was done with a letter, None if nothing was."""
-        return self.handled.how(letter.partition, letter.offset)
+        return self.handled.mark(letter.partition, letter.offset)
+
+    def is_done(self, letter: FoundLetter) -> bool:
+        """Whether a letter was redriven or purged."""
+        mark = self.mark(letter)
+        return mark is not None and mark.how is not Handled.BEGUN
 
     def keep(self) -> None:
         """Keep what was noted in `handled`."""
         self.handled.write({partition: first for partition, (first, _) in self._there.items()})
 
-    def erase_before(self, offsets: dict[int, int]) -> int:
-        """Erase all letters before an offset of each partition, and return how many offsets that frees.
+    def erase_before(self, offsets: dict[int, int]) -> None:
+        """Erase all letters before an offset of each partition.
 
         Raises
         ------
@@ -116,11 +122,9 @@ class DeadLetterTopic:
         """
         wanted = {partition: end for partition, end in offsets.items() if end > self._there[partition][0]}
         if not wanted:
-            return 0
+            return
         erase_records(self.settings, self._topic, wanted)
-        freed = sum(end - self._there[partition][0] for partition, end in wanted.items())
         self._there |= {partition: (first, self._there[partition][1]) for partition, first in wanted.items()}
-        return freed
 
     @property
     def ends(self) -> dict[int, int]:
@@ -148,10 +152,11 @@ class LetterCount:
 
 
 class LetterCounts(NamedTuple):
-    """Letters by code, the most frequent first; and how many more are meant that are done with."""
+    """Letters by code, the most frequent first; and how many of those that are meant were redriven, and purged."""
 
     by_code: dict[str, LetterCount]
-    handled: dict[Handled, int]
+    redriven: int
+    purged: int
 
 
 def count_letters(
@@ -168,13 +173,13 @@ def count_letters(
         Count those that are done with like the others.
     """
     found: dict[str, LetterCount] = {}
-    handled = dict.fromkeys(Handled, 0)
+    done = dict.fromkeys(Handled, 0)
     for letter in topic.letters(progress, since_ms=meant.since_ms):
         if not meant.takes(letter):
             continue
-        if (how := topic.how(letter)) is not None:
-            handled[how] += 1
-            if not with_handled:
+        if (mark := topic.mark(letter)) is not None:
+            done[mark.how] += 1
+            if mark.how is not Handled.BEGUN and not with_handled:
                 continue
         count = found.get(letter.code)
         if count is None:
@@ -185,7 +190,7 @@ def count_letters(
         if letter.sent_ms >= count.last_ms:
             count.last_ms, count.newest = letter.sent_ms, letter
     ordered = sorted(found.items(), key=lambda item: (-item[1].letters, item[0]))
-    return LetterCounts(dict(ordered), handled)
+    return LetterCounts(dict(ordered), done[Handled.REDRIVEN], done[Handled.PURGED])
 
 
 class PurgeOutcome(NamedTuple):
@@ -194,51 +199,52 @@ class PurgeOutcome(NamedTuple):
     Attributes
     ----------
     letters : int
-        That were not done with, and are no longer listed.
-    of_redriven : int
-        That had been redriven.
-    freed : int
-        How many letters Kafka has erased.
+        That are no longer listed.
+    erased : int
+        That Kafka erases: these, and those that were redriven or purged before.
     behind : int
-        How many that are done with Kafka keeps, for it erases from the beginning only: before each of them, in its
-        partition, there is one that is still needed.
+        That Kafka keeps although they are redriven or purged: it erases from the beginning only, and in their partition
+        there is a letter before them that is neither.
     """
 
     letters: int
-    of_redriven: int
-    freed: int
+    erased: int
     behind: int
 
 
 def purge_letters(
     topic: DeadLetterTopic, meant: LetterFilter, progress: ProgressReporter, *, dry_run: bool
 ) -> PurgeOutcome:
-    """Be done with the letters that are meant, and erase what Kafka can erase of all that are done with.
+    """Purge the letters that are meant, and erase what Kafka can erase of all that are redriven or purged.
 
     Raises
     ------
     KafkaUnavailable
         When Kafka does not erase; the letters are no longer listed all the same.
+    DataDirError
+        When another process is at it, or the folder cannot be written.
     """
     needed_from: dict[int, int] = {}
-    purged = redriven = behind = 0
-    for letter in topic.letters(progress):
-        how = topic.how(letter)
-        if how is None and meant.takes(letter):
-            purged += 1
-            if not dry_run:
-                topic.handled.add(Handled.PURGED, letter.partition, letter.offset)
-        elif how is None:
-            needed_from.setdefault(letter.partition, letter.offset)
-            continue
-        redriven += how is Handled.REDRIVEN
-        behind += letter.partition in needed_from
-    if dry_run:
-        return PurgeOutcome(purged, redriven, 0, behind)
-    topic.keep()
-    try:
-        freed = topic.erase_before(topic.ends | needed_from)
-    except KafkaUnavailable as error:
-        raise KafkaUnavailable(f"the letters are no longer listed, but they stay in {topic.name}: {error}") from error
-    topic.keep()
-    return PurgeOutcome(purged, redriven, freed, behind)
+    letters = erased = behind = 0
+    with nullcontext() if dry_run else topic.handled.exclusively():
+        for letter in topic.letters(progress):
+            if not topic.is_done(letter):
+                if not meant.takes(letter):
+                    needed_from.setdefault(letter.partition, letter.offset)
+                    continue
+                letters += 1
+                topic.handled.add(Mark(Handled.PURGED), letter.partition, letter.offset)
+            if letter.partition in needed_from:
+                behind += 1
+            else:
+                erased += 1
+        if not dry_run and letters + erased:
+            topic.keep()
+            try:
+                topic.erase_before(topic.ends | needed_from)
+            except KafkaUnavailable as error:
+                raise KafkaUnavailable(
+                    f"the letters are no longer listed, but they stay in {topic.name}: {error}"
+                ) from error
+            topic.keep()
+    return PurgeOutcome(letters, erased, behind)

@@ -68,6 +68,12 @@ class KafkaSettings(Section):
             raise ValueError(f"{', '.join(taken)}: cannot be set, because the delivery guarantees depend on it")
         return value
 
+    @model_validator(mode="after")
+    def _letters_elsewhere(self) -> Self:
+        if self.dead_letter_topic == self.topic:
+            raise ValueError("dead_letter_topic must not be the topic with the purchases")
+        return self
+
     @property
     def dead_letters(self) -> str:
         """The dead-letter topic's name."""

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 from bisect import bisect_right
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.errors import DataDirError
+from recsys.runtime.private_files import make_folder
 from recsys.storage.files import NotAFile, Storage, TooLarge
 
 _FOLDER = "dead-letters"
 _MOST_BYTES = 1 << 28
-_SCHEMA = pa.schema([("how", pa.string()), ("partition", pa.int32()), ("first", pa.int64()), ("end", pa.int64())])
+_SCHEMA = pa.schema(
+    [
+        ("how", pa.string()),
+        ("reading", pa.string()),
+        ("partition", pa.int32()),
+        ("first", pa.int64()),
+        ("end", pa.int64()),
+    ]
+)
 
 
 class Handled(StrEnum):
-    """What was done with a letter."""
+    """What was done with a letter; of several things the first of these counts."""
 
     REDRIVEN = "redriven"
     PURGED = "purged"
+    BEGUN = "begun"
+    """Its events are about to be published, or are; it is to be redriven still, in the same way."""
+
+
+class Mark(NamedTuple):
+    """What was done with a letter, and for one that was redriven, how its record was read (`Reading.fingerprint`)."""
+
+    how: Handled
+    reading: str = ""
 
 
 class OffsetRanges:
@@ -58,6 +79,9 @@ class OffsetRanges:
         self._firsts, self._ends = [first for first, _ in kept], [end for _, end in kept]
 
 
+_ORDER = {how: place for place, how in enumerate(Handled)}
+
+
 class HandledLetters:
     """What was done with the letters of one topic.
 
@@ -72,19 +96,44 @@ class HandledLetters:
         self._storage = storage
         # A name of a file, whatever the id of a broker without ids looks like.
         self._path = f"{_FOLDER}/{sha256(topic_id.encode()).hexdigest()[:16]}.parquet"
-        self._ranges: dict[tuple[Handled, int], OffsetRanges] = defaultdict(OffsetRanges)
+        self._ranges: dict[Mark, dict[int, OffsetRanges]] = {}
         self._read()
 
-    def how(self, partition: int, offset: int) -> Handled | None:
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Keep other processes on this machine from handling letters meanwhile.
+
+        Raises
+        ------
+        DataDirError
+            When one does, or the folder cannot be written.
+        """
+        if not self._storage.is_local:
+            yield
+            return
+        with self._storage.errors_translated(_FOLDER):
+            folder = Path(self._storage.path(_FOLDER))
+            make_folder(folder, shared_with=Path(self._storage.root))
+            lock = (folder / "lock").open("a")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataDirError("another process redrives or purges dead letters now; try again later") from None
+            self._read()
+            yield
+
+    def mark(self, partition: int, offset: int) -> Mark | None:
         """Return what was done with a letter, None if nothing was."""
-        return next((how for how in Handled if offset in self._ranges[how, partition]), None)
+        found = [mark for mark, ranges in self._ranges.items() if partition in ranges and offset in ranges[partition]]
+        return min(found, key=lambda mark: _ORDER[mark.how], default=None)
 
-    def add(self, how: Handled, partition: int, offset: int) -> None:
-        """Note that a letter is done with; `write` keeps it."""
-        self._ranges[how, partition].add(offset, offset + 1)
+    def add(self, mark: Mark, partition: int, offset: int) -> None:
+        """Note what was done with a letter; `write` keeps it."""
+        self._ranges.setdefault(mark, {}).setdefault(partition, OffsetRanges()).add(offset, offset + 1)
 
-    def write(self, firsts: dict[int, int]) -> None:
-        """Keep what was noted, beside what another process has kept meanwhile.
+    def write(self, firsts: Mapping[int, int]) -> None:
+        """Keep what was noted.
 
         Parameters
         ----------
@@ -96,11 +145,12 @@ class HandledLetters:
         DataDirError
             When the folder cannot be written, or the file is damaged.
         """
-        self._read()
         rows = []
-        for (how, partition), ranges in sorted(self._ranges.items()):
-            ranges.remove_below(firsts.get(partition, 0))
-            rows += [{"how": how.value, "partition": partition, "first": first, "end": end} for first, end in ranges]
+        for (how, reading), partitions in sorted(self._ranges.items()):
+            for partition, ranges in sorted(partitions.items()):
+                ranges.remove_below(firsts.get(partition, 0))
+                place = {"how": how.value, "reading": reading, "partition": partition}
+                rows += [{**place, "first": first, "end": end} for first, end in ranges]
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), buffer)
         self._storage.write_file(self._path, buffer.getvalue())
@@ -112,11 +162,12 @@ class HandledLetters:
             for row in rows:
                 if not 0 <= row["first"] < row["end"]:
                     raise ValueError(row)
-                self._ranges[Handled(row["how"]), row["partition"]].add(row["first"], row["end"])
+                of_mark = self._ranges.setdefault(Mark(Handled(row["how"]), row["reading"]), {})
+                of_mark.setdefault(row["partition"], OffsetRanges()).add(row["first"], row["end"])
         except FileNotFoundError:
             return
         except (pa.ArrowException, ValueError, TypeError, KeyError, NotAFile, TooLarge) as error:
             raise DataDirError(
-                f"{self._storage.uri(self._path)} is damaged; remove it: letters that were redriven are listed again, "
-                f"and count once all the same when they are redriven again"
+                f"{self._storage.uri(self._path)} is damaged; remove it: letters that were redriven or purged, and are "
+                f"still in the topic, are listed again then"
             ) from error

@@ -132,6 +132,7 @@ def test_a_letter_says_where_its_record_was_and_gives_it_back() -> None:
     found = FoundLetter.read(sent)
     assert (found.partition, found.offset, found.sent_ms) == (1, 5, NOON_MS + 9)
     assert (found.code, found.reason, found.lines) == ("quantity", error.reason, (2, 4))
+    assert found.lines_of == EventMapping.parse(ORDERS, name="orders.toml").lines_of
     assert found.place == "3:17"
     assert found.record.topic() == "purchases"
     assert found.record.value() == message.value()
@@ -147,6 +148,18 @@ def test_a_record_that_no_consumer_has_sent_is_a_letter_without_a_place() -> Non
     )
     found = FoundLetter.read(foreign)
     assert (found.code, found.place, found.record.topic(), found.lines) == (UNKNOWN, "", None, ())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("offset", str(2**63)), ("offset", "9" * 20), ("partition", str(2**31)), ("offset", "١"), ("topic", "")],
+)
+def test_a_letter_whose_place_cannot_be_is_one_without_a_place(name: str, value: str) -> None:
+    about = {"topic": "purchases", "partition": "0", "offset": "0", "timestamp": str(2**63), name: value}
+    headers: list[tuple[str, str | bytes | None]] = [(f"__recsys.errors.{key}", held) for key, held in about.items()]
+    headers.append(("__recsys.errors.reason.code", "\x1b[31m"))
+    found = FoundLetter.read(Message(topic="dlq", partition=0, offset=0, headers=headers))
+    assert (found.place, found.code) == ("", UNKNOWN)
 
 
 def test_the_id_of_an_event_fits_whatever_the_broker_calls_its_topics() -> None:
