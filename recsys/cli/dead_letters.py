@@ -58,7 +58,7 @@ Partitions = Annotated[
     typer.Option("--partition", min=0, metavar="N", help="Records of this partition; may be repeated."),
 ]
 Place = Annotated[
-    str,
+    str | None,
     typer.Argument(metavar="RECORD", help="Only this record: its partition and offset, as 3:17.", show_default=False),
 ]
 WithDone = Annotated[bool, typer.Option("--all", help="Also letters that were redriven or purged.")]
@@ -103,7 +103,7 @@ def list_command(
 
 @dead_letters_app.command("show", short_help="Show letters, the newest first.")
 def show_command(
-    place: Place = "",
+    place: Place = None,
     reason: Reasons = None,
     since: Since = None,
     until: Until = None,
@@ -117,7 +117,9 @@ def show_command(
     meant = _filter(reason, since, until, partition, place)
     with _opened(mapping) as (settings, topic), LetterReader(settings) as reader:
         letters = topic.letters(ProgressReporter(console=errors), since_ms=meant.since_ms)
-        found = (one for one in letters if meant.takes(one) and (with_done or bool(place) or not topic.is_done(one)))
+        found = (
+            one for one in letters if meant.takes(one) and (with_done or place is not None or not topic.is_done(one))
+        )
         newest = heapq.nlargest(n, found, key=lambda letter: letter.sent_ms)
         shown = [described(letter, reader, topic.mark(letter)) for letter in newest]
     if as_json:
@@ -130,7 +132,7 @@ def show_command(
 
 @dead_letters_app.command("redrive", short_help="Publish the events of records that can be read now.")
 def redrive_command(
-    place: Place = "",
+    place: Place = None,
     reason: Reasons = None,
     since: Since = None,
     until: Until = None,
@@ -180,7 +182,7 @@ def redrive_command(
 
 @dead_letters_app.command("purge", short_help="Give letters up, and erase what can be erased.")
 def purge_command(
-    place: Place = "",
+    place: Place = None,
     reason: Reasons = None,
     since: Since = None,
     until: Until = None,
@@ -278,7 +280,11 @@ def _opened(mapping: str | None = None) -> Iterator[tuple[Settings, DeadLetterTo
 
 
 def _filter(
-    codes: list[str] | None, since: str | None, until: str | None, partitions: list[int] | None, place: str = ""
+    codes: list[str] | None,
+    since: str | None,
+    until: str | None,
+    partitions: list[int] | None,
+    place: str | None = None,
 ) -> LetterFilter:
     """Return what the options mean.
 
@@ -289,7 +295,8 @@ def _filter(
     """
     if wrong := [code for code in codes or () if not _CODE.fullmatch(code)]:
         raise InputFileError(f"--reason: {wrong[0]!r} is no code; there are {', '.join(sorted(_CODES))}")
-    if place and not (found := _PLACE.fullmatch(place)):
+    found = None if place is None else _PLACE.fullmatch(place)
+    if place is not None and found is None:
         raise InputFileError(f"{place!r} is no place of a record; write partition:offset, as in 3:17")
     since_ms, until_ms = _moment("--since", since), _moment("--until", until)
     if since_ms is not None and until_ms is not None and since_ms >= until_ms:
@@ -299,7 +306,7 @@ def _filter(
         since_ms,
         until_ms,
         frozenset(partitions or ()),
-        (int(found[1]), int(found[2])) if place and found else None,
+        None if found is None else (int(found[1]), int(found[2])),
     )
 
 

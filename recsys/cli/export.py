@@ -24,9 +24,9 @@ _NAME = "user_id"
 def export_command(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Ends with .csv, .jsonl or .parquet.")],
     users: Annotated[
-        str,
+        str | None,
         typer.Option("--users", metavar="FILE", help="Whose lists: a user id a line, - for standard input; else all."),
-    ] = "",
+    ] = None,
     n: Annotated[int, typer.Option("-n", "--n", min=1, max=1000, metavar="N", help="Items of each list.")] = 10,
 ) -> None:
     """Write the lists of users into a file, whole or not at all; who has none gets the popular list.
@@ -35,7 +35,7 @@ def export_command(
     """
     settings = settings_for_command()
     format_of(out)
-    chosen = _read_users(users) if users else None
+    chosen = None if users is None else _read_users(users)
     with open_store(settings) as store:
         ensure_histories(settings, store, open_data_dir(settings))
         for user in chosen or ():
@@ -60,6 +60,8 @@ def _read_users(name: str) -> list[str]:
     InputFileError
         When it cannot be read, or a line is no user id.
     """
+    if not name:
+        raise InputFileError("--users: name a file, or - for standard input")
     try:
         text = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         lines = [line.removesuffix("\r") for line in text.decode("utf-8-sig").split("\n")]

@@ -256,6 +256,7 @@ def test_what_cannot_be_is_refused_in_one_line(shop: Shop) -> None:
         (("show", "--reason", "quantitty"), "'quantitty' is no code of this version; there are empty"),
         (("list", "--reason", "[red]"), "is no code; there are empty"),
         (("purge", "--until", "", "--yes"), "--until: '' is no time"),
+        (("purge", "", "--yes"), "'' is no place of a record"),
         (("redrive", "--mapping", ""), "--mapping: name a preset or a file"),
         (("list", "--since", "yesterday"), "--since: 'yesterday' is no time"),
         (("list", "--since", "1h", "--until", "2h"), "--since must be earlier than --until"),

@@ -130,6 +130,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(shop: Shop, settings: Setti
     (shop.folder / "latin.txt").write_bytes(b"Zo\xeb\n")
     for arguments, words in (
         (["--out", "lists.xlsx"], "lists.xlsx: the name must end with .csv, .jsonl, .parquet"),
+        (["--out", "lists.csv", "--users", ""], "--users: name a file"),
         (["--out", "lists.csv", "--users", "nowhere.txt"], "nowhere.txt: No such file"),
         (["--out", "lists.csv", "--users", "bad.txt"], "bad.txt, line 2:"),
         (["--out", "lists.csv", "--users", "empty.txt"], "empty.txt: holds no user ids"),
