@@ -82,7 +82,7 @@ def list_command(
     """Count the letters by reason. docs/contract.md says what each code means."""
     meant = _filter(reason, since, until, partition)
     with _opened() as (_, topic):
-        counts = count_letters(topic, meant, ProgressReporter(console=errors), with_handled=with_done)
+        counts = count_letters(topic, meant, ProgressReporter(console=errors), with_done=with_done)
     if as_json:
         print_json(orjson.dumps(_counts_in_json(topic, counts), option=orjson.OPT_INDENT_2).decode())
         return

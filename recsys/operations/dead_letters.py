@@ -61,7 +61,7 @@ class DeadLetterTopic:
     ----------
     settings : KafkaSettings
     storage : Storage
-        The folder that tells which letters are done with.
+        The folder that tells which letters were redriven or purged.
 
     Raises
     ------
@@ -160,7 +160,7 @@ class LetterCounts(NamedTuple):
 
 
 def count_letters(
-    topic: DeadLetterTopic, meant: LetterFilter, progress: ProgressReporter, *, with_handled: bool = False
+    topic: DeadLetterTopic, meant: LetterFilter, progress: ProgressReporter, *, with_done: bool = False
 ) -> LetterCounts:
     """Count the letters that are meant.
 
@@ -169,8 +169,8 @@ def count_letters(
     topic : DeadLetterTopic
     meant : LetterFilter
     progress : ProgressReporter
-    with_handled : bool
-        Count those that are done with like the others.
+    with_done : bool
+        Count those that were redriven or purged like the others.
     """
     found: dict[str, LetterCount] = {}
     done = dict.fromkeys(Handled, 0)
@@ -179,7 +179,7 @@ def count_letters(
             continue
         if (mark := topic.mark(letter)) is not None:
             done[mark.how] += 1
-            if mark.how is not Handled.BEGUN and not with_handled:
+            if mark.how is not Handled.BEGUN and not with_done:
                 continue
         count = found.get(letter.code)
         if count is None:

@@ -288,7 +288,7 @@ def redrive_letters(
                 outcome.done_before += 1
                 continue
             try:
-                _ensure_read_as_before(topic.mark(letter), reader)
+                _ensure_read_as_before(topic, letter, reader.reading)
                 events = reader.events(letter)
             except CannotRedrive as error:
                 outcome.note_staying(letter, str(error))
@@ -303,9 +303,9 @@ def redrive_letters(
     return outcome
 
 
-def _ensure_read_as_before(mark: Mark | None, reader: LetterReader) -> None:
+def _ensure_read_as_before(topic: DeadLetterTopic, letter: FoundLetter, reading: str) -> None:
     """Refuse a letter whose record was read in another way before: its events would have other ids, and count twice."""
-    if mark is not None and mark.how is not Handled.PURGED and mark.reading != reader.reading:
+    if topic.handled.readings(letter.partition, letter.offset) - {reading}:
         raise CannotRedrive(
             "it was redriven with another mapping or other settings, or that was begun; use those again. What was "
             "wrong with them is corrected by returns and purchases"

@@ -128,6 +128,14 @@ class HandledLetters:
         found = [mark for mark, ranges in self._ranges.items() if partition in ranges and offset in ranges[partition]]
         return min(found, key=lambda mark: _ORDER[mark.how], default=None)
 
+    def readings(self, partition: int, offset: int) -> set[str]:
+        """Return how a letter's record was read when it was redriven, or when that was begun."""
+        return {
+            mark.reading
+            for mark, ranges in self._ranges.items()
+            if mark.reading and partition in ranges and offset in ranges[partition]
+        }
+
     def add(self, mark: Mark, partition: int, offset: int) -> None:
         """Note what was done with a letter; `write` keeps it."""
         self._ranges.setdefault(mark, {}).setdefault(partition, OffsetRanges()).add(offset, offset + 1)

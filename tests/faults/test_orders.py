@@ -68,18 +68,24 @@ def test_all_orders_read_again(ledger: Ledger, report: Report) -> None:
     report(21, "Orders read again from the beginning", ledger.check(), faults=len(orders))
 
 
+def other_mapping(ledger: Ledger) -> str:
+    """Write a mapping in which lines have other ids, and which finds other items; they are sold as the same ones."""
+    path = ledger.shop.folder / "changed.toml"
+    path.write_text(ORDERS.replace('"line.id"', '"number"').replace('"line.sku"', '"line.code"'))
+    ledger.sold_as = lambda item: item.removeprefix(CODE)
+    return str(path)
+
+
 def test_a_consumer_dies_in_the_middle_of_a_batch_and_the_next_one_has_another_mapping(
     ledger: Ledger, report: Report
 ) -> None:
     """What the first one had applied, and not marked yet, is read a second time, as it was read the first time."""
-    changed = ledger.shop.folder / "changed.toml"
-    changed.write_text(ORDERS.replace('"line.id"', '"number"').replace('"line.sku"', '"line.code"'))
-    ledger.sold_as = lambda item: item.removeprefix(CODE)
+    changed = other_mapping(ledger)
     ledger.send(ledger.orders(40, most_lines=6))
     ledger.flush()
     first = ledger.shop.start_consumer(RECSYS_TEST_FAIL_POINTS="applied=kill", **QUICK)
     first.await_killed()
-    ledger.shop.environment["RECSYS_EVENTS__MAPPING"] = str(changed)
+    ledger.shop.environment["RECSYS_EVENTS__MAPPING"] = changed
     second = ledger.shop.start_consumer(**QUICK)
     ledger.send(ledger.orders(40, most_lines=6))
     ledger.flush()
@@ -94,30 +100,26 @@ def test_a_consumer_dies_in_the_middle_of_a_batch_and_the_next_one_has_another_m
 def test_a_consumer_that_wakes_when_another_one_has_read_on_with_another_mapping_applies_nothing(
     ledger: Ledger, report: Report
 ) -> None:
-    changed = ledger.shop.folder / "changed.toml"
-    changed.write_text(ORDERS.replace('"line.id"', '"number"').replace('"line.sku"', '"line.code"'))
-    ledger.sold_as = lambda item: item.removeprefix(CODE)
+    changed = other_mapping(ledger)
     ledger.send(ledger.orders(40, most_lines=6))
     ledger.flush()
     first = ledger.shop.start_consumer(RECSYS_TEST_FAIL_POINTS="decoded=stop", **QUICK)
     first.await_standing()
-    second = ledger.shop.start_consumer(**{**QUICK, "RECSYS_EVENTS__MAPPING": str(changed)})
+    second = ledger.shop.start_consumer(**{**QUICK, "RECSYS_EVENTS__MAPPING": changed})
     recovery_s = ledger.await_counted()
     first.thaw()
     first.await_saying("with other settings of events; starting again")
     first.kill()
-    ledger.shop.environment["RECSYS_EVENTS__MAPPING"] = str(changed)
+    ledger.shop.environment["RECSYS_EVENTS__MAPPING"] = changed
     report(21, "A frozen consumer wakes after the mapping changed", ledger.check(), faults=1, recovery_s=recovery_s)
     assert second.stop() == 0
 
 
 def test_a_mapping_changes_while_orders_come(ledger: Ledger, report: Report) -> None:
     """Lines have other ids in the second mapping, and it finds other items: each order is read by one of them."""
-    changed = ledger.shop.folder / "changed.toml"
-    changed.write_text(ORDERS.replace('"line.id"', '"number"').replace('"line.sku"', '"line.code"'))
+    changed = other_mapping(ledger)
     count = rounds(3, 10)
-    mappings = [ledger.shop.environment["RECSYS_EVENTS__MAPPING"], str(changed)]
-    ledger.sold_as = lambda item: item.removeprefix(CODE)
+    mappings = [ledger.shop.environment["RECSYS_EVENTS__MAPPING"], changed]
     with ledger.load(20, lambda due: ledger.orders(due, most_lines=12)):
         for number in range(count):
             ledger.shop.environment["RECSYS_EVENTS__MAPPING"] = mappings[number % 2]

@@ -123,7 +123,7 @@ def test_the_commands_for_kafka_of_deploy_are_what_kafka_acls_is_given(tmp_path:
 def guarded(secured: SecuredKafka, tmp_path: Path) -> Iterator[tuple[Shop, SecuredRedis]]:
     """A shop on a secured Kafka and a secured Redis, with a user for each service, who has the documented rights."""
     server = KafkaServer(secured.address, True, "a Kafka with rights")
-    with secured_redis() as redis_server, opened_shop(server, redis_server.url, tmp_path) as shop:
+    with secured_redis("--appendonly", "yes") as redis_server, opened_shop(server, redis_server.url, tmp_path) as shop:
         shop.environment["RECSYS_REDIS__PREFIX"] = "recsys"
         for service in SERVICES:
             secured.add_user(f"{shop.name}-{service}")
@@ -179,8 +179,14 @@ def test_every_service_does_its_job_with_the_documented_rights(
     shop.recsys("retrain", "--wait", "--force", expect=0, **as_["operator"])
     shop.recsys("publish", "today.csv", expect=0, **as_["operator"])
     wait_until(lambda: consumer.metrics().get("records_total", 0) >= 2, "both purchases are read")
-    is_served = shop.recsys  # the API tells every five seconds what it lacks, at first perhaps Kafka
-    wait_until(lambda: is_served("status", expect=None, **as_["operator"]).returncode < 2, "the shop is served")
+
+    def is_all_well() -> bool:
+        said = shop.recsys("status", expect=None, **as_["operator"]).stdout
+        return [" ".join(line.split()) for line in said.splitlines() if line.startswith(("warning", "BROKEN"))] == [
+            "warning checks tls-expiry (warning)"  # the certificates of these servers end in two days
+        ]
+
+    wait_until(is_all_well, "all is well")  # the API tells every five seconds what it lacks, at first perhaps Kafka
     for command in (
         ["show", "u"],
         ["models"],

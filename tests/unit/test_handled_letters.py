@@ -46,6 +46,9 @@ def test_what_is_done_is_kept_for_one_topic_and_forgotten_with_its_letters(tmp_p
     again = HandledLetters(storage, "an id")
     assert [again.mark(0, offset) for offset in (499, 500, 699, 700, 1_000)] == [None, REDRIVEN, REDRIVEN, BEGUN, None]
     assert again.mark(1, 7) == PURGED
+    again.add(PURGED, 0, 700)
+    assert again.mark(0, 700) == PURGED
+    assert (again.readings(0, 500), again.readings(0, 700), again.readings(1, 7)) == ({"a", "b"}, {"b"}, set())
     assert HandledLetters(storage, "created again").mark(1, 7) is None
 
 

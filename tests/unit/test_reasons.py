@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, Mess
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.data.event import EventReading
+from recsys.data.event import EventReading, event_of
 from recsys.data.mapping import EventMapping
 from recsys.errors import MalformedEvent, Reason
 from recsys.kafka.decoder import EventDecoder, JsonDecoder, MappedDecoder
@@ -83,7 +84,7 @@ CASES: list[tuple[Reason, EventDecoder, Message]] = [
     (Reason.TIMESTAMP, plain(), record({**SALE, "timestamp": "yesterday"})),
 ]
 NOT_HERE = {Reason.SCHEMA, Reason.PRICE}
-"""The first needs a registry: test_events_with_schemas.py. The second needs a price that JSON cannot hold."""
+"""The first needs a registry: test_events_with_schemas.py. The second has a test of its own below."""
 
 
 @pytest.mark.parametrize(("code", "decoder", "message"), CASES)
@@ -95,6 +96,12 @@ def test_every_code_is_tested_and_described() -> None:
     assert {code for code, _, _ in CASES} | NOT_HERE == set(Reason)
     table = Path("docs/contract.md").read_text().partition("| code | the record |")[2].partition("\n\n")[0]
     assert re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE) == [*map(str, Reason), UNKNOWN]
+
+
+def test_a_price_that_only_binary_formats_can_hold_has_its_code() -> None:
+    with pytest.raises(MalformedEvent) as caught:
+        event_of({**SALE, "price": math.inf}, sent_ms=NOON_MS)
+    assert caught.value.code is Reason.PRICE
 
 
 def test_of_several_faults_the_first_has_the_word() -> None:
